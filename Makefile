@@ -1,0 +1,77 @@
+# Everything here needs make and one Python, 3.11 or newer. Each target makes the virtual
+# environment that it runs in; nothing is installed outside this directory.
+
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= dev,test
+DEMO_VENV ?= .venv-demo
+URL ?= demo.db
+TESTS ?=
+ARGS ?=
+
+BIN = $(VENV)/bin
+CODE = $(wildcard kvstore migrations tests benchmarks)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test test-fast lint format type bench bench-quick build
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PYTHON=python3.12  another interpreter (give VENV=... with it)"
+	@echo "  URL=other.db       another store for the demo"
+	@echo "  TESTS=tests/docs   some of the tests; ARGS='-k ttl -x' goes to pytest"
+
+install: $(VENV)/ready ## a virtual environment for development, in .venv
+
+# The core alone, as a user would install it.
+demo: $(DEMO_VENV)/ready ## show the store at work; run it twice
+	@$(DEMO_VENV)/bin/python -m kvstore.examples.demo "$(URL)"
+
+test: $(VENV)/ready ## all tests
+	$(BIN)/python -m pytest $(ARGS) $(TESTS)
+
+test-fast: $(VENV)/ready ## the tests that take no time
+	$(BIN)/python -m pytest -m "not slow" $(ARGS) $(TESTS)
+
+lint: type ## the whole gate before a commit
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/codespell
+
+type: $(VENV)/ready ## check the types
+	$(BIN)/mypy --strict $(CODE)
+
+format: $(VENV)/ready ## sort imports and lay the code out
+	$(BIN)/ruff check --select I --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/bench ## measure, and write the tables and the charts
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-quick: $(VENV)/bench ## the same on little data, in a minute or two
+	$(BIN)/python -m benchmarks.run --quick $(ARGS)
+
+build: $(VENV)/ready ## the source archive and the wheel, in dist
+	$(BIN)/python -m build
+
+# A virtual environment is ready when its last step, the stamp file, is done. It is made anew when
+# pyproject.toml, which names what goes into it, is newer.
+$(VENV)/ready: pyproject.toml
+	$(call make_venv,$(VENV),-e '.[$(EXTRAS)]')
+
+$(VENV)/bench: $(VENV)/ready
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[$(EXTRAS),bench]'
+	@touch $@
+
+$(DEMO_VENV)/ready: pyproject.toml
+	$(call make_venv,$(DEMO_VENV),-e .)
+
+define make_venv
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kvstore needs Python 3.11 or newer; PYTHON=$(PYTHON) is %d.%d" % sys.version_info[:2])'
+@echo "Setting up $(1) (once) ..."
+@$(PYTHON) -m venv $(1)
+@$(1)/bin/python -m pip install -qq --disable-pip-version-check $(2)
+@touch $@
+endef

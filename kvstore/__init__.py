@@ -1,0 +1,67 @@
+"""Asyncio-native key-value store: state for agents, flows and desktop apps in one SQLite file."""
+
+from kvstore.errors import (
+    ConflictError,
+    EmbeddingError,
+    IndexMismatchError,
+    InvalidArgumentError,
+    InvalidFilterError,
+    InvalidKeyError,
+    InvalidNamespaceError,
+    InvalidPatternError,
+    InvalidTTLError,
+    MissingDependencyError,
+    SchemaError,
+    StoreAccessError,
+    StoreBusyError,
+    StoreClosedError,
+    StoreCorruptError,
+    StoreError,
+    StoreFullError,
+    ValueEncodingError,
+    ValueTooLargeError,
+    ValueTypeError,
+    WatchExpiredError,
+    WrongLoopError,
+)
+from kvstore.memory import InMemoryStore
+from kvstore.opening import open_store as open
+from kvstore.patterns import escape
+from kvstore.sqlite import SQLiteStore
+from kvstore.store import Store, Transaction
+from kvstore.types import Change, IndexConfig, Item, SearchQuery
+
+__all__ = [
+    "Change",
+    "ConflictError",
+    "EmbeddingError",
+    "InMemoryStore",
+    "IndexConfig",
+    "IndexMismatchError",
+    "InvalidArgumentError",
+    "InvalidFilterError",
+    "InvalidKeyError",
+    "InvalidNamespaceError",
+    "InvalidPatternError",
+    "InvalidTTLError",
+    "Item",
+    "MissingDependencyError",
+    "SQLiteStore",
+    "SchemaError",
+    "SearchQuery",
+    "Store",
+    "StoreAccessError",
+    "StoreBusyError",
+    "StoreClosedError",
+    "StoreCorruptError",
+    "StoreError",
+    "StoreFullError",
+    "Transaction",
+    "ValueEncodingError",
+    "ValueTooLargeError",
+    "ValueTypeError",
+    "WatchExpiredError",
+    "WrongLoopError",
+    "escape",
+    "open",
+]

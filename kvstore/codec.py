@@ -1,0 +1,200 @@
+"""Values to bytes and back: JSON by orjson, with `bytes` as a tagged object.
+
+`bytes` are written as `{"$bytes": "<base64>"}`. An object of the user's own whose only key is
+`$bytes`, or that with more dollars in front, gets one dollar more, so that nothing is mistaken
+for what it is not. What JSON would change in silence is refused, and the error names its path:
+NaN and infinities (orjson writes them as `null` and has no option against it), integers beyond
+64 bits, keys that are no strings, lone surrogates, sets and other objects.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import enum
+import math
+import re
+from typing import Any
+
+import orjson
+
+from kvstore.errors import StoreCorruptError, ValueEncodingError
+
+__all__ = ["decode", "encode"]
+
+_TAG = "$bytes"
+_TAG_BYTES = b'$bytes"'
+_TAG_KEY = re.compile(r"\$+bytes")
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+_MAX_DEPTH = 250  # orjson gives up at 254 levels and does not say where
+_INTEGERS = range(-(2**63), 2**64)  # what orjson reads and writes exactly
+
+
+def encode(value: Any) -> bytes:
+    """Encode a value as JSON.
+
+    Raises:
+        ValueEncodingError: something in it could not come back; names the path.
+    """
+    try:
+        data = orjson.dumps(value, _default, _OPTIONS)
+    except (orjson.JSONEncodeError, RecursionError) as exc:
+        _refuse_culprit(value)
+        raise ValueEncodingError(f"the value at $ cannot be encoded as JSON: {exc}") from exc
+    if b"null" in data and _may_hold_nan(value):
+        _refuse_culprit(value)
+    if _TAG_BYTES in data:
+        # Rare: objects that look like the tag, or real bytes beside them.
+        return orjson.dumps(_tagged(value), _default, _OPTIONS)
+    return data
+
+
+def decode(data: bytes | str) -> Any:
+    """Decode what `encode` wrote.
+
+    Raises:
+        StoreCorruptError: it is not what `encode` writes.
+    """
+    try:
+        value = orjson.loads(data)
+        tagged = _TAG_BYTES in data if isinstance(data, bytes) else f'{_TAG}"' in data
+        return _untagged(value) if tagged else value
+    except (ValueError, TypeError, RecursionError) as exc:  # no JSON, or no base64 in the tag
+        raise StoreCorruptError("a stored value is not the JSON that kvstore writes") from exc
+
+
+def _default(value: Any) -> Any:
+    """Write what orjson does not know; called by orjson."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return {_TAG: base64.b64encode(bytes(value)).decode("ascii")}
+    if _is_numpy(value):  # an array that is not contiguous, or holds objects
+        return _tagged(value.tolist())
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _is_numpy(value: Any) -> bool:
+    return type(value).__module__ == "numpy" and hasattr(value, "tolist")
+
+
+def _tagged(value: Any) -> Any:
+    """Tag bytes, and escape objects that look like the tag."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return _default(value)
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = _fields(value)
+    if isinstance(value, dict):
+        if len(value) == 1:
+            (key,) = value
+            if _TAG_KEY.fullmatch(key):
+                return {f"${key}": _tagged(value[key])}
+        return {key: _tagged(element) for key, element in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_tagged(element) for element in value]
+    return value
+
+
+def _untagged(value: Any) -> Any:
+    if isinstance(value, dict):
+        if len(value) == 1:
+            (key,) = value
+            if key == _TAG:
+                return base64.b64decode(value[key], validate=True)
+            if _TAG_KEY.fullmatch(key):
+                return {key[1:]: _untagged(value[key])}
+        return {key: _untagged(element) for key, element in value.items()}
+    if isinstance(value, list):
+        return [_untagged(element) for element in value]
+    return value
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """Return what orjson writes of a dataclass instance: what it holds but the private names."""
+    if hasattr(value, "__dict__") and "__slots__" not in type(value).__dict__:
+        held = value.__dict__
+    else:
+        held = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return {name: element for name, element in held.items() if not name.startswith("_")}
+
+
+def _may_hold_nan(value: Any) -> bool:
+    """Whether the slow search for a culprit is due: a quick look at the plain types."""
+    match value:
+        case None | str() | int():
+            return False
+        case float():
+            return not math.isfinite(value)
+        case dict():
+            return any(map(_may_hold_nan, value.values()))
+        case list() | tuple():
+            return any(map(_may_hold_nan, value))
+    return True  # an array, a dataclass, an enum, ...
+
+
+def _refuse_culprit(value: Any) -> None:
+    """Raise for the first thing in `value` that cannot come back, if there is one."""
+    stack: list[tuple[Any, str, int]] = [(value, "$", 0)]
+    while stack:
+        current, path, depth = stack.pop()
+        if depth > _MAX_DEPTH:
+            raise ValueEncodingError(
+                f"the value nests deeper than {_MAX_DEPTH} levels, or contains itself, at "
+                f"{path[:80]}"
+            )
+        if isinstance(current, enum.Enum):
+            current = current.value
+        if dataclasses.is_dataclass(current) and not isinstance(current, type):
+            current = _fields(current)
+        elif _is_numpy(current):
+            if current.dtype != object:
+                _refuse_unwritable(current, path)
+            current = current.tolist()
+        if isinstance(current, dict):
+            for key in current:
+                if type(key) is not str:  # orjson does not take subclasses of str here
+                    raise ValueEncodingError(
+                        f"the object at {path} has a key of type {type(key).__name__}; "
+                        "keys of JSON objects are strings"
+                    )
+                _refuse_leaf(key, f"{path} (a key)")
+            children = [(child, path + _member(key), depth + 1) for key, child in current.items()]
+            stack.extend(reversed(children))
+        elif isinstance(current, list) or type(current) is tuple:
+            elements = [(child, f"{path}[{at}]", depth + 1) for at, child in enumerate(current)]
+            stack.extend(reversed(elements))
+        else:
+            _refuse_leaf(current, path)
+
+
+def _member(key: str) -> str:
+    return f".{key}" if key.isidentifier() else f"[{key!r}]"
+
+
+def _refuse_leaf(leaf: Any, path: str) -> None:
+    if isinstance(leaf, str):
+        try:
+            leaf.encode()
+        except UnicodeEncodeError:
+            raise ValueEncodingError(f"the string at {path} holds a lone surrogate") from None
+    elif isinstance(leaf, int):
+        if leaf not in _INTEGERS:
+            raise ValueEncodingError(
+                f"the integer at {path} does not fit 64 bits; store it as a string"
+            )
+    elif isinstance(leaf, float):
+        if not math.isfinite(leaf):
+            raise ValueEncodingError(
+                f"the number at {path} is not finite, and JSON has no such number; store None"
+            )
+    _refuse_unwritable(leaf, path)
+
+
+def _refuse_unwritable(leaf: Any, path: str) -> None:
+    try:
+        orjson.dumps(leaf, _default, _OPTIONS)
+    except orjson.JSONEncodeError as exc:
+        raise ValueEncodingError(
+            f"the {type(leaf).__name__} at {path} is not JSON and could not come back ({exc}); "
+            "convert it to strings, numbers, lists or objects first"
+        ) from None

@@ -1,0 +1,283 @@
+"""Filters over values: Mongo's language, the part that fits.
+
+A filter is parsed once into a tree. `matches` defines what the tree means; backends translate
+the tree into their own language and fall back to `matches` where that could differ.
+Types are JSON's: a number equals a number whatever its Python type, `True` is not `1`, and a
+comparison of different types is false.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from kvstore import codec
+from kvstore.errors import InvalidFilterError, ValueEncodingError
+from kvstore.paths import EACH, MISSING, Path, PathError, parse_path, resolve
+
+__all__ = [
+    "ALL",
+    "And",
+    "Compare",
+    "Contains",
+    "Exists",
+    "Filter",
+    "In",
+    "Leaf",
+    "Not",
+    "Or",
+    "json_type",
+    "matches",
+    "parse_filter",
+    "same_json",
+]
+
+CompareOp = Literal["eq", "gt", "gte", "lt", "lte"]
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """What is at `path` compares so with `operand`; different types never do."""
+
+    path: Path
+    op: CompareOp
+    operand: Any
+
+
+@dataclass(frozen=True, slots=True)
+class In:
+    """What is at `path` equals one of `operands`."""
+
+    path: Path
+    operands: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Contains:
+    """The list at `path` has an element, or the string at `path` a part, equal to `operand`."""
+
+    path: Path
+    operand: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """There is something (`null` included) at `path`."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    """All parts hold; with no parts, true."""
+
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    """At least one part holds; with no parts, false."""
+
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The part does not hold."""
+
+    part: Filter
+
+
+Leaf = Compare | In | Contains | Exists
+Filter = Leaf | And | Or | Not
+
+ALL: Final = And(())
+_MAX_DEPTH = 64
+
+
+def parse_filter(spec: Mapping[str, Any] | None) -> Filter:
+    """Parse a filter; `None` and `{}` let everything pass.
+
+    Raises:
+        InvalidFilterError: not a mapping, an unknown operator, a malformed path, an operand of
+            the wrong kind, or nesting deeper than 64 levels.
+    """
+    return ALL if spec is None else _parse_all(spec, 0)
+
+
+def _parse_all(spec: Any, depth: int) -> Filter:
+    if not isinstance(spec, Mapping):
+        raise InvalidFilterError(
+            f"a filter is a mapping such as {{'status': 'open'}}, not {type(spec).__name__}"
+        )
+    if depth > _MAX_DEPTH:
+        raise InvalidFilterError(f"the filter nests deeper than {_MAX_DEPTH} levels")
+    parts: list[Filter] = []
+    for name, operand in spec.items():
+        if not isinstance(name, str):
+            raise InvalidFilterError(f"a filter's key is a str, not {type(name).__name__}")
+        if name in ("$and", "$or"):
+            branches = tuple(_parse_all(each, depth + 1) for each in _operands(name, operand))
+            parts.append(And(branches) if name == "$and" else Or(branches))
+        elif name == "$not":
+            parts.append(Not(_parse_all(operand, depth + 1)))
+        elif name.startswith("$"):
+            raise InvalidFilterError(
+                f"unknown operator {name!r}; at this place there are $and, $or, $not and paths "
+                f"(quote a field that begins with a dollar: '\"{name}\"')"
+            )
+        else:
+            parts.append(_parse_field(_path(name), name, operand, depth + 1))
+    return parts[0] if len(parts) == 1 else And(tuple(parts))
+
+
+def _parse_field(path: Path, name: str, spec: Any, depth: int) -> Filter:
+    """Parse what is said of one field: a plain value, or a mapping of operators."""
+    if depth > _MAX_DEPTH:
+        raise InvalidFilterError(f"the filter nests deeper than {_MAX_DEPTH} levels")
+    if not isinstance(spec, Mapping) or not any(_is_operator(key) for key in spec):
+        return Compare(path, "eq", _json(spec, name))
+    parts = tuple(_parse_operator(path, name, op, operand, depth) for op, operand in spec.items())
+    return parts[0] if len(parts) == 1 else And(parts)
+
+
+def _is_operator(key: Any) -> bool:
+    return isinstance(key, str) and key.startswith("$")
+
+
+def _parse_operator(path: Path, name: str, op: Any, operand: Any, depth: int) -> Filter:
+    match op:
+        case "$eq":
+            return Compare(path, "eq", _json(operand, name))
+        case "$ne":
+            return Not(Compare(path, "eq", _json(operand, name)))
+        case "$gt":
+            return Compare(path, "gt", _json(operand, name))
+        case "$gte":
+            return Compare(path, "gte", _json(operand, name))
+        case "$lt":
+            return Compare(path, "lt", _json(operand, name))
+        case "$lte":
+            return Compare(path, "lte", _json(operand, name))
+        case "$in":
+            return In(path, tuple(_json(each, name) for each in _operands(op, operand)))
+        case "$nin":
+            return Not(In(path, tuple(_json(each, name) for each in _operands(op, operand))))
+        case "$contains":
+            return Contains(path, _json(operand, name))
+        case "$exists":
+            if not isinstance(operand, bool):
+                raise InvalidFilterError(f"$exists of {name!r} takes True or False")
+            return Exists(path) if operand else Not(Exists(path))
+        case "$not":
+            if not isinstance(operand, Mapping) or not any(_is_operator(key) for key in operand):
+                raise InvalidFilterError(
+                    f"$not of {name!r} takes operators such as {{'$gt': 3}}; use $ne for a value"
+                )
+            return Not(_parse_field(path, name, operand, depth + 1))
+    raise InvalidFilterError(
+        f"unknown operator {op!r} for {name!r}; there are $eq $ne $gt $gte $lt $lte $in $nin "
+        "$exists $contains $not"
+    )
+
+
+def _path(name: str) -> Path:
+    try:
+        path = parse_path(name)
+    except PathError as exc:
+        raise InvalidFilterError(str(exc)) from None
+    if EACH in path:
+        raise InvalidFilterError(f"the path {name!r} has '[*]'; use $contains for 'any element'")
+    return path
+
+
+def _operands(op: str, operand: Any) -> list[Any]:
+    if not isinstance(operand, (list, tuple, set, frozenset)):
+        raise InvalidFilterError(f"{op} takes a list, not {type(operand).__name__}")
+    return list(operand)
+
+
+def _json(operand: Any, name: str) -> Any:
+    """Return an operand as it would come back from the store."""
+    try:
+        return codec.decode(codec.encode(operand))
+    except ValueEncodingError as exc:
+        raise InvalidFilterError(f"the operand for {name!r} is no JSON: {exc}") from None
+
+
+def json_type(value: Any) -> str:
+    """Return JSON's name for the type: null, bool, number, string, bytes, list or object."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "bool"
+        case int() | float():
+            return "number"
+        case str():
+            return "string"
+        case bytes():
+            return "bytes"
+        case list():
+            return "list"
+    return "object"
+
+
+def same_json(left: Any, right: Any) -> bool:
+    """Whether two values are the same JSON; `1` and `1.0` are, `True` and `1` are not."""
+    kind = json_type(left)
+    if kind != json_type(right):
+        return False
+    if kind == "list":
+        return len(left) == len(right) and all(map(same_json, left, right))
+    if kind == "object":
+        return left.keys() == right.keys() and all(
+            same_json(element, right[key]) for key, element in left.items()
+        )
+    return bool(left == right)
+
+
+_ORDERED = frozenset({"number", "string", "bool"})
+
+
+def matches(node: Filter, value: Any) -> bool:
+    """Whether a value passes a filter: the definition that every backend agrees with."""
+    match node:
+        case And(parts):
+            return all(matches(part, value) for part in parts)
+        case Or(parts):
+            return any(matches(part, value) for part in parts)
+        case Not(part):
+            return not matches(part, value)
+    found = resolve(value, node.path)
+    if found is MISSING:
+        return False
+    match node:
+        case Exists():
+            return True
+        case In(_, operands):
+            return any(same_json(found, operand) for operand in operands)
+        case Contains(_, operand):
+            if isinstance(found, list):
+                return any(same_json(element, operand) for element in found)
+            return isinstance(found, str) and isinstance(operand, str) and operand in found
+        case Compare(_, op, operand):
+            return _compare(op, found, operand)
+
+
+def _compare(op: CompareOp, found: Any, operand: Any) -> bool:
+    if op == "eq":
+        return same_json(found, operand)
+    kind = json_type(found)
+    if kind not in _ORDERED or kind != json_type(operand):
+        return False
+    match op:
+        case "gt":
+            return bool(found > operand)
+        case "gte":
+            return bool(found >= operand)
+        case "lt":
+            return bool(found < operand)
+        case "lte":
+            return bool(found <= operand)

@@ -1,0 +1,44 @@
+"""Time: microseconds since the epoch inside, aware UTC datetimes and seconds outside."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from kvstore.errors import InvalidTTLError
+from kvstore.types import EPOCH
+
+__all__ = ["lifetime", "to_datetime", "to_micros"]
+
+_MICROS = 1_000_000
+_MAX_TTL_S = 100 * 366 * 86_400  # a century; keeps every expiry within datetime's years
+
+
+def to_micros(seconds: float) -> int:
+    """Convert seconds since the epoch to whole microseconds."""
+    return int(seconds * _MICROS)
+
+
+def to_datetime(micros: int) -> datetime:
+    """Convert microseconds since the epoch to an aware UTC datetime, exactly."""
+    return EPOCH + timedelta(microseconds=micros)
+
+
+def lifetime(ttl: float | timedelta) -> int:
+    """Convert a time to live to microseconds.
+
+    Raises:
+        InvalidTTLError: not a number of seconds or a `timedelta`, not positive, not finite, or
+            more than a century.
+    """
+    seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise InvalidTTLError(
+            f"a ttl is a number of seconds or a timedelta, not {type(ttl).__name__}"
+        )
+    # compared before anything is computed: a huge int is no float, and NaN compares false
+    if not 0 < seconds <= _MAX_TTL_S:
+        raise InvalidTTLError(
+            f"a ttl is more than 0 seconds and at most a century, not {seconds}; "
+            "leave it out for the store's default"
+        )
+    return max(1, round(seconds * _MICROS))

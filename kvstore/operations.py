@@ -1,0 +1,223 @@
+"""What a store is asked to write, and the atomic changes of one value.
+
+A backend gets a sequence of operations as one unit: it applies them all or none, in order, and
+answers each. An operation carries the namespace both as its labels and as its path; data is
+encoded already. All conditions of a unit are tested before its first write, and no two
+operations of a unit name the same item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kvstore.errors import ConflictError, ValueEncodingError, ValueTypeError
+from kvstore.filters import json_type
+from kvstore.namespace import show
+from kvstore.paths import MISSING, Path, resolve
+from kvstore.patterns import Pattern
+from kvstore.types import Namespace
+
+__all__ = [
+    "Check",
+    "Delete",
+    "Mutate",
+    "Operation",
+    "Put",
+    "Remove",
+    "Sweep",
+    "Touch",
+    "append",
+    "check_version",
+    "increment",
+    "pop",
+]
+
+
+@dataclass(slots=True)
+class Put:
+    """Upsert an item; answers the stored `Item`.
+
+    Attributes:
+        data: the encoded value.
+        ttl: lifetime in microseconds, or `None`.
+        expected: the version to write over, 0 for an absent item, `None` for any.
+        indexing: `None` for the store's fields, `()` for none, or the paths to index.
+        keep: an item that is there keeps its lifetime and its indexing.
+    """
+
+    namespace: Namespace
+    path: str
+    key: str
+    data: bytes
+    ttl: int | None = None
+    expected: int | None = None
+    indexing: tuple[str, ...] | None = None
+    keep: bool = False
+
+
+@dataclass(slots=True)
+class Delete:
+    """Delete an item; answers whether it was there."""
+
+    namespace: Namespace
+    path: str
+    key: str
+    expected: int | None = None
+
+
+@dataclass(slots=True)
+class Check:
+    """Require an item to be at a version, 0 for absent; answers `None`."""
+
+    namespace: Namespace
+    path: str
+    key: str
+    version: int
+
+
+@dataclass(slots=True)
+class Mutate:
+    """Read, change and write one item; answers what `change` gives beside the new data.
+
+    Attributes:
+        change: from the present data (`None`: absent) to the new data (`None`: leave it) and
+            the answer. It is pure, quick, and may run in another thread. An item that is there
+            keeps its lifetime and its indexing.
+        ttl: lifetime of an item that it creates, in microseconds, or `None`.
+    """
+
+    namespace: Namespace
+    path: str
+    key: str
+    change: Callable[[bytes | None], tuple[bytes | None, Any]]
+    ttl: int | None = None
+
+
+@dataclass(slots=True)
+class Remove:
+    """Delete the items whose keys match; answers how many."""
+
+    namespace: Namespace
+    path: str
+    pattern: Pattern
+    subtree: bool
+
+
+@dataclass(slots=True)
+class Touch:
+    """Renew the lifetime of live items that have one; answers their new expiry in micros."""
+
+    namespace: Namespace
+    path: str
+    keys: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Sweep:
+    """Delete at most `limit` expired items; answers how many."""
+
+    limit: int
+
+
+Operation = Put | Delete | Check | Mutate | Remove | Touch | Sweep
+
+
+def check_version(op: Put | Delete | Check, found: int) -> None:
+    """Raise `ConflictError` unless the item is at the version that the operation expects.
+
+    Args:
+        op: the operation with its expectation.
+        found: the version that the item has; 0 if it is absent.
+    """
+    expected = op.version if isinstance(op, Check) else op.expected
+    if expected is None or expected == found:
+        return
+    there = f"is at version {found}" if found else "is absent"
+    wanted = f"version {expected}" if expected else "absence"
+    raise ConflictError(
+        f"{show(op.namespace, op.key)} {there}, and {wanted} was expected; read it again and retry"
+    )
+
+
+Change = Callable[[Any], tuple[Any, Any]]
+"""From the present value (`MISSING`: absent) to the new one (`MISSING`: leave it) and an answer."""
+
+
+def increment(where: str, amount: float, field: Path | None, initial: float) -> Change:
+    """Return the change that adds `amount` to a number, or to the number at `field`."""
+
+    def change(value: Any) -> tuple[Any, Any]:
+        if field is None:
+            total = _sum(initial if value is MISSING else value, amount, where)
+            return total, total
+        root = {} if value is MISSING else value
+        present = resolve(root, field)
+        total = _sum(initial if present is MISSING else present, amount, f"{where}, {field!r}")
+        _assign(root, field, total, where)
+        return root, total
+
+    return change
+
+
+def _sum(present: Any, amount: float, where: str) -> Any:
+    if json_type(present) != "number":
+        raise ValueTypeError(f"increment needs a number, and {where} is of type {json_type(present)}")
+    try:
+        return present + amount
+    except OverflowError:  # a float and an int beyond its range
+        raise ValueEncodingError(f"the sum for {where} does not fit 64 bits") from None
+
+
+def _assign(root: Any, field: Path, leaf: Any, where: str) -> None:
+    """Set what a path leads to, making the objects on the way that are missing."""
+    parent = root
+    for segment, following in zip(field, field[1:], strict=False):
+        inner = resolve(parent, (segment,))
+        if inner is MISSING and isinstance(parent, dict) and isinstance(following, str):
+            inner = parent[segment] = {}
+        parent = inner
+    last = field[-1]
+    if not (isinstance(parent, dict) if isinstance(last, str) else _holds(parent, last)):
+        raise ValueTypeError(f"{where} has no place for the field {field!r}: a part is missing "
+                             "or is neither an object nor a list")
+    parent[last] = leaf
+
+
+def _holds(parent: Any, index: Any) -> bool:
+    return resolve(parent, (index,)) is not MISSING
+
+
+def append(where: str, values: list[Any], max_length: int | None) -> Change:
+    """Return the change that adds `values` to the end of a list; it answers the new length."""
+
+    def change(value: Any) -> tuple[Any, Any]:
+        present = _list([] if value is MISSING else value, "append", where)
+        present.extend(values)
+        if max_length is not None and len(present) > max_length:
+            del present[: len(present) - max_length]
+        return present, len(present)
+
+    return change
+
+
+def pop(where: str, index: int, default: Any) -> Change:
+    """Return the change that takes one element out of a list; it answers the element."""
+
+    def change(value: Any) -> tuple[Any, Any]:
+        present = _list([] if value is MISSING else value, "pop", where)
+        if not -len(present) <= index < len(present):
+            return MISSING, default
+        taken = present.pop(index)
+        return present, taken
+
+    return change
+
+
+def _list(present: Any, what: str, where: str) -> list[Any]:
+    if not isinstance(present, list):
+        raise ValueTypeError(f"{what} needs a list, and {where} is of type {json_type(present)}")
+    return present
+
+

@@ -1,0 +1,218 @@
+"""Connections: opened with their pragmas and functions, and the driver's errors made ours.
+
+`WorkerConnection` is aiosqlite's connection with its thread, to which whole functions are posted:
+one hop does any amount of work, where aiosqlite's own methods pay a hop for each statement.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from sqlite3 import (
+    SQLITE_AUTH,
+    SQLITE_BUSY,
+    SQLITE_CANTOPEN,
+    SQLITE_CORRUPT,
+    SQLITE_ERROR,
+    SQLITE_FORMAT,
+    SQLITE_FULL,
+    SQLITE_IOERR,
+    SQLITE_IOERR_CORRUPTFS,
+    SQLITE_IOERR_SHMSIZE,
+    SQLITE_IOERR_SHORT_READ,
+    SQLITE_IOERR_WRITE,
+    SQLITE_LOCKED,
+    SQLITE_MISUSE,
+    SQLITE_NOMEM,
+    SQLITE_NOTADB,
+    SQLITE_PERM,
+    SQLITE_PROTOCOL,
+    SQLITE_READONLY,
+    SQLITE_TOOBIG,
+)
+from typing import Literal
+from urllib.parse import quote
+
+import aiosqlite
+
+from kvstore import codec
+from kvstore.errors import (
+    StoreAccessError,
+    StoreBusyError,
+    StoreClosedError,
+    StoreCorruptError,
+    StoreError,
+    StoreFullError,
+    ValueTooLargeError,
+)
+from kvstore.patterns import compile_pattern
+from kvstore.sqlite import driver
+from kvstore.sqlite.filters import match_leaf
+from kvstore.text import contains
+
+__all__ = ["WorkerConnection", "begin", "connect", "is_busy", "transaction", "translated"]
+
+Access = Literal["ro", "rw", "rwc"]
+
+_BUSY_PAUSES_S = (0.0002, 0.004)  # SQLite's own growing pauses starve the unlucky
+_CACHE_KIB = 8 * 1024  # pages a connection keeps; the rest is the operating system's cache
+
+
+def connect(path: Path, access: Access, *, busy_timeout: float = 0.0) -> driver.Connection:
+    """Open a connection.
+
+    Args:
+        path: the database file.
+        access: `"ro"` reads, `"rw"` writes too, `"rwc"` also makes the file.
+        busy_timeout: how long SQLite itself waits for a lock, in seconds.
+
+    Raises:
+        StoreError: as `translated` has it.
+    """
+    with translated(path):
+        connection = driver.connect(f"file:{quote(str(path))}?mode={access}")
+        try:
+            connection.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            connection.execute("PRAGMA temp_store = MEMORY")
+            connection.execute("PRAGMA trusted_schema = OFF")
+            _add_functions(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _add_functions(connection: driver.Connection) -> None:
+    """Add what SQL alone would get wrong; the statements use these for rare rows only."""
+    add = connection.create_function
+    add("kvstore_glob", 2, lambda text, key: compile_pattern(text).matches(key), deterministic=True)
+    add("kvstore_match", 2, match_leaf, deterministic=True)
+    add(
+        "kvstore_contains",
+        2,
+        lambda folded, value: contains(codec.decode(value), folded),
+        deterministic=True,
+    )
+
+
+class WorkerConnection(aiosqlite.Connection):
+    """A connection and the thread that works on it; opened by awaiting it."""
+
+    def __init__(self, connector: Callable[[], driver.Connection]) -> None:
+        super().__init__(connector, iter_chunk_size=64)
+        # A store that nobody closed must not keep the interpreter from ending.
+        self._thread.daemon = True
+
+    @property
+    def raw(self) -> driver.Connection:
+        """The driver's connection; only one thread may use it at a time."""
+        return self._conn
+
+    def post(self, work: Callable[[], None]) -> None:
+        """Have the thread run `work`, which reports for itself and raises nothing."""
+        self._tx.put_nowait((None, work))
+
+
+def begin(connection: driver.Connection, timeout: float) -> bool:
+    """Begin a write transaction, waiting for other processes; whether it had to wait.
+
+    Short random pauses share the lock more fairly than SQLite's busy handler, whose pauses grow.
+
+    Raises:
+        driver.Error: with `SQLITE_BUSY` after `timeout` seconds.
+    """
+    if connection.in_transaction:  # a ROLLBACK that failed, on a broken disk
+        connection.execute("ROLLBACK")
+    deadline = time.monotonic() + timeout
+    waited = False
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except driver.Error as exc:
+            if not is_busy(exc) or time.monotonic() >= deadline:
+                raise
+            waited = True
+            time.sleep(random.uniform(*_BUSY_PAUSES_S))
+        else:
+            return waited
+
+
+@contextmanager
+def transaction(connection: driver.Connection, timeout: float) -> Iterator[bool]:
+    """Run a block in one write transaction; gives whether it had to wait for the lock.
+
+    Raises:
+        driver.Error: with `SQLITE_BUSY` after `timeout` seconds.
+    """
+    try:
+        yield begin(connection, timeout)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # a full disk rolls back by itself
+            connection.execute("ROLLBACK")
+        raise
+
+
+def is_busy(exc: driver.Error) -> bool:
+    """Whether another connection holds the lock."""
+    return getattr(exc, "sqlite_errorcode", 0) & 0xFF in (SQLITE_BUSY, SQLITE_LOCKED)
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Raise the driver's errors as ours: the one seam between them."""
+    try:
+        yield
+    except driver.Error as exc:
+        raise translate(exc, path) from exc
+
+
+_EXTENDED: dict[int, tuple[type[StoreError], str]] = {
+    SQLITE_IOERR_WRITE: (
+        StoreFullError,
+        "cannot be written: no room on the disk, or a quota or file-size limit is reached; "
+        "make room and try again",
+    ),
+    SQLITE_IOERR_SHMSIZE: (StoreFullError, "cannot grow: no room on the disk; make room"),
+    SQLITE_IOERR_SHORT_READ: (StoreCorruptError, "is damaged: it ends too early"),
+    SQLITE_IOERR_CORRUPTFS: (StoreCorruptError, "is damaged, by the file system's word"),
+}
+_DAMAGED = "is damaged, or no kvstore file; restore it from a backup"
+_PRIMARY: dict[int, tuple[type[StoreError], str]] = {
+    SQLITE_BUSY: (
+        StoreBusyError,
+        "is kept locked by another process; retry, or raise busy_timeout",
+    ),
+    SQLITE_LOCKED: (StoreBusyError, "is kept locked by another connection; retry"),
+    SQLITE_PROTOCOL: (StoreBusyError, "is kept locked by another process; retry"),
+    SQLITE_FULL: (StoreFullError, "cannot grow: the disk is full; make room and try again"),
+    SQLITE_CORRUPT: (StoreCorruptError, _DAMAGED),
+    SQLITE_NOTADB: (StoreCorruptError, "is not a database, or is damaged"),
+    SQLITE_FORMAT: (StoreCorruptError, _DAMAGED),
+    SQLITE_ERROR: (StoreCorruptError, _DAMAGED),  # a missing table, JSON that does not parse
+    SQLITE_IOERR: (StoreAccessError, "cannot be read or written: the system reports an I/O error"),
+    SQLITE_READONLY: (StoreAccessError, "is read-only; check its permissions"),
+    SQLITE_PERM: (StoreAccessError, "may not be used; check its permissions"),
+    SQLITE_AUTH: (StoreAccessError, "may not be used; check its permissions"),
+    SQLITE_CANTOPEN: (
+        StoreAccessError,
+        "cannot be opened; check that its directory exists and may be written",
+    ),
+    SQLITE_TOOBIG: (ValueTooLargeError, "takes no value that long"),
+    SQLITE_NOMEM: (StoreError, "cannot be used: out of memory"),
+    SQLITE_MISUSE: (StoreClosedError, "is closed"),
+}
+
+
+def translate(exc: driver.Error, path: Path) -> StoreError:
+    """Return our error for one of the driver's, by its code and never by its text."""
+    code: int | None = getattr(exc, "sqlite_errorcode", None)
+    if code is None:  # raised by the driver itself: used after closing
+        return StoreClosedError(f"the connection to {path} is not usable: {exc}")
+    kind, what = _EXTENDED.get(code) or _PRIMARY.get(code & 0xFF) or (StoreError, "failed")
+    name = getattr(exc, "sqlite_errorname", code)
+    return kind(f"{path} {what} ({name})")

@@ -1,0 +1,76 @@
+"""Which SQLite driver the library runs on: the one place that chooses.
+
+`pysqlite3` is taken where it is installed: it carries a current SQLite that can load extensions.
+The stock `sqlite3` of many Pythons cannot (python.org's on macOS, many of pyenv's); with such a
+one everything works but semantic search.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from kvstore.errors import MissingDependencyError
+
+__all__ = [
+    "CAN_LOAD_EXTENSIONS",
+    "NAME",
+    "VERSION",
+    "Connection",
+    "Error",
+    "connect",
+    "require_extensions",
+]
+
+_OLDEST = (3, 37, 0)  # of 2021; RETURNING, and PRAGMA table_list in the tools
+
+
+def _choose() -> ModuleType:
+    try:
+        from pysqlite3 import dbapi2
+    except ImportError:
+        return sqlite3
+    module: ModuleType = dbapi2
+    return module
+
+
+_module: Any = _choose()
+
+NAME: str = _module.__name__.partition(".")[0]
+VERSION: tuple[int, int, int] = _module.sqlite_version_info
+CAN_LOAD_EXTENSIONS: bool = hasattr(_module.Connection, "enable_load_extension")
+
+if TYPE_CHECKING:
+    Connection = sqlite3.Connection
+    Error = sqlite3.Error
+else:
+    Connection = _module.Connection
+    Error = _module.Error
+
+
+def connect(uri: str) -> Connection:
+    """Open a connection in autocommit mode, for use by one thread at a time.
+
+    Raises:
+        Error: SQLite cannot open the file.
+        MissingDependencyError: this SQLite is too old.
+    """
+    if VERSION < _OLDEST:
+        raise MissingDependencyError(
+            f"kvstore needs SQLite 3.37 or newer, and {NAME} has {_module.sqlite_version}: "
+            "pip install pysqlite3"
+        )
+    connection: Connection = _module.connect(
+        uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    return connection
+
+
+def require_extensions() -> None:
+    """Raise `MissingDependencyError` unless this driver can load extensions."""
+    if not CAN_LOAD_EXTENSIONS:
+        raise MissingDependencyError(
+            "semantic search loads sqlite-vec into SQLite, and this Python's sqlite3 cannot load "
+            "extensions: pip install pysqlite3"
+        )

@@ -1,0 +1,438 @@
+"""Turns synchronous SQLite into asyncio at next to no cost: who runs what on which thread, when.
+
+A hop to a thread and back costs ten times what SQLite itself takes for a small read or write, so
+work is either shared out over a hop or does not hop at all:
+
+- `Writer` commits whatever is waiting in one transaction (group commit), and each caller gets its
+  own result or its own error. A few small writes commit on the loop's own thread, which under
+  `synchronous=NORMAL` touches no disk; many, long or contended ones go to the worker thread.
+  Checkpoints, which do touch the disk, always go there.
+- `Reader` runs reads on a thread with its own read-only connection; reads of one tick share a hop.
+- `InlineReader` runs point reads of small, warm rows on the loop's own thread.
+- `Pace` keeps the two inline ways honest: it ends them for a while after a slow one, and limits
+  what they may take of one turn of the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from kvstore.errors import StoreError
+from kvstore.instants import to_micros
+from kvstore.operations import Check, Delete, Mutate, Operation, Put, Touch
+from kvstore.sqlite import driver, reading, statements
+from kvstore.sqlite.connection import WorkerConnection, is_busy, transaction, translate
+from kvstore.sqlite.writing import Batch, NotInlineError
+from kvstore.types import Item, Namespace
+
+__all__ = ["InlineReader", "Pace", "Reader", "Writer"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+INLINE_BYTES = 64 * 1024  # the longest value that is read or overwritten on the loop's thread
+INLINE_OPS = 16  # what one inline transaction may hold
+TURN_S = 0.0003  # what inline work may take of one turn of the loop
+SLOW_S = 0.001  # an inline call that took this long met a cold disk ...
+REST_S = 0.05  # ... so the next ones go to a thread, for this long
+
+BATCH_OPS = 2_000  # what one group commit may hold, so that it never holds the lock long
+BATCH_BYTES = 16 * 2**20
+QUEUE_UNITS = 20_000  # beyond these, callers wait before they queue: back-pressure
+QUEUE_BYTES = 64 * 2**20
+
+CHECKPOINT_PAGES = 2_000  # 8 MiB of WAL
+PAGE_BYTES = 4096
+POLITE_S = 1.0  # how long after a wait for the lock other processes are believed to want it
+POLITE_PAUSE_S = 0.001  # what they then get between two of our transactions
+READ_DELIVERY_S = 0.001  # results of a running hop are delivered at least this often
+
+_QUICK = (Put, Delete, Mutate, Check, Touch)  # bounded work, unlike Remove and Sweep
+
+
+class Pace:
+    """Decides when work may run on the event loop's own thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._resting_until = 0.0
+        self._spent = 0.0  # in this turn of the loop
+        self._turn_is_watched = False
+
+    @property
+    def is_turn_over(self) -> bool:
+        """Whether inline work has had its share of this turn of the loop."""
+        return self._spent > TURN_S
+
+    def allows(self, now: float) -> bool:
+        """Whether inline work may run at an instant of `time.perf_counter()`."""
+        return now >= self._resting_until
+
+    def record(self, began: float) -> None:
+        """Take note of inline work that began at an instant and ends now."""
+        ended = time.perf_counter()
+        spent = ended - began
+        if spent > SLOW_S:
+            self._resting_until = ended + REST_S
+        self._spent += spent
+        if not self._turn_is_watched:
+            self._turn_is_watched = True
+            self._loop.call_soon(self._new_turn)
+
+    def _new_turn(self) -> None:
+        self._spent = 0.0
+        self._turn_is_watched = False
+
+
+class InlineReader:
+    """Point reads on the loop's own thread, on a read-only connection of their own."""
+
+    def __init__(self, connection: driver.Connection, path: Path, pace: Pace) -> None:
+        self._connection = connection
+        self._path = path
+        self._pace = pace
+
+    def get(self, namespace: Namespace, path: str, key: str, now: int) -> list[Item] | None:
+        """Return the live item in a list, an empty list, or `None`: ask a thread instead."""
+        began = time.perf_counter()
+        pace = self._pace
+        if not pace.allows(began):
+            return None
+        try:
+            return reading.get_small(self._connection, namespace, path, key, now, INLINE_BYTES)
+        except driver.Error as exc:
+            if is_busy(exc):
+                return None
+            raise translate(exc, self._path) from exc
+        finally:
+            pace.record(began)
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._connection.close()
+
+
+class _Job:
+    """A read that waits for its turn, and then for its delivery."""
+
+    __slots__ = ("error", "future", "result", "work")
+
+    def __init__(self, work: Callable[[], Any], future: asyncio.Future[Any]) -> None:
+        self.work = work
+        self.future = future
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class Reader:
+    """Runs read functions on a thread with a connection; what waits together hops together."""
+
+    def __init__(self, connection: WorkerConnection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[_Job] = deque()
+        self._is_scheduled = False  # a flush is due in this turn of the loop
+        self._is_running = False  # the thread is at work, and takes what comes
+
+    async def run(
+        self,
+        read: Callable[Concatenate[driver.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run `read(connection, ...)` on the thread and return what it returns."""
+        raw = self._connection.raw
+        job = _Job(lambda: read(raw, *args, **kwargs), self._loop.create_future())
+        self._waiting.append(job)
+        if not self._is_scheduled and not self._is_running:
+            self._is_scheduled = True
+            self._loop.call_soon(self._flush)
+        result: T = await job.future
+        return result
+
+    async def close(self) -> None:
+        """Finish what waits, then close the connection."""
+        while self._waiting or self._is_running:
+            await asyncio.sleep(0.001)
+        await self._connection.close()
+
+    def _flush(self) -> None:
+        self._is_scheduled = False
+        if self._waiting and not self._is_running:
+            self._is_running = True
+            self._connection.post(self._drain)
+
+    def _drain(self) -> None:
+        """On the thread: run what waits until nothing does."""
+        done: list[_Job] = []
+        delivered_at = time.monotonic()
+        while self._waiting:
+            job = self._waiting.popleft()
+            if not job.future.cancelled():
+                self._run_job(job)
+                done.append(job)
+            if time.monotonic() - delivered_at > READ_DELIVERY_S:
+                _call_soon(self._loop, self._deliver, done, False)
+                done = []
+                delivered_at = time.monotonic()
+        _call_soon(self._loop, self._deliver, done, True)
+
+    def _run_job(self, job: _Job) -> None:
+        try:
+            job.result = job.work()
+        except driver.Error as exc:
+            job.error = translate(exc, self._path)
+            job.error.__cause__ = exc
+        except BaseException as exc:
+            job.error = exc
+
+    def _deliver(self, done: list[_Job], is_end: bool) -> None:
+        for job in done:
+            _settle(job.future, job.result, job.error)
+        if is_end:
+            self._is_running = False
+            self._flush()
+
+
+class _Unit:
+    """Operations that are applied together or not at all, and the caller that waits for them."""
+
+    __slots__ = ("error", "future", "ops", "result", "size")
+
+    def __init__(self, ops: Sequence[Operation], future: asyncio.Future[Any]) -> None:
+        self.ops = ops
+        self.future = future
+        self.size = sum(len(op.data) for op in ops if isinstance(op, Put)) + 256 * len(ops)
+        self.result: list[Any] = []
+        self.error: BaseException | None = None
+
+
+class Writer:
+    """The one writer of a store in this process.
+
+    Its connection is used by one thread at a time: the worker's while `_is_running`, else the
+    loop's.
+
+    Args:
+        connection: with write access.
+        path: for messages.
+        clock: the present time in seconds since the epoch.
+        busy_timeout: how long to wait for other processes, in seconds.
+        pace: shared with the inline reads; `None`: never write on the loop's thread.
+    """
+
+    def __init__(
+        self,
+        connection: WorkerConnection,
+        path: Path,
+        *,
+        clock: Callable[[], float],
+        busy_timeout: float,
+        pace: Pace | None,
+    ) -> None:
+        self._connection = connection
+        self._path = path
+        self._clock = clock
+        self._busy_timeout = busy_timeout
+        self._pace = pace if statements.READS_LENGTH_ALONE else None
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[_Unit] = deque()
+        self._queued_units = 0
+        self._queued_bytes = 0
+        self._room: list[asyncio.Future[None]] = []
+        self._is_scheduled = False
+        self._is_running = False
+        self._polite_until = 0.0
+        self._wal_pages = 0  # at most so many since the last checkpoint
+        # Checkpoints run when the results are delivered, and not inside a COMMIT.
+        connection.raw.execute("PRAGMA wal_autocheckpoint = 0")
+
+    async def apply(self, ops: Sequence[Operation]) -> list[Any]:
+        """Apply a unit of operations, and return the answers once it is committed."""
+        while self._queued_units >= QUEUE_UNITS or self._queued_bytes >= QUEUE_BYTES:
+            room: asyncio.Future[None] = self._loop.create_future()
+            self._room.append(room)
+            await room
+        unit = _Unit(ops, self._loop.create_future())
+        self._queued_units += 1
+        self._queued_bytes += unit.size
+        self._waiting.append(unit)
+        if not self._is_scheduled and not self._is_running:
+            self._is_scheduled = True
+            self._loop.call_soon(self._flush)
+        result: list[Any] = await unit.future
+        return result
+
+    async def close(self) -> None:
+        """Commit what waits, then close the connection."""
+        while self._queued_units:
+            await asyncio.sleep(0.001)
+        while self._is_running:  # a checkpoint
+            await asyncio.sleep(0.001)
+        await self._connection.close()
+
+    # On the loop's thread
+
+    def _flush(self) -> None:
+        self._is_scheduled = False
+        if self._is_running or not self._waiting:
+            return
+        if self._pace is not None and self._may_be_inline(self._pace):
+            units = self._take()
+            if self._commit_inline(self._pace, units):
+                self._deliver(units, is_end=False)
+                return
+            self._waiting.extendleft(reversed(units))
+        self._is_running = True
+        self._connection.post(self._drain)
+
+    def _may_be_inline(self, pace: Pace) -> bool:
+        if self._wal_pages >= CHECKPOINT_PAGES or not pace.allows(time.perf_counter()):
+            return False
+        if len(self._waiting) > INLINE_OPS or pace.is_turn_over:
+            return False
+        ops = [op for unit in self._waiting for op in unit.ops]
+        size = sum(unit.size for unit in self._waiting)
+        return (
+            len(ops) <= INLINE_OPS
+            and size <= INLINE_BYTES
+            and all(isinstance(op, _QUICK) for op in ops)
+        )
+
+    def _commit_inline(self, pace: Pace, units: list[_Unit]) -> bool:
+        """Commit on this thread; whether it did: it never waits, and never takes long."""
+        began = time.perf_counter()
+        try:
+            self._commit(units, timeout=0.0, longest=INLINE_BYTES)
+        except (driver.Error, NotInlineError):
+            return False  # the worker meets the error again, and has the time to deal with it
+        finally:
+            pace.record(began)
+        return True
+
+    def _deliver(self, units: list[_Unit], *, is_end: bool) -> None:
+        for unit in units:
+            self._queued_units -= 1
+            self._queued_bytes -= unit.size
+            _settle(unit.future, unit.result, unit.error)
+        if self._room:
+            room, self._room = self._room, []
+            for waiter in room:
+                _settle(waiter, None, None)
+        if is_end:
+            self._is_running = False
+            self._flush()
+
+    # On whichever thread writes
+
+    def _take(self) -> list[_Unit]:
+        """Take from the queue what one transaction may hold."""
+        taken: list[_Unit] = []
+        ops = size = 0
+        while self._waiting:
+            unit = self._waiting[0]
+            if taken and (ops + len(unit.ops) > BATCH_OPS or size + unit.size > BATCH_BYTES):
+                break
+            taken.append(self._waiting.popleft())
+            ops += len(unit.ops)
+            size += unit.size
+        return taken
+
+    def _commit(self, units: list[_Unit], timeout: float, longest: int | None = None) -> None:
+        """Apply units in one transaction; one that fails by itself leaves the others be.
+
+        Raises:
+            driver.Error: the transaction as a whole failed, and nothing was written.
+            NotInlineError: a value is longer than `longest`, and nothing was written.
+        """
+        raw = self._connection.raw
+        with transaction(raw, timeout) as waited:
+            if waited:
+                self._polite_until = time.monotonic() + POLITE_S
+            batch = Batch(raw, to_micros(self._clock()), longest)
+            for unit in units:
+                if unit.future.cancelled():
+                    continue
+                try:
+                    unit.result = batch.apply(unit.ops)
+                except (driver.Error, NotInlineError):
+                    raise
+                except Exception as exc:
+                    unit.error = exc
+            batch.finish()
+        self._wal_pages += 2 + sum(3 * len(unit.ops) + unit.size // PAGE_BYTES for unit in units)
+
+    # On the worker's thread
+
+    def _drain(self) -> None:
+        """Commit what waits until nothing does."""
+        while True:
+            units = self._take()
+            self._commit_or_fail(units)
+            due = self._wal_pages >= CHECKPOINT_PAGES
+            is_end = not self._waiting and not due
+            _call_soon(self._loop, self._deliver_from_thread, units, is_end)
+            if is_end:
+                return
+            if due:
+                self._checkpoint()
+            if time.monotonic() < self._polite_until:
+                time.sleep(POLITE_PAUSE_S)
+            if not self._waiting:
+                _call_soon(self._loop, self._deliver_from_thread, [], True)
+                return
+
+    def _deliver_from_thread(self, units: list[_Unit], is_end: bool) -> None:
+        self._deliver(units, is_end=is_end)
+
+    def _commit_or_fail(self, units: list[_Unit]) -> None:
+        """Commit units, each alone if they cannot be together, and give errors to their callers."""
+        try:
+            self._commit(units, self._busy_timeout)
+        except driver.Error as exc:
+            if len(units) > 1 and not is_busy(exc):
+                for unit in units:
+                    self._commit_or_fail([unit])
+            else:
+                for unit in units:
+                    unit.error = self._error(exc)
+        except BaseException as exc:  # a defect of ours: the callers must hear of it
+            for unit in units:
+                unit.error = exc
+
+    def _error(self, exc: driver.Error) -> StoreError:
+        error = translate(exc, self._path)
+        error.__cause__ = exc
+        return error
+
+    def _checkpoint(self) -> None:
+        """Copy the WAL into the file, so that it starts over; never waits for readers."""
+        self._wal_pages = 0
+        try:
+            self._connection.raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except driver.Error:
+            pass  # what is in the WAL is safe there; the next checkpoint tries again
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():  # its caller was cancelled
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *args: Any) -> None:
+    """Have the loop call back; where it is closed, nobody waits any more."""
+    try:
+        loop.call_soon_threadsafe(callback, *args)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise

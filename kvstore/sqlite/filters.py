@@ -1,0 +1,131 @@
+"""Filters as SQL conditions on a row's `value`.
+
+SQLite's JSON functions do most of the work. Where they could mean something else than
+`kvstore.filters.matches` does (lists, objects, bytes, odd names, integers beyond 63 bits, an old
+SQLite whose JSON numbers are inexact), the condition calls `matches` itself, as `kvstore_match`.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final
+
+from kvstore import codec
+from kvstore.filters import And, Compare, Contains, Exists, Filter, In, Leaf, Not, Or, matches
+from kvstore.paths import Path
+from kvstore.sqlite import driver
+from kvstore.sqlite.sql import Sql, all_of, any_of
+
+__all__ = ["compile_filter", "match_leaf"]
+
+_EXACT_JSON = driver.VERSION >= (3, 53, 0)  # parses every number to the nearest double
+_SAFE_NAME = re.compile(r'(?!\$+bytes\Z)[^"\\\x00-\x1f]+')  # and not the codec's tag for bytes
+_EXACT_FLOATS = 2.0**53  # beyond it an integer of the value may equal a float that it is not
+_MOST_OPERANDS = 100  # of $in, before a call beats a row of comparisons
+_SQL_OPERATOR: Final = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+
+
+def compile_filter(node: Filter) -> Sql:
+    """Translate a filter; the result is 0 or 1, never NULL."""
+    match node:
+        case And(parts):
+            return all_of(map(compile_filter, parts))
+        case Or(parts):
+            return any_of(map(compile_filter, parts))
+        case Not(part):
+            inner = compile_filter(part)
+            return Sql(f"(NOT {inner.text})", inner.params)
+    path = _json_path(node.path) if _EXACT_JSON else None
+    condition = None if path is None else _leaf(node, path)
+    return condition or _call(node)
+
+
+def _leaf(node: Leaf, path: str) -> Sql | None:
+    """Translate one condition, or give up."""
+    match node:
+        case Exists():
+            return Sql("(json_type(value, ?) IS NOT NULL)", (path,))
+        case Compare(_, op, operand):
+            return _compare(path, op, operand)
+        case In(_, operands) if len(operands) <= _MOST_OPERANDS:
+            parts = [_compare(path, "eq", operand) for operand in operands]
+            known = [part for part in parts if part is not None]
+            return any_of(known) if len(known) == len(parts) else None
+        case Contains(_, str(operand)):
+            return Sql(
+                "(CASE json_type(value, ?)"
+                " WHEN 'text' THEN instr(json_extract(value, ?), ?) > 0"
+                " WHEN 'array' THEN EXISTS (SELECT 1 FROM json_each(items.value, ?) AS element"
+                " WHERE element.type = 'text' AND element.value = ?)"
+                " ELSE 0 END)",
+                (path, path, operand, path, operand),
+            )
+    return None
+
+
+def _compare(path: str, op: str, operand: object) -> Sql | None:
+    sign = _SQL_OPERATOR[op]
+    match operand:
+        case None if op == "eq":
+            return Sql("((json_type(value, ?) = 'null') IS TRUE)", (path,))
+        case bool():
+            types = "'true', 'false'"
+        case int() if -(2**63) <= operand < 2**63:
+            types = "'integer', 'real'"
+        case float() if abs(operand) < _EXACT_FLOATS:
+            types = "'integer', 'real'"
+        case str():
+            types = "'text'"
+        case _:
+            return None
+    # The comparison first: it fails for most rows, and spares them the look at the type.
+    text = f"((json_extract(value, ?) {sign} ? AND json_type(value, ?) IN ({types})) IS TRUE)"
+    return Sql(text, (path, operand, path))
+
+
+def _json_path(path: Path) -> str | None:
+    """Write a path in SQLite's language, or `None` if it cannot say it for sure."""
+    written = "$"
+    for segment in path:
+        if isinstance(segment, int):
+            written += f"[{segment}]" if segment >= 0 else f"[#{segment}]"
+        elif isinstance(segment, str) and _SAFE_NAME.fullmatch(segment):
+            written += f'."{segment}"'
+        else:
+            return None
+    return written
+
+
+def _call(node: Leaf) -> Sql:
+    """Let `matches` decide."""
+    match node:
+        case Exists():
+            said: list[object] = ["exists"]
+        case Compare(_, op, operand):
+            said = ["compare", op, operand]
+        case In(_, operands):
+            said = ["in", list(operands)]
+        case Contains(_, operand):
+            said = ["contains", operand]
+    spec = codec.encode([list(node.path), *said]).decode()
+    return Sql("kvstore_match(?, value)", (spec,))
+
+
+def match_leaf(spec: str, value: str) -> bool:
+    """Whether a stored value meets a condition written by `_call`."""
+    return matches(_parse_call(spec), codec.decode(value))
+
+
+@lru_cache(maxsize=256)
+def _parse_call(spec: str) -> Leaf:
+    segments, *said = codec.decode(spec)
+    path = tuple(segments)
+    match said:
+        case ["compare", op, operand]:
+            return Compare(path, op, operand)
+        case ["in", operands]:
+            return In(path, tuple(operands))
+        case ["contains", operand]:
+            return Contains(path, operand)
+    return Exists(path)

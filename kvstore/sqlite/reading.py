@@ -1,0 +1,202 @@
+"""Reads as plain functions on a connection; they know nothing of threads or event loops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+from zlib import crc32
+
+import orjson
+
+from kvstore import codec
+from kvstore.errors import StoreCorruptError
+from kvstore.filters import Filter
+from kvstore.instants import to_datetime
+from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
+from kvstore.patterns import Pattern
+from kvstore.sqlite import driver, statements
+from kvstore.sqlite.filters import compile_filter
+from kvstore.sqlite.sql import Sql, all_of
+from kvstore.store import NamespaceQuery, Page, Selection
+from kvstore.types import Item, Namespace
+
+__all__ = [
+    "checksum",
+    "count",
+    "get_many",
+    "get_one",
+    "keys",
+    "list_namespaces",
+    "page",
+    "select",
+]
+
+
+def checksum(path: str, key: str, version: int, data: bytes) -> int:
+    """Return the CRC-32 of an item's content, which its row carries."""
+    return crc32(data, crc32(f"{path}\0{key}\0{version}".encode()))
+
+
+def _run(connection: driver.Connection, statement: Sql) -> Any:
+    return connection.execute(statement.text, statement.params)
+
+
+def _item(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> Item:
+    """Make an item of a row: data, version, created, updated, expires, checksum.
+
+    Raises:
+        StoreCorruptError: the row is not as it was written.
+    """
+    data, version, created_at, updated_at, expires_at, expected = row
+    if checksum(path, key, version, data) != expected:
+        raise StoreCorruptError(
+            f"the row of {show(namespace, key)} is damaged: its checksum does not match; "
+            "restore it from a backup, or put it anew"
+        )
+    return Item(
+        namespace,
+        key,
+        codec.decode(data),
+        to_datetime(created_at),
+        to_datetime(updated_at),
+        version,
+        None if expires_at is None else to_datetime(expires_at),
+    )
+
+
+def get_one(
+    connection: driver.Connection, namespace: Namespace, path: str, key: str, now: int
+) -> list[Item]:
+    """Return the live item in a list, or an empty one."""
+    row = connection.execute(statements.GET, (path, key, now)).fetchone()
+    return [] if row is None else [_item(namespace, path, key, row)]
+
+
+def get_small(
+    connection: driver.Connection,
+    namespace: Namespace,
+    path: str,
+    key: str,
+    now: int,
+    longest: int,
+) -> list[Item] | None:
+    """As `get_one`, but `None` if the value is longer than `longest` bytes, unread."""
+    row = connection.execute(statements.GET_SMALL, (longest, path, key, now)).fetchone()
+    if row is None:
+        return []
+    return None if row[0] is None else [_item(namespace, path, key, row)]
+
+
+def get_many(
+    connection: driver.Connection, namespace: Namespace, path: str, keys: Sequence[str], now: int
+) -> list[Item]:
+    """Return the live items among `keys`."""
+    if len(keys) == 1:
+        return get_one(connection, namespace, path, keys[0], now)
+    rows = connection.execute(
+        statements.GET_MANY, (orjson.dumps(list(keys)).decode(), path, now)
+    )
+    return [_item(namespace, path, row[0], row[1:]) for row in rows]
+
+
+def select(connection: driver.Connection, path: str, selection: Selection, now: int) -> list[Item]:
+    """Return the live items that pass, latest first."""
+    conditions = [compile_filter(selection.filter)]
+    if selection.text is not None:
+        conditions.append(Sql("kvstore_contains(?, value)", (selection.text,)))
+    limit, offset = _clamp(selection.limit), _clamp(selection.offset)
+    statement = statements.select_latest(
+        path, selection.subtree, all_of(conditions), now, limit, offset
+    )
+    return [
+        _item(decode_namespace(found), found, key, row)
+        for found, key, *row in _run(connection, statement)
+    ]
+
+
+def _clamp(number: int) -> int:
+    """Keep a count within SQLite's integers."""
+    return min(number, 2**63 - 1)
+
+
+def list_namespaces(
+    connection: driver.Connection, asked: NamespaceQuery, limit: int | None, offset: int, now: int
+) -> list[Namespace]:
+    """Return the namespaces that match, cut, distinct, sorted and paged."""
+    root = encode_namespace(asked.root)
+    if asked.max_depth is None or asked.suffix or len(asked.prefix) > asked.max_depth:
+        paths = (path for (path,) in _run(connection, statements.list_paths(root, now)))
+        found = (labels for labels in map(decode_namespace, paths) if asked.matches(labels))
+        cut: Iterator[Namespace] = iter(dict.fromkeys(labels[: asked.max_depth] for labels in found))
+    else:
+        cut = _skip_below(connection, root, asked, asked.max_depth, now)
+    return list(islice(cut, offset, None if limit is None else offset + limit))
+
+
+def _skip_below(
+    connection: driver.Connection, root: str, asked: NamespaceQuery, max_depth: int, now: int
+) -> Iterator[Namespace]:
+    """Yield the namespaces cut to a depth, jumping over all that lies below each."""
+    low, high = subtree_range(root)
+    while True:
+        row = _run(connection, statements.first_live_path(low, high, now)).fetchone()
+        if row is None:
+            return
+        labels = decode_namespace(row[0])
+        if not asked.matches(labels):  # too short for the prefix, or another label at a wildcard
+            low = row[0] + "\0"
+            continue
+        yield labels[:max_depth]
+        if len(labels) < max_depth:
+            low = row[0] + "\0"
+            continue
+        beyond = subtree_range(encode_namespace(labels[:max_depth]))[1]
+        assert beyond is not None
+        low = beyond
+
+
+def keys(
+    connection: driver.Connection,
+    path: str,
+    pattern: Pattern,
+    subtree: bool,
+    limit: int | None,
+    now: int,
+) -> list[str]:
+    """Return the matching keys, sorted by (path, key)."""
+    limit = None if limit is None else _clamp(limit)
+    statement = statements.select_keys(path, subtree, pattern, now, limit)
+    return [key for (key,) in _run(connection, statement)]
+
+
+def count(
+    connection: driver.Connection, path: str, pattern: Pattern, subtree: bool, now: int
+) -> int:
+    """Count the matching items."""
+    number: int = _run(connection, statements.count(path, subtree, pattern, now)).fetchone()[0]
+    return number
+
+
+def page(
+    connection: driver.Connection,
+    path: str,
+    pattern: Pattern,
+    filter: Filter,
+    subtree: bool,
+    after: tuple[str, str] | None,
+    limit: int,
+    now: int,
+) -> Page:
+    """Return the next piece of a scan."""
+    condition = compile_filter(filter)
+    statement = statements.select_page(
+        path, subtree, pattern, condition, now, after, _clamp(limit)
+    )
+    rows = _run(connection, statement).fetchall()
+    items = [
+        _item(decode_namespace(found), found, key, row)
+        for found, key, *row in rows
+        if row[0] is not None
+    ]
+    return Page(items, (rows[-1][0], rows[-1][1]) if len(rows) == limit else None)

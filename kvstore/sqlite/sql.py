@@ -1,0 +1,42 @@
+"""Pieces of SQL with their parameters, so that the two cannot drift apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["FALSE", "TRUE", "Sql", "all_of", "any_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sql:
+    """A piece of a statement; the text holds a `?` for each parameter, in order."""
+
+    text: str
+    params: tuple[Any, ...] = ()
+
+    def __add__(self, other: Sql) -> Sql:
+        return Sql(f"{self.text} {other.text}", self.params + other.params)
+
+
+TRUE = Sql("1")
+FALSE = Sql("0")
+
+
+def all_of(parts: Iterable[Sql]) -> Sql:
+    """Join conditions by AND."""
+    return _join(parts, " AND ", TRUE)
+
+
+def any_of(parts: Iterable[Sql]) -> Sql:
+    """Join conditions by OR."""
+    return _join(parts, " OR ", FALSE)
+
+
+def _join(parts: Iterable[Sql], by: str, none: Sql) -> Sql:
+    listed = list(parts)
+    if len(listed) <= 1:
+        return listed[0] if listed else none
+    text = by.join(part.text for part in listed)
+    return Sql(f"({text})", tuple(param for part in listed for param in part.params))

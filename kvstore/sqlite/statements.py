@@ -1,0 +1,276 @@
+"""Every fixed SQL statement, and the pieces of those that are built, with the index each expects.
+
+Expired rows are hidden by `LIVE` in every read; the sweep only frees their space. The instant
+comes in as a parameter, from the store's clock, in microseconds.
+"""
+
+from __future__ import annotations
+
+from kvstore.namespace import subtree_range
+from kvstore.patterns import Pattern
+from kvstore.sqlite import driver
+from kvstore.sqlite.sql import Sql, all_of
+
+LIVE = "(expires_at IS NULL OR expires_at > ?)"
+
+# What octet_length reads without loading a long value, of SQLite 3.43 and newer
+READS_LENGTH_ALONE = driver.VERSION >= (3, 43, 0)
+OCTETS = "octet_length(value)" if READS_LENGTH_ALONE else "length(CAST(value AS BLOB))"
+
+ROW = "CAST(value AS BLOB), version, created_at, updated_at, expires_at, checksum"
+
+# The unique index on (path, key)
+GET = f"""
+SELECT {ROW}
+FROM items
+WHERE path = ? AND key = ? AND {LIVE}
+"""
+
+# As GET, but gives NULL for a long value, without reading it
+GET_SMALL = f"""
+SELECT CASE WHEN {OCTETS} <= ? THEN CAST(value AS BLOB) END,
+    version, created_at, updated_at, expires_at, checksum
+FROM items
+WHERE path = ? AND key = ? AND {LIVE}
+"""
+
+# The unique index on (path, key), once for each key
+GET_MANY = f"""
+SELECT items.key, {ROW.replace("value", "items.value")}
+FROM json_each(?) AS wanted
+CROSS JOIN items ON items.path = ? AND items.key = wanted.value
+WHERE {LIVE}
+"""
+
+# The unique index on (path, key); of expired rows, too
+GET_STATE = f"""
+SELECT id, version, created_at, updated_at, expires_at, ttl, indexing, {OCTETS}
+FROM items
+WHERE path = ? AND key = ?
+"""
+
+# The primary key
+GET_DATA = """
+SELECT CAST(value AS BLOB), checksum
+FROM items
+WHERE id = ?
+"""
+
+INSERT = """
+INSERT INTO items (
+    version, created_at, updated_at, expires_at, ttl, indexing, checksum, value, path, key
+)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+# The primary key; the row keeps its id, and with it its index entries' address
+UPDATE = """
+UPDATE items
+SET version = ?, created_at = ?, updated_at = ?, expires_at = ?, ttl = ?, indexing = ?,
+    checksum = ?, value = ?
+WHERE id = ?
+"""
+
+# The primary key
+DELETE = """
+DELETE FROM items
+WHERE id = ?
+"""
+
+# The unique index on (path, key)
+TOUCH = f"""
+UPDATE items
+SET expires_at = ? + ttl
+WHERE path = ? AND key = ? AND ttl IS NOT NULL AND {LIVE}
+RETURNING expires_at
+"""
+
+# The partial index items_expiry
+SWEEP = """
+DELETE FROM items
+WHERE id IN (SELECT id FROM items WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)
+"""
+
+# The primary key of meta
+GET_VERSION = "SELECT value FROM meta WHERE name = 'version'"
+SET_VERSION = "UPDATE meta SET value = ? WHERE name = 'version'"
+
+
+def in_range(path: str, subtree: bool) -> Sql:
+    """Lie in a namespace or its subtree: one range of the index on (path, key)."""
+    if not subtree:
+        return Sql("path = ?", (path,))
+    low, high = subtree_range(path)
+    return Sql("path >= ?", (low,)) if high is None else Sql("path >= ? AND path < ?", (low, high))
+
+
+def key_matches(pattern: Pattern) -> Sql:
+    """Match a pattern: a range of the index for its literal head, GLOB for the rest."""
+    if pattern.matches_all:
+        return Sql("1")
+    if pattern.literal is not None:
+        return Sql("key = ?", (pattern.literal,))
+    parts = []
+    if pattern.head:
+        parts.append(Sql("key >= ?", (pattern.head,)))
+        if pattern.after_head is not None:
+            parts.append(Sql("key < ?", (pattern.after_head,)))
+    if pattern.text != pattern.head + "*":
+        parts.append(_globs(pattern.text))
+    return all_of(parts)
+
+
+_LONGEST_GLOB = 10_000  # SQLite refuses patterns of more than 50,000 bytes
+_MISREAD_BY_GLOB = frozenset("\0\ufffd\ufffe\uffff")  # NUL ends its strings, U+FFFE is U+FFFD to it
+
+
+def _globs(text: str) -> Sql:
+    if len(text) > _LONGEST_GLOB or not _MISREAD_BY_GLOB.isdisjoint(text):
+        return Sql("kvstore_glob(?, key)", (text,))
+    return Sql(
+        "CASE WHEN instr(key, char(0)) THEN kvstore_glob(?, key) ELSE key GLOB ? END",
+        (text, text),
+    )
+
+
+def live(now: int) -> Sql:
+    """Be there at an instant."""
+    return Sql(LIVE, (now,))
+
+
+# A skip scan: each step jumps to the least path above the one before, by the index on (path, key)
+_DISTINCT_PATHS = """
+WITH RECURSIVE namespaces (path) AS (
+    SELECT (SELECT path FROM items WHERE {range} ORDER BY path LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT items.path FROM items
+        WHERE items.path > namespaces.path AND {range}
+        ORDER BY items.path LIMIT 1
+    )
+    FROM namespaces WHERE namespaces.path IS NOT NULL
+)
+"""
+
+
+def distinct_paths(path: str) -> Sql:
+    """Begin a statement with `namespaces`, the paths in a subtree; the last row is NULL."""
+    within = in_range(path, subtree=True)
+    text = _DISTINCT_PATHS.format(range=within.text.replace("path", "items.path"))
+    return Sql(text, within.params * 2)
+
+
+def list_paths(path: str, now: int) -> Sql:
+    """List the paths in a subtree that hold live items, sorted: costs by their number."""
+    return distinct_paths(path) + Sql(
+        f"""
+SELECT path FROM namespaces
+WHERE path IS NOT NULL
+    AND EXISTS (SELECT 1 FROM items WHERE items.path = namespaces.path AND {LIVE})
+""",
+        (now,),
+    )
+
+
+def first_live_path(low: str, high: str | None, now: int) -> Sql:
+    """Find the least path in `low <= path < high` that holds a live item."""
+    upper = Sql("") if high is None else Sql("AND path < ?", (high,))
+    return (
+        Sql("SELECT path FROM items WHERE path >= ?", (low,))
+        + upper
+        + Sql(f"AND {LIVE} ORDER BY path LIMIT 1", (now,))
+    )
+
+
+def matching(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql:
+    """Continue `SELECT ...` or `DELETE`: FROM and WHERE of the live items whose keys match.
+
+    A subtree is searched namespace by namespace if the pattern has a literal head, so that the
+    cost is by what matches and not by what the subtree holds.
+    """
+    conditions = all_of([key_matches(pattern), live(now)])
+    if subtree and pattern.head:
+        keys = Sql("path IN (SELECT path FROM namespaces WHERE path IS NOT NULL) AND")
+        return Sql("FROM items WHERE") + keys + conditions
+    return Sql("FROM items WHERE") + in_range(path, subtree) + Sql("AND") + conditions
+
+
+def preamble(path: str, subtree: bool, pattern: Pattern) -> Sql:
+    """Begin a statement that continues with `matching`."""
+    return distinct_paths(path) if subtree and pattern.head else Sql("")
+
+
+def select_keys(
+    path: str, subtree: bool, pattern: Pattern, now: int, limit: int | None
+) -> Sql:
+    """List the matching keys, sorted by (path, key)."""
+    return (
+        preamble(path, subtree, pattern)
+        + Sql("SELECT key")
+        + matching(path, subtree, pattern, now)
+        + Sql("ORDER BY path, key LIMIT ?", (-1 if limit is None else limit,))
+    )
+
+
+def count(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql:
+    """Count the matching items."""
+    return (
+        preamble(path, subtree, pattern)
+        + Sql("SELECT count(*)")
+        + matching(path, subtree, pattern, now)
+    )
+
+
+def remove(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql:
+    """Delete the matching items."""
+    return (
+        preamble(path, subtree, pattern)
+        + Sql("DELETE")
+        + matching(path, subtree, pattern, now)
+    )
+
+
+def select_latest(
+    path: str, subtree: bool, condition: Sql, now: int, limit: int, offset: int
+) -> Sql:
+    """Select the items that pass, latest first; only the page's values are sorted along."""
+    return (
+        Sql(f"SELECT path, key, {ROW} FROM items WHERE id IN (SELECT id FROM items WHERE")
+        + in_range(path, subtree)
+        + Sql("AND")
+        + live(now)
+        + Sql("AND")
+        + condition
+        + Sql("ORDER BY updated_at DESC, path, key LIMIT ? OFFSET ?)", (limit, offset))
+        + Sql("ORDER BY updated_at DESC, path, key")
+    )
+
+
+def select_page(
+    path: str,
+    subtree: bool,
+    pattern: Pattern,
+    condition: Sql,
+    now: int,
+    after: tuple[str, str] | None,
+    limit: int,
+) -> Sql:
+    """Select the next rows of a scan; a row that does not pass the condition has no value."""
+    within = in_range(path, subtree)
+    if after is not None:  # a tighter range, and not one more condition for each row
+        high = subtree_range(path)[1] if subtree else None
+        upper = Sql("") if high is None else Sql("AND path < ?", (high,))
+        above = Sql("(path, key) > (?, ?)", after) + upper
+        within = above if subtree else Sql("path = ? AND key > ?", (path, after[1]))
+    return (
+        Sql("SELECT path, key, CASE WHEN")
+        + condition
+        + Sql("THEN CAST(value AS BLOB) END, version, created_at, updated_at, expires_at, checksum")
+        + Sql("FROM items WHERE")
+        + within
+        + Sql("AND")
+        + key_matches(pattern)
+        + Sql("AND")
+        + live(now)
+        + Sql("ORDER BY path, key LIMIT ?", (limit,))
+    )

@@ -1,0 +1,218 @@
+"""`SQLiteStore`: the primitives of `Store` over one SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from kvstore.errors import InvalidArgumentError, StoreAccessError
+from kvstore.filters import Filter
+from kvstore.instants import to_micros
+from kvstore.operations import Operation
+from kvstore.patterns import Pattern
+from kvstore.sqlite import driver, reading
+from kvstore.sqlite.connection import WorkerConnection, connect, is_busy, translated
+from kvstore.sqlite.engine import InlineReader, Pace, Reader, Writer
+from kvstore.sqlite.migrate import check_file, migrate
+from kvstore.store import NamespaceQuery, Page, Selection, Store
+from kvstore.types import IndexConfig, Item, Namespace
+
+__all__ = ["SQLiteStore"]
+
+Durability = Literal["normal", "full"]
+
+_IN_MEMORY = ":memory:"
+
+
+class SQLiteStore(Store):
+    """A store in one SQLite file, shared by many tasks and processes on one machine.
+
+    Args:
+        path: the file; made if it is missing, in a directory that exists. `":memory:"` is a
+            temporary file that goes when the store closes.
+        index: what to index for search; `None`: nothing.
+        durability: `"normal"`: an acknowledged write survives any crash of the process, and a
+            power loss never corrupts the file but may undo the last moments. `"full"`: it
+            survives a power loss, too; each commit then waits for the disk.
+        busy_timeout: how long a write waits for other processes, in seconds, before
+            `StoreBusyError`.
+        options: those of `Store`: `default_ttl`, `refresh_ttl`, `max_value_bytes`, `clock`,
+            `sweep_interval`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        index: IndexConfig | None = None,
+        durability: Durability = "normal",
+        busy_timeout: float = 5.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(index=index, **options)
+        if durability not in ("normal", "full"):
+            raise InvalidArgumentError(f"durability is 'normal' or 'full', not {durability!r}")
+        if not busy_timeout >= 0:
+            raise InvalidArgumentError(f"busy_timeout is at least 0 seconds, not {busy_timeout}")
+        self.path = Path(path)
+        self._durability = durability
+        self._busy_timeout = float(busy_timeout)
+        self._temporary: str | None = None
+
+    @classmethod
+    def with_embeddings(cls, path: str | os.PathLike[str], model: Any, **options: Any) -> Self:
+        """Short for `SQLiteStore(path, index=IndexConfig(model))`."""
+        return cls(path, index=IndexConfig(model), **options)
+
+    # Lifecycle
+
+    async def _open(self) -> None:
+        path = self.path.absolute()
+        if str(self.path) == _IN_MEMORY:
+            self._temporary = tempfile.mkdtemp(prefix="kvstore-")
+            path = Path(self._temporary, "memory.db")
+        connections: list[WorkerConnection] = []
+        try:
+            writer = WorkerConnection(lambda: self._connect_writer(path))
+            connections.append(writer)
+            await writer
+            readers = [WorkerConnection(lambda: connect(path, "ro", busy_timeout=5.0)) for _ in "12"]
+            connections += readers
+            for reader in readers:
+                await reader
+            inline = connect(path, "ro")
+        except BaseException:
+            for connection in connections:
+                await connection.close()
+            self._discard_temporary()
+            raise
+        pace = Pace(asyncio.get_running_loop())
+        self._inline = InlineReader(inline, path, pace)
+        self._pace = pace
+        self._points, self._scans = (Reader(reader, path) for reader in readers)
+        self._writer = Writer(
+            writer,
+            path,
+            clock=self._clock,
+            busy_timeout=self._busy_timeout,
+            pace=pace if self._durability == "normal" else None,
+        )
+        _open_stores.add(self)
+
+    def _connect_writer(self, path: Path) -> driver.Connection:
+        check_file(path)
+        connection = connect(path, "rwc")
+        try:
+            with translated(path):
+                self._use_wal(connection, path)
+                connection.execute(f"PRAGMA synchronous = {self._durability.upper()}")
+            migrate(connection, path, self._busy_timeout)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _use_wal(self, connection: driver.Connection, path: Path) -> None:
+        """Switch the file to WAL; SQLite does not wait for another process that does so, too."""
+        deadline = time.monotonic() + max(1.0, self._busy_timeout)
+        while True:
+            try:
+                mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            except driver.Error as exc:
+                if not is_busy(exc) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.002)
+                continue
+            if mode != "wal":
+                raise StoreAccessError(
+                    f"{path} cannot use a write-ahead log (its journal mode stays {mode}); "
+                    "keep it on a local disk"
+                )
+            return
+
+    async def _close(self) -> None:
+        _open_stores.discard(self)
+        self._inline.close()
+        await self._points.close()
+        await self._scans.close()
+        await self._writer.close()
+        self._discard_temporary()
+
+    def _discard_temporary(self) -> None:
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None
+
+    def _now(self) -> int:
+        return to_micros(self._clock())
+
+    # Read
+
+    async def _get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
+        now = self._now()
+        if len(keys) == 1:
+            items = self._inline.get(namespace, path, keys[0], now)
+            if items is not None:
+                if self._pace.is_turn_over:
+                    await asyncio.sleep(0)
+                return items
+        return await self._points.run(reading.get_many, namespace, path, keys, now)
+
+    async def _select(self, path: str, selection: Selection) -> list[Item]:
+        return await self._scans.run(reading.select, path, selection, self._now())
+
+    async def _list_namespaces(
+        self, asked: NamespaceQuery, limit: int | None, offset: int
+    ) -> list[Namespace]:
+        return await self._scans.run(reading.list_namespaces, asked, limit, offset, self._now())
+
+    async def _keys(
+        self, path: str, pattern: Pattern, subtree: bool, limit: int | None
+    ) -> list[str]:
+        return await self._scans.run(reading.keys, path, pattern, subtree, limit, self._now())
+
+    async def _count(self, path: str, pattern: Pattern, subtree: bool) -> int:
+        return await self._scans.run(reading.count, path, pattern, subtree, self._now())
+
+    async def _page(
+        self,
+        path: str,
+        pattern: Pattern,
+        filter: Filter,
+        subtree: bool,
+        after: tuple[str, str] | None,
+        limit: int,
+    ) -> Page:
+        now = self._now()
+        return await self._scans.run(
+            reading.page, path, pattern, filter, subtree, after, limit, now
+        )
+
+    # Write
+
+    async def _apply(self, ops: Sequence[Operation]) -> list[Any]:
+        return await self._writer.apply(ops)
+
+
+# A connection must not be carried across fork (https://sqlite.org/howtocorrupt.html, section 2.6):
+# the child's copies of open stores refuse to work, and are kept from being closed there.
+_open_stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
+_inherited: list[SQLiteStore] = []
+
+
+def _disown_stores() -> None:
+    for store in list(_open_stores):
+        _inherited.append(store)
+        store._loop = None
+    _open_stores.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown_stores)

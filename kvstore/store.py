@@ -1,0 +1,972 @@
+"""The `Store` ABC: the contract, checked and normalised once, over a few primitives.
+
+The public methods validate their arguments and build `operations`; a backend gets clean input in
+its primitives, the abstract methods at the end of the class:
+
+    _open  _close                 lifecycle
+    _get_many                     point reads of one namespace
+    _apply                        a unit of writes: all or nothing, conditions tested inside
+    _select                       an unranked search: filter, order by time, page
+    _list_namespaces _keys _count listings
+    _page                         the next rows of a scan, by keyset
+
+`kvstore.testing.StoreConformance` proves a backend right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+import time
+from abc import ABC, abstractmethod
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from types import EllipsisType, TracebackType
+from typing import Any, Final, Generic, Self, TypeVar
+
+from kvstore import codec, operations
+from kvstore.errors import (
+    ConflictError,
+    InvalidArgumentError,
+    InvalidKeyError,
+    InvalidNamespaceError,
+    StoreClosedError,
+    ValueTooLargeError,
+    ValueTypeError,
+    WrongLoopError,
+)
+from kvstore.filters import Filter, parse_filter
+from kvstore.instants import lifetime, to_datetime
+from kvstore.namespace import address, check_key, check_label, show
+from kvstore.operations import Check, Delete, Mutate, Operation, Put, Remove, Sweep, Touch
+from kvstore.paths import EACH, MISSING, PathError, parse_path
+from kvstore.patterns import Pattern, compile_pattern
+from kvstore.types import IndexConfig, Item, Namespace, SearchQuery
+
+__all__ = ["NamespaceQuery", "Page", "Selection", "Store", "Transaction"]
+
+T = TypeVar("T")
+
+DEFAULT_MAX_VALUE_BYTES: Final = 64 * 2**20
+_SWEEP_SLICE = 500  # rows deleted in one transaction, so that a sweep never holds the lock long
+_RETRY_PAUSE_S = 0.05  # the longest pause between two tries of an optimistic change
+
+_MODES = ("auto", "semantic", "text", "hybrid")
+
+TTL = float | timedelta | None
+Indexing = bool | Sequence[str] | None
+LabelPattern = Sequence[str | EllipsisType]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """An unranked search, normalised.
+
+    Attributes:
+        text: casefolded; the value's text must contain it. `None`: no such condition.
+    """
+
+    filter: Filter
+    limit: int
+    offset: int
+    subtree: bool
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceQuery:
+    """A listing of namespaces, normalised.
+
+    Attributes:
+        root: the labels of `prefix` before its first wildcard.
+    """
+
+    prefix: tuple[str | EllipsisType, ...]
+    suffix: tuple[str | EllipsisType, ...]
+    max_depth: int | None
+    root: Namespace
+
+    def matches(self, namespace: Namespace) -> bool:
+        """Whether the namespace has the prefix and the suffix."""
+        before, after = self.prefix, self.suffix
+        if len(namespace) < max(len(before), len(after)):
+            return False
+        return all(map(_label_matches, before, namespace)) and all(
+            map(_label_matches, reversed(after), reversed(namespace))
+        )
+
+
+def _label_matches(wanted: str | EllipsisType, label: str) -> bool:
+    return wanted is ... or wanted == label
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A piece of a scan: the items of it that pass, and where the next piece begins after."""
+
+    items: list[Item]
+    after: tuple[str, str] | None  # (path, key) of the last row looked at; `None`: the end
+
+
+class Store(ABC):
+    """Items under a key in a hierarchical namespace.
+
+    Namespaces are sequences of non-empty labels, such as `("users", "alice")`; `()` is the root.
+    A store is inert until opened, by `async with store:` or `await store.open()`, and then
+    belongs to the running event loop.
+
+    Every method raises `StoreClosedError` outside `open` and `close`, `WrongLoopError` on another
+    loop, `InvalidNamespaceError` for what is no namespace and `InvalidKeyError` for what is no
+    key. A call that fails or is cancelled leaves the store either as it was or with the whole of
+    the call done.
+
+    Args:
+        index: what to index for search; `None`: nothing.
+        default_ttl: lifetime of items put without one, in seconds; `None`: for ever.
+        refresh_ttl: whether reads renew an item's lifetime.
+        max_value_bytes: the longest encoded value that is accepted.
+        clock: the present time in seconds since the epoch.
+        sweep_interval: seconds between two sweeps of expired rows; `None`: only by `sweep()`.
+    """
+
+    def __init__(
+        self,
+        *,
+        index: IndexConfig | None = None,
+        default_ttl: TTL = None,
+        refresh_ttl: bool = False,
+        max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
+        clock: Callable[[], float] = time.time,
+        sweep_interval: float | None = 60.0,
+    ) -> None:
+        if index is not None and not isinstance(index, IndexConfig):
+            raise InvalidArgumentError("index takes an IndexConfig: index=IndexConfig(embeddings)")
+        self.index = index
+        self._default_ttl = None if default_ttl is None else lifetime(default_ttl)
+        self._refresh_ttl = refresh_ttl
+        self._max_value_bytes = max_value_bytes
+        self._clock = clock
+        self._sweep_interval = sweep_interval
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lifecycle = asyncio.Lock()
+        self._sweeper: asyncio.Task[None] | None = None
+
+    # Lifecycle
+
+    async def open(self) -> Self:
+        """Open the store on the running loop; an open store stays as it is.
+
+        Raises:
+            SchemaError: the file was written by a newer version, or by another program.
+            StoreCorruptError: it is no database, or it is damaged.
+            StoreAccessError: it cannot be opened.
+            WrongLoopError: the store is open on another loop.
+        """
+        async with self._lifecycle:
+            if self._loop is None:
+                await self._open()
+                self._loop = asyncio.get_running_loop()
+                if self._sweep_interval is not None:
+                    self._sweeper = asyncio.create_task(self._sweep_regularly())
+            else:
+                self._require_open()
+        return self
+
+    async def close(self) -> None:
+        """Finish every accepted write, then close; a closed store stays as it is."""
+        if self._loop is None and not self._lifecycle.locked():
+            return
+        closing = asyncio.ensure_future(self._close_once())
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            await closing  # a cancelled close still closes
+            raise
+
+    async def _close_once(self) -> None:
+        async with self._lifecycle:
+            if self._loop is None:
+                return
+            self._require_open()
+            self._loop = None
+            if self._sweeper is not None:
+                self._sweeper.cancel()
+                await asyncio.gather(self._sweeper, return_exceptions=True)
+                self._sweeper = None
+            await self._close()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def _require_open(self) -> None:
+        """Raise unless the store is open on the running loop."""
+        if asyncio.get_running_loop() is self._loop:
+            return
+        if self._loop is None:
+            raise StoreClosedError(
+                f"this {type(self).__name__} is not open: use it inside 'async with store:', or "
+                "between 'await store.open()' and 'await store.close()'"
+            )
+        raise WrongLoopError(
+            f"this {type(self).__name__} belongs to the event loop that opened it; open one in "
+            "each loop, or use the sync facade kvstore.KeyValueStore, which works from any thread"
+        )
+
+    # The trait
+
+    async def put(
+        self,
+        namespace: Sequence[str],
+        key: str,
+        value: Any,
+        *,
+        ttl: TTL = None,
+        index: Indexing = None,
+        if_version: int | None = None,
+    ) -> Item:
+        """Store a value under a key, over what may be there.
+
+        Args:
+            namespace: where it lives.
+            key: any text.
+            value: JSON and `bytes`; of an `Item`, its value.
+            ttl: lifetime in seconds or as a `timedelta`; `None`: the store's default.
+            index: `False`: do not index this item for search; paths: index just those.
+            if_version: write only over exactly this version; 0: only if it is absent.
+
+        Returns:
+            The item as stored. `created_at` is kept from the item that it replaces.
+
+        Raises:
+            ConflictError: `if_version` names another version than the stored one.
+            ValueEncodingError: something in the value could not come back unchanged.
+            ValueTooLargeError: the encoded value is longer than `max_value_bytes`.
+            InvalidTTLError: the ttl is not a positive, finite duration.
+        """
+        self._require_open()
+        op = self._put(namespace, key, value, ttl, index, if_version)
+        item: Item = (await self._apply((op,)))[0]
+        return item
+
+    async def get(
+        self, namespace: Sequence[str], key: str, *, refresh_ttl: bool | None = None
+    ) -> Item | None:
+        """Return the item, or `None` if there is none.
+
+        Args:
+            namespace: where to look.
+            key: its key.
+            refresh_ttl: whether this read renews the item's lifetime; `None`: as the store does.
+        """
+        self._require_open()
+        labels, path = address(namespace)
+        check_key(key)
+        items = await self._get_many(labels, path, (key,))
+        if items and self._refreshes(refresh_ttl):
+            items = await self._refreshed(items)
+        return items[0] if items else None
+
+    async def delete(
+        self, namespace: Sequence[str], key: str, *, if_version: int | None = None
+    ) -> bool:
+        """Delete the item; return whether it was there.
+
+        Raises:
+            ConflictError: `if_version` names another version than the stored one.
+        """
+        self._require_open()
+        labels, path = address(namespace)
+        _check_version(if_version)
+        found: bool = (await self._apply((Delete(labels, path, check_key(key), if_version),)))[0]
+        return found
+
+    async def search(
+        self,
+        namespace: Sequence[str],
+        query: str | SearchQuery | None = None,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        limit: int = 10,
+        offset: int = 0,
+        mode: str = "auto",
+        subtree: bool = False,
+        min_score: float | None = None,
+        refresh_ttl: bool | None = None,
+    ) -> list[Item]:
+        """Find items of a namespace.
+
+        Without a query: the items that pass the filter, latest `updated_at` first, then by
+        namespace and key. With a query and no index: those of them whose text contains it,
+        whatever the case, in the same order.
+
+        Args:
+            namespace: where to look; items of other namespaces are never found.
+            query: words or a question; or a whole `SearchQuery`, then without other arguments.
+            filter: conditions on the value, such as `{"status": "open", "n": {"$gte": 3}}`.
+            limit: how many items at most.
+            offset: how many to skip first.
+            mode: `"semantic"`, `"text"`, `"hybrid"`, or `"auto"` for the best that there is.
+            subtree: look in the namespaces below, too.
+            min_score: leave out what scores less; for ranked searches.
+            refresh_ttl: whether the items found get their lifetime renewed; `None`: as the
+                store does.
+
+        Raises:
+            InvalidFilterError: the filter does not parse.
+            InvalidArgumentError: a bad limit, offset, mode or min_score; or a mode that this
+                store has no index for.
+        """
+        self._require_open()
+        asked = SearchQuery(query, filter, limit, offset, mode, subtree, min_score)  # type: ignore[arg-type]
+        if isinstance(query, SearchQuery):
+            if asked != SearchQuery(query):  # type: ignore[arg-type]
+                raise InvalidArgumentError(
+                    "a SearchQuery says it all: put the other arguments into it"
+                )
+            asked = query
+        _, path = address(namespace)
+        items = await self._find(path, asked)
+        if items and self._refreshes(refresh_ttl):
+            items = await self._refreshed(items)
+        return items
+
+    async def list_namespaces(
+        self,
+        prefix: LabelPattern = (),
+        *,
+        suffix: LabelPattern = (),
+        max_depth: int | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Namespace]:
+        """List the distinct namespaces that hold live items, sorted.
+
+        Args:
+            prefix: labels that they begin with; `...` matches any one label.
+            suffix: labels that they end with; `...` matches any one label.
+            max_depth: cut namespaces to this many labels, and list each result once.
+            limit: how many at most; `None`: all.
+            offset: how many to skip first.
+        """
+        self._require_open()
+        before, after = _label_pattern(prefix, "prefix"), _label_pattern(suffix, "suffix")
+        if max_depth is not None:
+            _check_count(max_depth, "max_depth", least=1)
+        _check_limit(limit)
+        _check_count(offset, "offset")
+        wild = before.index(...) if ... in before else len(before)
+        root = tuple(label for label in before[:wild] if isinstance(label, str))
+        asked = NamespaceQuery(before, after, max_depth, root)
+        if limit == 0:
+            return []
+        return await self._list_namespaces(asked, limit, offset)
+
+    # Many at once
+
+    async def put_many(
+        self,
+        namespace: Sequence[str],
+        mapping: Mapping[str, Any],
+        *,
+        ttl: TTL = None,
+        index: Indexing = None,
+    ) -> list[Item]:
+        """Store many values, all or none of them; the arguments and errors are those of `put`.
+
+        Returns:
+            The stored items, in the order of the mapping.
+        """
+        self._require_open()
+        if not isinstance(mapping, Mapping):
+            raise InvalidArgumentError(
+                f"put_many takes a mapping of keys to values, not {type(mapping).__name__}"
+            )
+        address(namespace)
+        puts = [self._put(namespace, key, value, ttl, index) for key, value in mapping.items()]
+        return await self._apply(puts) if puts else []
+
+    async def get_many(
+        self, namespace: Sequence[str], keys: Iterable[str], *, refresh_ttl: bool | None = None
+    ) -> dict[str, Item]:
+        """Return the items that are there, by key, in the order of `keys`."""
+        self._require_open()
+        labels, path = address(namespace)
+        wanted = _check_keys(keys)
+        items = await self._get_many(labels, path, wanted) if wanted else []
+        if items and self._refreshes(refresh_ttl):
+            items = await self._refreshed(items)
+        found = {item.key: item for item in items}
+        return {key: found[key] for key in wanted if key in found}
+
+    async def delete_many(self, namespace: Sequence[str], keys: Iterable[str]) -> int:
+        """Delete many items in one transaction; return how many were there."""
+        self._require_open()
+        labels, path = address(namespace)
+        deletes = [Delete(labels, path, key) for key in _check_keys(keys)]
+        return sum(await self._apply(deletes)) if deletes else 0
+
+    # Wildcards and listings
+
+    async def remove(
+        self, namespace: Sequence[str], pattern: str, *, subtree: bool = False
+    ) -> int:
+        """Delete the items whose keys match a wildcard pattern; return how many went.
+
+        Args:
+            namespace: where to remove.
+            pattern: `*`, `?` and `[...]` as in SQLite's GLOB; `kvstore.escape` makes text literal.
+            subtree: remove in the namespaces below, too.
+
+        Raises:
+            InvalidPatternError: the pattern does not parse.
+        """
+        self._require_open()
+        labels, path = address(namespace)
+        op = Remove(labels, path, compile_pattern(pattern), subtree)
+        removed: int = (await self._apply((op,)))[0]
+        return removed
+
+    async def keys(
+        self,
+        namespace: Sequence[str],
+        pattern: str = "*",
+        *,
+        subtree: bool = False,
+        limit: int | None = None,
+    ) -> list[str]:
+        """List the keys that match a pattern, sorted; with `subtree` by (namespace, key).
+
+        Raises:
+            InvalidPatternError: the pattern does not parse.
+        """
+        self._require_open()
+        _, path = address(namespace)
+        _check_limit(limit)
+        compiled = compile_pattern(pattern)
+        return [] if limit == 0 else await self._keys(path, compiled, subtree, limit)
+
+    async def count(
+        self, namespace: Sequence[str], pattern: str = "*", *, subtree: bool = False
+    ) -> int:
+        """Count the items whose keys match a pattern.
+
+        Raises:
+            InvalidPatternError: the pattern does not parse.
+        """
+        self._require_open()
+        _, path = address(namespace)
+        return await self._count(path, compile_pattern(pattern), subtree)
+
+    def scan(
+        self,
+        namespace: Sequence[str] = (),
+        *,
+        pattern: str = "*",
+        filter: Mapping[str, Any] | None = None,
+        subtree: bool = True,
+        batch_size: int = 500,
+    ) -> AsyncIterator[Item]:
+        """Iterate over everything, in (namespace, key) order.
+
+        Memory holds one batch, and no transaction outlives one: an item that is written or
+        deleted meanwhile may or may not be seen, every other one is seen exactly once.
+
+        Raises:
+            InvalidPatternError: the pattern does not parse.
+            InvalidFilterError: the filter does not parse.
+        """
+        self._require_open()
+        _, path = address(namespace)
+        _check_count(batch_size, "batch_size", least=1)
+        return self._scan(path, compile_pattern(pattern), parse_filter(filter), subtree, batch_size)
+
+    async def _scan(
+        self, path: str, pattern: Pattern, filter: Filter, subtree: bool, batch_size: int
+    ) -> AsyncIterator[Item]:
+        after: tuple[str, str] | None = None
+        while True:
+            self._require_open()
+            page = await self._page(path, pattern, filter, subtree, after, batch_size)
+            for item in page.items:
+                yield item
+            if page.after is None:
+                return
+            after = page.after
+
+    # Atomic changes
+
+    async def increment(
+        self,
+        namespace: Sequence[str],
+        key: str,
+        amount: float = 1,
+        *,
+        field: str | None = None,
+        initial: float = 0,
+    ) -> int | float:
+        """Add to a number, atomically across tasks, threads and processes; return the new one.
+
+        An item that is there keeps its lifetime; one that is created gets the default.
+
+        Args:
+            namespace: where it lives.
+            key: its key.
+            amount: what to add.
+            field: a path into an object, whose missing parts are made; `None`: the value itself.
+            initial: what a missing number counts as.
+
+        Raises:
+            ValueTypeError: what is there, or `amount`, is no number.
+            ValueEncodingError: the sum does not fit 64 bits, or is not finite.
+        """
+        for name, number in (("amount", amount), ("initial", initial)):
+            if isinstance(number, bool) or not isinstance(number, (int, float)):
+                raise ValueTypeError(f"{name} is a number, not {type(number).__name__}")
+        try:
+            path = None if field is None else parse_path(field)
+        except PathError as exc:
+            raise InvalidArgumentError(str(exc)) from None
+        if path is not None and EACH in path:
+            raise InvalidArgumentError("increment takes a path to one place, without '[*]'")
+        total: int | float = await self._mutate(
+            namespace, key, lambda where: operations.increment(where, amount, path, initial)
+        )
+        return total
+
+    async def append(
+        self, namespace: Sequence[str], key: str, *values: Any, max_length: int | None = None
+    ) -> int:
+        """Add values to the end of a list, atomically; return the new length.
+
+        Args:
+            namespace: where it lives.
+            key: its key; a missing list is made.
+            values: what to add, in order.
+            max_length: keep only this many of the last elements.
+
+        Raises:
+            ValueTypeError: what is there is no list.
+            ValueEncodingError: a value could not come back unchanged.
+        """
+        if max_length is not None:
+            _check_count(max_length, "max_length")
+        added = codec.decode(codec.encode(list(values)))
+        length: int = await self._mutate(
+            namespace, key, lambda where: operations.append(where, added, max_length)
+        )
+        return length
+
+    async def pop(
+        self, namespace: Sequence[str], key: str, index: int = 0, *, default: Any = None
+    ) -> Any:
+        """Take an element out of a list, atomically, and return it.
+
+        Args:
+            namespace: where it lives.
+            key: its key.
+            index: which one: 0 the first, -1 the last.
+            default: what to return if there is no such element.
+
+        Raises:
+            ValueTypeError: what is there is no list.
+        """
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise InvalidArgumentError(f"index is an int, not {type(index).__name__}")
+        return await self._mutate(
+            namespace, key, lambda where: operations.pop(where, index, default)
+        )
+
+    async def update(
+        self,
+        namespace: Sequence[str],
+        key: str,
+        fn: Callable[[Any], Any],
+        *,
+        default: Any = None,
+    ) -> Item:
+        """Read, change and write an item atomically.
+
+        Nothing is locked while `fn` runs; it runs again when another write came between. An
+        item that is there keeps its lifetime.
+
+        Args:
+            namespace: where it lives.
+            key: its key.
+            fn: from the value to the new value, sync or async.
+            default: the value of a missing item.
+
+        Raises:
+            ValueEncodingError: the new value could not come back unchanged.
+        """
+        self._require_open()
+        labels, path = address(namespace)
+        check_key(key)
+        attempt = 0
+        while True:
+            found = await self._get_many(labels, path, (key,))
+            value = fn(found[0].value if found else default)
+            new = await value if inspect.isawaitable(value) else value
+            data = self._encode(new, labels, key)
+            version = found[0].version if found else 0
+            try:
+                op = Put(labels, path, key, data, self._default_ttl, version, keep=True)
+                item: Item = (await self._apply((op,)))[0]
+            except ConflictError:
+                attempt += 1
+                await _pause(attempt)
+            else:
+                return item
+
+    async def transact(
+        self, fn: Callable[[Transaction], Awaitable[T] | T], *, attempts: int = 10
+    ) -> T:
+        """Run `fn(tx)` as one optimistic transaction, and return what it returns.
+
+        `fn` reads by `await tx.get(...)` and writes by `tx.put(...)` and `tx.delete(...)`, which
+        may be awaited. Nothing is locked while it runs. At its end the items that it read are
+        checked and its writes applied in one transaction; if one of the items has changed, it
+        runs again. Its own errors pass through, and then nothing is written.
+
+        Args:
+            fn: sync or async; may run several times.
+            attempts: how often at most.
+
+        Raises:
+            ConflictError: other writers came between every time.
+        """
+        self._require_open()
+        _check_count(attempts, "attempts", least=1)
+        for attempt in range(1, attempts + 1):
+            tx = Transaction(self)
+            outcome = fn(tx)
+            result: T = await outcome if inspect.isawaitable(outcome) else outcome
+            try:
+                await tx._commit()
+            except ConflictError as exc:
+                if attempt == attempts:
+                    raise ConflictError(
+                        f"the transaction met a conflict {attempts} times; the last: {exc}"
+                    ) from exc
+                await _pause(attempt)
+            else:
+                return result
+        raise AssertionError("unreachable")
+
+    async def sweep(self) -> int:
+        """Remove the rows of expired items now; return how many there were.
+
+        Expired items are never visible; this frees their space. It runs by itself, too.
+        """
+        self._require_open()
+        total = 0
+        while True:
+            swept: int = (await self._apply((Sweep(_SWEEP_SLICE),)))[0]
+            total += swept
+            if swept < _SWEEP_SLICE:
+                return total
+
+    # What the public methods share
+
+    def _put(
+        self,
+        namespace: Sequence[str],
+        key: str,
+        value: Any,
+        ttl: TTL,
+        index: Indexing,
+        if_version: int | None = None,
+    ) -> Put:
+        labels, path = address(namespace)
+        check_key(key)
+        if if_version is not None:
+            _check_version(if_version)
+        return Put(
+            labels,
+            path,
+            key,
+            self._encode(value, labels, key),
+            self._default_ttl if ttl is None else lifetime(ttl),
+            if_version,
+            None if index is None else _indexing(index),
+        )
+
+    def _encode(self, value: Any, namespace: Namespace, key: str) -> bytes:
+        data = codec.encode(value.value if isinstance(value, Item) else value)
+        if len(data) > self._max_value_bytes:
+            raise ValueTooLargeError(
+                f"the value of {show(namespace, key)} takes {len(data):,} bytes, and this store's "
+                f"max_value_bytes is {self._max_value_bytes:,}"
+            )
+        return data
+
+    async def _mutate(
+        self, namespace: Sequence[str], key: str, build: Callable[[str], operations.Change]
+    ) -> Any:
+        self._require_open()
+        labels, path = address(namespace)
+        check_key(key)
+        change = build(show(labels, key))
+
+        def change_data(data: bytes | None) -> tuple[bytes | None, Any]:
+            value, answer = change(MISSING if data is None else codec.decode(data))
+            return None if value is MISSING else self._encode(value, labels, key), answer
+
+        op = Mutate(labels, path, key, change_data, self._default_ttl)
+        return (await self._apply((op,)))[0]
+
+    def _refreshes(self, refresh_ttl: bool | None) -> bool:
+        return self._refresh_ttl if refresh_ttl is None else refresh_ttl
+
+    async def _refreshed(self, items: list[Item]) -> list[Item]:
+        """Renew the lifetime of items just read, and return them with it."""
+        keys: dict[Namespace, list[str]] = {}
+        for item in items:
+            if item.expires_at is not None:
+                keys.setdefault(item.namespace, []).append(item.key)
+        if not keys:
+            return items
+        touches = [Touch(labels, address(labels)[1], tuple(some)) for labels, some in keys.items()]
+        expiries = dict(zip(keys, await self._apply(touches), strict=True))
+        return [
+            replace(item, expires_at=to_datetime(expiries[item.namespace][item.key]))
+            if item.namespace in expiries and item.key in expiries[item.namespace]
+            else item
+            for item in items
+        ]
+
+    async def _find(self, path: str, asked: SearchQuery) -> list[Item]:
+        """Check a search, and run it."""
+        _check_count(asked.limit, "limit")
+        _check_count(asked.offset, "offset")
+        if asked.mode not in _MODES:
+            raise InvalidArgumentError(f"mode is one of {', '.join(_MODES)}, not {asked.mode!r}")
+        if asked.query is not None and not isinstance(asked.query, str):
+            raise InvalidArgumentError(f"query is a str, not {type(asked.query).__name__}")
+        filter = parse_filter(asked.filter)
+        ranked = bool(asked.query) and not (self.index is None and asked.mode == "auto")
+        if ranked:
+            return await self._rank(path, asked, filter)
+        if asked.min_score is not None:
+            raise InvalidArgumentError(
+                "min_score is for ranked searches; this one has no query, or the store no index"
+            )
+        if asked.limit == 0:
+            return []
+        text = asked.query.casefold() if asked.query else None
+        selection = Selection(filter, asked.limit, asked.offset, asked.subtree, text)
+        return await self._select(path, selection)
+
+    async def _rank(self, path: str, asked: SearchQuery, filter: Filter) -> list[Item]:
+        """Run a ranked search."""
+        raise InvalidArgumentError(
+            f"a search by mode={asked.mode!r} needs an index, and this store was opened without: "
+            "pass index=IndexConfig(embeddings) to it, or search with mode='auto'"
+        )
+
+    async def _sweep_regularly(self) -> None:
+        assert self._sweep_interval is not None
+        while True:
+            await asyncio.sleep(self._sweep_interval)
+            await self.sweep()
+
+    # What a backend gives
+
+    @abstractmethod
+    async def _open(self) -> None:
+        """Acquire what the store needs; on an error, release what was acquired."""
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Finish accepted writes, then release everything; leave no task behind."""
+
+    @abstractmethod
+    async def _get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
+        """Return the live items among `keys`, in any order."""
+
+    @abstractmethod
+    async def _apply(self, ops: Sequence[Operation]) -> list[Any]:
+        """Apply a unit of operations, all or none, and return the answer to each."""
+
+    @abstractmethod
+    async def _select(self, path: str, selection: Selection) -> list[Item]:
+        """Return the live items that pass, latest `updated_at` first, then by (path, key)."""
+
+    @abstractmethod
+    async def _list_namespaces(
+        self, asked: NamespaceQuery, limit: int | None, offset: int
+    ) -> list[Namespace]:
+        """Return the distinct namespaces with live items that match, cut, sorted and paged."""
+
+    @abstractmethod
+    async def _keys(
+        self, path: str, pattern: Pattern, subtree: bool, limit: int | None
+    ) -> list[str]:
+        """Return the matching keys of live items, sorted by (path, key)."""
+
+    @abstractmethod
+    async def _count(self, path: str, pattern: Pattern, subtree: bool) -> int:
+        """Count the live items whose keys match."""
+
+    @abstractmethod
+    async def _page(
+        self,
+        path: str,
+        pattern: Pattern,
+        filter: Filter,
+        subtree: bool,
+        after: tuple[str, str] | None,
+        limit: int,
+    ) -> Page:
+        """Return the next piece of a scan: of at most `limit` rows looked at."""
+
+
+class Transaction:
+    """The reads and writes of one try of `Store.transact`; of no use after it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._read: dict[tuple[str, str], tuple[Namespace, Item | None]] = {}
+        self._written: dict[tuple[str, str], Put | Delete] = {}
+
+    async def get(self, namespace: Sequence[str], key: str) -> Item | None:
+        """Return the item as this transaction sees it, or `None`.
+
+        What it has put comes back with `version` 0: it has none yet.
+        """
+        labels, path = address(namespace)
+        check_key(key)
+        written = self._written.get((path, key))
+        if isinstance(written, Put):
+            return _unversioned(written)
+        if written is not None:
+            return None
+        if (path, key) not in self._read:
+            self._store._require_open()
+            found = await self._store._get_many(labels, path, (key,))
+            self._read.setdefault((path, key), (labels, found[0] if found else None))
+        return self._read[path, key][1]
+
+    def put(
+        self,
+        namespace: Sequence[str],
+        key: str,
+        value: Any,
+        *,
+        ttl: TTL = None,
+        index: Indexing = None,
+    ) -> Awaitable[Item]:
+        """Store a value when the transaction commits; arguments and errors are those of `put`."""
+        op = self._store._put(namespace, key, value, ttl, index)
+        self._written[op.path, op.key] = op
+        return _Ready(_unversioned(op))
+
+    def delete(self, namespace: Sequence[str], key: str) -> Awaitable[None]:
+        """Delete the item when the transaction commits."""
+        labels, path = address(namespace)
+        self._written[path, check_key(key)] = Delete(labels, path, key)
+        return _Ready(None)
+
+    async def _commit(self) -> None:
+        unit: list[Operation] = []
+        for (path, key), (labels, item) in self._read.items():
+            version = item.version if item is not None else 0
+            written = self._written.get((path, key))
+            if written is None:
+                unit.append(Check(labels, path, key, version))
+            else:
+                written.expected = version
+        unit.extend(self._written.values())
+        if unit:
+            self._store._require_open()
+            await self._store._apply(unit)
+
+
+class _Ready(Generic[T]):
+    """An awaitable that is done already, so that a buffered write may be awaited or not."""
+
+    __slots__ = ("_result",)
+
+    def __init__(self, result: T) -> None:
+        self._result = result
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._result
+        yield
+
+
+def _unversioned(op: Put) -> Item:
+    return Item(op.namespace, op.key, codec.decode(op.data))
+
+
+async def _pause(attempt: int) -> None:
+    """Wait a random moment, longer with each try, so that rivals do not stay in step."""
+    await asyncio.sleep(random.uniform(0, min(_RETRY_PAUSE_S, 0.0005 * 2 ** min(attempt, 10))))
+
+
+def _check_keys(keys: Iterable[str]) -> list[str]:
+    """Return the distinct keys, in order."""
+    if isinstance(keys, str):
+        raise InvalidKeyError(f"keys is a collection of keys, not a str: write {[keys]!r}")
+    return list(dict.fromkeys(map(check_key, keys)))
+
+
+def _check_count(number: int, name: str, least: int = 0) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number < least:
+        raise InvalidArgumentError(f"{name} is an int of at least {least}, not {number!r}")
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None:
+        _check_count(limit, "limit")
+
+
+def _check_version(if_version: int | None) -> None:
+    if if_version is not None:
+        _check_count(if_version, "if_version")
+
+
+def _label_pattern(labels: LabelPattern, what: str) -> tuple[str | EllipsisType, ...]:
+    if isinstance(labels, (str, bytes)) or not isinstance(labels, Sequence):
+        raise InvalidNamespaceError(
+            f"{what} is a sequence of labels such as ('users', ...), not {type(labels).__name__}"
+        )
+    for position, label in enumerate(labels):
+        if label is not ...:
+            check_label(label, f"label {position} of the {what}")
+    return tuple(labels)
+
+
+def _indexing(index: Indexing) -> tuple[str, ...] | None:
+    if index is True:
+        return None
+    if index is False:
+        return ()
+    if isinstance(index, str) or not isinstance(index, Sequence):
+        raise InvalidArgumentError("index takes False or a list of paths, such as ['title']")
+    for path in index:
+        if not isinstance(path, str):
+            raise InvalidArgumentError(f"a path to index is a str, not {type(path).__name__}")
+        if path != "$":
+            try:
+                parse_path(path)
+            except PathError as exc:
+                raise InvalidArgumentError(str(exc)) from None
+    return tuple(index)

@@ -1,0 +1,108 @@
+"""The values that users handle: `Item`, `SearchQuery`, `IndexConfig`, `Change`.
+
+All are immutable dataclasses with slots, and know nothing of any backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+__all__ = ["EPOCH", "Change", "IndexConfig", "Item", "Mode", "Namespace", "SearchQuery"]
+
+Namespace = tuple[str, ...]
+Mode = Literal["auto", "semantic", "text", "hybrid"]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A stored value with its address and its history.
+
+    Attributes:
+        namespace: the labels of its namespace; `()` is the root.
+        key: its key, unique within the namespace.
+        value: JSON as Python has it, and `bytes`. A copy: changing it changes nothing stored.
+        created_at: when the item was first written, aware UTC.
+        updated_at: when the item was last written, aware UTC.
+        version: grows with every write of the store and is never used twice.
+        expires_at: the instant at which the item is gone, aware UTC; `None` for never.
+        score: 0.0 to 1.0, higher is better; set by ranked searches alone.
+    """
+
+    namespace: Namespace
+    key: str
+    value: Any
+    created_at: datetime = EPOCH
+    updated_at: datetime = EPOCH
+    version: int = 0
+    expires_at: datetime | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchQuery:
+    """A whole search as one value; the fields are the arguments of `Store.search`."""
+
+    query: str | None = None
+    filter: Mapping[str, Any] | None = None
+    limit: int = 10
+    offset: int = 0
+    mode: Mode = "auto"
+    subtree: bool = False
+    min_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexConfig:
+    """What of each value is indexed for search, and by which model.
+
+    Attributes:
+        embeddings: the model: an object with `async embed_documents(list[str])` and
+            `async embed_query(str)`, a LangChain `Embeddings`, or a function from a list of
+            texts to a list of vectors, sync or async. `None`: full text alone.
+        fields: the paths whose text is indexed; `"$"` is the whole value and
+            `"chunks[*].text"` gives one vector per element.
+        dimensions: the length of the model's vectors; `None`: as its first answer has it.
+        model_id: names the model in the file, so that another one is noticed; `None`: derived
+            from `embeddings`.
+    """
+
+    embeddings: Any = None
+    fields: tuple[str, ...] = ("$",)
+    dimensions: int | None = None
+    model_id: str | None = None
+
+    def __init__(
+        self,
+        embeddings: Any = None,
+        *,
+        fields: tuple[str, ...] | list[str] = ("$",),
+        dimensions: int | None = None,
+        model_id: str | None = None,
+    ) -> None:
+        set_field = object.__setattr__  # the instance is frozen, and this is its constructor
+        set_field(self, "embeddings", embeddings)
+        set_field(self, "fields", tuple(fields))
+        set_field(self, "dimensions", dimensions)
+        set_field(self, "model_id", model_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of the change feed.
+
+    Attributes:
+        kind: `"put"`, `"delete"` or `"expire"`.
+        version: the store's version at which it happened; changes come in this order.
+        item: the item as it now is after a put; `None` after a delete or an expiry.
+    """
+
+    kind: Literal["put", "delete", "expire"]
+    namespace: Namespace
+    key: str
+    version: int
+    item: Item | None = None

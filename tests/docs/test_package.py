@@ -1,0 +1,124 @@
+"""What is installed: the wheel holds the whole package and works in an environment of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import venv
+from collections.abc import Mapping
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+_PROGRAM = """
+import asyncio, sys, kvstore
+
+async def main():
+    async with kvstore.open(sys.argv[1]) as store:
+        print(await store.increment(("app",), "visits"), kvstore.__file__)
+
+asyncio.run(main())
+"""
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    env: Mapping[str, str] = {
+        name: value for name, value in os.environ.items() if not name.startswith("PYTHON")
+    }
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the source archive from a copy of what is needed, and the wheel from the archive."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("kvstore", "migrations"):
+        shutil.copytree(
+            ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+        )
+    run(sys.executable, "-m", "build", "--no-isolation", ".", cwd=source)
+    (built,) = (source / "dist").glob("*.whl")
+    return built
+
+
+def test_every_package_is_named_in_the_project_file() -> None:
+    packages = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in ROOT.glob("kvstore/**/__init__.py")
+    }
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == packages | {"kvstore.migrations"}
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: Path) -> None:
+    def tree(root: Path, installed: str) -> set[str]:
+        return {
+            f"{installed}/{path.relative_to(root).as_posix()}"
+            for path in root.rglob("*")
+            if path.suffix in {".py", ".sql"} or path.name == "py.typed"
+        }
+
+    with ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert held == tree(ROOT / "kvstore", "kvstore") | tree(
+        ROOT / "migrations", "kvstore/migrations"
+    )
+    assert any(name.endswith(".sql") for name in held)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wheel", "editable"])
+def test_an_installed_store_opens_and_lasts(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    venv.create(tmp_path / "venv", with_pip=True)
+    (python,) = [path for path in (tmp_path / "venv").glob("*/python*") if path.stem == "python"]
+    what: list[str | Path]
+    if kind == "wheel":
+        what = [request.getfixturevalue("wheel")]
+        home = tmp_path / "venv"
+    else:
+        home = tmp_path / "checkout"
+        for name in ("kvstore", "migrations"):
+            shutil.copytree(ROOT / name, home / name)
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, home)
+        what = ["-e", home]
+    run(python, "-m", "pip", "install", "--quiet", *what, cwd=tmp_path)
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for visit in ("1", "2"):
+        count, imported = run(python, "-c", _PROGRAM, "agent.db", cwd=elsewhere).split()
+        assert count == visit
+        assert home in Path(imported).parents
+        demo = run(python, "-m", "kvstore.examples.demo", cwd=elsewhere)
+        assert demo.startswith(f"Run {visit} on demo.db\n")
+
+
+def test_the_changelog_leads_to_the_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    headings = re.findall(r"^## \[(.+?)\]", changelog, re.MULTILINE)
+    released = [heading for heading in headings if heading != "Unreleased"]
+    assert "Unreleased" not in headings[1:], "what is unreleased comes first"
+    assert released[:1] in ([], [PROJECT["project"]["version"]])
