@@ -24,6 +24,7 @@ __all__ = ["decode", "encode"]
 
 _TAG = "$bytes"
 _TAG_BYTES = b'$bytes"'
+_TAG_TEXT = '$bytes"'
 _TAG_KEY = re.compile(r"\$+bytes")
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 _MAX_DEPTH = 250  # orjson gives up at 254 levels and does not say where
@@ -57,8 +58,8 @@ def decode(data: bytes | str) -> Any:
     """
     try:
         value = orjson.loads(data)
-        tagged = _TAG_BYTES in data if isinstance(data, bytes) else f'{_TAG}"' in data
-        return _untagged(value) if tagged else value
+        is_tagged = _TAG_BYTES in data if type(data) is bytes else _TAG_TEXT in data  # type: ignore[operator]
+        return _untagged(value) if is_tagged else value
     except (ValueError, TypeError, RecursionError) as exc:  # no JSON, or no base64 in the tag
         raise StoreCorruptError("a stored value is not the JSON that kvstore writes") from exc
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from kvstore.errors import InvalidTTLError
 from kvstore.types import EPOCH
@@ -10,6 +10,7 @@ from kvstore.types import EPOCH
 __all__ = ["lifetime", "to_datetime", "to_micros"]
 
 _MICROS = 1_000_000
+_EXACT_AS_FLOAT = 2**52  # the year 2112: below, seconds as a float tell microseconds apart
 _MAX_TTL_S = 100 * 366 * 86_400  # a century; keeps every expiry within datetime's years
 
 
@@ -20,6 +21,8 @@ def to_micros(seconds: float) -> int:
 
 def to_datetime(micros: int) -> datetime:
     """Convert microseconds since the epoch to an aware UTC datetime, exactly."""
+    if 0 <= micros < _EXACT_AS_FLOAT:
+        return datetime.fromtimestamp(micros / _MICROS, UTC)  # twice as fast
     return EPOCH + timedelta(microseconds=micros)
 
 

@@ -30,7 +30,7 @@ from kvstore.operations import (
 from kvstore.patterns import Pattern
 from kvstore.store import NamespaceQuery, Page, Selection, Store
 from kvstore.text import contains
-from kvstore.types import IndexConfig, Item, Namespace
+from kvstore.types import IndexConfig, Item, Namespace, make_item
 
 __all__ = ["InMemoryStore"]
 
@@ -83,6 +83,10 @@ class InMemoryStore(Store):
         return to_micros(self._clock())
 
     # Read
+
+    def _peek(self, namespace: Namespace, path: str, key: str) -> list[Item]:
+        row = self._live(path, key, self._now())
+        return [] if row is None else [_item(namespace, key, row)]
 
     async def _get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
         now = self._now()
@@ -237,7 +241,7 @@ def _renew(row: _Row, now: int) -> int:
 
 
 def _item(namespace: Namespace, key: str, row: _Row) -> Item:
-    return Item(
+    return make_item(
         namespace,
         key,
         codec.decode(row.data),

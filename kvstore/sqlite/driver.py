@@ -18,6 +18,7 @@ __all__ = [
     "NAME",
     "VERSION",
     "Connection",
+    "Cursor",
     "Error",
     "connect",
     "require_extensions",
@@ -43,9 +44,11 @@ CAN_LOAD_EXTENSIONS: bool = hasattr(_module.Connection, "enable_load_extension")
 
 if TYPE_CHECKING:
     Connection = sqlite3.Connection
+    Cursor = sqlite3.Cursor
     Error = sqlite3.Error
 else:
     Connection = _module.Connection
+    Cursor = _module.Cursor
     Error = _module.Error
 
 

@@ -63,6 +63,7 @@ class Pace:
         self._resting_until = 0.0
         self._spent = 0.0  # in this turn of the loop
         self._turn_is_watched = False
+        self.turn = 0  # counts the turns that had inline work
 
     @property
     def is_turn_over(self) -> bool:
@@ -87,13 +88,16 @@ class Pace:
     def _new_turn(self) -> None:
         self._spent = 0.0
         self._turn_is_watched = False
+        self.turn += 1
 
 
 class InlineReader:
     """Point reads on the loop's own thread, on a read-only connection of their own."""
 
     def __init__(self, connection: driver.Connection, path: Path, pace: Pace) -> None:
+        connection.text_factory = bytes
         self._connection = connection
+        self._cursor = connection.cursor()
         self._path = path
         self._pace = pace
 
@@ -104,7 +108,7 @@ class InlineReader:
         if not pace.allows(began):
             return None
         try:
-            return reading.get_small(self._connection, namespace, path, key, now, INLINE_BYTES)
+            return reading.get_small(self._cursor, namespace, path, key, now, INLINE_BYTES)
         except driver.Error as exc:
             if is_busy(exc):
                 return None
@@ -203,12 +207,17 @@ class Reader:
 class _Unit:
     """Operations that are applied together or not at all, and the caller that waits for them."""
 
-    __slots__ = ("error", "future", "ops", "result", "size")
+    __slots__ = ("error", "future", "is_quick", "ops", "result", "size")
 
-    def __init__(self, ops: Sequence[Operation], future: asyncio.Future[Any]) -> None:
+    def __init__(self, ops: Sequence[Operation]) -> None:
         self.ops = ops
-        self.future = future
-        self.size = sum(len(op.data) for op in ops if isinstance(op, Put)) + 256 * len(ops)
+        self.size = 0  # roughly, in bytes
+        self.is_quick = len(ops) <= INLINE_OPS
+        for op in ops:
+            self.size += len(op.data) + 256 if isinstance(op, Put) else 256
+            if not isinstance(op, _QUICK):
+                self.is_quick = False
+        self.future: asyncio.Future[list[Any]] | None = None  # `None`: nobody waits
         self.result: list[Any] = []
         self.error: BaseException | None = None
 
@@ -249,25 +258,34 @@ class Writer:
         self._is_scheduled = False
         self._is_running = False
         self._polite_until = 0.0
+        self._alone = (-1, 0)  # turn and task of the last unit that committed alone
         self._wal_pages = 0  # at most so many since the last checkpoint
         # Checkpoints run when the results are delivered, and not inside a COMMIT.
         connection.raw.execute("PRAGMA wal_autocheckpoint = 0")
 
     async def apply(self, ops: Sequence[Operation]) -> list[Any]:
         """Apply a unit of operations, and return the answers once it is committed."""
+        unit = _Unit(ops)
+        if self._pace is not None and self._is_alone(self._pace, unit):
+            self._alone = (self._pace.turn, id(asyncio.current_task()))
+            if self._commit_inline(self._pace, [unit]):
+                if self._pace.is_turn_over:
+                    await asyncio.sleep(0)
+                if unit.error is not None:
+                    raise unit.error
+                return unit.result
         while self._queued_units >= QUEUE_UNITS or self._queued_bytes >= QUEUE_BYTES:
             room: asyncio.Future[None] = self._loop.create_future()
             self._room.append(room)
             await room
-        unit = _Unit(ops, self._loop.create_future())
+        unit.future = self._loop.create_future()
         self._queued_units += 1
         self._queued_bytes += unit.size
         self._waiting.append(unit)
         if not self._is_scheduled and not self._is_running:
             self._is_scheduled = True
             self._loop.call_soon(self._flush)
-        result: list[Any] = await unit.future
-        return result
+        return await unit.future
 
     async def close(self) -> None:
         """Commit what waits, then close the connection."""
@@ -283,7 +301,7 @@ class Writer:
         self._is_scheduled = False
         if self._is_running or not self._waiting:
             return
-        if self._pace is not None and self._may_be_inline(self._pace):
+        if self._pace is not None and self._may_be_inline(self._pace, self._waiting):
             units = self._take()
             if self._commit_inline(self._pace, units):
                 self._deliver(units, is_end=False)
@@ -292,17 +310,26 @@ class Writer:
         self._is_running = True
         self._connection.post(self._drain)
 
-    def _may_be_inline(self, pace: Pace) -> bool:
-        if self._wal_pages >= CHECKPOINT_PAGES or not pace.allows(time.perf_counter()):
+    def _is_alone(self, pace: Pace, unit: _Unit) -> bool:
+        """Whether a unit may commit at once, as no other can be expected to share its commit.
+
+        That is so for the first write of a turn of the loop, and for the next ones of the same
+        task: it waited for each.
+        """
+        if self._waiting or self._is_running or not self._may_be_inline(pace, (unit,)):
             return False
-        if len(self._waiting) > INLINE_OPS or pace.is_turn_over:
-            return False
-        ops = [op for unit in self._waiting for op in unit.ops]
-        size = sum(unit.size for unit in self._waiting)
+        turn, task = self._alone
+        return turn != pace.turn or task == id(asyncio.current_task())
+
+    def _may_be_inline(self, pace: Pace, units: Sequence[_Unit]) -> bool:
         return (
-            len(ops) <= INLINE_OPS
-            and size <= INLINE_BYTES
-            and all(isinstance(op, _QUICK) for op in ops)
+            len(units) <= INLINE_OPS
+            and all(unit.is_quick for unit in units)
+            and sum(unit.size for unit in units) <= INLINE_BYTES
+            and sum(len(unit.ops) for unit in units) <= INLINE_OPS
+            and self._wal_pages < CHECKPOINT_PAGES
+            and not pace.is_turn_over
+            and pace.allows(time.perf_counter())
         )
 
     def _commit_inline(self, pace: Pace, units: list[_Unit]) -> bool:
@@ -320,7 +347,8 @@ class Writer:
         for unit in units:
             self._queued_units -= 1
             self._queued_bytes -= unit.size
-            _settle(unit.future, unit.result, unit.error)
+            if unit.future is not None:
+                _settle(unit.future, unit.result, unit.error)
         if self._room:
             room, self._room = self._room, []
             for waiter in room:
@@ -357,7 +385,7 @@ class Writer:
                 self._polite_until = time.monotonic() + POLITE_S
             batch = Batch(raw, to_micros(self._clock()), longest)
             for unit in units:
-                if unit.future.cancelled():
+                if unit.future is not None and unit.future.cancelled():
                     continue
                 try:
                     unit.result = batch.apply(unit.ops)

@@ -19,7 +19,7 @@ from kvstore.sqlite import driver, statements
 from kvstore.sqlite.filters import compile_filter
 from kvstore.sqlite.sql import Sql, all_of
 from kvstore.store import NamespaceQuery, Page, Selection
-from kvstore.types import Item, Namespace
+from kvstore.types import Item, Namespace, make_item
 
 __all__ = [
     "checksum",
@@ -35,7 +35,7 @@ __all__ = [
 
 def checksum(path: str, key: str, version: int, data: bytes) -> int:
     """Return the CRC-32 of an item's content, which its row carries."""
-    return crc32(data, crc32(f"{path}\0{key}\0{version}".encode()))
+    return crc32(data, crc32((path + key).encode(), version & 0xFFFFFFFF))
 
 
 def _run(connection: driver.Connection, statement: Sql) -> Any:
@@ -54,12 +54,13 @@ def _item(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> Item
             f"the row of {show(namespace, key)} is damaged: its checksum does not match; "
             "restore it from a backup, or put it anew"
         )
-    return Item(
+    created = to_datetime(created_at)
+    return make_item(
         namespace,
         key,
         codec.decode(data),
-        to_datetime(created_at),
-        to_datetime(updated_at),
+        created,
+        created if updated_at == created_at else to_datetime(updated_at),
         version,
         None if expires_at is None else to_datetime(expires_at),
     )
@@ -74,18 +75,18 @@ def get_one(
 
 
 def get_small(
-    connection: driver.Connection,
-    namespace: Namespace,
-    path: str,
-    key: str,
-    now: int,
-    longest: int,
+    cursor: driver.Cursor, namespace: Namespace, path: str, key: str, now: int, longest: int
 ) -> list[Item] | None:
-    """As `get_one`, but `None` if the value is longer than `longest` bytes, unread."""
-    row = connection.execute(statements.GET_SMALL, (longest, path, key, now)).fetchone()
-    if row is None:
-        return []
-    return None if row[0] is None else [_item(namespace, path, key, row)]
+    """As `get_one`, but `None` if the value is longer than `longest` bytes, unread.
+
+    Args:
+        cursor: of a connection that gives text as bytes; used over and over.
+    """
+    # All rows: only then the statement is done, and with it its read transaction.
+    rows = cursor.execute(statements.GET_SMALL, (longest, path, key, now)).fetchall()
+    if not rows:
+        return rows
+    return None if rows[0][0] is None else [_item(namespace, path, key, rows[0])]
 
 
 def get_many(

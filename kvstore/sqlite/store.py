@@ -155,15 +155,15 @@ class SQLiteStore(Store):
 
     # Read
 
+    @property
+    def _must_yield(self) -> bool:  # type: ignore[override]
+        return self._pace.is_turn_over
+
+    def _peek(self, namespace: Namespace, path: str, key: str) -> list[Item] | None:
+        return self._inline.get(namespace, path, key, self._now())
+
     async def _get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
-        now = self._now()
-        if len(keys) == 1:
-            items = self._inline.get(namespace, path, keys[0], now)
-            if items is not None:
-                if self._pace.is_turn_over:
-                    await asyncio.sleep(0)
-                return items
-        return await self._points.run(reading.get_many, namespace, path, keys, now)
+        return await self._points.run(reading.get_many, namespace, path, keys, self._now())
 
     async def _select(self, path: str, selection: Selection) -> list[Item]:
         return await self._scans.run(reading.select, path, selection, self._now())

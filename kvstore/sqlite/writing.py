@@ -29,9 +29,11 @@ from kvstore.operations import (
 )
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.reading import checksum
-from kvstore.types import Item
+from kvstore.types import Item, make_item
 
 __all__ = ["Batch", "NotInlineError"]
+
+_ANY_LENGTH = 2**62
 
 
 class NotInlineError(Exception):
@@ -44,8 +46,6 @@ class _State:
 
     id: int
     version: int
-    created_at: int
-    updated_at: int
     expires_at: int | None
     ttl: int | None
     indexing: str | None
@@ -67,6 +67,7 @@ class Batch:
         self._execute = connection.cursor().execute
         self._now = now
         self._longest = longest
+        self._instant = to_datetime(now)
         self._first_version = self._version = self._execute(statements.GET_VERSION).fetchone()[0]
 
     def apply(self, ops: Sequence[Operation]) -> list[Any]:
@@ -86,6 +87,8 @@ class Batch:
 
     def _plan(self, op: Operation) -> Any:
         """Test the conditions, and find out what the write needs to know."""
+        if type(op) is Put and op.expected is None and not op.keep:
+            return None
         match op:
             case Put() | Delete() | Check():
                 state = self._state(op.path, op.key)
@@ -100,11 +103,11 @@ class Batch:
         match op:
             case Put():
                 indexing = None if op.indexing is None else orjson.dumps(op.indexing).decode()
-                return self._put(op, op.data, indexing, plan, op.keep)
+                return self._put(op, op.data, indexing, plan if op.keep else None)
             case Mutate():
                 state, (data, answer) = plan
                 if data is not None:
-                    self._put(op, data, None, state, keep=True)
+                    self._put(op, data, None, state)
                 return answer
             case Delete():
                 if plan is None or not plan.is_live:
@@ -121,43 +124,44 @@ class Batch:
                 return self._delete_rows(statements.SWEEP, (self._now, op.limit))
         return None
 
-    def _put(
-        self, op: Put | Mutate, data: bytes, indexing: str | None, state: _State | None, keep: bool
-    ) -> Item:
-        now = created_at = updated_at = self._now
+    def _put(self, op: Put | Mutate, data: bytes, indexing: str | None, kept: _State | None) -> Item:
+        """Upsert; what is `kept` of a live item is its lifetime and its indexing."""
+        now = self._now
+        version = self._version + 1
         ttl = op.ttl
         expires_at = None if ttl is None else now + ttl
-        if state is not None and state.is_live:
-            created_at = state.created_at
-            updated_at = max(now, state.updated_at)
-            if keep:
-                ttl, expires_at, indexing = state.ttl, state.expires_at, state.indexing
-        version = self._version + 1
-        item = Item(
-            op.namespace,
-            op.key,
-            codec.decode(data),
-            to_datetime(created_at),
-            to_datetime(updated_at),
-            version,
-            None if expires_at is None else to_datetime(expires_at),
-        )
+        if kept is not None and kept.is_live:
+            ttl, expires_at, indexing = kept.ttl, kept.expires_at, kept.indexing
+        value = codec.decode(data)
         row = (
+            op.path,
+            op.key,
             version,
-            created_at,
-            updated_at,
-            expires_at,
-            ttl,
-            indexing,
+            now,
+            now,
             checksum(op.path, op.key, version, data),
             data.decode(),
         )
-        if state is None:
-            self._execute(statements.INSERT, (*row, op.path, op.key))
-        else:
-            self._execute(statements.UPDATE, (*row, state.id))
+        times = None
+        if expires_at is None and indexing is None:
+            longest = _ANY_LENGTH if self._longest is None else self._longest
+            times = self._execute(statements.UPSERT_PLAIN, (*row, longest)).fetchall()
+            if not times and self._longest is not None:
+                raise NotInlineError
+        if not times:
+            times = self._execute(statements.UPSERT, (*row, expires_at, ttl, indexing)).fetchall()
         self._version = version
-        return item
+        ((_, created_at, updated_at),) = times
+        instant = self._instant
+        return make_item(
+            op.namespace,
+            op.key,
+            value,
+            instant if created_at == now else to_datetime(created_at),
+            instant if updated_at == now else to_datetime(updated_at),
+            version,
+            None if expires_at is None else to_datetime(expires_at),
+        )
 
     def _delete_rows(self, statement: str, params: tuple[Any, ...]) -> int:
         deleted: int = self._execute(statement, params).rowcount
@@ -177,7 +181,7 @@ class Batch:
         row = self._execute(statements.GET_STATE, (path, key)).fetchone()
         if row is None:
             return None
-        expires_at = row[4]
+        expires_at = row[2]
         state = _State(*row, expires_at is None or expires_at > self._now)
         if self._longest is not None and state.size > self._longest:
             raise NotInlineError

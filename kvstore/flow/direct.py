@@ -1,0 +1,243 @@
+"""A SQLite store without an event loop: its coroutines never wait, on whatever thread they run.
+
+A hop to a thread and back costs several times what SQLite takes for a small read or write, so sync
+code does not make it: the very functions that `SQLiteStore` runs on its threads run here on the
+caller's. A read has a connection to itself while it lasts; writers take turns at one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import random
+import shutil
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from kvstore.errors import ConflictError, InvalidArgumentError, StoreClosedError
+from kvstore.filters import Filter
+from kvstore.namespace import address, check_key
+from kvstore.operations import Operation, Put, Sweep
+from kvstore.patterns import Pattern
+from kvstore.sqlite import SQLiteStore, driver, reading
+from kvstore.sqlite.connection import connect, transaction, translate
+from kvstore.sqlite.writing import Batch
+from kvstore.store import NamespaceQuery, Page, Selection
+from kvstore.types import Item, Namespace
+
+__all__ = ["DirectSQLiteStore", "run_directly"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_READ_TIMEOUT_S = 5.0  # reads wait for no writer, but for a recovery after a crash
+_IDLE_READERS = 8  # connections kept for the next readers
+_SWEEP_SLICE = 500  # expired rows deleted behind a write, at most
+_RETRY_PAUSE_S = 0.001
+
+
+def run_directly(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never waits, here and now.
+
+    Raises:
+        InvalidArgumentError: it does wait, for an async function that the caller gave.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    coroutine.close()
+    raise InvalidArgumentError(
+        "sync code takes plain functions, which await nothing; AsyncKeyValueStore takes async ones"
+    )
+
+
+class DirectSQLiteStore(SQLiteStore):
+    """The twin of a `SQLiteStore`, for sync code: any thread may use it, inside a loop or not."""
+
+    _is_usable = False
+    _file: Path
+    _lock: threading.Lock
+    _writer_connection: driver.Connection
+    _idle: list[driver.Connection]
+    _swept_at: float
+
+    @classmethod
+    def like(cls, store: SQLiteStore) -> Self:
+        """Return a twin with the options of a store that is not open."""
+        twin = cls.__new__(cls)
+        vars(twin).update(vars(store))
+        twin._lifecycle = asyncio.Lock()
+        twin._lock = threading.Lock()
+        twin._idle = []
+        return twin
+
+    # Lifecycle
+
+    def open_now(self) -> None:
+        """Open the store; the errors are those of `Store.open`."""
+        self._file = self.path.absolute()
+        if str(self.path) == ":memory:":
+            self._temporary = tempfile.mkdtemp(prefix="kvstore-")
+            self._file = Path(self._temporary, "memory.db")
+        try:
+            self._writer_connection = self._connect_writer(self._file)
+        except BaseException:
+            self._remove_temporary()
+            raise
+        self._swept_at = time.monotonic()
+        self._is_usable = True
+        _open_stores.add(self)
+
+    def close_now(self) -> None:
+        """Close the store, once the write that may be under way is done."""
+        if not self._is_usable:
+            return
+        with self._lock:
+            self._is_usable = False
+            _open_stores.discard(self)
+            while self._idle:
+                self._idle.pop().close()
+            self._writer_connection.close()
+            self._remove_temporary()
+
+    def _remove_temporary(self) -> None:
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None
+
+    def _require_open(self) -> None:
+        if not self._is_usable:
+            raise StoreClosedError(
+                f"the KeyValueStore on {self.path} is closed, or was opened before this process "
+                "was forked: open one in each process, and start processes by 'spawn'"
+            )
+
+    # Read
+
+    def _read(
+        self,
+        read: Callable[Concatenate[driver.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a read on a connection that no other thread uses meanwhile."""
+        self._require_open()
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = connect(self._file, "ro", busy_timeout=_READ_TIMEOUT_S)
+        try:
+            return read(connection, *args, **kwargs)
+        except driver.Error as exc:
+            raise translate(exc, self._file) from exc
+        finally:
+            if self._is_usable and len(self._idle) < _IDLE_READERS:
+                self._idle.append(connection)
+            else:
+                connection.close()
+
+    async def _get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
+        return self._read(reading.get_many, namespace, path, keys, self._now())
+
+    async def _select(self, path: str, selection: Selection) -> list[Item]:
+        return self._read(reading.select, path, selection, self._now())
+
+    async def _list_namespaces(
+        self, asked: NamespaceQuery, limit: int | None, offset: int
+    ) -> list[Namespace]:
+        return self._read(reading.list_namespaces, asked, limit, offset, self._now())
+
+    async def _keys(
+        self, path: str, pattern: Pattern, subtree: bool, limit: int | None
+    ) -> list[str]:
+        return self._read(reading.keys, path, pattern, subtree, limit, self._now())
+
+    async def _count(self, path: str, pattern: Pattern, subtree: bool) -> int:
+        return self._read(reading.count, path, pattern, subtree, self._now())
+
+    async def _page(
+        self,
+        path: str,
+        pattern: Pattern,
+        filter: Filter,
+        subtree: bool,
+        after: tuple[str, str] | None,
+        limit: int,
+    ) -> Page:
+        now = self._now()
+        return self._read(reading.page, path, pattern, filter, subtree, after, limit, now)
+
+    # Write
+
+    async def _apply(self, ops: Sequence[Operation]) -> list[Any]:
+        with self._lock:
+            self._require_open()
+            connection = self._writer_connection
+            try:
+                with transaction(connection, self._busy_timeout):
+                    batch = Batch(connection, self._now())
+                    answers = batch.apply(ops)
+                    if self._is_sweep_due():
+                        batch.apply((Sweep(_SWEEP_SLICE),))
+                    batch.finish()
+            except driver.Error as exc:
+                raise translate(exc, self._file) from exc
+        return answers
+
+    def _is_sweep_due(self) -> bool:
+        """Whether the rows of expired items should go along with the present write."""
+        now = time.monotonic()
+        if self._sweep_interval is None or now - self._swept_at < self._sweep_interval:
+            return False
+        self._swept_at = now
+        return True
+
+    async def update(
+        self,
+        namespace: Sequence[str],
+        key: str,
+        fn: Callable[[Any], Any],
+        *,
+        default: Any = None,
+    ) -> Item:
+        """As `Store.update`, but pauses between two tries by sleeping."""
+        labels, path = address(namespace)
+        check_key(key)
+        while True:
+            found = await self._get_many(labels, path, (key,))
+            value = fn(found[0].value if found else default)
+            new = await value if inspect.isawaitable(value) else value
+            data = self._encode(new, labels, key)
+            version = found[0].version if found else 0
+            op = Put(labels, path, key, data, self._default_ttl, version, keep=True)
+            try:
+                item: Item = (await self._apply((op,)))[0]
+            except ConflictError:
+                time.sleep(random.uniform(0, _RETRY_PAUSE_S))
+            else:
+                return item
+
+
+# A connection must not be carried across fork (https://sqlite.org/howtocorrupt.html, section 2.6):
+# the child's copies refuse to work, and are kept from being closed there.
+_open_stores: weakref.WeakSet[DirectSQLiteStore] = weakref.WeakSet()
+_inherited: list[DirectSQLiteStore] = []
+
+
+def _disown_stores() -> None:
+    for store in list(_open_stores):
+        _inherited.append(store)
+        store._is_usable = False
+    _open_stores.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown_stores)
