@@ -35,9 +35,10 @@ test: $(VENV)/ready ## all tests
 test-fast: $(VENV)/ready ## the tests that take no time
 	$(BIN)/python -m pytest -m "not slow" $(ARGS) $(TESTS)
 
-lint: type ## the whole gate before a commit
+lint: $(VENV)/ready ## the whole gate before a commit
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/mypy --strict $(CODE)
 	$(BIN)/codespell
 
 type: $(VENV)/ready ## check the types

@@ -1,1 +1,1 @@
-"""Benchmarks: kvstore beside its neighbours. `python -m benchmarks.run`, then `python -m benchmarks.report`."""
+"""kvstore beside its neighbours: `python -m benchmarks.run`. README.md says how to read it."""

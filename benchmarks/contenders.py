@@ -401,33 +401,33 @@ class Raw(Contender):
     def commit(self) -> None:
         self.execute("COMMIT")
 
-    def get(self, namespace: Namespace, key: str) -> Any:  # type: ignore[override]
+    def get(self, namespace: Namespace, key: str) -> Any:
         row = self.execute(GET, _get_args(namespace, key)).fetchone()
         return row and orjson.loads(row[0])
 
-    def put(self, namespace: Namespace, key: str, value: Any) -> Any:  # type: ignore[override]
+    def put(self, namespace: Namespace, key: str, value: Any) -> Any:
         self.execute(PUT, _put_args(namespace, key, value))
 
-    def put_many(self, namespace: Namespace, mapping: Mapping[str, Any]) -> Any:  # type: ignore[override]
+    def put_many(self, namespace: Namespace, mapping: Mapping[str, Any]) -> Any:
         self.begin()
         self.connection.executemany(
             PUT, [_put_args(namespace, key, value) for key, value in mapping.items()]
         )
         self.commit()
 
-    def increment(self, namespace: Namespace, key: str) -> Any:  # type: ignore[override]
+    def increment(self, namespace: Namespace, key: str) -> Any:
         row = self.execute(INCREMENT, _increment_args(namespace, key)).fetchall()[0]
         return orjson.loads(row[0])
 
-    def search(self, namespace: Namespace, filter: Mapping[str, Any], limit: int) -> Any:  # type: ignore[override]
+    def search(self, namespace: Namespace, filter: Mapping[str, Any], limit: int) -> Any:
         rows = self.execute(SEARCH, _search_args(namespace, filter, limit))
         return [(key, orjson.loads(value)) for key, value in rows]
 
-    def list_namespaces(self, prefix: Namespace, limit: int) -> Any:  # type: ignore[override]
+    def list_namespaces(self, prefix: Namespace, limit: int) -> Any:
         rows = self.execute(LIST_NAMESPACES, _list_args(prefix, limit))
         return [tuple(path[:-1].split("/")) for (path,) in rows]
 
-    def remove(self, namespace: Namespace, pattern: str) -> Any:  # type: ignore[override]
+    def remove(self, namespace: Namespace, pattern: str) -> Any:
         return self.execute(REMOVE, (_path(namespace), pattern)).rowcount
 
     async def plain(self, namespace: Namespace, key: str) -> Any:

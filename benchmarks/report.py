@@ -14,12 +14,13 @@ from typing import Any
 
 import orjson
 
-from benchmarks.contenders import CONTENDERS, Bare, KVStore, Raw, optional
+from benchmarks.contenders import CONTENDERS, Bare, Contender, KVStore, Raw, optional
 
 __all__ = ["main", "results_folder"]
 
 HERE = Path(__file__).parent
-TITLES = {kind.name: kind.title for kind in (*CONTENDERS, Bare)}
+KINDS: tuple[type[Contender], ...] = (*CONTENDERS, Bare)
+TITLES = {kind.name: kind.title for kind in KINDS}
 PEERS = [kind.name for kind in CONTENDERS if kind not in (KVStore, Raw)]
 Results = dict[str, dict[str, Any]]
 
@@ -74,7 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not results:
         raise SystemExit("no results yet: run `python -m benchmarks.run`")
     verdicts = list(judge(results))
-    parts = {"bars": bars_table(verdicts), "circumstances": circumstances_table(results)}
+    parts = {
+        "bars": bars_table(verdicts),
+        "contenders": "\n".join(f"- **{kind.title}**: {kind.note}" for kind in KINDS),
+        "circumstances": circumstances_table(results),
+    }
     for name, result in results.items():
         parts[name] = "\n\n".join(section(result))
     draw(results, folder / "chart.png")
@@ -106,7 +111,7 @@ def judge(results: Results) -> Iterator[Verdict]:
         for op, tasks, name, factor in BARS:
             row = find(results["small"], op, tasks)
             if row is not None and name in row["contenders"]:
-                yield against(row, name, factor, "1 thousand items")
+                yield against(row, name, factor, results["small"]["title"])
     for group in ("small", "million"):
         for row in results.get(group, {}).get("rows", ()):
             if row["op"] in ("put_many", "search", "list_namespaces"):
@@ -117,10 +122,10 @@ def judge(results: Results) -> Iterator[Verdict]:
         for name in ("langgraph", "diskstore"):
             rows = [r for r in results.get(group, {}).get("rows", ()) if name in r["contenders"]]
             if rows:
-                worst = min(rows, key=lambda row: row["contenders"][name]["ratio"])  # noqa: B023
+                worst = min(rows, key=lambda row: row["contenders"][name]["ratio"])
                 ratio = worst["contenders"][name]["ratio"]
                 yield Verdict(
-                    f"any row with {results[group]['title']}, against {TITLES[name]}",
+                    f"any row, {results[group]['title']}, against {TITLES[name]}",
                     "never behind",
                     f"at worst {factor_text(ratio)}, {label(worst)}",
                     ratio >= 1,
@@ -137,8 +142,8 @@ def against(
     bar = f"{label(row)}, {where}, against {TITLES[name]}"
     if name == Raw.name and not faster:
         text = f"{factor_text(1 / ratio)} its time"
-        return Verdict(bar, f"at most {factor:g}× its time", text, 1 / ratio <= factor)
-    limit = "level" if factor == 1 else f"{factor:g}× as fast"
+        return Verdict(bar, f"at most {factor:g}x its time", text, 1 / ratio <= factor)
+    limit = "level" if factor == 1 else f"{factor:g}x as fast"
     return Verdict(bar, limit, f"{factor_text(ratio)} as fast", ratio >= factor)
 
 
@@ -175,19 +180,21 @@ def judge_core(core: dict[str, Any]) -> Iterator[Verdict]:
     yield Verdict(
         f"opening, {where}", f"under {OPEN_MS:g} ms", f"{opened:.1f} ms", opened < OPEN_MS
     )
-    listed = sorted((int(count), ms / int(count)) for count, ms in core["list_namespaces_ms"].items())
+    listed = sorted(
+        (int(count), ms / int(count)) for count, ms in core["list_namespaces_ms"].items()
+    )
     growth = listed[-1][1] / listed[-2][1]
     yield Verdict(
         f"listing {listed[-1][0]:,} namespaces, each against its cost among {listed[-2][0]:,}",
-        f"at most {LIST_GROWTH:g}×",
-        f"{growth:.2f}×",
+        f"at most {LIST_GROWTH:g}x",
+        f"{growth:.2f}x",
         growth <= LIST_GROWTH,
     )
     times = list(core["remove_ms"].values())
     yield Verdict(
         "remove('temp_*') of 1,000 keys, by raw SQL deleting 1,000 rows",
-        f"at most {REMOVE_FACTOR:g}× its time",
-        f"{times[0] / times[2]:.2f}× its time",
+        f"at most {REMOVE_FACTOR:g}x its time",
+        f"{times[0] / times[2]:.2f}x its time",
         times[0] / times[2] <= REMOVE_FACTOR,
     )
     peak = core["scan"]["rss_peak_mib"]
@@ -260,18 +267,18 @@ def ratios_table(result: dict[str, Any]) -> str:
 
 def peer_cell(figures: dict[str, Any] | None) -> str:
     if figures is None:
-        return "–"
+        return "-"
     text = f"{factor_text(figures['ratio'])}"
     if figures["ratio"] < 1:
         text = f"**{text}**"
-    return f"{text} ({number(figures['ratio_low'])}–{number(figures['ratio_high'])})"
+    return f"{text} ({number(figures['ratio_low'])}-{number(figures['ratio_high'])})"
 
 
 def raw_cell(figures: dict[str, Any] | None) -> str:
     if figures is None:
-        return "–"
+        return "-"
     low, high = 1 / figures["ratio_high"], 1 / figures["ratio_low"]
-    return f"{factor_text(1 / figures['ratio'])} ({number(low)}–{number(high)})"
+    return f"{factor_text(1 / figures['ratio'])} ({number(low)}-{number(high)})"
 
 
 def figures_table(result: dict[str, Any]) -> str:
@@ -292,7 +299,7 @@ def lateness_table(result: dict[str, Any]) -> str:
             rate(late["per_second"]),
             f"{late['p50_ms']:.2f}",
             f"{late['p999_ms']:.2f}",
-            "–" if name == Bare.name else f"{late['p999_beyond_ms']:+.2f}",
+            "-" if name == Bare.name else f"{late['p999_beyond_ms']:+.2f}",
             f"{late['worst_ms']:.2f}",
         ]
         for mode, data in result["modes"].items()
@@ -341,7 +348,7 @@ def number(value: float) -> str:
 
 
 def factor_text(value: float) -> str:
-    return f"{number(value)}×"
+    return f"{number(value)}x"
 
 
 def duration(us: float) -> str:
@@ -359,13 +366,19 @@ def rate(per_second: float) -> str:
 PANELS: tuple[tuple[str, str, int, str], ...] = (
     ("small", "get", 1, "get, one after another"),
     ("small", "put", 1, "put, one after another"),
-    ("small", "mixed", 100, "90 % get, 10 % put, 100 at once"),
+    ("small", "mixed", 100, "90 % get, 100 at once"),
     ("small", "get", 100, "get, 100 at once"),
     ("small", "put", 100, "put, 100 at once"),
     ("small", "put_many", 1, "put_many, 100 items"),
-    ("million", "search", 1, "search by filter, large store"),
-    ("million", "list_namespaces", 1, "list 100 namespaces, large store"),
+    ("million", "search", 1, "search by filter (*)"),
+    ("million", "list_namespaces", 1, "list 100 namespaces (*)"),
 )
+SHORT = {
+    "langgraph": "LangGraph",
+    "diskstore": "DiskStore",
+    "aiosqlite": "aiosqlite",
+    "bare": "no store",
+}
 OURS, THEIRS, LIMIT = "#0b6e4f", "#b8bfc6", "#d1495b"
 
 
@@ -373,19 +386,21 @@ def draw(results: Results, path: Path) -> None:
     """Draw small panels of bars, ours in colour; the limit set by raw sqlite3 is a line."""
     matplotlib = optional("matplotlib")
     matplotlib.use("Agg")
-    figure, axes = optional("matplotlib.pyplot").subplots(3, 3, figsize=(13, 8.2))
+    figure, axes = optional("matplotlib.pyplot").subplots(3, 3, figsize=(12, 8.4))
     panels = [*(_time_panel(results, *panel) for panel in PANELS), _late_panel(results)]
     for axis, panel in zip(axes.flat, panels, strict=True):
         if panel is None:
             axis.axis("off")
             continue
         _draw_panel(axis, *panel)
-    figure.suptitle("Time of one call: shorter is better", x=0.01, ha="left", fontsize=15, weight="bold")
+    title = "Time of one call: shorter is better"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=15, weight="bold")
     first = next(iter(results.values()))
+    versions = first["versions"]
     caption = (
-        f"Red line: raw sqlite3 with orjson, synchronous, the limit.  "
-        f"{first['machine']['cores']} cores, Python {first['versions']['python']}, "
-        f"SQLite {first['versions']['sqlite']}, medians of interleaved rounds."
+        "Red line: raw sqlite3 with orjson, synchronous, the limit. 150-byte values, 1,000 items "
+        f"(*: the large store). {first['machine']['cores']} cores, Python {versions['python']}, "
+        f"SQLite {versions['sqlite']}, medians of interleaved rounds."
     )
     figure.text(0.01, 0.935, caption, fontsize=9, color="#555555")
     figure.tight_layout(rect=(0, 0, 1, 0.92), h_pad=2.0, w_pad=2.0)
@@ -408,8 +423,8 @@ def _late_panel(results: Results) -> Panel | None:
     if "loop" not in results:
         return None
     late = results["loop"]["modes"]["paced"]["contenders"]
-    worst = {name: figures["worst_ms"] for name, figures in late.items()}
-    return "event loop: worst lateness, 100 tasks", worst, None, "{:.1f} ms".format
+    worst = {name: late[name]["worst_ms"] for name in TITLES if name in late}
+    return "event loop: worst lateness", worst, None, "{:.1f} ms".format
 
 
 def _draw_panel(
@@ -418,18 +433,19 @@ def _draw_panel(
     names = list(reversed(bars))
     lengths = [bars[name] for name in names]
     colours = [OURS if name == KVStore.name else THEIRS for name in names]
-    axis.barh([TITLES[name] for name in names], lengths, color=colours, height=0.72)
+    axis.barh([SHORT.get(name, name) for name in names], lengths, color=colours, height=0.72)
     for position, (name, length) in enumerate(zip(names, lengths, strict=True)):
         weight = "bold" if name == KVStore.name else "normal"
         label_at = length + max(lengths) * 0.015
         axis.text(label_at, position, text(length), va="center", fontsize=8.5, weight=weight)
     if limit is not None:
-        axis.axvline(limit, color=LIMIT, linewidth=1.5)
+        axis.vlines(limit, -0.5, len(names) - 0.5, color=LIMIT, linewidth=1.5)
     axis.set_title(title, fontsize=10.5, loc="left", weight="bold")
     axis.set_xlim(0, max(lengths) * 1.22)
+    axis.set_ylim(len(names) - 6.5, len(names) - 0.5)  # bars of one thickness, from the top
     axis.set_xticks([])
     axis.tick_params(axis="y", length=0, labelsize=8.5)
-    for side in ("top", "right", "bottom"):
+    for side in ("top", "right", "bottom", "left"):
         axis.spines[side].set_visible(False)
 
 

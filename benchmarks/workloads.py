@@ -74,12 +74,16 @@ class Group:
     """Rows that share a dataset, and how long each contender works at each of them."""
 
     name: str
-    title: str
+    title: str  # a format for what `heading` says
     dataset: Dataset
     works: tuple[Work, ...] = ()
     rounds: int = 5
     seconds: float = 0.3  # per contender, row and round
     warm_up: float = 0.1
+
+    @property
+    def heading(self) -> str:
+        return self.title.format(items=self.dataset.items, namespaces=self.dataset.namespaces)
 
 
 def _grid(ops: tuple[str, ...], tasks: tuple[int, ...]) -> tuple[Work, ...]:
@@ -100,41 +104,41 @@ _REST = (
 _SMALL = Dataset(1_000, 150, per_namespace=1_000)
 _LARGE = Dataset(1_000, 4096, per_namespace=1_000)
 _MILLION = Dataset(1_000_000, 150, per_namespace=100)
-_QUICK_MILLION = Dataset(50_000, 150, per_namespace=100)
+_QUICK_MILLION = Dataset(20_000, 150, per_namespace=100)  # what --quick makes of it
 
 GROUPS = {
     group.name: group
     for group in (
         Group(
             "small",
-            "1 thousand items, 150-byte values",
+            "{items:,} items, 150-byte values",
             _SMALL,
             _grid(_POINT, (1, 10, 100, 1000)) + _REST,
         ),
         Group(
             "large",
-            "1 thousand items, 4 KB values",
+            "{items:,} items, 4 KB values",
             _LARGE,
-            _grid(_POINT, (1, 10, 100, 1000)) + (Work("put_many"), Work("search")),
+            (*_grid(_POINT, (1, 10, 100, 1000)), Work("put_many"), Work("search")),
         ),
         Group(
             "million",
-            "1 million items, 150-byte values",
+            "{items:,} items, 150-byte values",
             _MILLION,
             _grid(_POINT, (1, 10, 100, 1000)) + _REST,
         ),
         Group("loop", "The event loop, warm", _SMALL, seconds=2.0, warm_up=0.5),
         Group("cold", "The event loop, page cache dropped", _MILLION, seconds=1.0, warm_up=0.0),
-        Group("core", "1 million items in 10,000 namespaces", _MILLION),
+        Group("core", "{items:,} items in {namespaces:,} namespaces", _MILLION),
     )
 }
 
 QUICK = {
     "small": replace(
         GROUPS["small"],
-        works=_grid(_POINT, (1, 100)) + (Work("put", 1000),) + _REST,
-        seconds=0.05,
-        warm_up=0.02,
+        works=(*_grid(_POINT, (1, 100)), Work("put", 1000), *_REST),
+        seconds=0.03,
+        warm_up=0.01,
     ),
     "large": replace(
         GROUPS["large"], works=_grid(("get", "put"), (1, 100)), seconds=0.05, warm_up=0.02
@@ -146,7 +150,7 @@ QUICK = {
         seconds=0.05,
         warm_up=0.02,
     ),
-    "loop": replace(GROUPS["loop"], seconds=0.2, warm_up=0.05),
+    "loop": replace(GROUPS["loop"], seconds=0.15, warm_up=0.05),
     "cold": replace(GROUPS["cold"], dataset=_QUICK_MILLION, rounds=3, seconds=0.3),
     "core": replace(GROUPS["core"], dataset=_QUICK_MILLION),
 }
@@ -218,9 +222,7 @@ def make_plan(work: Work, dataset: Dataset, round_number: int) -> list[Call]:
     if work.op in ("get", "put", "mixed"):
         put_share = {"get": 0.0, "put": 1.0, "mixed": 0.1}[work.op]
         indexes = [rng.randrange(dataset.items) for _ in range(PLAN_LENGTH)]
-        return [
-            put(i) if rng.random() < put_share else ("get", place(i, dataset)) for i in indexes
-        ]
+        return [put(i) if rng.random() < put_share else ("get", place(i, dataset)) for i in indexes]
     if work.op == "put_many":
         firsts = [rng.randrange(dataset.items // PUT_MANY) * PUT_MANY for _ in range(20)]
         return [("put_many", _block(first, dataset, revision)) for first in firsts]

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import random
 import time
 from abc import ABC, abstractmethod
@@ -41,6 +42,7 @@ from kvstore.errors import (
     InvalidKeyError,
     InvalidNamespaceError,
     StoreClosedError,
+    StoreError,
     ValueTooLargeError,
     ValueTypeError,
     WrongLoopError,
@@ -55,12 +57,15 @@ from kvstore.types import IndexConfig, Item, Namespace, SearchQuery
 
 __all__ = ["NamespaceQuery", "Page", "Selection", "Store", "Transaction"]
 
+_LOG = logging.getLogger("kvstore")
+
 T = TypeVar("T")
 
 DEFAULT_MAX_VALUE_BYTES: Final = 64 * 2**20
 _SWEEP_SLICE = 500  # rows deleted in one transaction, so that a sweep never holds the lock long
 _RETRY_PAUSE_S = 0.05  # the longest pause between two tries of an optimistic change
 
+_MOST: Final = 2**62  # more than any store holds; two of them still fit 64 bits
 _MODES = ("auto", "semantic", "text", "hybrid")
 
 TTL = float | timedelta | None
@@ -262,6 +267,8 @@ class Store(ABC):
             InvalidTTLError: the ttl is not a positive, finite duration.
         """
         self._require_open()
+        if self._is_crowded:
+            await self._room()
         op = self._put(namespace, key, value, ttl, index, if_version)
         item: Item = (await self._apply((op,)))[0]
         return item
@@ -373,9 +380,9 @@ class Store(ABC):
         self._require_open()
         before, after = _label_pattern(prefix, "prefix"), _label_pattern(suffix, "suffix")
         if max_depth is not None:
-            _check_count(max_depth, "max_depth", least=1)
-        _check_limit(limit)
-        _check_count(offset, "offset")
+            max_depth = _check_count(max_depth, "max_depth", least=1)
+        limit = _check_limit(limit)
+        offset = _check_count(offset, "offset")
         wild = before.index(...) if ... in before else len(before)
         root = tuple(label for label in before[:wild] if isinstance(label, str))
         asked = NamespaceQuery(before, after, max_depth, root)
@@ -404,6 +411,8 @@ class Store(ABC):
                 f"put_many takes a mapping of keys to values, not {type(mapping).__name__}"
             )
         address(namespace)
+        if self._is_crowded:
+            await self._room()
         puts = [self._put(namespace, key, value, ttl, index) for key, value in mapping.items()]
         return await self._apply(puts) if puts else []
 
@@ -463,7 +472,7 @@ class Store(ABC):
         """
         self._require_open()
         _, path = address(namespace)
-        _check_limit(limit)
+        limit = _check_limit(limit)
         compiled = compile_pattern(pattern)
         return [] if limit == 0 else await self._keys(path, compiled, subtree, limit)
 
@@ -499,7 +508,7 @@ class Store(ABC):
         """
         self._require_open()
         _, path = address(namespace)
-        _check_count(batch_size, "batch_size", least=1)
+        batch_size = _check_count(batch_size, "batch_size", least=1)
         return self._scan(path, compile_pattern(pattern), parse_filter(filter), subtree, batch_size)
 
     async def _scan(
@@ -764,8 +773,8 @@ class Store(ABC):
 
     async def _find(self, path: str, asked: SearchQuery) -> list[Item]:
         """Check a search, and run it."""
-        _check_count(asked.limit, "limit")
-        _check_count(asked.offset, "offset")
+        limit = _check_count(asked.limit, "limit")
+        offset = _check_count(asked.offset, "offset")
         if asked.mode not in _MODES:
             raise InvalidArgumentError(f"mode is one of {', '.join(_MODES)}, not {asked.mode!r}")
         if asked.query is not None and not isinstance(asked.query, str):
@@ -778,10 +787,10 @@ class Store(ABC):
             raise InvalidArgumentError(
                 "min_score is for ranked searches; this one has no query, or the store no index"
             )
-        if asked.limit == 0:
+        if limit == 0:
             return []
         text = asked.query.casefold() if asked.query else None
-        selection = Selection(filter, asked.limit, asked.offset, asked.subtree, text)
+        selection = Selection(filter, limit, offset, asked.subtree, text)
         return await self._select(path, selection)
 
     async def _rank(self, path: str, asked: SearchQuery, filter: Filter) -> list[Item]:
@@ -795,7 +804,10 @@ class Store(ABC):
         assert self._sweep_interval is not None
         while True:
             await asyncio.sleep(self._sweep_interval)
-            await self.sweep()
+            try:
+                await self.sweep()
+            except StoreError as exc:  # a full disk, a busy file: it will be tried again
+                _LOG.warning("expired items could not be removed: %s", exc)
 
     # What a backend gives
 
@@ -820,6 +832,11 @@ class Store(ABC):
     @abstractmethod
     async def _get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
         """Return the live items among `keys`, in any order."""
+
+    _is_crowded = False  # whether so many writes wait that a new one must, before it takes memory
+
+    async def _room(self) -> None:
+        """Wait until the store is not crowded."""
 
     @abstractmethod
     async def _apply(self, ops: Sequence[Operation]) -> list[Any]:
@@ -948,14 +965,15 @@ def _check_keys(keys: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(map(check_key, keys)))
 
 
-def _check_count(number: int, name: str, least: int = 0) -> None:
+def _check_count(number: int, name: str, least: int = 0) -> int:
+    """Return a count, within what every backend can count to."""
     if isinstance(number, bool) or not isinstance(number, int) or number < least:
         raise InvalidArgumentError(f"{name} is an int of at least {least}, not {number!r}")
+    return min(number, _MOST)
 
 
-def _check_limit(limit: int | None) -> None:
-    if limit is not None:
-        _check_count(limit, "limit")
+def _check_limit(limit: int | None) -> int | None:
+    return None if limit is None else _check_count(limit, "limit")
 
 
 def _check_version(if_version: int | None) -> None:

@@ -144,6 +144,13 @@ class DirectSQLiteStore(SQLiteStore):
             else:
                 connection.close()
 
+    def _peek(self, namespace: Namespace, path: str, key: str) -> list[Item]:
+        return self._read(reading.get_one, namespace, path, key, self._now())
+
+    @property
+    def _must_yield(self) -> bool:
+        return False
+
     async def _get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
         return self._read(reading.get_many, namespace, path, keys, self._now())
 
@@ -221,7 +228,7 @@ class DirectSQLiteStore(SQLiteStore):
             try:
                 item: Item = (await self._apply((op,)))[0]
             except ConflictError:
-                time.sleep(random.uniform(0, _RETRY_PAUSE_S))
+                time.sleep(random.uniform(0, _RETRY_PAUSE_S))  # noqa: ASYNC251 - by design
             else:
                 return item
 

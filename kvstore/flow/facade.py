@@ -1,10 +1,9 @@
-"""The flow facade: `AsyncKeyValueStore` has the meaning, `KeyValueStore` calls it from sync code."""
+"""The flow facade: `AsyncKeyValueStore` has the meaning, `KeyValueStore` is for sync code."""
 
 from __future__ import annotations
 
 import os
-import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -12,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from kvstore.errors import InvalidArgumentError, InvalidPatternError
-from kvstore.flow.driving import Driver, drive
+from kvstore.flow.driving import Driver, driver_for
 from kvstore.flow.scopes import (
     ENTITIES,
     RUNS,
@@ -70,7 +69,8 @@ class AsyncKeyValueStore:
     @property
     def scope(self) -> FlowScope:
         """The ids that `$flow.`, `$session.` and `$run.` stand for here."""
-        for facade, run_id in reversed(_runs.get()):
+        runs = _runs.get()
+        for facade, run_id in reversed(runs) if runs else ():
             if facade is self:
                 return replace(self._scope, run=run_id)
         return self._scope
@@ -79,7 +79,7 @@ class AsyncKeyValueStore:
 
     async def open(self) -> Self:
         """Open the store, unless it is open."""
-        if not self._store.is_open:
+        if self._store._loop is None:
             await self._store.open()
             self._is_owner = True
         return self
@@ -289,8 +289,8 @@ class AsyncKeyValueStore:
 
     async def list_entities(self) -> list[str]:
         """List the ids of the entities that have any key, in whatever scope, sorted."""
-        found = await self._store.list_namespaces(ENTITIES, max_depth=len(ENTITIES) + 1)
-        found += await self._store.list_namespaces((*RUNS, ..., "entity"))
+        found = await self._store.list_namespaces((*ENTITIES, ...), max_depth=len(ENTITIES) + 1)
+        found += await self._store.list_namespaces((*RUNS, ..., "entity", ...))
         return sorted({entity_of(namespace) for namespace in found})
 
     async def remove_entity(self, entity_id: str) -> int:
@@ -307,9 +307,170 @@ class AsyncKeyValueStore:
         unit = [Remove(*address(place), _EVERYTHING, True) for place in places]
         return sum(await self._apply(unit))
 
-    async def _apply(self, unit: list[Operation]) -> list[Any]:
+    async def _apply(self, unit: Sequence[Operation]) -> list[Any]:
         self._store._require_open()
         return await self._store._apply(unit)
 
     def _place(self, key: str, entity_id: str | None) -> Namespace:
         return namespace_of(self.scope, key, entity_id)
+
+
+class KeyValueStore:
+    """Keys and values for flow nodes, scripts and desktop apps: `AsyncKeyValueStore` without await.
+
+    Any thread may use it, also inside a running event loop, which then stands still for the
+    moment that a call takes. It is opened at once and closed at the end of a `with` block, by
+    `close()`, or by itself: when nothing refers to it any more, or at exit. A forked child cannot
+    use it. The methods, their arguments and errors are those of `AsyncKeyValueStore`; beside
+    them, `WrongLoopError` where a call would wait for the very thread that it is made on.
+
+    Args:
+        target: a path or URL, as for `kvstore.open`, or a store. A store that is open stays its
+            owner's, and works on the loop that opened it; this object is then for other threads.
+        scope: the ids of the present flow, session and run.
+    """
+
+    def __init__(self, target: Target, *, scope: FlowScope | None = None) -> None:
+        store = target if isinstance(target, Store) else open_store(target)
+        scope = _checked(scope)
+        self._driver = driver_for(store)
+        self._half = AsyncKeyValueStore(self._driver.store, scope=scope)
+
+    @classmethod
+    def _view(cls, driver: Driver, half: AsyncKeyValueStore) -> Self:
+        view = cls.__new__(cls)
+        view._driver, view._half = driver, half
+        return view
+
+    @property
+    def scope(self) -> FlowScope:
+        """The ids that `$flow.`, `$session.` and `$run.` stand for here."""
+        return self._half.scope
+
+    def close(self) -> None:
+        """Close the store, if this object opened it; views of it are closed with it."""
+        self._driver.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def scoped(
+        self, *, flow: str | None = None, session: str | None = None, run: str | None = None
+    ) -> KeyValueStore:
+        """Return a view of the same store with other ids; those left out stay as they are."""
+        return self._view(self._driver, self._half.scoped(flow=flow, session=session, run=run))
+
+    @contextmanager
+    def run(self, run_id: str) -> Iterator[KeyValueStore]:
+        """Name the run for a block of code; see `AsyncKeyValueStore.run`.
+
+        Within the block, `$run.` keys of this object mean this run: on this thread, or in this
+        task. Other threads use the view that `as` gives.
+        """
+        view = self.scoped(run=check_id(run_id, "run_id"))
+        token = _runs.set((*_runs.get(), (self._half, run_id)))
+        try:
+            yield view
+        finally:
+            _runs.reset(token)
+            self.remove_run(run_id)
+
+    def insert(self, key: str, value: Any, entity_id: str | None = None, ttl: TTL = None) -> None:
+        """Store a value under a key; see `AsyncKeyValueStore.insert`."""
+        self._driver.run(self._half.insert(key, value, entity_id, ttl))
+
+    def retrieve(self, key: str, default: Any = None, entity_id: str | None = None) -> Any:
+        """Return the value under a key, or `default` if there is none."""
+        return self._driver.run(self._half.retrieve(key, default, entity_id))
+
+    def exists(self, key: str, entity_id: str | None = None) -> bool:
+        """Whether there is a value under a key, `None` being one."""
+        return self._driver.run(self._half.exists(key, entity_id))
+
+    def increment(
+        self,
+        key: str,
+        amount: float = 1,
+        *,
+        field: str | None = None,
+        initial: float = 0,
+        entity_id: str | None = None,
+    ) -> int | float:
+        """Add to a number, atomically; see `AsyncKeyValueStore.increment`."""
+        return self._driver.run(
+            self._half.increment(key, amount, field=field, initial=initial, entity_id=entity_id)
+        )
+
+    def append(
+        self, key: str, *values: Any, max_length: int | None = None, entity_id: str | None = None
+    ) -> int:
+        """Add values to the end of a list, atomically; see `AsyncKeyValueStore.append`."""
+        return self._driver.run(
+            self._half.append(key, *values, max_length=max_length, entity_id=entity_id)
+        )
+
+    def pop(
+        self, key: str, index: int = 0, *, default: Any = None, entity_id: str | None = None
+    ) -> Any:
+        """Take an element out of a list, atomically; see `AsyncKeyValueStore.pop`."""
+        return self._driver.run(self._half.pop(key, index, default=default, entity_id=entity_id))
+
+    def update(
+        self,
+        key: str,
+        fn: Callable[[Any], Any],
+        *,
+        default: Any = None,
+        entity_id: str | None = None,
+    ) -> Any:
+        """Read, change by `fn(value)` and write, atomically; see `AsyncKeyValueStore.update`.
+
+        `fn` is a plain function. It may use this object.
+        """
+        guarded = self._driver.guarded(fn)
+        return self._driver.run(
+            self._half.update(key, guarded, default=default, entity_id=entity_id)
+        )
+
+    def remove(self, key: str, entity_id: str | None = None) -> int:
+        """Remove the keys that match a pattern; see `AsyncKeyValueStore.remove`."""
+        return self._driver.run(self._half.remove(key, entity_id))
+
+    def list_keys(self, pattern: str = "*", entity_id: str | None = None) -> list[str]:
+        """List the keys that match a pattern; see `AsyncKeyValueStore.list_keys`."""
+        return self._driver.run(self._half.list_keys(pattern, entity_id))
+
+    def list_entities(self) -> list[str]:
+        """List the ids of the entities that have any key, in whatever scope, sorted."""
+        return self._driver.run(self._half.list_entities())
+
+    def remove_entity(self, entity_id: str) -> int:
+        """Remove all that an entity has, in every scope; return how many keys went."""
+        return self._driver.run(self._half.remove_entity(entity_id))
+
+    def remove_run(self, run_id: str) -> int:
+        """Remove all that is under `$run.` in a run; return how many keys went."""
+        return self._driver.run(self._half.remove_run(run_id))
+
+
+def _checked(scope: FlowScope | None) -> FlowScope:
+    if scope is None:
+        return FlowScope()
+    if not isinstance(scope, FlowScope):
+        raise InvalidArgumentError(
+            f"scope is a FlowScope(flow=, session=, run=), not {type(scope).__name__}"
+        )
+    return scope
+
+
+def _with(scope: FlowScope, flow: str | None, session: str | None, run: str | None) -> FlowScope:
+    given = {"flow": flow, "session": session, "run": run}
+    return replace(scope, **{name: value for name, value in given.items() if value is not None})

@@ -6,6 +6,7 @@ one hop does any amount of work, where aiosqlite's own methods pay a hop for eac
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ from sqlite3 import (
     SQLITE_READONLY,
     SQLITE_TOOBIG,
 )
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 import aiosqlite
@@ -100,12 +101,25 @@ def _add_functions(connection: driver.Connection) -> None:
 
 
 class WorkerConnection(aiosqlite.Connection):
-    """A connection and the thread that works on it; opened by awaiting it."""
+    """A connection and the thread that works on it."""
 
     def __init__(self, connector: Callable[[], driver.Connection]) -> None:
-        super().__init__(connector, iter_chunk_size=64)
+        super().__init__(_Once(connector), iter_chunk_size=64)
         # A store that nobody closed must not keep the interpreter from ending.
         self._thread.daemon = True
+
+    async def open(self) -> None:
+        """Start the thread and connect.
+
+        Raises:
+            Exception: what the connector raised; the thread has ended then.
+        """
+        try:
+            await self
+        except BaseException:
+            while self._thread.is_alive():  # aiosqlite tells it to stop, and does not wait
+                await asyncio.sleep(0.001)
+            raise
 
     @property
     def raw(self) -> driver.Connection:
@@ -114,7 +128,20 @@ class WorkerConnection(aiosqlite.Connection):
 
     def post(self, work: Callable[[], None]) -> None:
         """Have the thread run `work`, which reports for itself and raises nothing."""
-        self._tx.put_nowait((None, work))
+        self._tx.put_nowait((None, _Once(work)))
+
+
+class _Once:
+    """A function that lets go of itself when called.
+
+    aiosqlite's thread remembers the last function it ran, and would keep a forgotten store alive.
+    """
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._functions = [function]
+
+    def __call__(self) -> Any:
+        return self._functions.pop()()
 
 
 def begin(connection: driver.Connection, timeout: float) -> bool:
@@ -171,12 +198,13 @@ def translated(path: Path) -> Iterator[None]:
         raise translate(exc, path) from exc
 
 
+_NO_ROOM = (
+    "cannot be written: no room on the disk, or a quota or file-size limit is reached; "
+    "make room and try again"
+)
 _EXTENDED: dict[int, tuple[type[StoreError], str]] = {
-    SQLITE_IOERR_WRITE: (
-        StoreFullError,
-        "cannot be written: no room on the disk, or a quota or file-size limit is reached; "
-        "make room and try again",
-    ),
+    SQLITE_IOERR: (StoreFullError, _NO_ROOM),  # what a COMMIT says of a file-size limit
+    SQLITE_IOERR_WRITE: (StoreFullError, _NO_ROOM),
     SQLITE_IOERR_SHMSIZE: (StoreFullError, "cannot grow: no room on the disk; make room"),
     SQLITE_IOERR_SHORT_READ: (StoreCorruptError, "is damaged: it ends too early"),
     SQLITE_IOERR_CORRUPTFS: (StoreCorruptError, "is damaged, by the file system's word"),
@@ -211,8 +239,10 @@ _PRIMARY: dict[int, tuple[type[StoreError], str]] = {
 def translate(exc: driver.Error, path: Path) -> StoreError:
     """Return our error for one of the driver's, by its code and never by its text."""
     code: int | None = getattr(exc, "sqlite_errorcode", None)
-    if code is None:  # raised by the driver itself: used after closing
-        return StoreClosedError(f"the connection to {path} is not usable: {exc}")
+    if code is None:  # raised by the driver itself, and not by SQLite
+        if isinstance(exc, driver.ProgrammingError):
+            return StoreClosedError(f"the connection to {path} is closed")
+        return StoreCorruptError(f"{path} {_DAMAGED} (a text in it is not UTF-8)")
     kind, what = _EXTENDED.get(code) or _PRIMARY.get(code & 0xFF) or (StoreError, "failed")
     name = getattr(exc, "sqlite_errorname", code)
     return kind(f"{path} {what} ({name})")

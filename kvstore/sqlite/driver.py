@@ -20,6 +20,7 @@ __all__ = [
     "Connection",
     "Cursor",
     "Error",
+    "ProgrammingError",
     "connect",
     "require_extensions",
 ]
@@ -46,10 +47,12 @@ if TYPE_CHECKING:
     Connection = sqlite3.Connection
     Cursor = sqlite3.Cursor
     Error = sqlite3.Error
+    ProgrammingError = sqlite3.ProgrammingError
 else:
     Connection = _module.Connection
     Cursor = _module.Cursor
     Error = _module.Error
+    ProgrammingError = _module.ProgrammingError
 
 
 def connect(uri: str) -> Connection:

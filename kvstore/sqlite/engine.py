@@ -274,10 +274,8 @@ class Writer:
                 if unit.error is not None:
                     raise unit.error
                 return unit.result
-        while self._queued_units >= QUEUE_UNITS or self._queued_bytes >= QUEUE_BYTES:
-            room: asyncio.Future[None] = self._loop.create_future()
-            self._room.append(room)
-            await room
+        if self.is_crowded:
+            await self.room()
         unit.future = self._loop.create_future()
         self._queued_units += 1
         self._queued_bytes += unit.size
@@ -286,6 +284,18 @@ class Writer:
             self._is_scheduled = True
             self._loop.call_soon(self._flush)
         return await unit.future
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so much waits that a caller should, too: back-pressure."""
+        return self._queued_units >= QUEUE_UNITS or self._queued_bytes >= QUEUE_BYTES
+
+    async def room(self) -> None:
+        """Wait until the queue is not crowded."""
+        while self.is_crowded:
+            room: asyncio.Future[None] = self._loop.create_future()
+            self._room.append(room)
+            await room
 
     async def close(self) -> None:
         """Commit what waits, then close the connection."""

@@ -49,20 +49,27 @@ def _item(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> Item
         StoreCorruptError: the row is not as it was written.
     """
     data, version, created_at, updated_at, expires_at, expected = row
-    if checksum(path, key, version, data) != expected:
-        raise StoreCorruptError(
-            f"the row of {show(namespace, key)} is damaged: its checksum does not match; "
-            "restore it from a backup, or put it anew"
+    try:
+        if checksum(path, key, version, data) != expected:
+            raise _damaged(namespace, key)
+        created = to_datetime(created_at)
+        return make_item(
+            namespace,
+            key,
+            codec.decode(data),
+            created,
+            created if updated_at == created_at else to_datetime(updated_at),
+            version,
+            None if expires_at is None else to_datetime(expires_at),
         )
-    created = to_datetime(created_at)
-    return make_item(
-        namespace,
-        key,
-        codec.decode(data),
-        created,
-        created if updated_at == created_at else to_datetime(updated_at),
-        version,
-        None if expires_at is None else to_datetime(expires_at),
+    except (TypeError, ValueError, OverflowError) as exc:  # columns of other types than we write
+        raise _damaged(namespace, key) from exc
+
+
+def _damaged(namespace: Namespace, key: str) -> StoreCorruptError:
+    return StoreCorruptError(
+        f"the row of {show(namespace, key)} is damaged: its checksum does not match; "
+        "restore it from a backup, or put it anew"
     )
 
 
@@ -106,19 +113,13 @@ def select(connection: driver.Connection, path: str, selection: Selection, now: 
     conditions = [compile_filter(selection.filter)]
     if selection.text is not None:
         conditions.append(Sql("kvstore_contains(?, value)", (selection.text,)))
-    limit, offset = _clamp(selection.limit), _clamp(selection.offset)
     statement = statements.select_latest(
-        path, selection.subtree, all_of(conditions), now, limit, offset
+        path, selection.subtree, all_of(conditions), now, selection.limit, selection.offset
     )
     return [
         _item(decode_namespace(found), found, key, row)
         for found, key, *row in _run(connection, statement)
     ]
-
-
-def _clamp(number: int) -> int:
-    """Keep a count within SQLite's integers."""
-    return min(number, 2**63 - 1)
 
 
 def list_namespaces(
@@ -166,7 +167,6 @@ def keys(
     now: int,
 ) -> list[str]:
     """Return the matching keys, sorted by (path, key)."""
-    limit = None if limit is None else _clamp(limit)
     statement = statements.select_keys(path, subtree, pattern, now, limit)
     return [key for (key,) in _run(connection, statement)]
 
@@ -192,7 +192,7 @@ def page(
     """Return the next piece of a scan."""
     condition = compile_filter(filter)
     statement = statements.select_page(
-        path, subtree, pattern, condition, now, after, _clamp(limit)
+        path, subtree, pattern, condition, now, after, limit
     )
     rows = _run(connection, statement).fetchall()
     items = [

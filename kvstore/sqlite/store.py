@@ -81,12 +81,12 @@ class SQLiteStore(Store):
         connections: list[WorkerConnection] = []
         try:
             writer = WorkerConnection(lambda: self._connect_writer(path))
+            await writer.open()
             connections.append(writer)
-            await writer
             readers = [WorkerConnection(lambda: connect(path, "ro", busy_timeout=5.0)) for _ in "12"]
-            connections += readers
             for reader in readers:
-                await reader
+                await reader.open()
+                connections.append(reader)
             inline = connect(path, "ro")
         except BaseException:
             for connection in connections:
@@ -196,6 +196,13 @@ class SQLiteStore(Store):
         )
 
     # Write
+
+    @property
+    def _is_crowded(self) -> bool:  # type: ignore[override]
+        return self._writer.is_crowded
+
+    async def _room(self) -> None:
+        await self._writer.room()
 
     async def _apply(self, ops: Sequence[Operation]) -> list[Any]:
         return await self._writer.apply(ops)

@@ -28,7 +28,7 @@ def demo(cwd: Path, *arguments: str) -> str:
 
 
 def line(output: str, beginning: str) -> str:
-    (found,) = [line for line in output.splitlines() if line.strip().startswith(beginning)]
+    found = next(line for line in output.splitlines() if line.strip().startswith(beginning))
     return found.partition(beginning)[2]
 
 

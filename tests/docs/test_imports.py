@@ -38,6 +38,7 @@ HOMES = {
     "pgvector": {"postgres"},
     "pysqlite3": {"sqlite"},
     "pytest": {"testing"},
+    "pytest_asyncio": {"testing"},
     "rich": {"cli"},
     "sentence_transformers": {"embeddings"},
     "sqlite3": {"sqlite"},

@@ -1,0 +1,1 @@
+"""kvstore inside other frameworks: each module translates shapes and units, and nothing else."""

@@ -1,0 +1,186 @@
+"""Cancelled calls, crowded queues, foreign loops, forks and forgotten stores."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import kvstore
+from kvstore.sqlite import engine
+
+NAMESPACE = ("faults",)
+
+
+async def test_a_cancelled_call_is_whole_or_absent(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    async with kvstore.open(tmp_path / "store.db") as store:
+
+        async def write(number: int) -> None:
+            many = {f"{number}-{part}": "x" * chance.randrange(3000) for part in range(20)}
+            await store.put_many(NAMESPACE, many)
+            await store.increment(NAMESPACE, "count")
+
+        tasks = []
+        for number in range(600):
+            tasks.append(asyncio.create_task(write(number)))
+            if chance.random() < 0.3:
+                await asyncio.sleep(0)
+            if chance.random() < 0.5:
+                chance.choice(tasks).cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        finished = sum(outcome is None for outcome in outcomes)
+        assert {type(outcome) for outcome in outcomes} == {type(None), asyncio.CancelledError}
+        for number in range(600):
+            assert await store.count(NAMESPACE, f"{number}-*") in (0, 20)
+        counted = await store.get(NAMESPACE, "count")
+        assert counted is not None
+        assert counted.value >= finished
+        await store.put(NAMESPACE, "later", 1)
+        assert await store.get(NAMESPACE, "later")
+
+
+async def test_cancelled_reads_disturb_no_other(tmp_path: Path) -> None:
+    async with kvstore.open(tmp_path / "store.db") as store:
+        await store.put_many(NAMESPACE, {str(n): n for n in range(200)})
+        tasks = [asyncio.create_task(store.keys(NAMESPACE)) for _ in range(100)]
+        await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(len(outcome) == 200 for outcome in outcomes[1::2])  # type: ignore[arg-type]
+        assert len(await store.keys(NAMESPACE)) == 200
+
+
+async def test_one_bad_write_fails_alone(tmp_path: Path) -> None:
+    async with kvstore.open(tmp_path / "store.db") as store:
+        await store.put(NAMESPACE, "text", "no number")
+        calls = [store.put(NAMESPACE, str(n), n) for n in range(1000)]
+        bad = store.increment(NAMESPACE, "text")
+        stale = store.put(NAMESPACE, "text", 1, if_version=99)
+        outcomes = await asyncio.gather(*calls, bad, stale, return_exceptions=True)
+        assert isinstance(outcomes[-2], kvstore.ValueTypeError)
+        assert isinstance(outcomes[-1], kvstore.ConflictError)
+        assert all(isinstance(outcome, kvstore.Item) for outcome in outcomes[:-2])
+        assert await store.count(NAMESPACE) == 1001
+
+
+async def test_every_reader_sees_an_acknowledged_write(tmp_path: Path) -> None:
+    async with kvstore.open(tmp_path / "store.db") as store:
+
+        async def work(task: int) -> None:
+            for number in range(50):
+                written = await store.put((str(task),), "key", number)
+                item = await store.get((str(task),), "key")
+                assert item == written
+                assert (await store.search((str(task),)))[0].value == number
+                assert (await store.get_many((str(task),), ["key", "none"]))["key"].value == number
+
+        await asyncio.gather(*(work(task) for task in range(20)))
+
+
+async def test_a_waiting_producer_may_be_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "QUEUE_UNITS", 10)
+    async with kvstore.open(tmp_path / "store.db") as store:
+        tasks = [asyncio.create_task(store.put(NAMESPACE, str(n), n)) for n in range(300)]
+        await asyncio.sleep(0)
+        for task in tasks[::3]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        kept = {str(n) for n, task in enumerate(tasks) if not task.cancelled()}
+        assert kept <= set(await store.keys(NAMESPACE))
+        await store.put(NAMESPACE, "later", 1)
+
+
+async def test_close_finishes_what_was_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    store = await kvstore.open(path).open()
+    tasks = [asyncio.create_task(store.put(NAMESPACE, str(n), "x" * 1000)) for n in range(500)]
+    await asyncio.sleep(0)  # each call is under way
+    await store.close()
+    outcomes = await asyncio.gather(*tasks)
+    assert len(outcomes) == 500
+    assert len(asyncio.all_tasks()) == 1
+    async with kvstore.open(path) as again:
+        assert await again.count(NAMESPACE) == 500
+    assert {file.name for file in tmp_path.iterdir()} == {"store.db"}  # no WAL is left behind
+
+
+async def test_the_loop_goes_on_while_a_long_write_runs(tmp_path: Path) -> None:
+    async with kvstore.open(tmp_path / "store.db") as store:
+        await store.put(NAMESPACE, "seen", 1)
+        long = asyncio.create_task(
+            store.put_many(NAMESPACE, {str(n): "x" * 2000 for n in range(20_000)})
+        )
+        reads = 0
+        while not long.done():
+            assert await store.get(NAMESPACE, "seen")
+            reads += 1
+            await asyncio.sleep(0)
+        await long
+        assert reads > 100
+
+
+async def test_another_loop_is_told_of_the_facade(tmp_path: Path) -> None:
+    async with kvstore.open(tmp_path / "store.db") as store:
+
+        def elsewhere() -> None:
+            with pytest.raises(kvstore.WrongLoopError, match="KeyValueStore"):
+                asyncio.run(_read(store))
+
+        await asyncio.to_thread(elsewhere)
+        assert await store.get(NAMESPACE, "a") is None
+
+
+async def _read(store: kvstore.Store) -> None:
+    await store.get(NAMESPACE, "a")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+async def test_a_forked_child_gets_a_clear_error(tmp_path: Path) -> None:
+    async with kvstore.open(tmp_path / "store.db") as store:
+        await store.put(NAMESPACE, "a", 1)
+        await asyncio.to_thread(_fork_and_use, store)
+        await store.put(NAMESPACE, "a", 2)
+        assert (item := await store.get(NAMESPACE, "a")) is not None
+        assert item.value == 2
+
+
+def _fork_and_use(store: kvstore.Store) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            asyncio.run(_read(store))
+        except kvstore.StoreClosedError:
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_store_whose_loop_has_ended_is_let_go(tmp_path: Path) -> None:
+    async def forget() -> None:
+        store = kvstore.open(tmp_path / "store.db")
+        await store.open()
+        await store.put(NAMESPACE, "a", 1)
+
+    before = threading.active_count()
+    with pytest.warns(ResourceWarning):
+        asyncio.run(forget())
+        gc.collect()
+
+    async def look() -> int:
+        async with kvstore.open(tmp_path / "store.db") as store:
+            return await store.count(NAMESPACE)
+
+    assert asyncio.run(look()) == 1
+    assert threading.active_count() <= before + 3
+    assert sys.exc_info() == (None, None, None)

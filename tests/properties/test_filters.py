@@ -1,0 +1,96 @@
+"""SQLite's answer to a filter is the answer of `matches`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvstore import InvalidFilterError, codec
+from kvstore.filters import matches, parse_filter
+from kvstore.sqlite import driver
+from kvstore.sqlite.connection import connect
+from kvstore.sqlite.filters import compile_filter
+
+from .strategies import any_text, filters, json_values, objects, paths, stored_values
+
+
+@pytest.fixture(scope="module")
+def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[driver.Connection]:
+    path: Path = tmp_path_factory.mktemp("filters") / "values.db"
+    connection = connect(path, "rwc")
+    connection.execute("CREATE TABLE items (at INTEGER PRIMARY KEY, value TEXT)")
+    yield connection
+    connection.close()
+
+
+@given(filters, st.lists(objects | stored_values, min_size=1, max_size=5))
+def test_sql_agrees_with_matches(
+    sqlite: driver.Connection, spec: dict[str, Any], values: list[Any]
+) -> None:
+    condition = compile_filter(parse_filter(spec))
+    sqlite.execute("BEGIN")
+    try:
+        rows = [(at, codec.encode(value).decode()) for at, value in enumerate(values)]
+        sqlite.executemany("INSERT INTO items VALUES (?, ?)", rows)
+        answers = sqlite.execute(
+            f"SELECT {condition.text} FROM items ORDER BY at", condition.params
+        ).fetchall()
+    finally:
+        sqlite.execute("ROLLBACK")
+    node = parse_filter(spec)
+    assert answers == [(int(matches(node, value)),) for value in values]
+
+
+@given(paths, json_values, st.sampled_from(["$eq", "$gt", "$gte", "$lt", "$lte", "$contains"]))
+def test_each_operator_agrees_on_each_pair_of_types(
+    sqlite: driver.Connection, path: str, operand: Any, operator: str
+) -> None:
+    node = parse_filter({"v": {operator: operand}})
+    condition = compile_filter(node)
+    others = [None, True, 1, 1.5, 2**53 + 1, 2**64 - 1, "a", "1", [], [1, "a"], {}, b"a", operand]
+    for other in others:
+        data = codec.encode({"v": other}).decode()
+        ((answer,),) = sqlite.execute(
+            f"SELECT {condition.text} FROM (SELECT ? AS value) AS items", (*condition.params, data)
+        )
+        assert answer == int(matches(node, {"v": other})), (operator, operand, other)
+
+
+SQL_WORDS = re.compile(
+    r"NOT|AND|OR|IS|NULL|TRUE|IN|CASE|WHEN|THEN|ELSE|END|EXISTS|SELECT|FROM|WHERE|AS|element"
+    r"|json_type|json_extract|json_each|instr|kvstore_match|items|value|type|[01]"
+    r"|'(text|array|null|true|false|integer|real)'"
+)
+
+
+@given(filters)
+def test_nothing_of_a_filter_is_in_the_sql(spec: dict[str, Any]) -> None:
+    text = compile_filter(parse_filter(spec)).text
+    for word in re.findall(r"[^\s(),.=<>?]+", text):
+        assert SQL_WORDS.fullmatch(word)
+
+
+@given(st.dictionaries(any_text, json_values | st.dictionaries(any_text, json_values), max_size=3))
+def test_any_mapping_is_a_filter_or_a_named_error(spec: dict[str, Any]) -> None:
+    with suppress(InvalidFilterError):
+        matches(parse_filter(spec), spec)
+
+
+@given(filters, json_values)
+def test_not_turns_every_answer_around(spec: dict[str, Any], value: Any) -> None:
+    answer = matches(parse_filter(spec), value)
+    assert matches(parse_filter({"$not": spec}), value) is not answer
+
+
+@given(objects, paths)
+def test_a_value_meets_what_was_read_from_it(value: dict[str, Any], path: str) -> None:
+    present = matches(parse_filter({path: {"$exists": True}}), value)
+    absent = matches(parse_filter({path: {"$nin": [], "$exists": False}}), value)
+    assert present is not absent

@@ -1,0 +1,404 @@
+"""SQLiteStore does what InMemoryStore does, whatever is asked of them and in whatever order.
+
+Both get the same calls, at the same instants. SQLite's side is two stores over one file, as two
+programs would have it: either may be asked, and both are closed and opened again in between.
+After each step both hold the same. Versions are compared by their order, not by their numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from bisect import bisect
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from kvstore import InMemoryStore, Item, SQLiteStore, Store, StoreError, Transaction
+from kvstore.testing import ManualClock
+
+from .strategies import (
+    filters,
+    integers,
+    json_values,
+    objects,
+    paths,
+    patterns,
+    scalars,
+    stored_values,
+)
+
+Namespace = tuple[str, ...]
+Call = Callable[[Store], Awaitable[Any]]
+
+# Few enough that calls meet what others have put, and each a trap for some encoding.
+LABELS = ["a", "A", "ab", "a\t", "\x00", "*", "🙂"]
+NAMESPACES: list[Namespace] = [
+    *(("a",), ("a", "a"), (), ("a", "A", "\x00"), ("A",), ("ab",), ("a\t",), ("a", "\t")),
+    ("*", "🙂"),
+]  # fmt: skip
+KEYS = [
+    *("", "a", "A", "aa", "a\x00", "a\x00b", "\x00", "*", "[a]", "a.b", "$", "'", '"', "\n"),
+    *("é", "e\u0301", "\ufffd", "\ufffe", "\uffff", "\U00010000", "🙂", "\U0010ffff"),
+]  # fmt: skip
+QUERIES = ["a", "A", "É", "ss", "1", "0.3", "\x00", "%", "🙂", "", "bytes", "\ufffe"]
+
+labels = st.sampled_from(LABELS)
+namespaces = st.sampled_from(NAMESPACES)
+keys = st.sampled_from(KEYS)
+key_lists = st.lists(keys, max_size=5)
+ttls = st.sampled_from([None, None, None, 0.25, 1, 5, timedelta(seconds=10)])
+label_patterns = st.lists(labels | st.just(...), max_size=2)
+limits = st.none() | st.integers(0, 5)
+refreshing = st.sampled_from([None, True, False])
+
+
+scripts = st.lists(
+    st.tuples(st.sampled_from(["get", "put", "delete"]), namespaces, keys, json_values), max_size=5
+)
+
+
+class StoresAgree(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.folder = Path(tempfile.mkdtemp(prefix="kvstore-agree-"))
+        self.clock = ManualClock()
+        self.sqlite: list[SQLiteStore] = []
+        self.versions: list[tuple[int, int]] = []  # the model's and SQLite's, in order
+
+    @initialize(
+        default_ttl=ttls,
+        refresh_ttl=st.booleans(),
+        durability=st.sampled_from(["normal", "normal", "full"]),
+        first=st.lists(st.dictionaries(keys, stored_values, min_size=5), max_size=3),
+    )
+    def open(
+        self, default_ttl: Any, refresh_ttl: bool, durability: Any, first: list[dict[str, Any]]
+    ) -> None:
+        options: dict[str, Any] = {
+            "default_ttl": default_ttl,
+            "refresh_ttl": refresh_ttl,
+            "clock": self.clock,
+            "sweep_interval": None,
+            "max_value_bytes": 2_000,
+        }
+        self.model = InMemoryStore(**options)
+        self.make_sqlite = partial(
+            SQLiteStore, self.folder / "store.db", durability=durability, **options
+        )
+        self.runner.run(self.model.open())
+        self.open_sqlite()
+        self.open_sqlite()
+        for namespace, mapping in zip(NAMESPACES, first, strict=False):
+            self.put_many(namespace, mapping, None)
+
+    def open_sqlite(self) -> None:
+        store = self.make_sqlite()
+        self.runner.run(store.open())
+        self.sqlite.append(store)
+
+    def close_sqlite(self) -> None:
+        self.runner.run(self.sqlite.pop(0).close())
+
+    def teardown(self) -> None:
+        while self.sqlite:
+            self.close_sqlite()
+        self.runner.close()
+        shutil.rmtree(self.folder)
+
+    # How both are asked, and their answers compared
+
+    def agree(self, call: Call) -> None:
+        """Ask the model and one of the SQLite stores, in turn.
+
+        What the call changes outside of the store it makes anew each time.
+        """
+        self.sqlite.reverse()
+        self.compare(self.ask(self.model, call), self.ask(self.sqlite[0], call))
+
+    def ask(self, store: Store, call: Call) -> tuple[Any, list[int]]:
+        """Return the answer, or the error, in a form to compare; and the versions in it."""
+
+        async def answer() -> Any:
+            return await call(store)
+
+        versions: list[int] = []
+        try:
+            return _comparable(self.runner.run(answer()), versions), versions
+        except StoreError as exc:
+            return type(exc), versions
+
+    def compare(self, expected: tuple[Any, list[int]], found: tuple[Any, list[int]]) -> None:
+        assert found[0] == expected[0]
+        for pair in zip(expected[1], found[1], strict=True):
+            at = bisect(self.versions, pair)
+            if self.versions[at - 1 : at] != [pair]:
+                self.versions.insert(at, pair)
+                theirs = [version for _, version in self.versions[max(at - 1, 0) : at + 2]]
+                assert theirs == sorted(set(theirs)), "versions are in another order"
+
+    @invariant()
+    def both_hold_the_same(self) -> None:
+        if self.sqlite:  # from the first step on
+            expected = self.ask(self.model, _everything)
+            for store in self.sqlite:
+                self.compare(expected, self.ask(store, _everything))
+
+    # Time, and the file
+
+    @rule(seconds=st.sampled_from([0.25, 0.75, 1, 4, 10, 100]))
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule()
+    def sweep(self) -> None:
+        self.agree(lambda store: store.sweep())
+
+    @rule(both=st.booleans())
+    def reopen(self, both: bool) -> None:
+        self.close_sqlite()
+        if both:
+            self.close_sqlite()
+            self.open_sqlite()
+        self.open_sqlite()
+
+    # Writes
+
+    @rule(namespace=namespaces, key=keys, value=stored_values, ttl=ttls)
+    def put(self, namespace: Namespace, key: str, value: Any, ttl: Any) -> None:
+        self.agree(lambda store: store.put(namespace, key, value, ttl=ttl))
+
+    @rule(namespace=namespaces, mapping=st.dictionaries(keys, objects, max_size=6), ttl=ttls)
+    def put_many(self, namespace: Namespace, mapping: dict[str, Any], ttl: Any) -> None:
+        self.agree(lambda store: store.put_many(namespace, mapping, ttl=ttl))
+
+    @rule(namespace=namespaces, key=keys, value=json_values, delete=st.booleans())
+    def write_over_what_is_there(
+        self, namespace: Namespace, key: str, value: Any, delete: bool
+    ) -> None:
+        async def write(store: Store) -> Any:
+            item = await store.get(namespace, key, refresh_ttl=False)
+            version = item.version if item is not None else 0
+            if delete:
+                return await store.delete(namespace, key, if_version=version)
+            return await store.put(namespace, key, value, if_version=version)
+
+        self.agree(write)
+
+    @rule(namespace=namespaces, key=keys, back=st.integers(0, 10), delete=st.booleans())
+    def write_over_some_version(
+        self, namespace: Namespace, key: str, back: int, delete: bool
+    ) -> None:
+        pairs = [(0, 0), *self.versions]
+        ours, theirs = pairs[-1 - back % len(pairs)]
+
+        async def write(store: Store) -> Any:
+            version = ours if store is self.model else theirs
+            if delete:
+                return await store.delete(namespace, key, if_version=version)
+            return await store.put(namespace, key, "over", if_version=version)
+
+        self.agree(write)
+
+    @rule(namespace=namespaces, key=keys)
+    def delete(self, namespace: Namespace, key: str) -> None:
+        self.agree(lambda store: store.delete(namespace, key))
+
+    @rule(namespace=namespaces, some=key_lists)
+    def delete_many(self, namespace: Namespace, some: list[str]) -> None:
+        self.agree(lambda store: store.delete_many(namespace, some))
+
+    @rule(namespace=namespaces, pattern=patterns, subtree=st.booleans())
+    def remove(self, namespace: Namespace, pattern: str, subtree: bool) -> None:
+        self.agree(lambda store: store.remove(namespace, pattern, subtree=subtree))
+
+    @rule(
+        namespace=namespaces,
+        key=keys,
+        amount=integers | st.floats(),
+        field=st.none() | paths,
+        initial=st.sampled_from([0, 0, 5, 0.5, 2**63]),
+    )
+    def increment(
+        self, namespace: Namespace, key: str, amount: float, field: str | None, initial: float
+    ) -> None:
+        self.agree(
+            lambda store: store.increment(namespace, key, amount, field=field, initial=initial)
+        )
+
+    @rule(
+        namespace=namespaces,
+        key=keys,
+        values=st.lists(json_values, max_size=3),
+        max_length=st.none() | st.integers(0, 4),
+    )
+    def append(
+        self, namespace: Namespace, key: str, values: list[Any], max_length: int | None
+    ) -> None:
+        self.agree(lambda store: store.append(namespace, key, *values, max_length=max_length))
+
+    @rule(namespace=namespaces, key=keys, index=st.integers(-3, 3), default=scalars)
+    def pop(self, namespace: Namespace, key: str, index: int, default: Any) -> None:
+        self.agree(lambda store: store.pop(namespace, key, index, default=default))
+
+    @rule(namespace=namespaces, key=keys, new=json_values, default=scalars, rival=st.booleans())
+    def update(self, namespace: Namespace, key: str, new: Any, default: Any, rival: bool) -> None:
+        async def update(store: Store) -> Any:
+            seen: list[str] = []
+
+            async def change(value: Any) -> Any:
+                seen.append(repr(value))
+                if rival and len(seen) == 1:
+                    await store.put(namespace, key, "rival")
+                return new
+
+            return [await store.update(namespace, key, change, default=default), seen]
+
+        self.agree(update)
+
+    @rule(script=scripts, rival=st.none() | st.tuples(namespaces, keys), fails=st.booleans())
+    def transact(self, script: list[Any], rival: tuple[Namespace, str] | None, fails: bool) -> None:
+        async def transact(store: Store) -> Any:
+            tries: list[list[Any]] = []
+
+            async def work(tx: Transaction) -> None:
+                seen: list[Any] = []
+                tries.append(seen)
+                for what, namespace, key, value in script:
+                    match what:
+                        case "get":
+                            seen.append(await tx.get(namespace, key))
+                        case "put":
+                            await tx.put(namespace, key, value, ttl=5)
+                        case "delete":
+                            await tx.delete(namespace, key)
+                if rival and len(tries) == 1:
+                    await store.put(*rival, "rival")
+                if fails and len(tries) == 2:
+                    raise StoreError("the caller's own")
+
+            await store.transact(work)
+            return tries
+
+        self.agree(transact)
+
+    # Reads
+
+    @rule(namespace=namespaces, key=keys, refresh=refreshing)
+    def get(self, namespace: Namespace, key: str, refresh: bool | None) -> None:
+        self.agree(lambda store: store.get(namespace, key, refresh_ttl=refresh))
+
+    @rule(namespace=namespaces, some=key_lists, refresh=refreshing)
+    def get_many(self, namespace: Namespace, some: list[str], refresh: bool | None) -> None:
+        self.agree(lambda store: store.get_many(namespace, some, refresh_ttl=refresh))
+
+    @rule(
+        namespace=namespaces,
+        query=st.none() | st.sampled_from(QUERIES),
+        filter=st.none() | filters,
+        limit=st.integers(0, 12),
+        offset=st.integers(0, 3),
+        subtree=st.booleans(),
+        refresh=refreshing,
+    )
+    def search(
+        self,
+        namespace: Namespace,
+        query: str | None,
+        filter: dict[str, Any] | None,
+        limit: int,
+        offset: int,
+        subtree: bool,
+        refresh: bool | None,
+    ) -> None:
+        self.agree(
+            lambda store: store.search(
+                namespace,
+                query,
+                filter=filter,
+                limit=limit,
+                offset=offset,
+                subtree=subtree,
+                refresh_ttl=refresh,
+            )
+        )
+
+    @rule(namespace=namespaces, pattern=patterns, subtree=st.booleans(), limit=limits)
+    def keys(self, namespace: Namespace, pattern: str, subtree: bool, limit: int | None) -> None:
+        self.agree(lambda store: store.keys(namespace, pattern, subtree=subtree, limit=limit))
+
+    @rule(namespace=namespaces, pattern=patterns, subtree=st.booleans())
+    def count(self, namespace: Namespace, pattern: str, subtree: bool) -> None:
+        self.agree(lambda store: store.count(namespace, pattern, subtree=subtree))
+
+    @rule(
+        namespace=namespaces,
+        pattern=st.just("*") | patterns,
+        filter=st.none() | filters,
+        subtree=st.booleans(),
+        batch_size=st.integers(1, 5),
+    )
+    def scan(
+        self,
+        namespace: Namespace,
+        pattern: str,
+        filter: dict[str, Any] | None,
+        subtree: bool,
+        batch_size: int,
+    ) -> None:
+        async def scan(store: Store) -> list[Item]:
+            items = store.scan(
+                namespace, pattern=pattern, filter=filter, subtree=subtree, batch_size=batch_size
+            )
+            return [item async for item in items]
+
+        self.agree(scan)
+
+    @rule(
+        prefix=label_patterns,
+        suffix=label_patterns,
+        max_depth=st.none() | st.integers(1, 3),
+        limit=limits,
+        offset=st.integers(0, 2),
+    )
+    def list_namespaces(
+        self,
+        prefix: list[Any],
+        suffix: list[Any],
+        max_depth: int | None,
+        limit: int | None,
+        offset: int,
+    ) -> None:
+        self.agree(
+            lambda store: store.list_namespaces(
+                prefix, suffix=suffix, max_depth=max_depth, limit=limit, offset=offset
+            )
+        )
+
+
+async def _everything(store: Store) -> list[Item]:
+    return [item async for item in store.scan(batch_size=100)]
+
+
+def _comparable(answer: Any, versions: list[int]) -> Any:
+    """Return the answer with values as text, which tells 1, 1.0 and True apart."""
+    match answer:
+        case Item():
+            versions.append(answer.version)
+            return replace(answer, version=0, value=repr(answer.value))
+        case list():
+            return [_comparable(each, versions) for each in answer]
+        case dict() if answer and all(isinstance(each, Item) for each in answer.values()):
+            return [(key, _comparable(each, versions)) for key, each in answer.items()]
+    return repr(answer)
+
+
+TestStoresAgree = StoresAgree.TestCase
