@@ -86,10 +86,8 @@ def _tagged(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = _fields(value)
     if isinstance(value, dict):
-        if len(value) == 1:
-            (key,) = value
-            if _TAG_KEY.fullmatch(key):
-                return {f"${key}": _tagged(value[key])}
+        if len(value) == 1 and _TAG_KEY.fullmatch(key := next(iter(value))):
+            return {f"${key}": _tagged(value[key])}
         return {key: _tagged(element) for key, element in value.items()}
     if isinstance(value, (list, tuple)):
         return [_tagged(element) for element in value]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from kvstore.errors import ConflictError, ValueEncodingError, ValueTypeError
@@ -163,7 +164,9 @@ def increment(where: str, amount: float, field: Path | None, initial: float) -> 
 
 def _sum(present: Any, amount: float, where: str) -> Any:
     if json_type(present) != "number":
-        raise ValueTypeError(f"increment needs a number, and {where} is of type {json_type(present)}")
+        raise ValueTypeError(
+            f"increment needs a number, and {where} is of type {json_type(present)}"
+        )
     try:
         return present + amount
     except OverflowError:  # a float and an int beyond its range
@@ -173,15 +176,17 @@ def _sum(present: Any, amount: float, where: str) -> Any:
 def _assign(root: Any, field: Path, leaf: Any, where: str) -> None:
     """Set what a path leads to, making the objects on the way that are missing."""
     parent = root
-    for segment, following in zip(field, field[1:], strict=False):
+    for segment, following in pairwise(field):
         inner = resolve(parent, (segment,))
         if inner is MISSING and isinstance(parent, dict) and isinstance(following, str):
             inner = parent[segment] = {}
         parent = inner
     last = field[-1]
     if not (isinstance(parent, dict) if isinstance(last, str) else _holds(parent, last)):
-        raise ValueTypeError(f"{where} has no place for the field {field!r}: a part is missing "
-                             "or is neither an object nor a list")
+        raise ValueTypeError(
+            f"{where} has no place for the field {field!r}: a part is missing "
+            "or is neither an object nor a list"
+        )
     parent[last] = leaf
 
 
@@ -219,5 +224,3 @@ def _list(present: Any, what: str, where: str) -> list[Any]:
     if not isinstance(present, list):
         raise ValueTypeError(f"{what} needs a list, and {where} is of type {json_type(present)}")
     return present
-
-

@@ -13,7 +13,16 @@ from typing import Any, Final
 
 import orjson
 
-__all__ = ["EACH", "MISSING", "Path", "PathError", "Segment", "parse_path", "resolve", "resolve_all"]
+__all__ = [
+    "EACH",
+    "MISSING",
+    "Path",
+    "PathError",
+    "Segment",
+    "parse_path",
+    "resolve",
+    "resolve_all",
+]
 
 
 class _Each:

@@ -438,9 +438,7 @@ class Store(ABC):
 
     # Wildcards and listings
 
-    async def remove(
-        self, namespace: Sequence[str], pattern: str, *, subtree: bool = False
-    ) -> int:
+    async def remove(self, namespace: Sequence[str], pattern: str, *, subtree: bool = False) -> int:
         """Delete the items whose keys match a wildcard pattern; return how many went.
 
         Args:
@@ -837,6 +835,7 @@ class Store(ABC):
 
     async def _room(self) -> None:
         """Wait until the store is not crowded."""
+        return
 
     @abstractmethod
     async def _apply(self, ops: Sequence[Operation]) -> list[Any]:

@@ -88,16 +88,20 @@ def connect(path: Path, access: Access, *, busy_timeout: float = 0.0) -> driver.
 
 
 def _add_functions(connection: driver.Connection) -> None:
-    """Add what SQL alone would get wrong; the statements use these for rare rows only."""
-    add = connection.create_function
-    add("kvstore_glob", 2, lambda text, key: compile_pattern(text).matches(key), deterministic=True)
-    add("kvstore_match", 2, match_leaf, deterministic=True)
-    add(
-        "kvstore_contains",
-        2,
-        lambda folded, value: contains(codec.decode(value), folded),
-        deterministic=True,
-    )
+    """Add what SQL alone would get wrong; the statements use these for rare rows only.
+
+    What may hold a NUL comes as bytes: the driver cuts text arguments there.
+    """
+
+    def glob(pattern: bytes, key: bytes) -> bool:
+        return compile_pattern(pattern.decode()).matches(key.decode())
+
+    def holds(folded: bytes, value: str) -> bool:
+        return contains(codec.decode(value), folded.decode())
+
+    connection.create_function("kvstore_glob", 2, glob, deterministic=True)
+    connection.create_function("kvstore_match", 2, match_leaf, deterministic=True)
+    connection.create_function("kvstore_contains", 2, holds, deterministic=True)
 
 
 class WorkerConnection(aiosqlite.Connection):
@@ -117,8 +121,8 @@ class WorkerConnection(aiosqlite.Connection):
         try:
             await self
         except BaseException:
-            while self._thread.is_alive():  # aiosqlite tells it to stop, and does not wait
-                await asyncio.sleep(0.001)
+            # aiosqlite tells its thread to stop, and does not wait for it.
+            await asyncio.shield(asyncio.to_thread(self._thread.join))
             raise
 
     @property

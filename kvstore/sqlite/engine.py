@@ -19,6 +19,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -143,6 +144,7 @@ class Reader:
         self._waiting: deque[_Job] = deque()
         self._is_scheduled = False  # a flush is due in this turn of the loop
         self._is_running = False  # the thread is at work, and takes what comes
+        self._quiet: asyncio.Future[None] | None = None  # set by `close`, done when nothing waits
 
     async def run(
         self,
@@ -162,8 +164,9 @@ class Reader:
 
     async def close(self) -> None:
         """Finish what waits, then close the connection."""
-        while self._waiting or self._is_running:
-            await asyncio.sleep(0.001)
+        if self._waiting or self._is_running:
+            self._quiet = self._loop.create_future()
+            await self._quiet
         await self._connection.close()
 
     def _flush(self) -> None:
@@ -193,7 +196,7 @@ class Reader:
         except driver.Error as exc:
             job.error = translate(exc, self._path)
             job.error.__cause__ = exc
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - it belongs to the caller
             job.error = exc
 
     def _deliver(self, done: list[_Job], is_end: bool) -> None:
@@ -202,6 +205,8 @@ class Reader:
         if is_end:
             self._is_running = False
             self._flush()
+        if self._quiet is not None and not self._waiting and not self._is_running:
+            _settle(self._quiet, None, None)
 
 
 class _Unit:
@@ -257,6 +262,7 @@ class Writer:
         self._room: list[asyncio.Future[None]] = []
         self._is_scheduled = False
         self._is_running = False
+        self._quiet: asyncio.Future[None] | None = None  # set by `close`, done when nothing waits
         self._polite_until = 0.0
         self._alone = (-1, 0)  # turn and task of the last unit that committed alone
         self._wal_pages = 0  # at most so many since the last checkpoint
@@ -299,10 +305,9 @@ class Writer:
 
     async def close(self) -> None:
         """Commit what waits, then close the connection."""
-        while self._queued_units:
-            await asyncio.sleep(0.001)
-        while self._is_running:  # a checkpoint
-            await asyncio.sleep(0.001)
+        while self._queued_units or self._is_running:  # a woken caller may have queued once more
+            self._quiet = self._loop.create_future()
+            await self._quiet
         await self._connection.close()
 
     # On the loop's thread
@@ -366,6 +371,8 @@ class Writer:
         if is_end:
             self._is_running = False
             self._flush()
+        if self._quiet is not None and not self._queued_units and not self._is_running:
+            _settle(self._quiet, None, None)
 
     # On whichever thread writes
 
@@ -401,7 +408,7 @@ class Writer:
                     unit.result = batch.apply(unit.ops)
                 except (driver.Error, NotInlineError):
                     raise
-                except Exception as exc:
+                except Exception as exc:  # noqa: BLE001 - it belongs to the caller
                     unit.error = exc
             batch.finish()
         self._wal_pages += 2 + sum(3 * len(unit.ops) + unit.size // PAGE_BYTES for unit in units)
@@ -440,7 +447,7 @@ class Writer:
             else:
                 for unit in units:
                     unit.error = self._error(exc)
-        except BaseException as exc:  # a defect of ours: the callers must hear of it
+        except BaseException as exc:  # noqa: BLE001 - a defect of ours, for the callers to hear of
             for unit in units:
                 unit.error = exc
 
@@ -452,10 +459,8 @@ class Writer:
     def _checkpoint(self) -> None:
         """Copy the WAL into the file, so that it starts over; never waits for readers."""
         self._wal_pages = 0
-        try:
+        with suppress(driver.Error):  # what is in the WAL is safe there; the next one tries again
             self._connection.raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        except driver.Error:
-            pass  # what is in the WAL is safe there; the next checkpoint tries again
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -102,9 +102,7 @@ def get_many(
     """Return the live items among `keys`."""
     if len(keys) == 1:
         return get_one(connection, namespace, path, keys[0], now)
-    rows = connection.execute(
-        statements.GET_MANY, (orjson.dumps(list(keys)).decode(), path, now)
-    )
+    rows = connection.execute(statements.GET_MANY, (orjson.dumps(list(keys)).decode(), path, now))
     return [_item(namespace, path, row[0], row[1:]) for row in rows]
 
 
@@ -112,7 +110,7 @@ def select(connection: driver.Connection, path: str, selection: Selection, now: 
     """Return the live items that pass, latest first."""
     conditions = [compile_filter(selection.filter)]
     if selection.text is not None:
-        conditions.append(Sql("kvstore_contains(?, value)", (selection.text,)))
+        conditions.append(Sql("kvstore_contains(?, value)", (selection.text.encode(),)))
     statement = statements.select_latest(
         path, selection.subtree, all_of(conditions), now, selection.limit, selection.offset
     )
@@ -130,7 +128,9 @@ def list_namespaces(
     if asked.max_depth is None or asked.suffix or len(asked.prefix) > asked.max_depth:
         paths = (path for (path,) in _run(connection, statements.list_paths(root, now)))
         found = (labels for labels in map(decode_namespace, paths) if asked.matches(labels))
-        cut: Iterator[Namespace] = iter(dict.fromkeys(labels[: asked.max_depth] for labels in found))
+        cut: Iterator[Namespace] = iter(
+            dict.fromkeys(labels[: asked.max_depth] for labels in found)
+        )
     else:
         cut = _skip_below(connection, root, asked, asked.max_depth, now)
     return list(islice(cut, offset, None if limit is None else offset + limit))
@@ -191,9 +191,7 @@ def page(
 ) -> Page:
     """Return the next piece of a scan."""
     condition = compile_filter(filter)
-    statement = statements.select_page(
-        path, subtree, pattern, condition, now, after, limit
-    )
+    statement = statements.select_page(path, subtree, pattern, condition, now, after, limit)
     rows = _run(connection, statement).fetchall()
     items = [
         _item(decode_namespace(found), found, key, row)

@@ -154,10 +154,10 @@ _MISREAD_BY_GLOB = frozenset("\0\ufffd\ufffe\uffff")  # NUL ends its strings, U+
 
 def _globs(text: str) -> Sql:
     if len(text) > _LONGEST_GLOB or not _MISREAD_BY_GLOB.isdisjoint(text):
-        return Sql("kvstore_glob(?, key)", (text,))
+        return Sql("kvstore_glob(?, CAST(key AS BLOB))", (text.encode(),))
     return Sql(
-        "CASE WHEN instr(key, char(0)) THEN kvstore_glob(?, key) ELSE key GLOB ? END",
-        (text, text),
+        "CASE WHEN instr(key, char(0)) THEN kvstore_glob(?, CAST(key AS BLOB)) ELSE key GLOB ? END",
+        (text.encode(), text),
     )
 
 
@@ -228,9 +228,7 @@ def preamble(path: str, subtree: bool, pattern: Pattern) -> Sql:
     return distinct_paths(path) if subtree and pattern.head else Sql("")
 
 
-def select_keys(
-    path: str, subtree: bool, pattern: Pattern, now: int, limit: int | None
-) -> Sql:
+def select_keys(path: str, subtree: bool, pattern: Pattern, now: int, limit: int | None) -> Sql:
     """List the matching keys, sorted by (path, key)."""
     return (
         preamble(path, subtree, pattern)
@@ -251,11 +249,7 @@ def count(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql:
 
 def remove(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql:
     """Delete the matching items."""
-    return (
-        preamble(path, subtree, pattern)
-        + Sql("DELETE")
-        + matching(path, subtree, pattern, now)
-    )
+    return preamble(path, subtree, pattern) + Sql("DELETE") + matching(path, subtree, pattern, now)
 
 
 def select_latest(

@@ -83,7 +83,9 @@ class SQLiteStore(Store):
             writer = WorkerConnection(lambda: self._connect_writer(path))
             await writer.open()
             connections.append(writer)
-            readers = [WorkerConnection(lambda: connect(path, "ro", busy_timeout=5.0)) for _ in "12"]
+            readers = [
+                WorkerConnection(lambda: connect(path, "ro", busy_timeout=5.0)) for _ in "12"
+            ]
             for reader in readers:
                 await reader.open()
                 connections.append(reader)

@@ -124,7 +124,9 @@ class Batch:
                 return self._delete_rows(statements.SWEEP, (self._now, op.limit))
         return None
 
-    def _put(self, op: Put | Mutate, data: bytes, indexing: str | None, kept: _State | None) -> Item:
+    def _put(
+        self, op: Put | Mutate, data: bytes, indexing: str | None, kept: _State | None
+    ) -> Item:
         """Upsert; what is `kept` of a live item is its lifetime and its indexing."""
         now = self._now
         version = self._version + 1

@@ -140,7 +140,8 @@ async def hold_lock(path: str) -> None:
 
 
 PROGRAMS: dict[str, Any] = {
-    program.__name__: program for program in (write_for_ever, acknowledge, count, fill, produce, leave_open, hold_lock)
+    program.__name__: program
+    for program in (write_for_ever, acknowledge, count, fill, produce, leave_open, hold_lock)
 }
 
 if __name__ == "__main__":

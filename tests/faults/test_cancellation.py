@@ -173,8 +173,8 @@ def test_a_store_whose_loop_has_ended_is_let_go(tmp_path: Path) -> None:
         await store.put(NAMESPACE, "a", 1)
 
     before = threading.active_count()
+    asyncio.run(forget())
     with pytest.warns(ResourceWarning):
-        asyncio.run(forget())
         gc.collect()
 
     async def look() -> int:

@@ -26,9 +26,7 @@ pytestmark = pytest.mark.skipif(
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     library = tmp_path_factory.mktemp("model") / "power_loss.so"
     source = Path(__file__).with_name("power_loss.c")
-    subprocess.run(
-        ["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True
-    )
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
     return library
 
 

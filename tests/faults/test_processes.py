@@ -144,7 +144,8 @@ async def test_busy_only_past_the_timeout(tmp_path: Path) -> None:
     async with kvstore.SQLiteStore(path, busy_timeout=0.3) as store:
         await store.put(NAMESPACE, "a", 1)
         with child("hold_lock", path) as process:
-            assert process.stdout is not None and process.stdin is not None
+            assert process.stdout is not None
+            assert process.stdin is not None
             assert process.stdout.readline() == "locked\n"
             began = time.monotonic()
             with pytest.raises(kvstore.StoreBusyError, match="busy_timeout"):
