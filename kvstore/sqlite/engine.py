@@ -401,16 +401,14 @@ class Writer:
             if waited:
                 self._polite_until = time.monotonic() + POLITE_S
             batch = Batch(raw, to_micros(self._clock()), longest)
-            for unit in units:
-                if unit.future is not None and unit.future.cancelled():
-                    continue
-                try:
-                    unit.result = batch.apply(unit.ops)
-                except (driver.Error, NotInlineError):
-                    raise
-                except Exception as exc:  # noqa: BLE001 - it belongs to the caller
-                    unit.error = exc
+            wanted = [unit for unit in units if unit.future is None or not unit.future.cancelled()]
+            outcomes = batch.apply([unit.ops for unit in wanted])
             batch.finish()
+        for unit, outcome in zip(wanted, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                unit.error = outcome
+            else:
+                unit.result = outcome
         self._wal_pages += 2 + sum(3 * len(unit.ops) + unit.size // PAGE_BYTES for unit in units)
 
     # On the worker's thread

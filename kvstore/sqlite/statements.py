@@ -6,6 +6,8 @@ comes in as a parameter, from the store's clock, in microseconds.
 
 from __future__ import annotations
 
+from functools import cache
+
 from kvstore.namespace import subtree_range
 from kvstore.patterns import Pattern
 from kvstore.sqlite import driver
@@ -81,13 +83,21 @@ ON CONFLICT (path, key) DO UPDATE SET
 RETURNING id, created_at, updated_at
 """
 
-# As UPSERT, for an item without lifetime or indexing of its own over nothing or its like (else it
-# answers with no row): it touches no column that another index holds, and takes two thirds of the
-# time. A stored value longer than the last parameter is not overwritten, either: freeing it takes
-# time.
-UPSERT_PLAIN = f"""
+
+
+@cache
+def upsert_plain(rows: int) -> str:
+    """As UPSERT, for items without lifetime or indexing of their own over nothing or their like.
+
+    It touches no column that another index holds, and many rows share one statement: it takes
+    half the time of UPSERT. A row that is over an item of another kind is left alone and not
+    returned; so is one over a value longer than the last parameter, as to free that takes time.
+    Rows are told apart by their version. The unique index on (path, key).
+    """
+    places = ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * rows)
+    return f"""
 INSERT INTO items (path, key, version, created_at, updated_at, checksum, value)
-VALUES (?, ?, ?, ?, ?, ?, ?)
+VALUES {places}
 ON CONFLICT (path, key) DO UPDATE SET
     version = excluded.version,
     updated_at = max(items.updated_at, excluded.updated_at),
@@ -96,8 +106,9 @@ ON CONFLICT (path, key) DO UPDATE SET
 WHERE items.expires_at IS NULL
     AND items.indexing IS NULL
     AND {OCTETS.replace("value", "items.value")} <= ?
-RETURNING id, created_at, updated_at
+RETURNING version, created_at, updated_at
 """
+
 
 # The primary key
 DELETE = """

@@ -34,6 +34,18 @@ from kvstore.types import Item, make_item
 __all__ = ["Batch", "NotInlineError"]
 
 _ANY_LENGTH = 2**62
+_ROWS = (64, 8, 1)  # of the statements that many puts share
+
+
+def _is_plain(op: Operation) -> bool:
+    """Whether an operation is a put without conditions, lifetime or indexing of its own."""
+    return (
+        type(op) is Put
+        and op.expected is None
+        and op.ttl is None
+        and op.indexing is None
+        and not op.keep
+    )
 
 
 class NotInlineError(Exception):
@@ -70,15 +82,37 @@ class Batch:
         self._instant = to_datetime(now)
         self._first_version = self._version = self._execute(statements.GET_VERSION).fetchone()[0]
 
-    def apply(self, ops: Sequence[Operation]) -> list[Any]:
-        """Apply one unit, and return the answer to each operation.
+    def apply(self, units: Sequence[Sequence[Operation]]) -> list[list[Any] | Exception]:
+        """Apply units, in order; return for each the answers to its operations, or its error.
+
+        A unit that gets an error has changed nothing. Plain puts that follow each other, of one
+        unit or of many, share statements.
 
         Raises:
-            StoreError: a condition does not hold, or a change refuses; nothing was written.
             driver.Error: the transaction cannot go on.
+            NotInlineError: a value is too long for the event loop's own thread.
         """
-        plans = [self._plan(op) for op in ops]
-        return [self._write(op, plan) for op, plan in zip(ops, plans, strict=True)]
+        outcomes: list[list[Any] | Exception] = []
+        puts: list[Put] = []
+        takers: list[list[Any]] = []  # for each of `puts`, the answers that its item belongs to
+        for ops in units:
+            answers: list[Any] = []
+            outcomes.append(answers)
+            if all(map(_is_plain, ops)):
+                puts += ops  # type: ignore[arg-type]
+                takers += [answers] * len(ops)
+                continue
+            self._put_plain(puts, takers)
+            puts, takers = [], []
+            try:
+                plans = [self._plan(op) for op in ops]
+                answers += map(self._write, ops, plans)
+            except (driver.Error, NotInlineError):
+                raise
+            except Exception as exc:  # noqa: BLE001 - it belongs to the unit's caller
+                outcomes[-1] = exc
+        self._put_plain(puts, takers)
+        return outcomes
 
     def finish(self) -> None:
         """Write what the transaction's end needs; call it before COMMIT."""
@@ -87,9 +121,9 @@ class Batch:
 
     def _plan(self, op: Operation) -> Any:
         """Test the conditions, and find out what the write needs to know."""
-        if type(op) is Put and op.expected is None and not op.keep:
-            return None
         match op:
+            case Put(expected=None, keep=False):
+                return None
             case Put() | Delete() | Check():
                 state = self._state(op.path, op.key)
                 check_version(op, state.version if state is not None and state.is_live else 0)
@@ -124,6 +158,53 @@ class Batch:
                 return self._delete_rows(statements.SWEEP, (self._now, op.limit))
         return None
 
+    def _put_plain(self, puts: list[Put], takers: list[list[Any]]) -> None:
+        """Upsert plain items by as few statements as may be, and hand out the answers."""
+        begin = 0
+        for rows in _ROWS:
+            while len(puts) - begin >= rows:
+                end = begin + rows
+                for taker, item in zip(
+                    takers[begin:end], self._put_rows(puts[begin:end]), strict=True
+                ):
+                    taker.append(item)
+                begin = end
+
+    def _put_rows(self, puts: list[Put]) -> list[Item]:
+        now, instant = self._now, self._instant
+        version = self._version
+        params: list[Any] = []
+        for op in puts:
+            version += 1
+            path, key, data = op.path, op.key, op.data
+            code = checksum(path, key, version, data)
+            params += (path, key, version, now, now, code, data.decode())
+        params.append(_ANY_LENGTH if self._longest is None else self._longest)
+        rows = self._execute(statements.upsert_plain(len(puts)), params).fetchall()
+        times = {version: (created_at, updated_at) for version, created_at, updated_at in rows}
+        version, self._version = self._version, version
+        items = []
+        for op in puts:
+            version += 1
+            if version not in times:
+                if self._longest is not None:
+                    raise NotInlineError
+                items.append(self._put(op, op.data, None, None))
+                continue
+            created_at, updated_at = times[version]
+            items.append(
+                make_item(
+                    op.namespace,
+                    op.key,
+                    codec.decode(op.data),
+                    instant if created_at == now else to_datetime(created_at),
+                    instant if updated_at == now else to_datetime(updated_at),
+                    version,
+                    None,
+                )
+            )
+        return items
+
     def _put(
         self, op: Put | Mutate, data: bytes, indexing: str | None, kept: _State | None
     ) -> Item:
@@ -144,14 +225,7 @@ class Batch:
             checksum(op.path, op.key, version, data),
             data.decode(),
         )
-        times = None
-        if expires_at is None and indexing is None:
-            longest = _ANY_LENGTH if self._longest is None else self._longest
-            times = self._execute(statements.UPSERT_PLAIN, (*row, longest)).fetchall()
-            if not times and self._longest is not None:
-                raise NotInlineError
-        if not times:
-            times = self._execute(statements.UPSERT, (*row, expires_at, ttl, indexing)).fetchall()
+        times = self._execute(statements.UPSERT, (*row, expires_at, ttl, indexing)).fetchall()
         self._version = version
         ((_, created_at, updated_at),) = times
         instant = self._instant
