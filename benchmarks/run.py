@@ -20,8 +20,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,11 @@ class LoadTooSlowError(Exception):
 
 @dataclass
 class Bench:
-    """Where the files lie and what has been loaded so far."""
+    """Where the files lie, what is open, and who was too slow to load."""
 
     scratch: Path
-    left_out: dict[tuple[Dataset, str], str] = field(default_factory=dict)
+    opened: AsyncExitStack
+    left_out: dict[tuple[Dataset, str], str]
 
     def folder(self, dataset: Dataset, kind: type[Contender]) -> Path:
         return self.scratch / f"{dataset.items}x{dataset.value_bytes}" / kind.name
@@ -75,7 +76,7 @@ class Bench:
     async def open(
         self, dataset: Dataset, kinds: Sequence[type[Contender]]
     ) -> dict[str, Contender]:
-        """Open the contenders on the dataset, which the first to ask for it loads."""
+        """Open the contenders on the dataset, which the first group to ask for it loads."""
         contenders = {}
         for kind in kinds:
             folder = self.folder(dataset, kind)
@@ -93,6 +94,7 @@ class Bench:
             if (dataset, kind.name) in self.left_out:
                 continue
             await contender.open()
+            self.opened.push_async_callback(contender.close)
             await check(contender, dataset)
             contenders[kind.name] = contender
         return contenders
@@ -165,8 +167,6 @@ async def run_rows(bench: Bench, group: Group) -> dict[str, Any]:
                 if round_number >= 0:
                     timings[name].append(timing)
         rows.append({**asdict(work), "contenders": summarise(timings)})
-    for contender in contenders.values():
-        await contender.close()
     return {
         "rows": rows,
         "left_out": {n: why for (data, n), why in bench.left_out.items() if data == group.dataset},
@@ -214,8 +214,6 @@ async def run_loop(bench: Bench, group: Group) -> dict[str, Any]:
                 if round_number >= 0:
                     rounds[name].append(late)
         modes[mode] = {"pause_s": pause, "contenders": summarise_late(rounds, group.seconds)}
-    for contender in contenders.values():
-        await contender.close()
     return {"tasks": LOOP_TASKS, "modes": modes}
 
 
@@ -248,8 +246,6 @@ async def run_cold(bench: Bench, group: Group) -> dict[str, Any]:
                         contender, mixed, tasks=LOOP_TASKS, seconds=group.seconds, pause=0
                     )
                 )
-    for contender in contenders.values():
-        await contender.close()
     return {
         "tasks": LOOP_TASKS,
         "modes": {"cold": {"pause_s": 0, "contenders": summarise_late(late, group.seconds)}},
@@ -283,11 +279,7 @@ async def run_core(bench: Bench, group: Group) -> dict[str, Any]:
     assert isinstance(ours, KVStore)
     assert isinstance(raw, Raw)
     say("core")
-    try:
-        return await core.measure(ours, raw, group.rounds)
-    finally:
-        await ours.close()
-        await raw.close()
+    return await core.measure(ours, raw, group.rounds)
 
 
 RUNNERS: dict[str, Callable[[Bench, Group], Any]] = {
@@ -375,10 +367,13 @@ def circumstances(scratch: Path) -> dict[str, Any]:
     }
 
 
-async def run_group(bench: Bench, group: Group, quick: bool) -> None:
+async def run_group(
+    scratch: Path, left_out: dict[tuple[Dataset, str], str], group: Group, quick: bool
+) -> None:
     begun = time.monotonic()
-    about = circumstances(bench.scratch)
-    result = await RUNNERS[group.name](bench, group)
+    about = circumstances(scratch)
+    async with AsyncExitStack() as opened:
+        result = await RUNNERS[group.name](Bench(scratch, opened, left_out), group)
     document = {
         "group": group.name,
         "title": group.heading,
@@ -409,13 +404,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     groups = QUICK if options.quick else GROUPS
     chosen = [groups[name] for name in options.only or groups]
-    with ExitStack() as stack:
-        root = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix="kvstore-bench-", dir=options.scratch)
-        )
-        bench = Bench(Path(root))
+    left_out: dict[tuple[Dataset, str], str] = {}
+    with tempfile.TemporaryDirectory(prefix="kvstore-bench-", dir=options.scratch) as scratch:
         for group in chosen:
-            asyncio.run(run_group(bench, resized(group, options.items), options.quick))
+            group_run = run_group(
+                Path(scratch), left_out, resized(group, options.items), options.quick
+            )
+            asyncio.run(group_run)
     say("")
     report.main(["--quick"] if options.quick else [])
 

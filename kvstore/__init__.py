@@ -27,9 +27,12 @@ from kvstore.errors import (
 from kvstore.memory import InMemoryStore
 from kvstore.opening import open_store as open
 from kvstore.patterns import escape
+from kvstore.report import Report, RootStats, Stats
 from kvstore.sqlite import SQLiteStore
 from kvstore.store import Store, Transaction
+from kvstore.transfer import copy
 from kvstore.types import Change, IndexConfig, Item, SearchQuery
+from kvstore.watching import Watch
 
 __all__ = [
     "Change",
@@ -46,9 +49,12 @@ __all__ = [
     "InvalidTTLError",
     "Item",
     "MissingDependencyError",
+    "Report",
+    "RootStats",
     "SQLiteStore",
     "SchemaError",
     "SearchQuery",
+    "Stats",
     "Store",
     "StoreAccessError",
     "StoreBusyError",
@@ -60,8 +66,10 @@ __all__ = [
     "ValueEncodingError",
     "ValueTooLargeError",
     "ValueTypeError",
+    "Watch",
     "WatchExpiredError",
     "WrongLoopError",
+    "copy",
     "escape",
     "open",
 ]

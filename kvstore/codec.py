@@ -24,7 +24,6 @@ __all__ = ["decode", "encode"]
 
 _TAG = "$bytes"
 _TAG_BYTES = b'$bytes"'
-_TAG_TEXT = '$bytes"'
 _TAG_KEY = re.compile(r"\$+bytes")
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 _MAX_DEPTH = 250  # orjson gives up at 254 levels and does not say where
@@ -50,7 +49,7 @@ def encode(value: Any) -> bytes:
     return data
 
 
-def decode(data: bytes | str) -> Any:
+def decode(data: bytes) -> Any:
     """Decode what `encode` wrote.
 
     Raises:
@@ -58,8 +57,7 @@ def decode(data: bytes | str) -> Any:
     """
     try:
         value = orjson.loads(data)
-        is_tagged = _TAG_BYTES in data if type(data) is bytes else _TAG_TEXT in data  # type: ignore[operator]
-        return _untagged(value) if is_tagged else value
+        return _untagged(value) if _TAG_BYTES in data else value
     except (ValueError, TypeError, RecursionError) as exc:  # no JSON, or no base64 in the tag
         raise StoreCorruptError("a stored value is not the JSON that kvstore writes") from exc
 
@@ -181,11 +179,10 @@ def _refuse_leaf(leaf: Any, path: str) -> None:
             raise ValueEncodingError(
                 f"the integer at {path} does not fit 64 bits; store it as a string"
             )
-    elif isinstance(leaf, float):
-        if not math.isfinite(leaf):
-            raise ValueEncodingError(
-                f"the number at {path} is not finite, and JSON has no such number; store None"
-            )
+    elif isinstance(leaf, float) and not math.isfinite(leaf):
+        raise ValueEncodingError(
+            f"the number at {path} is not finite, and JSON has no such number; store None"
+        )
     _refuse_unwritable(leaf, path)
 
 

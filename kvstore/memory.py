@@ -6,36 +6,48 @@ primitive runs without awaiting, so each is atomic on the event loop.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from kvstore import codec
+from kvstore.errors import ConflictError, StoreError
+from kvstore.exchange import Sink, partial_file
 from kvstore.filters import Filter, matches
 from kvstore.instants import to_datetime, to_micros
-from kvstore.namespace import decode_namespace, subtree_range
+from kvstore.namespace import decode_namespace, show, subtree_range
 from kvstore.operations import (
     Check,
     Delete,
+    Lease,
     Mutate,
     Operation,
     Put,
+    Record,
     Remove,
+    Restore,
     Sweep,
     Touch,
+    Trim,
     check_version,
 )
 from kvstore.patterns import Pattern
+from kvstore.report import Meter, Report, RootStats, Stats
 from kvstore.store import NamespaceQuery, Page, Selection, Store
 from kvstore.text import contains
-from kvstore.types import IndexConfig, Item, Namespace, make_item
+from kvstore.types import Change, IndexConfig, Item, Namespace, make_item
+from kvstore.watching import ChangePage
 
 __all__ = ["InMemoryStore"]
 
 _Address = tuple[str, str]  # path and key; sorts as (namespace, key)
-_ABOVE_ALL_KEYS = "\U0010ffff"
+_MOST_CHANGES = 250_000  # that the feed holds, however young: some 40 MB
+_CHANGES_AT_ONCE = 500
+_SLICE = 1_000  # records written out between two looks at the clock
 
 
 @dataclass(slots=True)
@@ -50,6 +62,15 @@ class _Row:
 
     def is_live(self, now: int) -> bool:
         return self.expires_at is None or self.expires_at > now
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    version: int
+    kind: Literal["put", "delete", "expire"]
+    path: str
+    key: str
+    at: int
 
 
 class InMemoryStore(Store):
@@ -67,6 +88,10 @@ class InMemoryStore(Store):
         self._order: list[_Address] = []  # all addresses, sorted, where it is not None
         self._is_sorted = True
         self._version = 0
+        self._soonest: int | None = None  # nothing expires before this
+        self._lease = 0  # when the recording of changes may end; 0: none are recorded
+        self._changes: list[_Change] = []
+        self._changes_begin = 0  # every change after this version is there, while there is a lease
 
     @classmethod
     def with_embeddings(cls, model: Any, **options: Any) -> Self:
@@ -162,6 +187,12 @@ class InMemoryStore(Store):
             if row.is_live(now):
                 yield order[at], row
 
+    async def _records(
+        self, path: str, after: _Address | None, limit: int
+    ) -> tuple[list[Record], _Address | None]:
+        page = list(islice(self._range(path, True, after), limit))
+        return [_record(*entry) for entry in page], page[-1][0] if len(page) == limit else None
+
     # Write
 
     async def _apply(self, ops: Sequence[Operation]) -> list[Any]:
@@ -170,7 +201,13 @@ class InMemoryStore(Store):
             if isinstance(op, (Put, Delete, Check)):
                 row = self._live(op.path, op.key, now)
                 check_version(op, row.version if row is not None else 0)
-        return [self._apply_one(op, now) for op in ops]
+            elif isinstance(op, Restore):
+                op.records = self._admitted(op, now)
+        before = self._version
+        answers = [self._apply_one(op, now) for op in ops]
+        if self._lease and self._version != before:
+            self._bell.ring()
+        return answers
 
     def _apply_one(self, op: Operation, now: int) -> Any:
         match op:
@@ -186,7 +223,7 @@ class InMemoryStore(Store):
             case Delete():
                 found = self._live(op.path, op.key, now) is not None
                 if found:
-                    self._discard((op.path, op.key))
+                    self._discard((op.path, op.key), "delete", now)
                 return found
             case Remove():
                 doomed = [
@@ -195,23 +232,26 @@ class InMemoryStore(Store):
                     if op.pattern.matches(address[1])
                 ]
                 for address in doomed:
-                    self._discard(address)
+                    self._discard(address, "delete", now)
                 return len(doomed)
             case Touch():
                 rows = ((key, self._live(op.path, key, now)) for key in op.keys)
                 return {key: _renew(row, now) for key, row in rows if row is not None and row.ttl}
             case Sweep():
-                expired = [address for address, row in self._rows.items() if not row.is_live(now)]
-                for address in expired[: op.limit]:
-                    self._discard(address)
-                return len(expired[: op.limit])
+                return self._sweep_rows(op.limit, now)
+            case Restore():
+                return self._restore_rows(op, now)
+            case Lease():
+                return self._take_lease(op, now)
+            case Trim():
+                return self._trim(op, now)
         return None
 
     def _write(
         self, op: Put | Mutate, data: bytes, now: int, indexing: tuple[str, ...] | None, keep: bool
     ) -> _Row:
+        before = self._make_way(op.path, op.key, now)
         self._version += 1
-        before = self._live(op.path, op.key, now)
         row = _Row(data, self._version, now, now, op.ttl, None, indexing)
         if op.ttl is not None:
             row.expires_at = now + op.ttl
@@ -224,20 +264,196 @@ class InMemoryStore(Store):
                     before.expires_at,
                     before.indexing,
                 )
-        self._is_sorted &= (op.path, op.key) in self._rows
-        self._rows[op.path, op.key] = row
+        self._store_row((op.path, op.key), row, now)
         return row
 
-    def _discard(self, address: _Address) -> None:
+    def _make_way(self, path: str, key: str, now: int) -> _Row | None:
+        """Return the live row that is to be replaced; an expired one goes, if somebody watches."""
+        row = self._rows.get((path, key))
+        if row is None or row.is_live(now):
+            return row
+        if self._lease:
+            self._discard((path, key), "expire", now)
+        return None
+
+    def _store_row(self, address: _Address, row: _Row, now: int) -> None:
+        self._is_sorted &= address in self._rows
+        self._rows[address] = row
+        if row.expires_at is not None:
+            self._soonest = min(row.expires_at, self._soonest or row.expires_at)
+        self._note("put", address, row.version, now)
+
+    def _discard(self, address: _Address, kind: Literal["delete", "expire"], now: int) -> None:
         self._version += 1
         del self._rows[address]
         self._is_sorted = False
+        self._note(kind, address, self._version, now)
+
+    def _sweep_rows(self, limit: int, now: int) -> int:
+        if self._soonest is None or self._soonest > now:
+            return 0
+        expired = [address for address, row in self._rows.items() if not row.is_live(now)]
+        for address in expired[:limit]:
+            self._discard(address, "expire", now)
+        if len(expired) <= limit:
+            expiries = (row.expires_at for row in self._rows.values())
+            self._soonest = min((each for each in expiries if each is not None), default=None)
+        return len(expired[:limit])
+
+    def _admitted(self, op: Restore, now: int) -> list[Record]:
+        """Return the records that are to be written, or raise, before anything is."""
+        admitted: dict[_Address, Record] = {}
+        for record in op.records:
+            if record.expires_at is not None and record.expires_at <= now:
+                continue
+            address = (record.path, record.key)
+            if op.on_conflict != "replace" and (address in admitted or self._live(*address, now)):
+                if op.on_conflict == "error":
+                    where = show(decode_namespace(record.path), record.key)
+                    raise ConflictError(f"{where} is there already; nothing was imported")
+                continue
+            admitted[address] = record
+        return sorted(admitted.values(), key=lambda record: record.version)
+
+    def _restore_rows(self, op: Restore, now: int) -> int:
+        written = 0
+        for record in op.records:
+            self._make_way(record.path, record.key, now)
+            self._version += 1
+            written += 1
+            row = _Row(
+                record.data,
+                self._version,
+                record.created_at,
+                record.updated_at,
+                record.ttl,
+                record.expires_at,
+                record.indexing,
+            )
+            self._store_row((record.path, record.key), row, now)
+        return written
+
+    # Watch
+
+    def _note(
+        self, kind: Literal["put", "delete", "expire"], address: _Address, version: int, now: int
+    ) -> None:
+        if self._lease:
+            self._changes.append(_Change(version, kind, *address, now))
+            if len(self._changes) > _MOST_CHANGES:
+                self._cut(_MOST_CHANGES // 10)
+
+    def _cut(self, number: int) -> None:
+        if number:
+            self._changes_begin = self._changes[number - 1].version
+            del self._changes[:number]
+
+    def _take_lease(self, op: Lease, now: int) -> tuple[int, int]:
+        if not self._lease:
+            self._changes.clear()
+            self._changes_begin = self._version
+        self._lease = now + op.span
+        return self._version, self._changes_begin
+
+    def _trim(self, op: Trim, now: int) -> int:
+        if op.is_watched:
+            self._lease = max(self._lease, now + op.history)
+        elif self._lease <= now:
+            self._lease = 0
+        before = len(self._changes)
+        self._cut(bisect_right(self._changes, now - op.history, key=lambda change: change.at))
+        return before - len(self._changes)
+
+    async def _read_changes(
+        self, after: int, path: str, pattern: Pattern, subtree: bool
+    ) -> ChangePage:
+        now = self._now()
+        low, high = subtree_range(path)
+        found: list[Change] = []
+        begin = bisect_right(self._changes, after, key=lambda change: change.version)
+        seen = self._changes[begin : begin + _CHANGES_AT_ONCE]
+        for change in seen:
+            inside = low <= change.path and (high is None or change.path < high)
+            if (inside if subtree else change.path == path) and pattern.matches(change.key):
+                labels = decode_namespace(change.path)
+                row = self._live(change.path, change.key, now) if change.kind == "put" else None
+                item = None if row is None else _item(labels, change.key, row)
+                found.append(Change(change.kind, labels, change.key, change.version, item))
+        position = seen[-1].version if seen else after
+        is_due = self._soonest is not None and self._soonest <= now
+        return ChangePage(found, position, self._changes_begin, self._lease, is_due, now)
+
+    # Upkeep
+
+    async def _backup(self, path: Path, meter: Meter) -> None:
+        rows = list(self._range("", subtree=True))  # as of now; a write makes a new row
+
+        def write() -> None:
+            with partial_file(path) as partial, partial.open("wb") as file:
+                sink = Sink(file)
+                sink.begin()
+                for begin in range(0, len(rows), _SLICE):
+                    sink.add(_record(*entry) for entry in rows[begin : begin + _SLICE])
+                    meter.show(sink.count, len(rows))
+                sink.end()
+                meter.show(len(rows), len(rows))
+
+        await asyncio.to_thread(write)
+
+    async def _check(self, meter: Meter) -> Report:
+        problems = []
+        rows = list(self._rows.items())
+        for number, ((path, key), row) in enumerate(rows, 1):
+            try:
+                codec.decode(row.data)
+            except StoreError as exc:
+                problems.append(f"{show(decode_namespace(path), key)}: {exc}")
+            if number % _SLICE == 0:
+                meter.show(number, len(rows))
+                await asyncio.sleep(0)
+        meter.show(len(rows), len(rows))
+        await asyncio.sleep(0)
+        return Report(len(rows), tuple(problems))
+
+    async def _stats(self) -> Stats:
+        sizes: dict[str, tuple[int, int]] = {}
+        for (path, _), row in self._range("", subtree=True):
+            items, size = sizes.get(path, (0, 0))
+            sizes[path] = items + 1, size + len(row.data)
+        roots: dict[Namespace, RootStats] = {}
+        for path, (items, size) in sizes.items():
+            root = decode_namespace(path)[:1]
+            sum_ = roots.get(root, RootStats(0, 0, 0))
+            roots[root] = RootStats(sum_.items + items, sum_.namespaces + 1, sum_.bytes + size)
+        live = sum(items for items, _ in sizes.values())
+        return Stats(
+            items=live,
+            namespaces=len(sizes),
+            bytes=sum(size for _, size in sizes.values()),
+            roots=roots,
+            version=self._version,
+            expired=len(self._rows) - live,
+            changes=len(self._changes),
+        )
 
 
 def _renew(row: _Row, now: int) -> int:
     assert row.ttl is not None
     row.expires_at = now + row.ttl
     return row.expires_at
+
+
+def _record(address: _Address, row: _Row) -> Record:
+    return Record(
+        *address,
+        row.data,
+        row.version,
+        row.created_at,
+        row.updated_at,
+        row.expires_at,
+        row.ttl,
+        row.indexing,
+    )
 
 
 def _item(namespace: Namespace, key: str, row: _Row) -> Item:

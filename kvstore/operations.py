@@ -8,10 +8,10 @@ operations of a unit name the same item.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from kvstore.errors import ConflictError, ValueEncodingError, ValueTypeError
 from kvstore.filters import json_type
@@ -22,13 +22,18 @@ from kvstore.types import Namespace
 
 __all__ = [
     "Check",
+    "Conflict",
     "Delete",
+    "Lease",
     "Mutate",
     "Operation",
     "Put",
+    "Record",
     "Remove",
+    "Restore",
     "Sweep",
     "Touch",
+    "Trim",
     "append",
     "check_version",
     "increment",
@@ -122,7 +127,68 @@ class Sweep:
     limit: int
 
 
-Operation = Put | Delete | Check | Mutate | Remove | Touch | Sweep
+@dataclass(slots=True)
+class Record:
+    """An item with all that a store keeps of it, as exports carry it; times in microseconds.
+
+    Attributes:
+        version: orders the records of one `Restore`; 0: after all before it.
+    """
+
+    path: str
+    key: str
+    data: bytes
+    version: int
+    created_at: int
+    updated_at: int
+    expires_at: int | None = None
+    ttl: int | None = None
+    indexing: tuple[str, ...] | None = None
+
+
+Conflict = Literal["replace", "skip", "error"]
+
+
+@dataclass(slots=True)
+class Restore:
+    """Write records with their times; answers how many. Their versions keep their order.
+
+    Records whose time is over are left out. Unlike with the others, a condition may fail, or the
+    iterator raise, after writes: the backend undoes those of the unit.
+
+    Attributes:
+        records: read once, perhaps in another thread.
+        on_conflict: what to do where an item is there: replace it, skip the record, or raise
+            `ConflictError`.
+    """
+
+    records: Iterable[Record]
+    on_conflict: Conflict
+
+
+@dataclass(slots=True)
+class Lease:
+    """Have changes recorded for `span` microseconds at least; answers two versions.
+
+    They are the store's, and the one after which the kept history holds every change.
+    """
+
+    span: int
+
+
+@dataclass(slots=True)
+class Trim:
+    """Delete at most `limit` changes older than `history` microseconds; answers how many.
+
+    It also ends the recording when the lease is over, unless `is_watched` renews it.
+    """
+
+    limit: int
+    history: int
+    is_watched: bool
+
+
+Operation = Put | Delete | Check | Mutate | Remove | Touch | Sweep | Restore | Lease | Trim
 
 
 def check_version(op: Put | Delete | Check, found: int) -> None:

@@ -9,6 +9,8 @@ its primitives, the abstract methods at the end of the class:
     _select                       an unranked search: filter, order by time, page
     _list_namespaces _keys _count listings
     _page                         the next rows of a scan, by keyset
+    _read_changes                 a piece of the change feed
+    _backup _check _stats _vacuum upkeep; `_records` only where a page's items say less
 
 `kvstore.testing.StoreConformance` proves a backend right.
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import random
 import time
 from abc import ABC, abstractmethod
@@ -27,13 +30,15 @@ from collections.abc import (
     Callable,
     Generator,
     Iterable,
+    Iterator,
     Mapping,
     Sequence,
 )
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from types import EllipsisType, TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, overload
+from typing import IO, Any, Final, Generic, Self, TypeVar, overload
 
 from kvstore import codec, operations
 from kvstore.errors import (
@@ -47,13 +52,29 @@ from kvstore.errors import (
     ValueTypeError,
     WrongLoopError,
 )
+from kvstore.exchange import Intake, Sink, Spool, open_file, partial_file
 from kvstore.filters import Filter, parse_filter
-from kvstore.instants import lifetime, to_datetime
-from kvstore.namespace import address, check_key, check_label, show
-from kvstore.operations import Check, Delete, Mutate, Operation, Put, Remove, Sweep, Touch
+from kvstore.instants import lifetime, to_datetime, to_micros
+from kvstore.namespace import address, check_key, check_label, encode_namespace, show
+from kvstore.operations import (
+    Check,
+    Conflict,
+    Delete,
+    Mutate,
+    Operation,
+    Put,
+    Record,
+    Remove,
+    Restore,
+    Sweep,
+    Touch,
+    Trim,
+)
 from kvstore.paths import EACH, MISSING, PathError, parse_path
 from kvstore.patterns import Pattern, compile_pattern
-from kvstore.types import IndexConfig, Item, Namespace, SearchQuery
+from kvstore.report import Meter, Progress, Report, Stats
+from kvstore.types import EPOCH, IndexConfig, Item, Namespace, SearchQuery
+from kvstore.watching import Bell, ChangePage, Watch
 
 __all__ = ["NamespaceQuery", "Page", "Selection", "Store", "Transaction"]
 
@@ -63,9 +84,13 @@ T = TypeVar("T")
 
 DEFAULT_MAX_VALUE_BYTES: Final = 64 * 2**20
 _SWEEP_SLICE = 500  # rows deleted in one transaction, so that a sweep never holds the lock long
+_TRIM_SLICE = 5_000  # the same for old changes, which cost less
+_EXPORT_SLICE = 1_000  # records in hand at once
 _RETRY_PAUSE_S = 0.05  # the longest pause between two tries of an optimistic change
 
 _MOST: Final = 2**62  # more than any store holds; two of them still fit 64 bits
+_EVERY_KEY = compile_pattern("*")
+_CONFLICTS = ("replace", "skip", "error")
 _MODES = ("auto", "semantic", "text", "hybrid")
 
 TTL = float | timedelta | None
@@ -142,6 +167,8 @@ class Store(ABC):
         max_value_bytes: the longest encoded value that is accepted.
         clock: the present time in seconds since the epoch.
         sweep_interval: seconds between two sweeps of expired rows; `None`: only by `sweep()`.
+        history: seconds for which changes are kept once somebody has watched, so that a `watch`
+            can be resumed.
     """
 
     def __init__(
@@ -153,6 +180,7 @@ class Store(ABC):
         max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
         clock: Callable[[], float] = time.time,
         sweep_interval: float | None = 60.0,
+        history: float = 3600.0,
     ) -> None:
         if index is not None and not isinstance(index, IndexConfig):
             raise InvalidArgumentError("index takes an IndexConfig: index=IndexConfig(embeddings)")
@@ -162,6 +190,10 @@ class Store(ABC):
         self._max_value_bytes = max_value_bytes
         self._clock = clock
         self._sweep_interval = sweep_interval
+        if not 0 < history < 1e10:
+            raise InvalidArgumentError(f"history is a number of seconds above 0, not {history}")
+        self._history = to_micros(history)
+        self._bell = Bell()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lifecycle = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
@@ -204,6 +236,7 @@ class Store(ABC):
                 return
             self._require_open()
             self._loop = None
+            self._bell.ring()  # watches see that the store is closed
             if self._sweeper is not None:
                 self._sweeper.cancel()
                 await asyncio.gather(self._sweeper, return_exceptions=True)
@@ -290,7 +323,7 @@ class Store(ABC):
         if items is None:
             items = await self._get_many(labels, path, (key,))
         elif self._must_yield:
-            await asyncio.sleep(0)
+            await self._next_turn()
         if items and self._refreshes(refresh_ttl):
             items = await self._refreshed(items)
         return items[0] if items else None
@@ -693,12 +726,215 @@ class Store(ABC):
         Expired items are never visible; this frees their space. It runs by itself, too.
         """
         self._require_open()
-        total = 0
+        total: int = 0
         while True:
-            swept: int = (await self._apply((Sweep(_SWEEP_SLICE),)))[0]
+            trim = Trim(_TRIM_SLICE, self._history, bool(self._bell.watches))
+            swept, trimmed = await self._apply((Sweep(_SWEEP_SLICE), trim))
             total += swept
-            if swept < _SWEEP_SLICE:
+            if swept < _SWEEP_SLICE and trimmed < _TRIM_SLICE:
                 return total
+
+    # Operations
+
+    def watch(
+        self,
+        namespace: Sequence[str] = (),
+        *,
+        pattern: str = "*",
+        subtree: bool = True,
+        since: int | None = None,
+    ) -> Watch:
+        """Iterate over every put, delete and expiry from now on, by any process.
+
+            async for change in store.watch(("users",)):
+                ...
+
+        Changes come in the order of their versions and none is left out. Of a put, `item` is the
+        item as it now is, which a later change may have made newer, or `None` if it is gone. A
+        lifetime that a read renewed is no change. Writers record changes only while somebody
+        watches, and for `history` seconds after.
+
+        Args:
+            namespace: where to look.
+            pattern: which keys, by wildcards.
+            subtree: look in the namespaces below, too.
+            since: begin after this version, such as that of the last change one has seen;
+                `None`: now. `async with store.watch(...) as changes:` says when now is.
+
+        Raises:
+            WatchExpiredError: from the iteration: the changes after `since` are not kept, or were
+                dropped before they were read.
+            InvalidArgumentError: `since` is no version; or, from the iteration, is ahead.
+            StoreClosedError: from the iteration, too, when the store closes.
+        """
+        self._require_open()
+        _, path = address(namespace)
+        if since is not None:
+            _check_count(since, "since")
+        return Watch(self, path, compile_pattern(pattern), subtree, since)
+
+    async def backup(
+        self, path: str | os.PathLike[str], *, progress: Progress | None = None
+    ) -> None:
+        """Write a consistent copy of the whole store to a file, while others write.
+
+        The copy takes its name when it is complete; a file of that name is replaced. The backup
+        of a `SQLiteStore` is a SQLite file, to be opened as such. A store that has no file writes
+        an export, for `import_items`.
+
+        Args:
+            path: the file to write.
+            progress: called with what is done and the total, in pages or items.
+
+        Raises:
+            StoreAccessError: the file cannot be written, or is a store that is in use.
+            StoreFullError: there is no room for it.
+        """
+        self._require_open()
+        target = Path(path).absolute()
+        with Meter(progress) as meter:
+            await self._backup(target, meter)
+
+    async def export_items(
+        self,
+        file: str | os.PathLike[str] | IO[Any],
+        *,
+        namespace: Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> int:
+        """Write a namespace and all below it as JSON lines; return the number of items.
+
+        The lines hold all that a store keeps of an item: its value with `bytes`, its times, its
+        version. Memory holds a piece at a time and no lock is taken: an item that is written
+        meanwhile may stand in the file as it was before or after.
+
+        Args:
+            file: a path, which gets its name when the export is complete, or a file object of
+                text or bytes.
+            namespace: what to export; `()` is everything.
+            progress: called with the items done and their total.
+
+        Raises:
+            StoreAccessError: the file cannot be written.
+            StoreFullError: there is no room for it.
+        """
+        self._require_open()
+        _, path = address(namespace)
+        with Meter(progress) as meter:
+            if not isinstance(file, (str, os.PathLike)):
+                return await self._export(file, path, meter)
+            with partial_file(Path(file).absolute()) as partial, partial.open("wb") as opened:
+                return await self._export(opened, path, meter)
+
+    async def _export(self, file: IO[Any], path: str, meter: Meter) -> int:
+        total = await self._count(path, _EVERY_KEY, subtree=True)
+        sink = Sink(file)
+        sink.begin()
+        async for records in self._all_records(path):
+            await asyncio.to_thread(sink.add, records)
+            meter.show(sink.count, max(total, sink.count))
+        await asyncio.to_thread(sink.end)
+        meter.show(sink.count, sink.count)
+        await asyncio.sleep(0)  # for the last word of progress
+        return sink.count
+
+    async def import_items(
+        self,
+        file: str | os.PathLike[str] | IO[Any],
+        *,
+        on_conflict: Conflict = "replace",
+        progress: Progress | None = None,
+    ) -> int:
+        """Read what `export_items` has written, all or nothing; return the number of items.
+
+        The file is first read and checked as a whole, into a temporary file, and then written in
+        one transaction, for which other writers wait: some seconds for a million items. Items get
+        new versions, in the order of the old ones, and keep their times. Those whose time is
+        over are left out.
+
+        Args:
+            file: a path or a file object of text or bytes. A file of one's own needs no header:
+                lines such as `{"namespace": ["users"], "key": "k", "value": 1}` will do.
+            on_conflict: what to do where an item is there: `"replace"` it, `"skip"` the line, or
+                `"error"`.
+            progress: called with the items read and `None`, then with those written and the total.
+
+        Raises:
+            ConflictError: an item is there, and `on_conflict` is `"error"`.
+            InvalidArgumentError: the file is no export, or it is cut off; names the line.
+            ValueTooLargeError: a value is longer than `max_value_bytes`.
+            StoreAccessError: the file cannot be read.
+        """
+        self._require_open()
+        if on_conflict not in _CONFLICTS:
+            raise InvalidArgumentError(
+                f"on_conflict is 'replace', 'skip' or 'error', not {on_conflict!r}"
+            )
+        with Meter(progress) as meter, Spool() as spool:
+            if isinstance(file, (str, os.PathLike)):
+                with open_file(Path(file)) as opened:
+                    await self._stage(opened, spool, meter)
+            else:
+                await self._stage(file, spool, meter)
+            return await self._restore(spool, on_conflict, meter)
+
+    async def _stage(self, file: IO[Any], spool: Spool, meter: Meter) -> None:
+        """Check a whole import, into a spool."""
+        intake = Intake(file, to_micros(self._clock()), self._max_value_bytes)
+        while records := await asyncio.to_thread(intake.read):
+            await asyncio.to_thread(spool.add, records)
+            meter.show(spool.count, None)
+
+    async def _restore(self, spool: Spool, on_conflict: Conflict, meter: Meter) -> int:
+        """Write what is spooled, in one unit."""
+        self._require_open()
+
+        def records() -> Iterator[Record]:
+            for number, record in enumerate(spool.records()):
+                if number % _EXPORT_SLICE == 0:
+                    meter.show(number, spool.count)
+                yield record
+            meter.show(spool.count, spool.count)
+
+        written: int = (await self._apply((Restore(records(), on_conflict),)))[0]
+        await asyncio.sleep(0)  # for the last word of progress
+        return written
+
+    async def _all_records(self, path: str) -> AsyncIterator[list[Record]]:
+        """Yield the records of a subtree in pieces."""
+        after: tuple[str, str] | None = None
+        while True:
+            self._require_open()
+            records, after = await self._records(path, after, _EXPORT_SLICE)
+            if records:
+                yield records
+            if after is None:
+                return
+
+    async def check(self, *, progress: Progress | None = None) -> Report:
+        """Look for damage in the whole store: its file, each item, the indexes against the items.
+
+        It reads everything, in slices, while others write.
+
+        Args:
+            progress: called with the items looked at and their total.
+        """
+        self._require_open()
+        with Meter(progress) as meter:
+            return await self._check(meter)
+
+    async def stats(self) -> Stats:
+        """Return how much the store holds, and where."""
+        self._require_open()
+        return await self._stats()
+
+    async def vacuum(self) -> int:
+        """Give the space of deleted items back to the system; return how many bytes.
+
+        Other writers wait meanwhile: about a second for 200 MB.
+        """
+        self._require_open()
+        return await self._vacuum()
 
     # What the public methods share
 
@@ -819,6 +1055,10 @@ class Store(ABC):
 
     _must_yield = False  # whether answers of `_peek` have had their share of the loop's time
 
+    async def _next_turn(self) -> None:
+        """Let the loop's other work go on."""
+        await asyncio.sleep(0)
+
     def _peek(self, namespace: Namespace, path: str, key: str) -> list[Item] | None:
         """Answer a point read at once, on the loop's thread, if that takes mere microseconds.
 
@@ -872,6 +1112,39 @@ class Store(ABC):
         limit: int,
     ) -> Page:
         """Return the next piece of a scan: of at most `limit` rows looked at."""
+
+    async def _records(
+        self, path: str, after: tuple[str, str] | None, limit: int
+    ) -> tuple[list[Record], tuple[str, str] | None]:
+        """Return the next piece of a subtree's live records, and where the one after it begins.
+
+        This one makes them of a page's items, which say nothing of an index and of lifetimes
+        only the rest.
+        """
+        page = await self._page(path, _EVERY_KEY, parse_filter(None), True, after, limit)
+        return [_record(item) for item in page.items], page.after
+
+    @abstractmethod
+    async def _read_changes(
+        self, after: int, path: str, pattern: Pattern, subtree: bool
+    ) -> ChangePage:
+        """Return the next changes after a version, and the state of the feed."""
+
+    async def _backup(self, path: Path, meter: Meter) -> None:
+        """Write a consistent copy, by `partial_file`."""
+        raise InvalidArgumentError(f"a {type(self).__name__} has no backup; use export_items")
+
+    @abstractmethod
+    async def _check(self, meter: Meter) -> Report:
+        """Look for damage."""
+
+    @abstractmethod
+    async def _stats(self) -> Stats:
+        """Return the sizes of everything."""
+
+    async def _vacuum(self) -> int:
+        """Give back unused space, and return how much; this one has none."""
+        return 0
 
 
 class Transaction:
@@ -950,6 +1223,26 @@ class _Ready(Generic[T]):
 
 def _unversioned(op: Put) -> Item:
     return Item(op.namespace, op.key, codec.decode(op.data))
+
+
+def _record(item: Item) -> Record:
+    created_at, updated_at, expires_at = (
+        None if instant is None else (instant - EPOCH) // timedelta(microseconds=1)
+        for instant in (item.created_at, item.updated_at, item.expires_at)
+    )
+    assert created_at is not None
+    assert updated_at is not None
+    ttl = None if expires_at is None else max(1, expires_at - updated_at)
+    return Record(
+        encode_namespace(item.namespace),
+        item.key,
+        codec.encode(item.value),
+        item.version,
+        created_at,
+        updated_at,
+        expires_at,
+        ttl,
+    )
 
 
 async def _pause(attempt: int) -> None:

@@ -149,7 +149,6 @@ CONVERTED_VALUES: dict[str, tuple[Any, Any]] = {
     "datetime": (datetime(2024, 2, 29, tzinfo=UTC), "2024-02-29T00:00:00+00:00"),
     "date": ([date(2024, 2, 29)], ["2024-02-29"]),
     "dataclass": (_Point(1, b"y"), {"x": 1, "y": b"y"}),
-    "item": (Item(NS, "k", {"stored": True}), {"stored": True}),
 }
 
 _cycle: list[Any] = []
@@ -613,6 +612,16 @@ class StoreConformance:
         value, form = CONVERTED_VALUES[name]
         assert (await store.put(NS, "k", value)).value == form
         assert await _value(store, "k") == form
+
+    async def test_of_an_item_the_value_is_stored(self, store: Store) -> None:
+        item = await store.put(("other",), "other", {"a": b"x"}, ttl=5)
+        assert (await store.put(NS, "k", item)).value == {"a": b"x"}
+        await store.put_many(NS, {"many": item})
+        await store.update(NS, "updated", lambda _: item)
+        await store.transact(lambda tx: tx.put(NS, "tx", item))
+        items = await store.search(NS)
+        assert [each.key for each in items] == ["k", "many", "tx", "updated"]
+        assert all(each.value == {"a": b"x"} and each.expires_at is None for each in items)
 
     @pytest.mark.parametrize("name", REFUSED_VALUES)
     async def test_what_could_not_come_back_is_refused_by_path(
@@ -1787,20 +1796,26 @@ class StoreConformance:
                 await store.put_many(NS, bad)  # type: ignore[arg-type]
         assert await _scan(store) == before
 
-    async def test_the_whole_of_a_transaction_or_nothing(self, store: Store) -> None:
+    @pytest.mark.parametrize("rival_is_written", [False, True])
+    async def test_the_whole_of_a_transaction_or_nothing(
+        self, store: Store, rival_is_written: bool
+    ) -> None:
         await store.put_many(NS, {"a": 1, "b": 1})
-        before = await store.get(NS, "a")
+        before = await store.get_many(NS, ["a", "b"])
 
         async def work(tx: Transaction) -> None:
             await tx.put(NS, "a", 2)
             await tx.delete(NS, "b")
             await tx.get(NS, "rival")
             await store.put(NS, "rival", 1)
+            if rival_is_written:
+                await tx.put(NS, "rival", 3)
             await tx.put(NS, "c", 3)
 
         with pytest.raises(ConflictError):
             await store.transact(work, attempts=1)
-        assert await store.get(NS, "a") == before
+        assert await store.get_many(NS, ["a", "b"]) == before
+        assert await _value(store, "rival") == 1
         assert await store.keys(NS) == ["a", "b", "rival"]
 
 

@@ -148,7 +148,7 @@ class DirectSQLiteStore(SQLiteStore):
         return self._read(reading.get_one, namespace, path, key, self._now())
 
     @property
-    def _must_yield(self) -> bool:
+    def _must_yield(self) -> bool:  # type: ignore[override]
         return False
 
     async def _get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
@@ -184,20 +184,27 @@ class DirectSQLiteStore(SQLiteStore):
 
     # Write
 
+    @property
+    def _is_crowded(self) -> bool:  # type: ignore[override]
+        return False
+
     async def _apply(self, ops: Sequence[Operation]) -> list[Any]:
         with self._lock:
             self._require_open()
             connection = self._writer_connection
+            units: list[Sequence[Operation]] = [ops]
+            if self._is_sweep_due():
+                units.append((Sweep(_SWEEP_SLICE),))
             try:
                 with transaction(connection, self._busy_timeout):
                     batch = Batch(connection, self._now())
-                    answers = batch.apply(ops)
-                    if self._is_sweep_due():
-                        batch.apply((Sweep(_SWEEP_SLICE),))
+                    outcome = batch.apply(units)[0]
                     batch.finish()
             except driver.Error as exc:
                 raise translate(exc, self._file) from exc
-        return answers
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     def _is_sweep_due(self) -> bool:
         """Whether the rows of expired items should go along with the present write."""

@@ -308,8 +308,11 @@ class AsyncKeyValueStore:
         return sum(await self._apply(unit))
 
     async def _apply(self, unit: Sequence[Operation]) -> list[Any]:
-        self._store._require_open()
-        return await self._store._apply(unit)
+        store = self._store
+        store._require_open()
+        if store._is_crowded:
+            await store._room()
+        return await store._apply(unit)
 
     def _place(self, key: str, entity_id: str | None) -> Namespace:
         return namespace_of(self.scope, key, entity_id)

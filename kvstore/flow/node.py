@@ -79,7 +79,7 @@ class KeyValueStoreNode:
         entity_id = self.entity_id or _given(_field(state, "entity_id"))
         if entity_id is None:
             entity_id = _id(runtime, "entity_id")
-        return await self._operate(_facade(runtime), key, entity_id, state)
+        return await self._operate(await _facade(runtime), key, entity_id, state)
 
     async def _insert(
         self, facade: _Facade, key: str, entity_id: str | None, state: Any
@@ -123,7 +123,7 @@ async def _awaited(method: Callable[..., Any], *args: Any) -> Any:
     return await asyncio.to_thread(method, *args)
 
 
-def _facade(runtime: Any) -> _Facade:
+async def _facade(runtime: Any) -> _Facade:
     """Return the facade on the store of a run, in the scope of the run."""
     store = getattr(runtime, "store", None)
     ids = {
@@ -137,7 +137,7 @@ def _facade(runtime: Any) -> _Facade:
         return store.scoped(**ids)
     facade = getattr(store, "key_value_store", None)  # LangGraphStore, without importing it
     if facade is not None:
-        made: _Facade = facade(FlowScope(**ids))
+        made: _Facade = await facade(FlowScope(**ids))
         return made
     raise InvalidArgumentError(
         "this run has no store of kvstore's: run with ToolRuntime(store=...), or compile the graph "

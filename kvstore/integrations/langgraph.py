@@ -9,21 +9,27 @@ JSON cannot hold is refused, NaN included; and a call that fails, fails alone.
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+import copy
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
-from types import EllipsisType, TracebackType
+from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
-from kvstore.errors import InvalidArgumentError, MissingDependencyError, ValueEncodingError
-from kvstore.flow.driving import Driver, driver_for
+from kvstore.errors import (
+    InvalidArgumentError,
+    MissingDependencyError,
+    StoreClosedError,
+    ValueEncodingError,
+)
+from kvstore.flow.driving import Driver, Guest, driver_for
 from kvstore.flow.facade import AsyncKeyValueStore, KeyValueStore
 from kvstore.flow.scopes import FlowScope
-from kvstore.integrations.langgraph_filter import translate
+from kvstore.namespace import address
 from kvstore.opening import open_store
-from kvstore.store import Store, Transaction
-from kvstore.types import IndexConfig, Namespace
-from kvstore.types import Item as StoredItem
+from kvstore.operations import Delete, Put
+from kvstore.store import Store
+from kvstore.types import Namespace
 
 try:
     from langgraph.store.base import (
@@ -31,11 +37,10 @@ try:
         BaseStore,
         Embeddings,
         GetOp,
-        InvalidNamespaceError,
+        IndexConfig,
         Item,
         ListNamespacesOp,
         MatchCondition,
-        NamespacePath,
         NotProvided,
         Op,
         PutOp,
@@ -45,19 +50,33 @@ try:
         TTLConfig,
         ensure_embeddings,
     )
-    from langgraph.store.base import IndexConfig as LangGraphIndexConfig
 except ImportError as exc:
     raise MissingDependencyError(
         "kvstore.integrations.langgraph needs LangGraph: pip install 'kvstore[langgraph]'"
     ) from exc
 
-__all__ = ["LangGraphStore"]
+from kvstore.integrations.langgraph_filter import translate
+from kvstore.integrations.langgraph_shapes import (
+    SECONDS_A_MINUTE,
+    Labels,
+    checked,
+    index_config_of,
+    indexing_of,
+    item_of,
+    labels_of,
+    labels_to_put,
+    merged,
+    pattern_of,
+    search_item_of,
+    seconds_of,
+    ttl_config_of,
+)
+
+__all__ = ["LangGraphStore", "index_config_of"]
 
 T = TypeVar("T")
 
-_MINUTE_S: Final = 60.0
 _SWEEP_MINUTES: Final = 5.0  # LangGraph's own default
-_MICROS_A_MINUTE: Final = 60_000_000
 
 
 class LangGraphStore(BaseStore):
@@ -67,20 +86,20 @@ class LangGraphStore(BaseStore):
     such as those of a graph's sync nodes; on that loop itself they raise
     `asyncio.InvalidStateError`. A store that is not open is opened by the first call: on the
     caller's loop by an awaited one; by a sync one so that sync code can use it, with no loop. What
-    opened it closes it: `async with`, `aclose`, or, for sync code, the end of the program.
+    was opened so is closed by `async with` or `aclose`, or, for sync code, at exit.
 
-    Namespaces are those of LangGraph: labels without `.` and NUL, at least one to put, and the
-    first of them not `langgraph`. Values are mappings. Items that kvstore's own methods wrote are
-    seen, too, with whatever value they have.
+    Namespaces are those of LangGraph: labels without `.` and NUL; to put, at least one, and the
+    first not `langgraph`. Values are mappings. Items that kvstore's own methods wrote are seen,
+    too, with whatever value they have.
 
     Args:
         store: where the items are.
         index: LangGraph's settings for semantic search, `{"dims", "embed", "fields"}`, of a store
-            that was opened with the `IndexConfig` of `index_config_of(index)`; `from_conn_string`
-            does both. `None`: what the store itself has.
+            that was made with `IndexConfig` from `index_config_of(index)`; `from_conn_string`
+            does both. `None`: as the store itself has it.
         ttl: LangGraph's settings for lifetimes, in minutes: `{"default_ttl", "refresh_on_read",
-            "sweep_interval_minutes"}`. Reads refresh a lifetime if `refresh_on_read` says so, or
-            their own `refresh_ttl`. `None`: as the store itself does.
+            "sweep_interval_minutes"}`. A read refreshes a lifetime if its `refresh_ttl` says so,
+            or else `refresh_on_read`, or else not. `None`: as the store itself has it.
 
     Raises:
         InvalidArgumentError: `store` is no kvstore `Store`.
@@ -92,25 +111,27 @@ class LangGraphStore(BaseStore):
         self,
         store: Store,
         *,
-        index: LangGraphIndexConfig | None = None,
+        index: IndexConfig | None = None,
         ttl: TTLConfig | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(store, Store):
             raise InvalidArgumentError(
-                "LangGraphStore takes a kvstore Store, as kvstore.open gives; LangGraphStore."
+                "LangGraphStore takes a kvstore Store, such as kvstore.open gives, and "
                 f"from_conn_string takes a path; this is a {type(store).__name__}"
             )
         self._store = store
-        self._is_ready = store._loop is not None  # the store is open, on a loop
-        self._is_owner = False
-        self._driver: Driver | None = None  # for sync code, if it came first
-        self._twin = self
         self.index_config = None if index is None else dict(index)
         self.embeddings: Embeddings | None = (
             None if index is None else ensure_embeddings(index["embed"])
         )
-        self.ttl_config = ttl if ttl is not None else _ttl_of(store)
+        self.ttl_config = ttl_config_of(store) if ttl is None else ttl
+        self._is_ready = store._loop is not None  # the store is open on a loop
+        self._is_owner = False
+        self._lock = threading.Lock()
+        self._guest: Driver | None = None  # for sync calls, where the store is open on a loop
+        self._driver: Driver | None = None  # for all calls, where the first was a sync one
+        self._twin = self  # what the driver drives
         self._sweeper: asyncio.Task[None] | None = None
 
     @classmethod
@@ -119,7 +140,7 @@ class LangGraphStore(BaseStore):
         cls,
         conn_string: str,
         *,
-        index: LangGraphIndexConfig | None = None,
+        index: IndexConfig | None = None,
         ttl: TTLConfig | None = None,
     ) -> AsyncIterator[Self]:
         """Open a store for a block of code, as LangGraph's `AsyncSqliteStore` does.
@@ -130,23 +151,21 @@ class LangGraphStore(BaseStore):
             ttl: LangGraph's settings for lifetimes, in minutes.
         """
         options = {} if index is None else {"index": index_config_of(index)}
-        async with open_store(conn_string, **options) as store:
-            adapter = cls(store, index=index, ttl=ttl)
-            try:
-                yield adapter
-            finally:
-                await adapter.aclose()
+        async with (
+            open_store(conn_string, **options) as store,
+            cls(store, index=index, ttl=ttl) as adapter,
+        ):
+            yield adapter
 
     # Lifecycle
 
     async def setup(self) -> None:
         """Open the store, unless it is open; the first call does so by itself."""
-        if self._is_ready or self._driver is not None:
-            return
-        if self._store._loop is None:
-            await self._store.open()
-            self._is_owner = True
-        self._is_ready = True
+        if not self._is_ready and self._driver is None:
+            if self._store._loop is None:
+                await self._store.open()
+                self._is_owner = True
+            self._is_ready = True
 
     async def aclose(self) -> None:
         """Stop the sweeper, and close the store if this object opened it."""
@@ -169,40 +188,49 @@ class LangGraphStore(BaseStore):
     ) -> None:
         await self.aclose()
 
-    def key_value_store(self, scope: FlowScope | None = None) -> AsyncKeyValueStore | KeyValueStore:
+    async def key_value_store(
+        self, scope: FlowScope | None = None
+    ) -> AsyncKeyValueStore | KeyValueStore:
         """Return the flow facade on the same store, for `KeyValueStoreNode` and its like."""
+        await self.setup()
         facade = AsyncKeyValueStore(self._twin._store, scope=scope)
         return facade if self._driver is None else KeyValueStore._view(self._driver, facade)
 
     # Awaited
 
     async def aget(
-        self, namespace: tuple[str, ...], key: str, *, refresh_ttl: bool | None = None
+        self, namespace: Labels, key: str, *, refresh_ttl: bool | None = None
     ) -> Item | None:
-        """Return the item, or `None`; see `BaseStore.aget`."""
-        labels = _labels(namespace)
-        if not self._is_ready and await self._is_elsewhere():
+        """Return an item, or `None`; see `BaseStore.aget`."""
+        labels = labels_of(namespace)
+        if not self._is_ready and await self._is_driven():
             return await self._there(self._twin.aget(labels, key, refresh_ttl=refresh_ttl))
         found = await self._store.get(labels, str(key), refresh_ttl=self._refreshes(refresh_ttl))
-        return None if found is None else _item(found)
+        return None if found is None else item_of(found)
 
     async def aput(
         self,
-        namespace: tuple[str, ...],
+        namespace: Labels,
         key: str,
         value: Mapping[str, Any],
         index: Literal[False] | list[str] | None = None,
         *,
-        ttl: float | None | NotProvided = NOT_PROVIDED,
+        ttl: float | NotProvided | None = NOT_PROVIDED,
     ) -> None:
-        """Store an item; see `BaseStore.aput`. `ttl` is in minutes, and `None` for ever."""
-        labels = _labels_to_write(namespace)
-        minutes = self._minutes(ttl)
-        await self.abatch([PutOp(labels, str(key), value, index, minutes)])
+        """Store an item; `ttl` in minutes, `None` for ever; see `BaseStore.aput`."""
+        labels = labels_to_put(namespace)
+        if not self._is_ready and await self._is_driven():
+            return await self._there(self._twin.aput(labels, key, value, index, ttl=ttl))
+        store = self._store
+        store._require_open()
+        if store._is_crowded:
+            await store._room()
+        await store._apply((self._operation(labels, str(key), value, index, self._minutes(ttl)),))
+        return None
 
     async def asearch(
         self,
-        namespace_prefix: tuple[str, ...],
+        namespace_prefix: Labels,
         /,
         *,
         query: str | None = None,
@@ -211,29 +239,37 @@ class LangGraphStore(BaseStore):
         offset: int = 0,
         refresh_ttl: bool | None = None,
     ) -> list[SearchItem]:
-        """Find items below a namespace; see `BaseStore.asearch`."""
-        refresh = self._refreshes(refresh_ttl)
-        op = SearchOp(_labels(namespace_prefix), filter, limit, offset, query, refresh)
-        result: Any = (await self.abatch([op]))[0]
-        return result
+        """Find items below a namespace; see `BaseStore.asearch`.
 
-    async def adelete(self, namespace: tuple[str, ...], key: str) -> None:
+        With a query and an index: by score, and then, without one, what has no vector. Else: the
+        latest first.
+        """
+        refresh = self._refreshes(refresh_ttl)
+        op = SearchOp(labels_of(namespace_prefix), filter, limit, offset, query, refresh)
+        found: Any = (await self.abatch([op]))[0]
+        return found  # type: ignore[no-any-return]
+
+    async def adelete(self, namespace: Labels, key: str) -> None:
         """Delete an item, if it is there; see `BaseStore.adelete`."""
-        await self.abatch([PutOp(_labels(namespace), str(key), None)])
+        await self.abatch([PutOp(labels_of(namespace), str(key), None)])
 
     async def alist_namespaces(
         self,
         *,
-        prefix: NamespacePath | None = None,
-        suffix: NamespacePath | None = None,
+        prefix: Labels | None = None,
+        suffix: Labels | None = None,
         max_depth: int | None = None,
         limit: int = 100,
         offset: int = 0,
-    ) -> list[tuple[str, ...]]:
+    ) -> list[Namespace]:
         """List the namespaces that hold items, sorted; see `BaseStore.alist_namespaces`."""
-        op = _list_op(prefix, suffix, max_depth, limit, offset)
-        result: Any = (await self.abatch([op]))[0]
-        return result
+        conditions = (
+            *([MatchCondition("prefix", labels_of(prefix))] if prefix else []),
+            *([MatchCondition("suffix", labels_of(suffix))] if suffix else []),
+        )
+        op = ListNamespacesOp(conditions, max_depth, limit, offset)
+        found: Any = (await self.abatch([op]))[0]
+        return found  # type: ignore[no-any-return]
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """Run operations, and return their results in order; see `BaseStore.abatch`.
@@ -241,20 +277,20 @@ class LangGraphStore(BaseStore):
         As in LangGraph's own stores, the reads of a batch see nothing that it writes. Its writes
         happen all or not at all; of several to one key the last one does.
         """
-        todo = list(ops)
-        for op in todo:
-            _check(op)
-        if not self._is_ready and await self._is_elsewhere():
+        todo = [checked(op) for op in ops]
+        if not self._is_ready and await self._is_driven():
             return await self._there(self._twin.abatch(todo))
         results: list[Result] = [await self._read(op) for op in todo]
-        await self._write({(op.namespace, op.key): op for op in todo if isinstance(op, PutOp)})
+        puts = {(op.namespace, op.key): op for op in todo if isinstance(op, PutOp)}
+        if puts:
+            await self._write(puts.values())
         return results
 
     async def _read(self, op: Op) -> Result:
         match op:
             case GetOp():
-                found = await self._store.get(op.namespace, str(op.key), refresh_ttl=op.refresh_ttl)
-                return None if found is None else _item(found)
+                found = await self._store.get(op.namespace, op.key, refresh_ttl=op.refresh_ttl)
+                return None if found is None else item_of(found)
             case SearchOp():
                 return await self._search(op)
             case ListNamespacesOp():
@@ -264,27 +300,23 @@ class LangGraphStore(BaseStore):
     async def _search(self, op: SearchOp) -> list[SearchItem]:
         if not op.query or self._store.index is None:
             return await self._filtered(op, op.limit, op.offset)
-        _check_page(op)
+        if op.limit < 0 or op.offset < 0:
+            raise InvalidArgumentError("limit and offset are at least 0")
+        end = op.offset + op.limit
         ranked = await self._store.search(
             op.namespace_prefix,
             op.query,
             filter=translate(op.filter),
-            limit=op.offset + op.limit,
+            limit=end,
             subtree=True,
             refresh_ttl=op.refresh_ttl,
         )
-        page = [_search_item(item) for item in ranked[op.offset :]]
-        if len(ranked) == op.offset + op.limit:
-            return page
-        # What has no vector comes after all that has one, without a score.
-        scored = {(item.namespace, item.key) for item in ranked}
-        others = [
-            item
-            for item in await self._filtered(op, op.offset + op.limit, 0)
-            if (item.namespace, item.key) not in scored
-        ]
-        skipped = max(0, op.offset - len(ranked))
-        return page + others[skipped : skipped + op.limit - len(page)]
+        found = [search_item_of(item) for item in ranked]
+        if len(found) < end:  # what has no vector comes last
+            scored = {(item.namespace, item.key) for item in ranked}
+            others = await self._filtered(op, end, 0)
+            found += [item for item in others if (item.namespace, item.key) not in scored]
+        return found[op.offset : end]
 
     async def _filtered(self, op: SearchOp, limit: int, offset: int) -> list[SearchItem]:
         found = await self._store.search(
@@ -295,13 +327,13 @@ class LangGraphStore(BaseStore):
             subtree=True,
             refresh_ttl=op.refresh_ttl,
         )
-        return [_search_item(item) for item in found]
+        return [search_item_of(item) for item in found]
 
     async def _list_namespaces(self, op: ListNamespacesOp) -> list[Namespace]:
         conditions = op.match_conditions or ()
-        prefix = _merged(_pattern(each) for each in conditions if each.match_type == "prefix")
-        backwards = _merged(
-            _pattern(each)[::-1] for each in conditions if each.match_type == "suffix"
+        prefix = merged(pattern_of(each) for each in conditions if each.match_type == "prefix")
+        backwards = merged(
+            pattern_of(each)[::-1] for each in conditions if each.match_type == "suffix"
         )
         if prefix is None or backwards is None:
             return []
@@ -313,23 +345,201 @@ class LangGraphStore(BaseStore):
             offset=op.offset,
         )
 
-    async def _write(self, puts: dict[tuple[Namespace, str], PutOp]) -> None:
-        if not puts:
-            return
-        if len(puts) == 1:
-            ((namespace, key), op) = puts.popitem()
-            if op.value is None:
-                await self._store.delete(namespace, str(key))
-            elif op.ttl is not None or self._store._default_ttl is None:
-                await self._store.put(namespace, str(key), _value(op), **self._options(op))
-            else:
-                puts = {(namespace, key): op}
-        if puts:
-            await self._store.transact(functools.partial(self._put_all, puts.values()))
+    async def _write(self, puts: Iterable[PutOp]) -> None:
+        """Write all or nothing."""
+        store = self._store
+        store._require_open()
+        if store._is_crowded:
+            await store._room()
+        await store._apply([self._operation(*op) for op in puts])
 
-    def _put_all(self, puts: Iterable[PutOp], tx: Transaction) -> None:
-        for op in puts:
-            if op.value is None:
-                tx.delete(op.namespace, str(op.key))
-                continue
-            tx.put(op.namespace, str(op.key), _value(op), **self._options(op))
+    def _operation(
+        self,
+        namespace: Namespace,
+        key: str,
+        value: Mapping[str, Any] | None,
+        index: Literal[False] | list[str] | None,
+        ttl: float | None,
+    ) -> Put | Delete:
+        if value is None:
+            return Delete(*address(namespace), key)
+        if not isinstance(value, Mapping):
+            raise ValueEncodingError(
+                f"the value at $ is a {type(value).__name__}, and LangGraph's are mappings, "
+                "such as {'text': ...}"
+            )
+        store = self._store
+        if type(value) is not dict:
+            value = dict(value)
+        indexing = None if store.index is None else indexing_of(index)
+        put = store._put(namespace, key, value, seconds_of(ttl), indexing)
+        if ttl is None:
+            put.ttl = None  # for ever, whatever the store's own default
+        return put
+
+    def _refreshes(self, refresh_ttl: bool | None) -> bool:
+        if refresh_ttl is not None:
+            return refresh_ttl
+        return self.ttl_config is not None and self.ttl_config.get("refresh_on_read", False)
+
+    def _minutes(self, ttl: float | NotProvided | None) -> float | None:
+        if not isinstance(ttl, NotProvided):
+            return ttl
+        return None if self.ttl_config is None else self.ttl_config.get("default_ttl")
+
+    async def _is_driven(self) -> bool:
+        """Make ready; whether the calls are for the driver."""
+        await self.setup()
+        return self._driver is not None
+
+    async def _there(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        assert self._driver is not None
+        return await asyncio.to_thread(self._driver.run, coroutine)
+
+    # From other threads
+
+    def get(self, namespace: Labels, key: str, *, refresh_ttl: bool | None = None) -> Item | None:
+        """Return an item, or `None`; see `aget`."""
+        return self._run("get", lambda twin: twin.aget(namespace, key, refresh_ttl=refresh_ttl))
+
+    def put(
+        self,
+        namespace: Labels,
+        key: str,
+        value: Mapping[str, Any],
+        index: Literal[False] | list[str] | None = None,
+        *,
+        ttl: float | NotProvided | None = NOT_PROVIDED,
+    ) -> None:
+        """Store an item; see `aput`."""
+        self._run("put", lambda twin: twin.aput(namespace, key, value, index, ttl=ttl))
+
+    def search(
+        self,
+        namespace_prefix: Labels,
+        /,
+        *,
+        query: str | None = None,
+        filter: dict[str, Any] | None = None,
+        limit: int = 10,
+        offset: int = 0,
+        refresh_ttl: bool | None = None,
+    ) -> list[SearchItem]:
+        """Find items below a namespace; see `asearch`."""
+        return self._run(
+            "search",
+            lambda twin: twin.asearch(
+                namespace_prefix,
+                query=query,
+                filter=filter,
+                limit=limit,
+                offset=offset,
+                refresh_ttl=refresh_ttl,
+            ),
+        )
+
+    def delete(self, namespace: Labels, key: str) -> None:
+        """Delete an item, if it is there; see `adelete`."""
+        self._run("delete", lambda twin: twin.adelete(namespace, key))
+
+    def list_namespaces(
+        self,
+        *,
+        prefix: Labels | None = None,
+        suffix: Labels | None = None,
+        max_depth: int | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[Namespace]:
+        """List the namespaces that hold items; see `alist_namespaces`."""
+        return self._run(
+            "list_namespaces",
+            lambda twin: twin.alist_namespaces(
+                prefix=prefix, suffix=suffix, max_depth=max_depth, limit=limit, offset=offset
+            ),
+        )
+
+    def batch(self, ops: Iterable[Op]) -> list[Result]:
+        """Run operations, and return their results in order; see `abatch`."""
+        return self._run("batch", lambda twin: twin.abatch(ops))
+
+    def _run(self, method: str, start: Callable[[LangGraphStore], Coroutine[Any, Any, T]]) -> T:
+        """Run an awaited method from another thread than the loop's.
+
+        Raises:
+            asyncio.InvalidStateError: this is the loop's own thread, which would wait for itself.
+        """
+        loop = self._store._loop
+        if loop is not None and loop is _running_loop():
+            raise asyncio.InvalidStateError(
+                f"{method} would block the event loop that its store is open on: "
+                f"write 'await store.a{method}(...)' instead of 'store.{method}(...)'"
+            )
+        driver = self._sync_driver()
+        return driver.run(start(self._twin))
+
+    def _sync_driver(self) -> Driver:
+        with self._lock:
+            if self._driver is not None:
+                return self._driver
+            if self._guest is None:
+                if self._is_ready and self._store._loop is None:
+                    raise StoreClosedError("the store of this LangGraphStore is closed")
+                driver = driver_for(self._store)
+                if isinstance(driver, Guest):
+                    self._guest, self._is_ready = driver, True
+                    return driver
+                self._twin = twin = copy.copy(self)
+                twin._store, twin._is_ready = driver.store, True
+                self._driver = driver
+                return driver
+            return self._guest
+
+    def close(self) -> None:
+        """Close the store, if a sync call opened it; at exit it closes by itself."""
+        if self._driver is not None:
+            self._driver.close()
+
+    # Upkeep
+
+    async def sweep_ttl(self) -> int:
+        """Remove the rows of expired items, which nobody sees any more; return how many."""
+        if not self._is_ready and await self._is_driven():
+            return await self._there(self._twin.sweep_ttl())
+        return await self._store.sweep()
+
+    async def start_ttl_sweeper(
+        self, sweep_interval_minutes: float | None = None
+    ) -> asyncio.Task[None]:
+        """Sweep regularly until `stop_ttl_sweeper`; the store itself does so once a minute, too.
+
+        Args:
+            sweep_interval_minutes: `None`: as the `ttl` settings say, or else 5.
+        """
+        if self._sweeper is None or self._sweeper.done():
+            configured = (self.ttl_config or {}).get("sweep_interval_minutes")
+            minutes = sweep_interval_minutes or configured or _SWEEP_MINUTES
+            self._sweeper = asyncio.create_task(self._sweep_regularly(minutes))
+        return self._sweeper
+
+    async def stop_ttl_sweeper(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109
+        """Stop sweeping; return whether it has stopped within `timeout` seconds."""
+        if self._sweeper is None:
+            return True
+        self._sweeper.cancel()
+        done, _ = await asyncio.wait([self._sweeper], timeout=timeout)
+        if done:
+            self._sweeper = None
+        return bool(done)
+
+    async def _sweep_regularly(self, minutes: float) -> None:
+        while True:
+            await asyncio.sleep(minutes * SECONDS_A_MINUTE)
+            await self.sweep_ttl()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -97,7 +97,7 @@ def _add_functions(connection: driver.Connection) -> None:
         return compile_pattern(pattern.decode()).matches(key.decode())
 
     def holds(folded: bytes, value: str) -> bool:
-        return contains(codec.decode(value), folded.decode())
+        return contains(codec.decode(value.encode()), folded.decode())
 
     connection.create_function("kvstore_glob", 2, glob, deterministic=True)
     connection.create_function("kvstore_match", 2, match_leaf, deterministic=True)

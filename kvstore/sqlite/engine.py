@@ -30,6 +30,7 @@ from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite.connection import WorkerConnection, is_busy, transaction, translate
 from kvstore.sqlite.writing import Batch, NotInlineError
 from kvstore.types import Item, Namespace
+from kvstore.watching import Bell
 
 __all__ = ["InlineReader", "Pace", "Reader", "Writer"]
 
@@ -38,7 +39,8 @@ T = TypeVar("T")
 
 INLINE_BYTES = 64 * 1024  # the longest value that is read or overwritten on the loop's thread
 INLINE_OPS = 16  # what one inline transaction may hold
-TURN_S = 0.0003  # what inline work may take of one turn of the loop
+TURN_S = 0.0005  # what inline work may take of one turn of the loop
+TURN_TASKS = 32  # of those that wait for another turn, how many go on in it
 SLOW_S = 0.001  # an inline call that took this long met a cold disk ...
 REST_S = 0.05  # ... so the next ones go to a thread, for this long
 
@@ -49,6 +51,7 @@ QUEUE_BYTES = 64 * 2**20
 
 CHECKPOINT_PAGES = 2_000  # 8 MiB of WAL
 PAGE_BYTES = 4096
+_KNOWS_NOOP = driver.VERSION >= (3, 51, 0)  # https://sqlite.org/pragma.html#pragma_wal_checkpoint
 POLITE_S = 1.0  # how long after a wait for the lock other processes are believed to want it
 POLITE_PAUSE_S = 0.001  # what they then get between two of our transactions
 READ_DELIVERY_S = 0.001  # results of a running hop are delivered at least this often
@@ -64,6 +67,7 @@ class Pace:
         self._resting_until = 0.0
         self._spent = 0.0  # in this turn of the loop
         self._turn_is_watched = False
+        self._queue: deque[asyncio.Future[None]] = deque()
         self.turn = 0  # counts the turns that had inline work
 
     @property
@@ -86,10 +90,24 @@ class Pace:
             self._turn_is_watched = True
             self._loop.call_soon(self._new_turn)
 
+    async def next_turn(self) -> None:
+        """Wait for a share of a later turn of the loop, in the order of asking.
+
+        With a plain `sleep(0)` each of many tasks would get on in every turn, and the turn's
+        length would grow with their number.
+        """
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._queue.append(waiter)
+        await waiter
+
     def _new_turn(self) -> None:
         self._spent = 0.0
-        self._turn_is_watched = False
         self.turn += 1
+        for _ in range(min(len(self._queue), TURN_TASKS)):
+            _settle(self._queue.popleft(), None, None)
+        self._turn_is_watched = bool(self._queue)
+        if self._turn_is_watched:
+            self._loop.call_soon(self._new_turn)
 
 
 class InlineReader:
@@ -212,10 +230,11 @@ class Reader:
 class _Unit:
     """Operations that are applied together or not at all, and the caller that waits for them."""
 
-    __slots__ = ("error", "future", "is_quick", "ops", "result", "size")
+    __slots__ = ("error", "future", "is_quick", "ops", "result", "size", "work")
 
     def __init__(self, ops: Sequence[Operation]) -> None:
         self.ops = ops
+        self.work: Callable[[driver.Connection], Any] | None = None  # instead of operations
         self.size = 0  # roughly, in bytes
         self.is_quick = len(ops) <= INLINE_OPS
         for op in ops:
@@ -239,6 +258,7 @@ class Writer:
         clock: the present time in seconds since the epoch.
         busy_timeout: how long to wait for other processes, in seconds.
         pace: shared with the inline reads; `None`: never write on the loop's thread.
+        bell: rung on the loop's thread when there is something for those who watch.
     """
 
     def __init__(
@@ -249,8 +269,11 @@ class Writer:
         clock: Callable[[], float],
         busy_timeout: float,
         pace: Pace | None,
+        bell: Bell,
     ) -> None:
         self._connection = connection
+        self._bell = bell
+        self._has_news = False
         self._path = path
         self._clock = clock
         self._busy_timeout = busy_timeout
@@ -272,16 +295,27 @@ class Writer:
     async def apply(self, ops: Sequence[Operation]) -> list[Any]:
         """Apply a unit of operations, and return the answers once it is committed."""
         unit = _Unit(ops)
-        if self._pace is not None and self._is_alone(self._pace, unit):
+        is_idle = not self._waiting and not self._is_running
+        if is_idle and self._pace is not None and self._is_alone(self._pace, unit):
             self._alone = (self._pace.turn, id(asyncio.current_task()))
             if self._commit_inline(self._pace, [unit]):
                 if self._pace.is_turn_over:
-                    await asyncio.sleep(0)
+                    await self._pace.next_turn()
                 if unit.error is not None:
                     raise unit.error
                 return unit.result
         if self.is_crowded:
             await self.room()
+        return await self._queue(unit)
+
+    async def run(self, work: Callable[[driver.Connection], T]) -> T:
+        """Run something else on the worker's thread, outside any transaction, in its turn."""
+        unit = _Unit(())
+        unit.work = work
+        unit.is_quick = False
+        return (await self._queue(unit))[0]  # type: ignore[no-any-return]
+
+    def _queue(self, unit: _Unit) -> asyncio.Future[list[Any]]:
         unit.future = self._loop.create_future()
         self._queued_units += 1
         self._queued_bytes += unit.size
@@ -289,7 +323,7 @@ class Writer:
         if not self._is_scheduled and not self._is_running:
             self._is_scheduled = True
             self._loop.call_soon(self._flush)
-        return await unit.future
+        return unit.future
 
     @property
     def is_crowded(self) -> bool:
@@ -331,7 +365,7 @@ class Writer:
         That is so for the first write of a turn of the loop, and for the next ones of the same
         task: it waited for each.
         """
-        if self._waiting or self._is_running or not self._may_be_inline(pace, (unit,)):
+        if not self._may_be_inline(pace, (unit,)):
             return False
         turn, task = self._alone
         return turn != pace.turn or task == id(asyncio.current_task())
@@ -356,7 +390,13 @@ class Writer:
             return False  # the worker meets the error again, and has the time to deal with it
         finally:
             pace.record(began)
+        self._ring()
         return True
+
+    def _ring(self) -> None:
+        if self._has_news:
+            self._has_news = False
+            self._bell.ring()
 
     def _deliver(self, units: list[_Unit], *, is_end: bool) -> None:
         for unit in units:
@@ -364,6 +404,7 @@ class Writer:
             self._queued_bytes -= unit.size
             if unit.future is not None:
                 _settle(unit.future, unit.result, unit.error)
+        self._ring()
         if self._room:
             room, self._room = self._room, []
             for waiter in room:
@@ -382,9 +423,13 @@ class Writer:
         ops = size = 0
         while self._waiting:
             unit = self._waiting[0]
+            if unit.work is not None and taken:
+                break
             if taken and (ops + len(unit.ops) > BATCH_OPS or size + unit.size > BATCH_BYTES):
                 break
             taken.append(self._waiting.popleft())
+            if unit.work is not None:
+                break
             ops += len(unit.ops)
             size += unit.size
         return taken
@@ -404,6 +449,8 @@ class Writer:
             wanted = [unit for unit in units if unit.future is None or not unit.future.cancelled()]
             outcomes = batch.apply([unit.ops for unit in wanted])
             batch.finish()
+        if batch.is_news:
+            self._has_news = True
         for unit, outcome in zip(wanted, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 unit.error = outcome
@@ -437,7 +484,10 @@ class Writer:
     def _commit_or_fail(self, units: list[_Unit]) -> None:
         """Commit units, each alone if they cannot be together, and give errors to their callers."""
         try:
-            self._commit(units, self._busy_timeout)
+            if units[0].work is not None:
+                units[0].result = [units[0].work(self._connection.raw)]
+            else:
+                self._commit(units, self._busy_timeout)
         except driver.Error as exc:
             if len(units) > 1 and not is_busy(exc):
                 for unit in units:
@@ -455,10 +505,19 @@ class Writer:
         return error
 
     def _checkpoint(self) -> None:
-        """Copy the WAL into the file, so that it starts over; never waits for readers."""
+        """Copy the WAL into the file, if it is long, so that it starts over; waits for no reader.
+
+        What is in the WAL is safe there: where this fails, the next one tries again.
+        """
+        execute = self._connection.raw.execute
         self._wal_pages = 0
-        with suppress(driver.Error):  # what is in the WAL is safe there; the next one tries again
-            self._connection.raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        with suppress(driver.Error):
+            if _KNOWS_NOOP:  # the count so far was an upper bound
+                _, written, copied = execute("PRAGMA wal_checkpoint(NOOP)").fetchone()
+                self._wal_pages = written - copied
+            if not 0 < self._wal_pages < CHECKPOINT_PAGES:
+                execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                self._wal_pages = 0
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

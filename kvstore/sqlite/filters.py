@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from types import NoneType
 from typing import Final
 
 from kvstore import codec
@@ -46,10 +47,12 @@ def _leaf(node: Leaf, path: str) -> Sql | None:
     match node:
         case Exists():
             return Sql("(json_type(value, ?) IS NOT NULL)", (path,))
+        case Compare(_, "eq", operand):
+            return _equal(node.path, path, operand)
         case Compare(_, op, operand):
             return _compare(path, op, operand)
         case In(_, operands) if len(operands) <= _MOST_OPERANDS:
-            parts = [_compare(path, "eq", operand) for operand in operands]
+            parts = [_equal(node.path, path, operand) for operand in operands]
             known = [part for part in parts if part is not None]
             return any_of(known) if len(known) == len(parts) else None
         case Contains(_, str(operand)):
@@ -62,6 +65,20 @@ def _leaf(node: Leaf, path: str) -> Sql | None:
                 (path, path, operand, path, operand),
             )
     return None
+
+
+def _equal(segments: Path, path: str, operand: object) -> Sql | None:
+    """Compare for equality; most rows fail by a look for the member's text, and are not parsed.
+
+    Values are written by one encoder, without spaces, so an object with this member contains
+    just this text.
+    """
+    exact = _compare(path, "eq", operand)
+    name = segments[-1]
+    if exact is None or not isinstance(name, str) or not isinstance(operand, (str, bool, NoneType)):
+        return exact
+    member = codec.encode({name: operand}).decode()[1:-1]
+    return Sql(f"(instr(value, ?) > 0 AND {exact.text})", (member, *exact.params))
 
 
 def _compare(path: str, op: str, operand: object) -> Sql | None:
@@ -114,12 +131,12 @@ def _call(node: Leaf) -> Sql:
 
 def match_leaf(spec: str, value: str) -> bool:
     """Whether a stored value meets a condition written by `_call`."""
-    return matches(_parse_call(spec), codec.decode(value))
+    return matches(_parse_call(spec), codec.decode(value.encode()))
 
 
 @lru_cache(maxsize=256)
 def _parse_call(spec: str) -> Leaf:
-    segments, *said = codec.decode(spec)
+    segments, *said = codec.decode(spec.encode())
     path = tuple(segments)
     match said:
         case ["compare", op, operand]:

@@ -7,9 +7,10 @@ as kvstore's. See https://sqlite.org/fileformat2.html#application_id.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from sqlite3 import complete_statement
@@ -22,6 +23,8 @@ __all__ = ["Migration", "check_file", "migrate", "migrations"]
 
 APPLICATION_ID = 0x6B767374  # "kvst"
 _MAGIC = b"SQLite format 3\0"
+_FRACTIONS = b"\x40\x20\x20"  # the same in every database's header
+_HEADER_BYTES = 108  # of the file, and of its first page
 _FILE_NAME = re.compile(r"(\d{4})_\w+\.sql")
 
 
@@ -70,42 +73,79 @@ def check_file(path: Path) -> None:
         raise StoreAccessError(f"the directory {path.parent} does not exist; create it first")
     try:
         with path.open("rb") as file:
-            magic = file.read(len(_MAGIC))
+            header = file.read(_HEADER_BYTES)
     except FileNotFoundError:
         return
     except OSError as exc:
         raise StoreAccessError(f"{path} cannot be read: {exc.strerror}") from exc
-    if not magic:
+    if not os.access(path, os.W_OK):
+        raise StoreAccessError(f"{path} is read-only; check its permissions")
+    if not header:
         return
-    if magic != _MAGIC:
+    is_database = header.startswith(_MAGIC) and header[21:24] == _FRACTIONS
+    if not is_database or len(header) < _HEADER_BYTES:
         raise StoreCorruptError(
             f"{path} is not a database (its header is another); name a new file, or one that "
             "kvstore has written"
         )
+    log = path.with_name(path.name + "-wal")
+    if not log.exists() or log.stat().st_size == 0:
+        # The header says it all, and SQLite would leave files of its own beside a foreign one.
+        _check_ours(_Header.parse(header), path)
+        return
     connection = connect(path, "ro", busy_timeout=1.0)
     try:
         with translated(path):
-            _check_ours(connection, path)
+            _check_ours(_Header.read(connection), path)
     finally:
         connection.close()
 
 
-def _check_ours(connection: driver.Connection, path: Path) -> int:
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What tells whose a database is (https://sqlite.org/fileformat2.html#database_header)."""
+
+    application_id: int
+    user_version: int
+    is_empty: bool
+
+    @classmethod
+    def parse(cls, header: bytes) -> _Header:
+        """Read it from the first bytes of the file."""
+        number = partial(int.from_bytes, byteorder="big")
+        return cls(number(header[68:72]), number(header[60:64]), number(header[103:105]) == 0)
+
+    @classmethod
+    def read(cls, connection: driver.Connection) -> _Header:
+        """Read it through SQLite, in one transaction: another process may be at work."""
+        is_outside = not connection.in_transaction
+        if is_outside:
+            connection.execute("BEGIN")
+        try:
+            tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            return cls(
+                connection.execute("PRAGMA application_id").fetchone()[0],
+                connection.execute("PRAGMA user_version").fetchone()[0],
+                tables == 0,
+            )
+        finally:
+            if is_outside and connection.in_transaction:
+                connection.execute("COMMIT")
+
+
+def _check_ours(header: _Header, path: Path) -> int:
     """Return the file's schema version, 0 for an empty database; refuse what is not ours."""
-    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    is_empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
-    if application_id != APPLICATION_ID and not (application_id == 0 and is_empty):
+    if header.application_id != APPLICATION_ID and (header.application_id or not header.is_empty):
         raise SchemaError(
             f"{path} is a database of another program, not a kvstore file; name another file"
         )
     newest = migrations()[-1].number
-    if version > newest:
+    if header.user_version > newest:
         raise SchemaError(
-            f"{path} was written by a newer version of kvstore (its schema is {version}, and this "
-            f"version knows up to {newest}): pip install --upgrade kvstore"
+            f"{path} was written by a newer version of kvstore (its schema is "
+            f"{header.user_version}, and this version knows up to {newest}): upgrade kvstore"
         )
-    return version
+    return header.user_version
 
 
 def migrate(connection: driver.Connection, path: Path, timeout: float) -> None:
@@ -121,11 +161,11 @@ def migrate(connection: driver.Connection, path: Path, timeout: float) -> None:
         StoreBusyError: another process kept the lock.
     """
     with translated(path):
-        if _check_ours(connection, path) == migrations()[-1].number:
+        if _check_ours(_Header.read(connection), path) == migrations()[-1].number:
             return
         for migration in migrations():
             with transaction(connection, timeout):
-                if _check_ours(connection, path) >= migration.number:
+                if _check_ours(_Header.read(connection), path) >= migration.number:
                     continue  # another process was faster
                 for statement in migration.statements:
                     connection.execute(statement)

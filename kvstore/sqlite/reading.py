@@ -14,6 +14,7 @@ from kvstore.errors import StoreCorruptError
 from kvstore.filters import Filter
 from kvstore.instants import to_datetime
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
+from kvstore.operations import Record
 from kvstore.patterns import Pattern
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.filters import compile_filter
@@ -29,6 +30,7 @@ __all__ = [
     "keys",
     "list_namespaces",
     "page",
+    "records",
     "select",
 ]
 
@@ -100,9 +102,10 @@ def get_many(
     connection: driver.Connection, namespace: Namespace, path: str, keys: Sequence[str], now: int
 ) -> list[Item]:
     """Return the live items among `keys`."""
-    if len(keys) == 1:
-        return get_one(connection, namespace, path, keys[0], now)
-    rows = connection.execute(statements.GET_MANY, (orjson.dumps(list(keys)).decode(), path, now))
+    wanted = orjson.dumps(list(keys)).decode()
+    if len(keys) == 1 or "\\u0000" in wanted:  # which an older json_each cuts
+        return [item for key in keys for item in get_one(connection, namespace, path, key, now)]
+    rows = connection.execute(statements.GET_MANY, (wanted, path, now))
     return [_item(namespace, path, row[0], row[1:]) for row in rows]
 
 
@@ -199,3 +202,23 @@ def page(
         if row[0] is not None
     ]
     return Page(items, (rows[-1][0], rows[-1][1]) if len(rows) == limit else None)
+
+
+def records(
+    connection: driver.Connection, path: str, after: tuple[str, str] | None, limit: int, now: int
+) -> tuple[list[Record], tuple[str, str] | None]:
+    """Return the next piece of a subtree's live records, and where the one after it begins."""
+    rows = _run(connection, statements.select_records(path, now, after, limit)).fetchall()
+    found = [_record(row) for row in rows]
+    return found, (rows[-1][0], rows[-1][1]) if len(rows) == limit else None
+
+
+def _record(row: Sequence[Any]) -> Record:
+    path, key, data, version, created_at, updated_at, expires_at, expected, ttl, indexing = row
+    if checksum(path, key, version, data) != expected:
+        raise StoreCorruptError(
+            f"the row of {show(decode_namespace(path), key)} is damaged: its checksum does not "
+            "match; restore it from a backup, or put it anew"
+        )
+    paths = None if indexing is None else tuple(orjson.loads(indexing))
+    return Record(path, key, data, version, created_at, updated_at, expires_at, ttl, paths)

@@ -46,16 +46,10 @@ WHERE {LIVE}
 
 # The unique index on (path, key); of expired rows, too
 GET_STATE = f"""
-SELECT id, version, expires_at, ttl, indexing, {OCTETS}
+SELECT id, version, expires_at, ttl, indexing, checksum, {OCTETS},
+    CASE WHEN {OCTETS} <= ? THEN CAST(value AS BLOB) END
 FROM items
 WHERE path = ? AND key = ?
-"""
-
-# The primary key
-GET_DATA = """
-SELECT CAST(value AS BLOB), checksum
-FROM items
-WHERE id = ?
 """
 
 # The unique index on (path, key). The row keeps its id, and with it its index entries' address.
@@ -82,7 +76,6 @@ ON CONFLICT (path, key) DO UPDATE SET
     indexing = excluded.indexing
 RETURNING id, created_at, updated_at
 """
-
 
 
 @cache
@@ -132,7 +125,92 @@ WHERE id IN (SELECT id FROM items WHERE expires_at <= ? ORDER BY expires_at LIMI
 
 # The primary key of meta
 GET_VERSION = "SELECT value FROM meta WHERE name = 'version'"
+GET_VERSION_AND_WATCH = """
+SELECT value, (SELECT value FROM meta WHERE name = 'watched_until')
+FROM meta
+WHERE name = 'version'
+"""
+SET_META = "UPDATE meta SET value = ? WHERE name = ?"
 SET_VERSION = "UPDATE meta SET value = ? WHERE name = 'version'"
+
+# The change feed, by its primary key
+GET_FEED_STATE = """
+SELECT
+    (SELECT value FROM meta WHERE name = 'watched_until'),
+    (SELECT value FROM meta WHERE name = 'changes_begin'),
+    (SELECT max(version) FROM changes)
+"""
+
+# As above; the partial index items_expiry
+GET_FEED = """
+SELECT
+    (SELECT value FROM meta WHERE name = 'watched_until'),
+    (SELECT value FROM meta WHERE name = 'changes_begin'),
+    EXISTS (SELECT 1 FROM items WHERE expires_at <= ?)
+"""
+
+# The primary key; for the length, the unique index on (path, key)
+GET_CHANGES = f"""
+SELECT changes.version, changes.kind, changes.path, changes.key, {OCTETS}
+FROM changes
+LEFT JOIN items ON items.path = changes.path AND items.key = changes.key
+WHERE changes.version > ?
+ORDER BY changes.version
+LIMIT ?
+"""
+
+ADD_CHANGE = "INSERT INTO changes (version, kind, path, key, at) VALUES (?, ?, ?, ?, ?)"
+GET_OLDEST_CHANGES = "SELECT version, at FROM changes ORDER BY version LIMIT ?"
+DELETE_CHANGES = "DELETE FROM changes WHERE version <= ?"
+
+# Continues a DELETE of items
+RETURNING_ADDRESS = "RETURNING path, key"
+
+# The unique index on (path, key)
+IS_EXPIRED = "SELECT EXISTS (SELECT 1 FROM items WHERE path = ? AND key = ? AND expires_at <= ?)"
+
+# As UPSERT, with all that a record brings
+RESTORE = """
+INSERT INTO items (
+    path, key, version, created_at, updated_at, checksum, value, expires_at, ttl, indexing
+)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (path, key) DO UPDATE SET
+    version = excluded.version,
+    created_at = excluded.created_at,
+    updated_at = excluded.updated_at,
+    checksum = excluded.checksum,
+    value = excluded.value,
+    expires_at = excluded.expires_at,
+    ttl = excluded.ttl,
+    indexing = excluded.indexing
+RETURNING id
+"""
+
+# The primary key; text as bytes, so that a damaged one can be told
+CHECK_ROWS = """
+SELECT id, CAST(path AS BLOB), CAST(key AS BLOB), CAST(value AS BLOB), version,
+    created_at, updated_at, expires_at, ttl, indexing, checksum
+FROM items
+WHERE id > ?
+ORDER BY id
+LIMIT ?
+"""
+COUNT_ROWS = "SELECT count(*) FROM items"
+
+# A range of the unique index on (path, key), and the rows for their times and lengths
+MEASURE = f"""
+SELECT count(*), count(DISTINCT path), total({OCTETS})
+FROM items
+WHERE path >= ? AND path < ? AND {LIVE}
+"""
+
+# The partial index items_expiry; the primary key of changes
+COUNT_REST = """
+SELECT
+    (SELECT count(*) FROM items WHERE expires_at <= ?),
+    (SELECT count(*) FROM changes)
+"""
 
 
 def in_range(path: str, subtree: bool) -> Sql:
@@ -229,21 +307,17 @@ def matching(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql:
     """
     conditions = all_of([key_matches(pattern), live(now)])
     if subtree and pattern.head:
-        keys = Sql("path IN (SELECT path FROM namespaces WHERE path IS NOT NULL) AND")
-        return Sql("FROM items WHERE") + keys + conditions
-    return Sql("FROM items WHERE") + in_range(path, subtree) + Sql("AND") + conditions
-
-
-def preamble(path: str, subtree: bool, pattern: Pattern) -> Sql:
-    """Begin a statement that continues with `matching`."""
-    return distinct_paths(path) if subtree and pattern.head else Sql("")
+        paths = distinct_paths(path) + Sql("SELECT path FROM namespaces WHERE path IS NOT NULL")
+        within = Sql("path IN (") + paths + Sql(")")
+    else:
+        within = in_range(path, subtree)
+    return Sql("FROM items WHERE") + within + Sql("AND") + conditions
 
 
 def select_keys(path: str, subtree: bool, pattern: Pattern, now: int, limit: int | None) -> Sql:
     """List the matching keys, sorted by (path, key)."""
     return (
-        preamble(path, subtree, pattern)
-        + Sql("SELECT key")
+        Sql("SELECT key")
         + matching(path, subtree, pattern, now)
         + Sql("ORDER BY path, key LIMIT ?", (-1 if limit is None else limit,))
     )
@@ -251,16 +325,12 @@ def select_keys(path: str, subtree: bool, pattern: Pattern, now: int, limit: int
 
 def count(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql:
     """Count the matching items."""
-    return (
-        preamble(path, subtree, pattern)
-        + Sql("SELECT count(*)")
-        + matching(path, subtree, pattern, now)
-    )
+    return Sql("SELECT count(*)") + matching(path, subtree, pattern, now)
 
 
 def remove(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql:
     """Delete the matching items."""
-    return preamble(path, subtree, pattern) + Sql("DELETE") + matching(path, subtree, pattern, now)
+    return Sql("DELETE") + matching(path, subtree, pattern, now)
 
 
 def select_latest(
@@ -303,6 +373,21 @@ def select_page(
         + within
         + Sql("AND")
         + key_matches(pattern)
+        + Sql("AND")
+        + live(now)
+        + Sql("ORDER BY path, key LIMIT ?", (limit,))
+    )
+
+
+def select_records(path: str, now: int, after: tuple[str, str] | None, limit: int) -> Sql:
+    """Select the next rows of a subtree with all that they hold, in order."""
+    high = subtree_range(path)[1]
+    above = Sql("path >= ?", (path,)) if after is None else Sql("(path, key) > (?, ?)", after)
+    below = Sql("") if high is None else Sql("AND path < ?", (high,))
+    return (
+        Sql(f"SELECT path, key, {ROW}, ttl, indexing FROM items WHERE")
+        + above
+        + below
         + Sql("AND")
         + live(now)
         + Sql("ORDER BY path, key LIMIT ?", (limit,))

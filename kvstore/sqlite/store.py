@@ -8,21 +8,24 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from kvstore.errors import InvalidArgumentError, StoreAccessError
 from kvstore.filters import Filter
 from kvstore.instants import to_micros
-from kvstore.operations import Operation
+from kvstore.operations import Operation, Record
 from kvstore.patterns import Pattern
-from kvstore.sqlite import driver, reading
+from kvstore.report import Meter, Report, Stats
+from kvstore.sqlite import backup, changes, checking, driver, reading
 from kvstore.sqlite.connection import WorkerConnection, connect, is_busy, translated
 from kvstore.sqlite.engine import InlineReader, Pace, Reader, Writer
 from kvstore.sqlite.migrate import check_file, migrate
 from kvstore.store import NamespaceQuery, Page, Selection, Store
 from kvstore.types import IndexConfig, Item, Namespace
+from kvstore.watching import ChangePage
 
 __all__ = ["SQLiteStore"]
 
@@ -43,8 +46,10 @@ class SQLiteStore(Store):
             survives a power loss, too; each commit then waits for the disk.
         busy_timeout: how long a write waits for other processes, in seconds, before
             `StoreBusyError`.
+        file_mode: the permissions of a file that is made, such as `0o600` for its owner alone;
+            `None`: as the process's umask has it. A file that is there keeps its own.
         options: those of `Store`: `default_ttl`, `refresh_ttl`, `max_value_bytes`, `clock`,
-            `sweep_interval`.
+            `sweep_interval`, `history`.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class SQLiteStore(Store):
         index: IndexConfig | None = None,
         durability: Durability = "normal",
         busy_timeout: float = 5.0,
+        file_mode: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__(index=index, **options)
@@ -64,7 +70,14 @@ class SQLiteStore(Store):
         self.path = Path(path)
         self._durability = durability
         self._busy_timeout = float(busy_timeout)
+        if file_mode is not None and (file_mode & ~0o777 or file_mode & 0o600 != 0o600):
+            raise InvalidArgumentError(
+                "file_mode is permission bits with which the owner can read and write, such as "
+                f"0o600, not {file_mode:#o}"
+            )
+        self._file_mode = file_mode
         self._temporary: str | None = None
+        self._file = self.path  # absolute, once it is open
 
     @classmethod
     def with_embeddings(cls, path: str | os.PathLike[str], model: Any, **options: Any) -> Self:
@@ -78,6 +91,7 @@ class SQLiteStore(Store):
         if str(self.path) == _IN_MEMORY:
             self._temporary = tempfile.mkdtemp(prefix="kvstore-")
             path = Path(self._temporary, "memory.db")
+        self._file = path
         connections: list[WorkerConnection] = []
         try:
             writer = WorkerConnection(lambda: self._connect_writer(path))
@@ -105,12 +119,15 @@ class SQLiteStore(Store):
             clock=self._clock,
             busy_timeout=self._busy_timeout,
             pace=pace if self._durability == "normal" else None,
+            bell=self._bell,
         )
         _open_stores.add(self)
 
     def _connect_writer(self, path: Path) -> driver.Connection:
         check_file(path)
-        connection = connect(path, "rwc")
+        if self._file_mode is not None:
+            backup.create(path, self._file_mode)
+        connection = connect(path, "rwc", busy_timeout=max(1.0, self._busy_timeout))
         try:
             with translated(path):
                 self._use_wal(connection, path)
@@ -161,6 +178,9 @@ class SQLiteStore(Store):
     def _must_yield(self) -> bool:  # type: ignore[override]
         return self._pace.is_turn_over
 
+    async def _next_turn(self) -> None:
+        await self._pace.next_turn()
+
     def _peek(self, namespace: Namespace, path: str, key: str) -> list[Item] | None:
         return self._inline.get(namespace, path, key, self._now())
 
@@ -197,6 +217,17 @@ class SQLiteStore(Store):
             reading.page, path, pattern, filter, subtree, after, limit, now
         )
 
+    async def _records(
+        self, path: str, after: tuple[str, str] | None, limit: int
+    ) -> tuple[list[Record], tuple[str, str] | None]:
+        return await self._scans.run(reading.records, path, after, limit, self._now())
+
+    async def _read_changes(
+        self, after: int, path: str, pattern: Pattern, subtree: bool
+    ) -> ChangePage:
+        now = self._now()
+        return await self._points.run(changes.read_changes, after, path, pattern, subtree, now)
+
     # Write
 
     @property
@@ -206,8 +237,42 @@ class SQLiteStore(Store):
     async def _room(self) -> None:
         await self._writer.room()
 
-    async def _apply(self, ops: Sequence[Operation]) -> list[Any]:
-        return await self._writer.apply(ops)
+    def _apply(self, ops: Sequence[Operation]) -> Coroutine[Any, Any, list[Any]]:
+        return self._writer.apply(ops)
+
+    # Upkeep
+
+    @asynccontextmanager
+    async def _own_reader(self) -> AsyncIterator[Reader]:
+        """Give a connection and a thread for something long, so that nothing waits behind it."""
+        path = self._file
+        worker = WorkerConnection(lambda: connect(path, "ro", busy_timeout=5.0))
+        await worker.open()
+        reader = Reader(worker, path)
+        try:
+            yield reader
+        finally:
+            await asyncio.shield(reader.close())
+
+    async def _backup(self, path: Path, meter: Meter) -> None:
+        async with self._own_reader() as reader:
+            with meter:
+                await reader.run(backup.backup, self._file, path, meter)
+
+    async def _check(self, meter: Meter) -> Report:
+        async with self._own_reader() as reader:
+            with meter:
+                return await reader.run(checking.check, self._file, meter)
+
+    async def _stats(self) -> Stats:
+        async with self._own_reader() as reader:
+            with Meter(None) as meter:
+                return await reader.run(checking.stats, self._file, self._now(), meter)
+
+    async def _vacuum(self) -> int:
+        return await self._writer.run(
+            lambda connection: backup.vacuum(connection, self._file, self._busy_timeout)
+        )
 
 
 # A connection must not be carried across fork (https://sqlite.org/howtocorrupt.html, section 2.6):

@@ -8,32 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
 from kvstore import codec
-from kvstore.errors import StoreCorruptError
+from kvstore.errors import ConflictError, StoreCorruptError
 from kvstore.instants import to_datetime
-from kvstore.namespace import show
+from kvstore.namespace import decode_namespace, show
 from kvstore.operations import (
     Check,
     Delete,
+    Lease,
     Mutate,
     Operation,
     Put,
     Remove,
+    Restore,
     Sweep,
     Touch,
+    Trim,
     check_version,
 )
-from kvstore.sqlite import driver, statements
+from kvstore.sqlite import changes, driver, statements
 from kvstore.sqlite.reading import checksum
 from kvstore.types import Item, make_item
 
 __all__ = ["Batch", "NotInlineError"]
 
 _ANY_LENGTH = 2**62
+_CHANGES_AT_ONCE = 1_000  # held back before they are written
 _ROWS = (64, 8, 1)  # of the statements that many puts share
 
 
@@ -61,8 +65,27 @@ class _State:
     expires_at: int | None
     ttl: int | None
     indexing: str | None
+    checksum: int
     size: int
+    data: bytes | None  # if it was asked for
     is_live: bool
+
+
+def _data(op: Mutate, state: _State | None) -> bytes | None:
+    """Return the present value to change, or `None` if there is none.
+
+    Raises:
+        StoreCorruptError: it is not as it was written.
+    """
+    if state is None or not state.is_live:
+        return None
+    data = state.data
+    if data is None or checksum(op.path, op.key, state.version, data) != state.checksum:
+        raise StoreCorruptError(
+            f"the row of {show(op.namespace, op.key)} is damaged: its checksum does not match; "
+            "restore it from a backup, or put it anew"
+        )
+    return data
 
 
 class Batch:
@@ -80,7 +103,13 @@ class Batch:
         self._now = now
         self._longest = longest
         self._instant = to_datetime(now)
-        self._first_version = self._version = self._execute(statements.GET_VERSION).fetchone()[0]
+        row = self._execute(statements.GET_VERSION_AND_WATCH).fetchone()
+        if row is None:
+            raise StoreCorruptError("the file has lost its version; restore it from a backup")
+        self._version, watched_until = row
+        self._first_version = self._version
+        self._is_watched = bool(watched_until)
+        self._changes: list[tuple[Any, ...]] = []
 
     def apply(self, units: Sequence[Sequence[Operation]]) -> list[list[Any] | Exception]:
         """Apply units, in order; return for each the answers to its operations, or its error.
@@ -118,6 +147,13 @@ class Batch:
         """Write what the transaction's end needs; call it before COMMIT."""
         if self._version != self._first_version:
             self._execute(statements.SET_VERSION, (self._version,))
+            if self._changes:
+                self._write_changes()
+
+    @property
+    def is_news(self) -> bool:
+        """Whether there is something for those who watch."""
+        return self._is_watched and self._version != self._first_version
 
     def _plan(self, op: Operation) -> Any:
         """Test the conditions, and find out what the write needs to know."""
@@ -129,8 +165,8 @@ class Batch:
                 check_version(op, state.version if state is not None and state.is_live else 0)
                 return state
             case Mutate():
-                state = self._state(op.path, op.key)
-                return state, op.change(self._data(op, state))
+                state = self._state(op.path, op.key, with_data=True)
+                return state, op.change(_data(op, state))
         return None
 
     def _write(self, op: Operation, plan: Any) -> Any:
@@ -148,14 +184,26 @@ class Batch:
                     return False
                 self._execute(statements.DELETE, (plan.id,))
                 self._version += 1
+                if self._is_watched:
+                    self._note("delete", op.path, op.key, self._version)
                 return True
             case Remove():
                 statement = statements.remove(op.path, op.subtree, op.pattern, self._now)
-                return self._delete_rows(statement.text, statement.params)
+                return self._delete_rows("delete", statement.text, statement.params)
             case Touch():
                 return self._touch(op)
             case Sweep():
-                return self._delete_rows(statements.SWEEP, (self._now, op.limit))
+                return self._delete_rows("expire", statements.SWEEP, (self._now, op.limit))
+            case Restore():
+                return self._restore(op)
+            case Lease():
+                self._write_changes()
+                begin = changes.take_lease(self._connection, op, self._version, self._now)
+                self._is_watched = True
+                return self._version, begin
+            case Trim():
+                self._write_changes()
+                return changes.trim(self._connection, op, self._version, self._now)
         return None
 
     def _put_plain(self, puts: list[Put], takers: list[list[Any]]) -> None:
@@ -172,6 +220,9 @@ class Batch:
 
     def _put_rows(self, puts: list[Put]) -> list[Item]:
         now, instant = self._now, self._instant
+        if self._is_watched:
+            for path, key in dict.fromkeys((op.path, op.key) for op in puts):
+                self._note_expired(path, key)
         version = self._version
         params: list[Any] = []
         for op in puts:
@@ -189,8 +240,10 @@ class Batch:
             if version not in times:
                 if self._longest is not None:
                     raise NotInlineError
-                items.append(self._put(op, op.data, None, None))
+                items.append(self._upsert(op, op.data, None, None))
                 continue
+            if self._is_watched:
+                self._note("put", op.path, op.key, version)
             created_at, updated_at = times[version]
             items.append(
                 make_item(
@@ -209,6 +262,13 @@ class Batch:
         self, op: Put | Mutate, data: bytes, indexing: str | None, kept: _State | None
     ) -> Item:
         """Upsert; what is `kept` of a live item is its lifetime and its indexing."""
+        if self._is_watched:
+            self._note_expired(op.path, op.key)
+        return self._upsert(op, data, indexing, kept)
+
+    def _upsert(
+        self, op: Put | Mutate, data: bytes, indexing: str | None, kept: _State | None
+    ) -> Item:
         now = self._now
         version = self._version + 1
         ttl = op.ttl
@@ -225,8 +285,15 @@ class Batch:
             checksum(op.path, op.key, version, data),
             data.decode(),
         )
-        times = self._execute(statements.UPSERT, (*row, expires_at, ttl, indexing)).fetchall()
+        times = None
+        if kept is not None and expires_at is None and indexing is None:  # over its like
+            longest = _ANY_LENGTH if self._longest is None else self._longest
+            times = self._execute(statements.upsert_plain(1), (*row, longest)).fetchall()
+        if not times:
+            times = self._execute(statements.UPSERT, (*row, expires_at, ttl, indexing)).fetchall()
         self._version = version
+        if self._is_watched:
+            self._note("put", op.path, op.key, version)
         ((_, created_at, updated_at),) = times
         instant = self._instant
         return make_item(
@@ -239,10 +306,91 @@ class Batch:
             None if expires_at is None else to_datetime(expires_at),
         )
 
-    def _delete_rows(self, statement: str, params: tuple[Any, ...]) -> int:
+    def _delete_rows(
+        self, kind: Literal["delete", "expire"], statement: str, params: tuple[Any, ...]
+    ) -> int:
+        if self._is_watched:
+            statement = f"{statement} {statements.RETURNING_ADDRESS}"
+            gone = self._execute(statement, params).fetchall()
+            for path, key in gone:
+                self._version += 1
+                self._note(kind, path, key, self._version)
+            return len(gone)
         deleted: int = self._execute(statement, params).rowcount
         self._version += deleted
         return deleted
+
+    def _restore(self, op: Restore) -> int:
+        """Write records; undo them if they cannot all be written."""
+        self._write_changes()
+        before = self._version
+        self._execute("SAVEPOINT restoring")
+        try:
+            written = self._restore_records(op)
+        except BaseException:
+            self._changes.clear()
+            self._version = before
+            if self._connection.in_transaction:  # a full disk rolls back by itself
+                self._execute("ROLLBACK TO restoring")
+                self._execute("RELEASE restoring")
+            raise
+        self._execute("RELEASE restoring")
+        return written
+
+    def _restore_records(self, op: Restore) -> int:
+        if self._is_watched:  # so that no record replaces an expired item, untold
+            self._delete_rows("expire", statements.SWEEP, (self._now, -1))
+        base = self._version
+        written = 0
+        for record in op.records:
+            path, key = record.path, record.key
+            if record.expires_at is not None and record.expires_at <= self._now:
+                continue
+            if op.on_conflict != "replace":
+                state = self._state(path, key)
+                if state is not None and state.is_live:
+                    if op.on_conflict == "skip":
+                        continue
+                    where = show(decode_namespace(path), key)
+                    raise ConflictError(f"{where} is there already; nothing was imported")
+            version = base + record.version if record.version else self._version + 1
+            self._version = max(self._version, version)
+            row = (
+                path,
+                key,
+                version,
+                record.created_at,
+                record.updated_at,
+                checksum(path, key, version, record.data),
+                record.data.decode(),
+                record.expires_at,
+                record.ttl,
+                None if record.indexing is None else orjson.dumps(record.indexing).decode(),
+            )
+            self._execute(statements.RESTORE, row).fetchall()
+            if self._is_watched:
+                self._note("put", path, key, version)
+            written += 1
+        return written
+
+    def _note(
+        self, kind: Literal["put", "delete", "expire"], path: str, key: str, version: int
+    ) -> None:
+        """Record a change, for those who watch."""
+        self._changes.append((version, kind, path, key, self._now))
+        if len(self._changes) >= _CHANGES_AT_ONCE:
+            self._write_changes()
+
+    def _note_expired(self, path: str, key: str) -> None:
+        """Record that a row has expired which is about to be replaced, if it has."""
+        (is_expired,) = self._execute(statements.IS_EXPIRED, (path, key, self._now)).fetchone()
+        if is_expired:
+            self._version += 1
+            self._note("expire", path, key, self._version)
+
+    def _write_changes(self) -> None:
+        self._connection.executemany(statements.ADD_CHANGE, self._changes)
+        self._changes.clear()
 
     def _touch(self, op: Touch) -> dict[str, int]:
         renewed = {}
@@ -253,23 +401,15 @@ class Batch:
                 renewed[key] = expires_at
         return renewed
 
-    def _state(self, path: str, key: str) -> _State | None:
-        row = self._execute(statements.GET_STATE, (path, key)).fetchone()
+    def _state(self, path: str, key: str, *, with_data: bool = False) -> _State | None:
+        longest = _ANY_LENGTH if self._longest is None else self._longest
+        row = self._execute(
+            statements.GET_STATE, (longest if with_data else -1, path, key)
+        ).fetchone()
         if row is None:
             return None
         expires_at = row[2]
         state = _State(*row, expires_at is None or expires_at > self._now)
-        if self._longest is not None and state.size > self._longest:
+        if state.size > longest:
             raise NotInlineError
         return state
-
-    def _data(self, op: Mutate, state: _State | None) -> bytes | None:
-        if state is None or not state.is_live:
-            return None
-        data: bytes
-        data, expected = self._execute(statements.GET_DATA, (state.id,)).fetchone()
-        if checksum(op.path, op.key, state.version, data) != expected:
-            raise StoreCorruptError(
-                f"the row of {show(op.namespace, op.key)} is damaged: its checksum does not match"
-            )
-        return data

@@ -15,11 +15,12 @@ PACKAGE = Path(__file__).parents[2] / "kvstore"
 LAYERS = (
     "errors",
     "types",
-    "codec embedding filters instants namespace paths patterns ranking text",
+    "codec embedding filters instants namespace paths patterns ranking report text",
     "operations",
+    "exchange watching",
     "store",
     "memory sqlite postgres",
-    "opening embeddings testing",
+    "opening embeddings testing transfer",
     "flow runtime",
     "integrations cli __main__",
 )

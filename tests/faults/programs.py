@@ -53,10 +53,10 @@ async def acknowledge(path: str, durability: str) -> None:
     async with kvstore.SQLiteStore(path, durability=durability) as store:  # type: ignore[arg-type]
         number = 0
         while True:
-            await store.put(NAMESPACE, f"one-{number}", "x" * 500)
+            await store.put(NAMESPACE, f"one-{number}", "x" * 5_000)
             say("put", f"one-{number}")
             keys = [f"crowd-{number}-{each}" for each in range(30)]
-            await asyncio.gather(*(store.put(NAMESPACE, key, "x" * 500) for key in keys))
+            await asyncio.gather(*(store.put(NAMESPACE, key, "x" * 5_000) for key in keys))
             for key in keys:
                 say("put", key)
             number += 1

@@ -14,7 +14,7 @@ import kvstore
 from tests.faults.programs import NAMESPACE
 from tests.faults.test_processes import ROOT, integrity
 
-ACKNOWLEDGED = 2_000  # enough for several checkpoints
+ACKNOWLEDGED = 4_000  # 20 MB: enough for several checkpoints
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("cc") is None,

@@ -100,7 +100,7 @@ leaves = (
     | any_text
     | st.binary(max_size=4)
     | st.binary(max_size=4).map(bytearray)
-    | st.binary(max_size=4).map(memoryview)
+    | st.binary(max_size=4).map(lambda data: memoryview(data))  # noqa: PLW0108 - typed
     | st.binary(max_size=4).map(lambda data: memoryview(data)[::-1])
     | st.datetimes(timezones=zones)
     | st.dates()

@@ -36,9 +36,9 @@ def test_a_name_without_marks_needs_no_quotes(name: str) -> None:
 
 @given(json_values, path_segments)
 def test_a_path_leads_where_plain_python_goes(value: Any, segments: list[str | int]) -> None:
-    expected = value
+    expected: Any = value
     for segment in segments:
-        of_its_kind = dict if isinstance(segment, str) else list
+        of_its_kind: type[Any] = dict if isinstance(segment, str) else list
         try:
             expected = expected[segment] if isinstance(expected, of_its_kind) else MISSING
         except (KeyError, IndexError):

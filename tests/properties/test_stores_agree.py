@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from bisect import bisect
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -65,6 +64,30 @@ scripts = st.lists(
 )
 
 
+few_namespaces, few_keys = st.sampled_from(NAMESPACES[:3]), st.sampled_from(KEYS[:4])
+
+
+def _write(name: str, *args: st.SearchStrategy[Any], **options: st.SearchStrategy[Any]) -> Any:
+    arguments = st.tuples(few_namespaces, *args)
+    return st.tuples(st.just(name), arguments, st.fixed_dictionaries(options))
+
+
+writes = (
+    _write("put", few_keys, scalars)
+    | _write("put", few_keys, objects, ttl=ttls)
+    | _write("put", few_keys, scalars, index=st.sampled_from([False, ["a"]]))
+    | _write("put", few_keys, scalars, if_version=st.sampled_from([0, 0, 1]))
+    | _write("put", few_keys, st.just({1}))
+    | _write("put_many", st.dictionaries(few_keys, scalars, max_size=4), ttl=ttls)
+    | _write("delete", few_keys)
+    | _write("delete_many", st.lists(few_keys, max_size=3))
+    | _write("increment", few_keys, integers)
+    | _write("append", few_keys, scalars)
+    | _write("pop", few_keys)
+    | _write("remove", st.sampled_from(["*", "a*", "?", "[^a]"]), subtree=st.booleans())
+)
+
+
 class StoresAgree(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +95,8 @@ class StoresAgree(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="kvstore-agree-"))
         self.clock = ManualClock()
         self.sqlite: list[SQLiteStore] = []
-        self.versions: list[tuple[int, int]] = []  # the model's and SQLite's, in order
+        self.versions = {0: 0}  # SQLite's for each of the model's
+        self.greatest = (0, 0)
 
     @initialize(
         default_ttl=ttls,
@@ -137,13 +161,17 @@ class StoresAgree(RuleBasedStateMachine):
             return type(exc), versions
 
     def compare(self, expected: tuple[Any, list[int]], found: tuple[Any, list[int]]) -> None:
+        """Compare answers, and the order of versions.
+
+        Writes of one step may get their versions in any order, but greater than all before.
+        """
         assert found[0] == expected[0]
-        for pair in zip(expected[1], found[1], strict=True):
-            at = bisect(self.versions, pair)
-            if self.versions[at - 1 : at] != [pair]:
-                self.versions.insert(at, pair)
-                theirs = [version for _, version in self.versions[max(at - 1, 0) : at + 2]]
-                assert theirs == sorted(set(theirs)), "versions are in another order"
+        for ours, theirs in zip(expected[1], found[1], strict=True):
+            if ours not in self.versions:
+                assert theirs not in self.versions.values()
+                assert theirs > self.greatest[1] or ours < self.greatest[0]
+                self.versions[ours] = theirs
+            assert self.versions[ours] == theirs
 
     @invariant()
     def both_hold_the_same(self) -> None:
@@ -151,6 +179,7 @@ class StoresAgree(RuleBasedStateMachine):
             expected = self.ask(self.model, _everything)
             for store in self.sqlite:
                 self.compare(expected, self.ask(store, _everything))
+            self.greatest = (max(self.versions, default=0), max(self.versions.values(), default=0))
 
     # Time, and the file
 
@@ -197,7 +226,7 @@ class StoresAgree(RuleBasedStateMachine):
     def write_over_some_version(
         self, namespace: Namespace, key: str, back: int, delete: bool
     ) -> None:
-        pairs = [(0, 0), *self.versions]
+        pairs = list(self.versions.items())
         ours, theirs = pairs[-1 - back % len(pairs)]
 
         async def write(store: Store) -> Any:
@@ -289,6 +318,17 @@ class StoresAgree(RuleBasedStateMachine):
             return tries
 
         self.agree(transact)
+
+    @rule(script=st.lists(writes, min_size=2, max_size=12))
+    def write_together(self, script: list[Any]) -> None:
+        """Writes that wait together are committed together, in the order of the calls."""
+
+        async def write(store: Store) -> Any:
+            calls = (getattr(store, name)(*args, **options) for name, args, options in script)
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            return [type(each) if isinstance(each, StoreError) else each for each in outcomes]
+
+        self.agree(write)
 
     # Reads
 

@@ -1,0 +1,238 @@
+"""Shapes and units between LangGraph and kvstore: pure functions, both ways."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from types import EllipsisType
+from typing import Any, Final, Literal
+
+from langgraph.store.base import (
+    GetOp,
+    Item,
+    ListNamespacesOp,
+    MatchCondition,
+    Op,
+    PutOp,
+    SearchItem,
+    SearchOp,
+    TTLConfig,
+    ensure_embeddings,
+)
+from langgraph.store.base import (
+    IndexConfig as LangGraphIndexConfig,
+)
+from langgraph.store.base import (
+    InvalidNamespaceError as LangGraphInvalidNamespaceError,
+)
+
+from kvstore import errors
+from kvstore.errors import InvalidArgumentError, InvalidTTLError
+from kvstore.paths import PathError, parse_path
+from kvstore.store import Store
+from kvstore.types import IndexConfig, Namespace
+from kvstore.types import Item as StoredItem
+
+__all__ = [
+    "SECONDS_A_MINUTE",
+    "Labels",
+    "checked",
+    "index_config_of",
+    "indexing_of",
+    "item_of",
+    "labels_of",
+    "labels_to_put",
+    "merged",
+    "pattern_of",
+    "search_item_of",
+    "seconds_of",
+    "ttl_config_of",
+]
+
+SECONDS_A_MINUTE: Final = 60
+_MICROS_A_MINUTE: Final = 60_000_000
+_BRACES = re.compile(r"\{([^{}]*)\}")
+
+Labels = Sequence[str]
+
+
+class _InvalidNamespaceError(LangGraphInvalidNamespaceError, errors.InvalidNamespaceError):
+    """A namespace that LangGraph does not have, by the name of either library."""
+
+
+def index_config_of(index: LangGraphIndexConfig) -> IndexConfig:
+    """Return kvstore's form of LangGraph's settings for semantic search.
+
+    Args:
+        index: `embed`, what LangGraph takes for it; `dims`; and `fields` (or `text_fields`, as
+            LangGraph's SQLite stores have it), by default all of the value.
+
+    Raises:
+        InvalidArgumentError: it has no `embed`, another distance than cosine, or settings that
+            kvstore does not have.
+    """
+    settings: dict[str, Any] = dict(index)
+    unknown = settings.keys() - {"dims", "embed", "fields", "text_fields", "distance_type"}
+    if unknown:
+        raise InvalidArgumentError(f"index has settings that kvstore does not: {sorted(unknown)}")
+    if settings.get("embed") is None:
+        raise InvalidArgumentError("index names no embedding model: {'dims': ..., 'embed': ...}")
+    if settings.get("distance_type", "cosine") != "cosine":
+        raise InvalidArgumentError("kvstore's semantic search is by cosine similarity alone")
+    fields = settings.get("text_fields") or settings.get("fields") or ["$"]
+    return IndexConfig(
+        ensure_embeddings(settings["embed"]),
+        fields=_paths(fields),
+        dimensions=settings.get("dims"),
+    )
+
+
+def indexing_of(index: Literal[False] | list[str] | None) -> Literal[False] | list[str] | None:
+    """Return what a put says of indexing in kvstore's form."""
+    return _paths(index) if index else index
+
+
+def _paths(fields: Sequence[str]) -> list[str]:
+    """Return LangGraph's field paths as kvstore's.
+
+    Raises:
+        InvalidArgumentError: a path with a `*` that is no subscript, which kvstore lacks.
+    """
+    paths = [path for field in fields for path in _without_braces(field or "$")]
+    for path in paths:
+        try:
+            names = [segment for segment in parse_path(path) if isinstance(segment, str)]
+        except PathError as exc:
+            raise InvalidArgumentError(str(exc)) from None
+        if any(set("*{}") & set(name) for name in names):
+            raise InvalidArgumentError(
+                f"kvstore indexes no path such as {path!r}; name the fields, and write '[*]' for "
+                "all elements of a list"
+            )
+    return paths
+
+
+def _without_braces(path: str) -> list[str]:
+    """Write `a.{b,c}` as `a.b` and `a.c`."""
+    found = _BRACES.search(path)
+    if found is None:
+        return [path]
+    before, after = path[: found.start()], path[found.end() :]
+    parts = (before + part.strip() + after for part in found[1].split(","))
+    return list(dict.fromkeys(itertools.chain.from_iterable(map(_without_braces, parts))))
+
+
+def ttl_config_of(store: Store) -> TTLConfig | None:
+    """Return what a store does about lifetimes as LangGraph's settings."""
+    if store._default_ttl is None and not store._refresh_ttl:
+        return None
+    settings: TTLConfig = {"refresh_on_read": store._refresh_ttl}
+    if store._default_ttl is not None:
+        settings["default_ttl"] = store._default_ttl / _MICROS_A_MINUTE
+    return settings
+
+
+def seconds_of(minutes: Any) -> float | None:
+    """Return a lifetime in seconds; `None` is for ever."""
+    if minutes is None:
+        return None
+    if isinstance(minutes, bool) or not isinstance(minutes, (int, float)):
+        raise InvalidTTLError(f"a ttl is a number of minutes, not {type(minutes).__name__}")
+    return minutes * SECONDS_A_MINUTE
+
+
+def labels_of(namespace: Labels) -> Namespace:
+    """Return a namespace as LangGraph allows it to be named."""
+    if isinstance(namespace, str):
+        raise _InvalidNamespaceError(
+            f"a namespace is a tuple of labels, not a str: write {(namespace,)!r}"
+        )
+    try:
+        return _checked_labels(tuple(namespace))
+    except TypeError:
+        raise _InvalidNamespaceError(
+            f"a namespace is a tuple of strings, not {namespace!r}"
+        ) from None
+
+
+@functools.lru_cache(maxsize=16_384)
+def _checked_labels(labels: Namespace) -> Namespace:
+    for label in labels:
+        if not isinstance(label, str):
+            raise _InvalidNamespaceError(
+                f"the namespace {labels} has a label of type {type(label).__name__}, not str"
+            )
+        if not label or "." in label or "\0" in label:
+            raise _InvalidNamespaceError(
+                f"the namespace {labels} has the label {label!r}; in LangGraph a label is not "
+                "empty and holds no period and no NUL"
+            )
+    return labels
+
+
+def labels_to_put(namespace: Labels) -> Namespace:
+    """Return a namespace as LangGraph allows something to be put there."""
+    labels = labels_of(namespace)
+    if not labels or labels[0] == "langgraph":
+        raise _InvalidNamespaceError(
+            f"nothing can be put into the namespace {labels}: in LangGraph it has a label at "
+            "least, and the first is not 'langgraph'"
+        )
+    return labels
+
+
+def checked(op: Op) -> Op:
+    """Return an operation with its namespace checked, and a key that is a str."""
+    match op:
+        case GetOp() | PutOp():
+            return op._replace(namespace=labels_of(op.namespace), key=str(op.key))
+        case SearchOp():
+            return op._replace(namespace_prefix=labels_of(op.namespace_prefix))
+        case ListNamespacesOp():
+            for condition in op.match_conditions or ():
+                labels_of(condition.path)
+            return op
+    raise InvalidArgumentError(f"LangGraph has no operation such as {type(op).__name__}")
+
+
+def pattern_of(condition: MatchCondition) -> tuple[str | EllipsisType, ...]:
+    """Return a condition's path with `...` for its wildcards."""
+    return tuple(... if label == "*" else label for label in condition.path)
+
+
+def merged(
+    patterns: Iterable[tuple[str | EllipsisType, ...]],
+) -> tuple[str | EllipsisType, ...] | None:
+    """Return the pattern that matches what all of them do; `None` if nothing does."""
+    merged: tuple[str | EllipsisType, ...] = ()
+    for pattern in patterns:
+        pairs = list(itertools.zip_longest(merged, pattern, fillvalue=...))
+        if any(... not in pair and pair[0] != pair[1] for pair in pairs):
+            return None
+        merged = tuple(right if left is ... else left for left, right in pairs)
+    return merged
+
+
+def item_of(stored: StoredItem) -> Item:
+    """Return a stored item as LangGraph's."""
+    return Item(
+        value=stored.value,
+        key=stored.key,
+        namespace=stored.namespace,
+        created_at=stored.created_at,
+        updated_at=stored.updated_at,
+    )
+
+
+def search_item_of(stored: StoredItem) -> SearchItem:
+    """Return a stored item, with its score, as LangGraph's."""
+    return SearchItem(
+        stored.namespace,
+        stored.key,
+        stored.value,
+        stored.created_at,
+        stored.updated_at,
+        stored.score,
+    )

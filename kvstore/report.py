@@ -1,0 +1,142 @@
+"""What a store tells about itself, `Report` and `Stats`, and how long work tells its progress."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from kvstore.types import Namespace
+
+__all__ = ["Meter", "Progress", "Report", "RootStats", "Stats", "StoppedError"]
+
+Progress = Callable[[int, int | None], object]
+"""Called with what is done and the total, `None` while that is unknown."""
+
+_INTERVAL_S = 0.05  # between two calls of a progress callback
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `Store.check` found.
+
+    Attributes:
+        items: how many items it looked at.
+        problems: one line for each thing that is wrong; none holds a stored value.
+    """
+
+    items: int
+    problems: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class RootStats:
+    """What lies in a root namespace and below it; `bytes` is the length of the encoded values."""
+
+    items: int
+    namespaces: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The size of a store, as `Store.stats` has it.
+
+    Attributes:
+        items: live items.
+        namespaces: namespaces that hold live items.
+        bytes: the length of their encoded values.
+        roots: the same for each first label, as `("users",)`, and for `()` alone.
+        version: the store's version; it grows with every write.
+        expired: rows that are gone for every reader and wait for the sweep.
+        indexed: items whose index entries are complete and of the present model; `None`: the
+            store was opened without an index.
+        changes: how many entries the change feed holds.
+        file_bytes: the size of the file; `None`: there is none.
+        wal_bytes: the size of its write-ahead log.
+    """
+
+    items: int
+    namespaces: int
+    bytes: int
+    roots: Mapping[Namespace, RootStats] = field(default_factory=dict)
+    version: int = 0
+    expired: int = 0
+    indexed: int | None = None
+    changes: int = 0
+    file_bytes: int | None = None
+    wal_bytes: int | None = None
+
+    @property
+    def index_coverage(self) -> float | None:
+        """The indexed part of the items, 0.0 to 1.0; `None`: no index."""
+        if self.indexed is None:
+            return None
+        return self.indexed / self.items if self.items else 1.0
+
+
+class StoppedError(Exception):
+    """Raised in a thread whose caller has gone, so that it ends; nobody sees it."""
+
+
+class Meter:
+    """Carries progress from a working thread to a callback on the loop, and a stop back.
+
+    A callback that raises ends the work, and its error is what the caller gets.
+    """
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._loop = asyncio.get_running_loop()
+        self._due = 0.0
+        self._error: BaseException | None = None
+        self._is_stopped = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._is_stopped = True
+        if self._error is not None:
+            raise self._error
+
+    def check(self) -> None:
+        """Raise `StoppedError` once the work is to end; from any thread."""
+        if self._is_stopped:
+            raise StoppedError
+
+    def show(self, done: int, total: int | None) -> None:
+        """Tell how far the work is, from any thread; the callback is not called too often.
+
+        Raises:
+            StoppedError: the work is to end.
+        """
+        self.check()
+        if self._progress is None:
+            return
+        now = time.monotonic()
+        if now >= self._due or done == total:
+            self._due = now + _INTERVAL_S
+            self._loop.call_soon_threadsafe(self._call, done, total)
+
+    def _call(self, done: int, total: int | None) -> None:
+        if self._progress is None or self._error is not None:
+            return
+        try:
+            self._progress(done, total)
+        except BaseException as exc:  # noqa: BLE001 - it belongs to the caller
+            self._error = exc
+            self._is_stopped = True

@@ -1,0 +1,93 @@
+"""Backup and vacuum: copies of the whole file, made by a thread of their own."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from kvstore.errors import StoreAccessError
+from kvstore.exchange import partial_file
+from kvstore.report import Meter
+from kvstore.sqlite import driver
+from kvstore.sqlite.connection import connect, translated
+
+__all__ = ["backup", "create", "vacuum"]
+
+_STEP_PAGES = 256  # 1 MiB between two looks at whether to go on
+_SIDE_FILES = ("-wal", "-journal")
+
+
+def create(path: Path, mode: int) -> None:
+    """Make an empty file with these permissions, unless it is there; SQLite's others follow it."""
+    with suppress(FileExistsError):
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode & 0o600)
+        os.close(handle)
+        path.chmod(mode)  # whatever the umask is
+
+
+def backup(connection: driver.Connection, source: Path, target: Path, meter: Meter) -> None:
+    """Copy the store as it is now; others may write meanwhile.
+
+    The read transaction around it holds one snapshot. Without it SQLite would begin anew at each
+    write of another connection (https://sqlite.org/backup.html).
+    """
+    _check_free(source, target)
+    mode = stat.S_IMODE(source.stat().st_mode)
+    with partial_file(target, mode) as partial:
+        copy = connect(partial, "rwc")
+        try:
+            with translated(partial):
+                connection.execute("BEGIN")
+                connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+
+                def show(status: int, remaining: int, total: int) -> None:
+                    meter.show(total - remaining, total)
+
+                connection.backup(copy, pages=_STEP_PAGES, progress=show, sleep=0)
+                # One file, complete in itself; a store that opens it switches the log on again.
+                copy.execute("PRAGMA journal_mode = DELETE").fetchall()
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            copy.close()
+            for suffix in (*_SIDE_FILES, "-shm"):
+                with suppress(OSError):
+                    Path(f"{partial}{suffix}").unlink()
+
+
+def _check_free(source: Path, target: Path) -> None:
+    """Refuse a target whose replacement would do harm."""
+    if target.exists() and target.samefile(source):
+        raise StoreAccessError(f"{target} is the store itself; name another file for the backup")
+    if target.is_dir():
+        raise StoreAccessError(f"{target} is a directory; name a file in it")
+    for suffix in _SIDE_FILES:
+        side = Path(f"{target}{suffix}")
+        if side.exists():
+            raise StoreAccessError(
+                f"{target} is in use, or was not closed ({side.name} lies beside it); name another "
+                "file for the backup"
+            )
+
+
+def vacuum(connection: driver.Connection, path: Path, busy_timeout: float) -> int:
+    """Rewrite the file without its free pages; return by how many bytes it shrank.
+
+    Args:
+        connection: that of the writer, outside a transaction.
+        path: its file.
+        busy_timeout: how long to wait for other processes, in seconds.
+    """
+    connection.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
+    connection.execute("PRAGMA temp_store = FILE")  # it holds a whole copy
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        before = path.stat().st_size
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return before - path.stat().st_size
+    finally:
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute("PRAGMA busy_timeout = 0")

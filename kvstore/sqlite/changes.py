@@ -1,0 +1,97 @@
+"""The change feed in the file: its lease, its upkeep, and how a watch reads it.
+
+Writers record changes exactly while `watched_until` is not 0. They never look at a clock for it,
+so that what lies between the beginning and the end of a recording has no gaps, whatever clocks
+do; a watch that finds its position outside gets an error and never a hole.
+"""
+
+from __future__ import annotations
+
+from kvstore.namespace import decode_namespace, subtree_range
+from kvstore.operations import Lease, Trim
+from kvstore.patterns import Pattern
+from kvstore.sqlite import driver, reading, statements
+from kvstore.types import Change, Item
+from kvstore.watching import ChangePage
+
+__all__ = ["read_changes", "take_lease", "trim"]
+
+MOST_CHANGES = 1_000_000  # that are kept, however young: some 100 MB
+GRACE = 10_000_000  # microseconds from the end of the lease to that of the recording
+_ROWS_AT_ONCE = 1_000
+_BYTES_AT_ONCE = 4 * 2**20  # of values, roughly
+
+
+def take_lease(connection: driver.Connection, op: Lease, version: int, now: int) -> int:
+    """Begin a recording, or prolong the one that there is; return where it begins.
+
+    Args:
+        connection: inside a write transaction.
+        op: how long for.
+        version: of the store, with what this transaction has written so far.
+        now: the instant, in microseconds.
+    """
+    until, begin, last = connection.execute(statements.GET_FEED_STATE).fetchone()
+    if until == 0 and last != version:  # something was written that is not there
+        begin = version
+        connection.execute(statements.SET_META, (begin, "changes_begin"))
+    connection.execute(statements.SET_META, (now + op.span, "watched_until"))
+    return int(begin)
+
+
+def trim(connection: driver.Connection, op: Trim, version: int, now: int) -> int:
+    """Do a slice of the feed's upkeep; return how many rows went."""
+    until, begin, last = connection.execute(statements.GET_FEED_STATE).fetchone()
+    if until:
+        renewed = _lease_after(until, op, now)
+        if renewed != until:
+            connection.execute(statements.SET_META, (renewed, "watched_until"))
+    if last is None:
+        return 0
+    rows = connection.execute(statements.GET_OLDEST_CHANGES, (op.limit,)).fetchall()
+    oldest, least = now - op.history, version - MOST_CHANGES
+    cut = max((row for row, at in rows if at <= oldest or row <= max(least, begin)), default=begin)
+    if cut > begin:
+        connection.execute(statements.SET_META, (cut, "changes_begin"))
+    return connection.execute(statements.DELETE_CHANGES, (cut,)).rowcount
+
+
+def _lease_after(until: int, op: Trim, now: int) -> int:
+    """Return the lease as a look at the clock leaves it.
+
+    One that is over is marked first, and ends some time later: watchers that the machine's sleep
+    or a set clock has surprised get the time to renew it.
+    """
+    if op.is_watched:
+        return max(until, now + op.history // 2)
+    if until > 0:
+        return -now if until <= now else until
+    return 0 if now >= GRACE - until else until
+
+
+def read_changes(
+    connection: driver.Connection, after: int, path: str, pattern: Pattern, subtree: bool, now: int
+) -> ChangePage:
+    """Return the next changes after a version, with the items as they are at one instant."""
+    connection.execute("BEGIN")
+    try:
+        until, begin, has_expired = connection.execute(statements.GET_FEED, (now,)).fetchone()
+        found: list[Change] = []
+        position, size = after, 0
+        low, high = subtree_range(path)
+        rows = connection.execute(statements.GET_CHANGES, (after, _ROWS_AT_ONCE))
+        for position, kind, there, key, length in rows:
+            inside = low <= there and (high is None or there < high) if subtree else there == path
+            if inside and pattern.matches(key):
+                item: Item | None = None
+                labels = decode_namespace(there)
+                if kind == "put":
+                    size += length or 0
+                    items = reading.get_one(connection, labels, there, key, now)
+                    item = items[0] if items else None
+                found.append(Change(kind, labels, key, position, item))
+                if size > _BYTES_AT_ONCE:
+                    break
+        return ChangePage(found, position, begin, until, bool(has_expired), now)
+    finally:
+        connection.execute("ROLLBACK")

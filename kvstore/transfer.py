@@ -1,0 +1,53 @@
+"""`kvstore.copy`: items from any store to any other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from kvstore.errors import ValueTooLargeError
+from kvstore.exchange import Spool
+from kvstore.namespace import address, decode_namespace, show
+from kvstore.report import Meter, Progress
+from kvstore.store import Store
+
+__all__ = ["copy"]
+
+
+async def copy(
+    source: Store,
+    target: Store,
+    *,
+    namespace: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> int:
+    """Copy a namespace and all below it into another store; return the number of items.
+
+    Items take the place of what is under their keys, get new versions in the order of the old
+    ones, and keep their times. The copy is all or nothing: it is staged in a temporary file and
+    written in one transaction, as by `Store.import_items`. The target's other items stay.
+
+    Args:
+        source: an open store.
+        target: an open store, of any kind.
+        namespace: what to copy; `()` is everything.
+        progress: called with the items read and `None`, then with those written and the total.
+
+    Raises:
+        ValueTooLargeError: a value is longer than the target's `max_value_bytes`.
+    """
+    source._require_open()
+    target._require_open()
+    _, path = address(namespace)
+    with Meter(progress) as meter, Spool() as spool:
+        async for records in source._all_records(path):
+            for record in records:
+                if len(record.data) > target._max_value_bytes:
+                    where = show(decode_namespace(record.path), record.key)
+                    raise ValueTooLargeError(
+                        f"the value of {where} takes {len(record.data):,} bytes, and the target's "
+                        f"max_value_bytes is {target._max_value_bytes:,}; nothing was copied"
+                    )
+            await asyncio.to_thread(spool.add, records)
+            meter.show(spool.count, None)
+        return await target._restore(spool, "replace", meter)

@@ -1,0 +1,295 @@
+"""Every statement takes the index that it was written for, and costs by what it finds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvstore import codec
+from kvstore.filters import parse_filter
+from kvstore.namespace import encode_namespace
+from kvstore.operations import Put, Remove
+from kvstore.patterns import compile_pattern
+from kvstore.sqlite import driver, reading, statements
+from kvstore.sqlite.connection import connect, transaction
+from kvstore.sqlite.filters import compile_filter
+from kvstore.sqlite.migrate import migrate
+from kvstore.sqlite.sql import Sql
+from kvstore.sqlite.writing import Batch
+from kvstore.store import NamespaceQuery
+
+NOW = 1_750_000_000_000_000
+NS = ("users", "alice")
+PATH = encode_namespace(NS)
+
+POINT = "SEARCH items USING INDEX sqlite_autoindex_items_1 (path=? AND key=?)"
+BY_ID = "SEARCH items USING INTEGER PRIMARY KEY (rowid=?)"
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[driver.Connection]:
+    """A file of the newest schema, with few rows and no statistics, as most files are."""
+    connection = connect(tmp_path / "store.db", "rwc")
+    migrate(connection, tmp_path / "store.db", 1.0)
+    fill(connection, NS, ["a", "b", "temp_1"])
+    fill(connection, ("users",), ["a"])
+    yield connection
+    connection.close()
+
+
+def fill(connection: driver.Connection, namespace: tuple[str, ...], keys: list[str]) -> None:
+    """Put items, every other one with a lifetime."""
+    path = encode_namespace(namespace)
+    puts = [
+        Put(namespace, path, key, codec.encode({"n": at}), ttl=10**9 if at % 2 else None)
+        for at, key in enumerate(keys)
+    ]
+    with transaction(connection, 1.0):
+        batch = Batch(connection, NOW)
+        batch.apply([puts])
+        batch.finish()
+
+
+def plan(connection: driver.Connection, statement: Sql | str) -> list[str]:
+    if isinstance(statement, str):
+        statement = Sql(statement, (None,) * statement.count("?"))
+    rows = connection.execute(f"EXPLAIN QUERY PLAN {statement.text}", statement.params)
+    return [row[3] for row in rows]
+
+
+# The statements of every day, and all that they do.
+HOT: dict[str, list[str]] = {
+    "GET": [POINT],
+    "GET_SMALL": [POINT],
+    "GET_MANY": ["SCAN wanted VIRTUAL TABLE INDEX 1:", POINT],
+    "GET_STATE": [POINT],
+    "UPSERT": [],
+    "DELETE": [BY_ID],
+    "TOUCH": [POINT],
+    "SWEEP": [
+        BY_ID,
+        "LIST SUBQUERY 1",
+        "SEARCH items USING COVERING INDEX items_expiry (expires_at<?)",
+    ],
+    "SET_VERSION": ["SEARCH meta USING PRIMARY KEY (name=?)"],
+}
+
+# Upkeep that goes through all items, as is its purpose.
+WHOLE_TABLE = {"CHECK_ROWS", "COUNT_ROWS"}
+
+_STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH)\b")
+WRITTEN = {
+    name
+    for name, text in vars(statements).items()
+    if name.isupper()
+    and not name.startswith("_")
+    and isinstance(text, str)
+    and _STATEMENT.match(text)
+}
+
+
+def test_the_statements_of_every_day_are_there() -> None:
+    assert HOT.keys() <= WRITTEN
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_the_statements_of_every_day_do_this_and_no_more(
+    sqlite: driver.Connection, name: str
+) -> None:
+    assert plan(sqlite, getattr(statements, name)) == HOT[name]
+
+
+@pytest.mark.parametrize("name", sorted(WRITTEN - WHOLE_TABLE))
+def test_no_statement_scans_the_table(sqlite: driver.Connection, name: str) -> None:
+    details = plan(sqlite, getattr(statements, name))
+    assert not [line for line in details if line.startswith("SCAN items")]
+
+
+@pytest.mark.parametrize("rows", [1, 32])
+def test_an_upsert_of_many_searches_nothing_but_the_unique_index(
+    sqlite: driver.Connection, rows: int
+) -> None:
+    details = plan(sqlite, statements.upsert_plain(rows))
+    assert not [line for line in details if "items" in line]
+
+
+PATTERNS = ["*", "temp_1", "temp_*", "temp_*x", "*x", "t?[ab]", "a\x00*b", ""]
+FILTERS: list[dict[str, Any] | None] = [
+    None,
+    {"n": 1},
+    {"$or": [{"n": {"$gt": 1}}, {"n": {"$contains": "x"}}], '"a\\"b"': None},
+]
+AFTER = [None, (PATH, "b")]
+
+
+def built(subtree: bool, path: str = PATH) -> Iterator[tuple[str, Sql]]:
+    """Yield each kind of statement that is built, over all kinds of arguments."""
+    for text in PATTERNS:
+        pattern = compile_pattern(text)
+        yield f"keys {text!r}", statements.select_keys(path, subtree, pattern, NOW, 5)
+        yield f"count {text!r}", statements.count(path, subtree, pattern, NOW)
+        yield f"remove {text!r}", statements.remove(path, subtree, pattern, NOW)
+        for spec in FILTERS:
+            condition = compile_filter(parse_filter(spec))
+            for after in AFTER:
+                yield (
+                    f"page {text!r} {spec} {after}",
+                    statements.select_page(path, subtree, pattern, condition, NOW, after, 5),
+                )
+    for spec in FILTERS:
+        condition = compile_filter(parse_filter(spec))
+        for more in ([], [Sql("kvstore_contains(?, value)", ("x",))]):
+            whole = (
+                condition if not more else Sql(f"{condition.text} AND", condition.params) + more[0]
+            )
+            yield f"search {spec}", statements.select_latest(path, subtree, whole, NOW, 5, 0)
+
+
+def test_in_a_namespace_no_statement_scans_the_table(sqlite: driver.Connection) -> None:
+    for name, statement in built(subtree=False):
+        details = plan(sqlite, statement)
+        assert not [line for line in details if line.startswith("SCAN items")], (name, details)
+        searches = [line for line in details if line.startswith("SEARCH items")]
+        assert searches, (name, details)
+        for line in searches:
+            assert line == BY_ID or re.match(r".* \(path=\?", line), (name, line)
+
+
+def test_in_a_subtree_no_statement_scans_the_table(sqlite: driver.Connection) -> None:
+    for path in (PATH, encode_namespace(("users",))):
+        for name, statement in built(subtree=True, path=path):
+            details = plan(sqlite, statement)
+            assert not [line for line in details if line.startswith("SCAN items")], (name, details)
+            for line in details:
+                if line.startswith("SEARCH items") and line != BY_ID:
+                    assert re.search(r"\((path[=>]|\(path,key\)>)", line), (name, line)
+
+
+def test_a_literal_key_and_a_literal_head_are_part_of_the_search(
+    sqlite: driver.Connection,
+) -> None:
+    for build in (statements.count, statements.remove):
+        literal = build(PATH, False, compile_pattern("temp_1"), NOW)
+        assert plan(sqlite, literal) == [POINT]
+        headed = build(PATH, False, compile_pattern("temp_*x"), NOW)
+        (line,) = plan(sqlite, headed)
+        assert line.endswith("(path=? AND key>? AND key<?)")
+
+
+def test_what_the_index_orders_is_not_sorted_again(sqlite: driver.Connection) -> None:
+    for name, statement in built(subtree=False):
+        if name.startswith(("keys", "page")):
+            assert not [line for line in plan(sqlite, statement) if "TEMP B-TREE" in line], name
+
+
+def test_a_scan_of_everything_goes_along_the_index(sqlite: driver.Connection) -> None:
+    pattern, condition = compile_pattern("*"), compile_filter(parse_filter(None))
+    for after in AFTER:
+        statement = statements.select_page("", True, pattern, condition, NOW, after, 500)
+        details = plan(sqlite, statement)
+        assert not [line for line in details if "TEMP B-TREE" in line]
+        assert all("sqlite_autoindex_items_1" in line for line in details)
+
+
+def test_namespaces_are_listed_by_jumps(sqlite: driver.Connection) -> None:
+    for path in ("", encode_namespace(("users",))):
+        details = plan(sqlite, statements.list_paths(path, NOW))
+        assert not [line for line in details if line.startswith("SCAN items")]
+        jumps = [line for line in details if line.startswith("SEARCH items")]
+        assert len(jumps) == 3  # the first, the next, and whether it holds a live item
+    low, high = "a\t", "a\n"
+    (line,) = plan(sqlite, statements.first_live_path(low, high, NOW))
+    assert line.startswith("SEARCH items USING INDEX sqlite_autoindex_items_1 (path>? AND path<?)")
+
+
+# What the plans promise, counted: the steps of SQLite's virtual machine, which depend on nothing
+# but the statement and the rows.
+
+
+def steps(connection: driver.Connection, work: Callable[[], Any]) -> int:
+    taken = 0
+
+    def step() -> int:
+        nonlocal taken
+        taken += 1
+        return 0
+
+    work()  # reads the schema, and prepares what is kept prepared
+    connection.set_progress_handler(step, 1)
+    try:
+        work()
+    finally:
+        connection.set_progress_handler(None, 1)
+    return taken
+
+
+def test_listing_namespaces_costs_by_their_number_and_not_by_the_items(
+    sqlite: driver.Connection,
+) -> None:
+    asked = NamespaceQuery((), (), None, ())
+    cut = NamespaceQuery((), (), 1, ())
+
+    def both() -> tuple[int, int]:
+        whole = steps(sqlite, lambda: reading.list_namespaces(sqlite, asked, None, 0, NOW))
+        shallow = steps(sqlite, lambda: reading.list_namespaces(sqlite, cut, None, 0, NOW))
+        return whole, shallow
+
+    before = both()
+    fill(sqlite, NS, [f"more {n}" for n in range(2_000)])
+    assert both() == before
+    for n in range(100):
+        fill(sqlite, ("users", f"{n}"), ["k"])
+    whole, shallow = both()
+    assert whole > 20 * before[0]
+    assert shallow == before[1]
+
+
+@pytest.mark.parametrize("subtree", [False, True])
+@pytest.mark.parametrize("pattern", ["temp_*", "temp_1", "temp_*1"])
+def test_a_wildcard_costs_by_what_begins_like_it(
+    sqlite: driver.Connection, pattern: str, subtree: bool
+) -> None:
+    compiled = compile_pattern(pattern)
+
+    def cost() -> list[int]:
+        def remove() -> None:
+            sqlite.execute("BEGIN IMMEDIATE")
+            Batch(sqlite, NOW).apply([[Remove(NS, PATH, compiled, subtree)]])
+            sqlite.execute("ROLLBACK")
+
+        return [
+            steps(sqlite, lambda: reading.keys(sqlite, PATH, compiled, subtree, None, NOW)),
+            steps(sqlite, lambda: reading.count(sqlite, PATH, compiled, subtree, NOW)),
+            steps(sqlite, remove),
+        ]
+
+    def fill_others(number: int) -> None:
+        for namespace, head in ((NS, "other"), (NS, "zero"), (("users", "bob"), "temp_")):
+            fill(sqlite, namespace, [f"{head}{n}" for n in range(number)])
+
+    fill_others(3)
+    before = cost()
+    fill_others(1_000)
+    assert cost() == before
+
+
+def test_a_page_of_a_scan_costs_by_its_rows(sqlite: driver.Connection) -> None:
+    fill(sqlite, NS, [f"{n:05}" for n in range(2_000)])
+    pattern, everything = compile_pattern("*"), parse_filter(None)
+
+    def cost(path: str, subtree: bool, after: tuple[str, str] | None) -> int:
+        return steps(
+            sqlite,
+            lambda: reading.page(sqlite, path, pattern, everything, subtree, after, 10, NOW),
+        )
+
+    first = cost("", True, None)
+    for path, subtree, after in [
+        *(("", True, (PATH, "01000")), (PATH, True, (PATH, "01900")), (PATH, False, None)),
+        (PATH, False, (PATH, "01900")),
+    ]:
+        assert cost(path, subtree, after) < 2 * first

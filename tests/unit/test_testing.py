@@ -1,0 +1,206 @@
+"""`kvstore.testing` itself: what it needs, and that it finds what is wrong with a store."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from kvstore.testing import ManualClock, StoreConformance
+
+
+def run(*args: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *args],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("package", ["pytest", "pytest_asyncio"])
+def test_without_its_packages_the_import_names_the_extra(package: str, tmp_path: Path) -> None:
+    script = f"import sys; sys.modules[{package!r}] = None; import kvstore.testing"
+    done = run("-c", script, folder=tmp_path)
+    assert "MissingDependencyError" in done.stderr
+    assert "kvstore[test]" in done.stderr
+
+
+def test_kvstore_itself_does_not_need_them(tmp_path: Path) -> None:
+    script = "import sys; sys.modules['pytest'] = None; import kvstore, kvstore.flow"
+    assert run("-c", script, folder=tmp_path).returncode == 0
+
+
+def test_the_class_is_no_test_by_itself() -> None:
+    assert not StoreConformance.__name__.startswith("Test")
+
+
+def test_the_clock_stands_still_until_it_is_moved() -> None:
+    clock = ManualClock(100.5)
+    assert clock() == clock() == 100.5
+    clock.advance(0.25)
+    assert clock() == 100.75
+    assert clock.now == datetime(1970, 1, 1, 0, 1, 40, 750_000, tzinfo=UTC)
+
+
+SUITE = """
+    import asyncio
+
+    import pytest
+
+    from kvstore import ConflictError, InMemoryStore
+    from kvstore.filters import ALL
+    from kvstore.operations import Delete, Put, Remove
+    from kvstore.patterns import compile_pattern
+    from kvstore.testing import StoreConformance
+
+
+    class Sound(InMemoryStore):
+        pass
+
+
+    class LosesWritesOfOthers(InMemoryStore):
+        async def _apply(self, ops):
+            await asyncio.sleep(0)
+            rows = dict(self._rows)
+            await asyncio.sleep(0)
+            self._rows, self._is_sorted = rows, False
+            return await super()._apply(ops)
+
+
+    class TestsConditionsTooEarly(InMemoryStore):
+        async def _apply(self, ops):
+            for op in ops:
+                if isinstance(op, Put | Delete) and op.expected is not None:
+                    row = self._live(op.path, op.key, self._now())
+                    if op.expected != (row.version if row else 0):
+                        raise ConflictError("another version")
+                    op.expected = None
+            await asyncio.sleep(0)
+            return await super()._apply(ops)
+
+
+    class WritesHalfOfAUnit(InMemoryStore):
+        async def _apply(self, ops):
+            return [(await InMemoryStore._apply(self, (op,)))[0] for op in ops]
+
+
+    class ReusesVersions(InMemoryStore):
+        def _discard(self, address):
+            version = self._rows[address].version
+            super()._discard(address)
+            self._version = version - 1
+
+
+    class ShowsExpiredItems(InMemoryStore):
+        async def _count(self, path, pattern, subtree):
+            return sum(pattern.matches(key) for at, key in self._rows if at == path) or (
+                await super()._count(path, pattern, subtree)
+            )
+
+
+    class FoldsCase(InMemoryStore):
+        async def _keys(self, path, pattern, subtree, limit):
+            pattern = compile_pattern(pattern.text.lower())
+            return await super()._keys(path, pattern, subtree, limit)
+
+
+    class FindsSiblings(InMemoryStore):
+        async def _select(self, path, selection):
+            return await super()._select(path.rstrip(chr(9)), selection)
+
+        def _range(self, path, subtree, after=None):
+            for address, row in super()._range("", True, after):
+                if address[0].startswith(path) and (subtree or address[0].rstrip(chr(9)) == path):
+                    yield address, row
+
+
+    class ForgetsOnClose(InMemoryStore):
+        async def _close(self):
+            self._rows, self._order = {}, []
+
+
+    class FiltersAfterTheLimit(InMemoryStore):
+        async def _page(self, path, pattern, filter, subtree, after, limit):
+            page = await super()._page(path, pattern, ALL, subtree, after, limit)
+            return page
+
+
+    class IgnoresLifetimes(InMemoryStore):
+        def _now(self):
+            return 0
+
+
+    def suite(store):
+        class Suite(StoreConformance):
+            @pytest.fixture
+            def store_factory(self):
+                return store
+
+        Suite.__qualname__ = "Suite"
+        return Suite
+
+
+    import os
+
+    TestStore = suite(globals()[os.environ["STORE"]])
+
+
+    class TestWithoutFactory(StoreConformance):
+        pass
+"""
+
+FAULTY = [
+    *("LosesWritesOfOthers", "TestsConditionsTooEarly", "WritesHalfOfAUnit", "ReusesVersions"),
+    *("ShowsExpiredItems", "FoldsCase", "FindsSiblings", "ForgetsOnClose", "FiltersAfterTheLimit"),
+    "IgnoresLifetimes",
+]  # fmt: skip
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    (tmp_path / "test_it.py").write_text(textwrap.dedent(SUITE))
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nfilterwarnings = error\nasyncio_default_fixture_loop_scope = function\n"
+    )
+    return tmp_path
+
+
+def run_suite(
+    suite: Path, store: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> subprocess.CompletedProcess[str]:
+    monkeypatch.setenv("STORE", store)
+    return run(
+        *("-m", "pytest", "-q", "-x", "--tb=line", "-p", "no:cacheprovider", f"test_it.py::{name}"),
+        folder=suite,
+    )
+
+
+@pytest.mark.slow
+def test_a_sound_store_passes_in_the_strict_mode_of_pytest_asyncio(
+    suite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run_suite(suite, "Sound", "TestStore", monkeypatch)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", FAULTY)
+def test_a_faulty_store_fails(suite: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run_suite(suite, store, "TestStore", monkeypatch)
+    assert done.returncode == 1, done.stdout
+    assert "1 failed" in done.stdout
+
+
+def test_a_suite_without_its_fixture_is_told_so(
+    suite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run_suite(suite, "Sound", "TestWithoutFactory", monkeypatch)
+    assert done.returncode == 1
+    assert "store_factory" in done.stdout
