@@ -287,6 +287,7 @@ class Writer:
         self._is_running = False
         self._quiet: asyncio.Future[None] | None = None  # set by `close`, done when nothing waits
         self._polite_until = 0.0
+        self._is_crowd = False  # whether the last flush had more than one unit to commit
         self._alone = (-1, 0)  # turn and task of the last unit that committed alone
         self._wal_pages = 0  # at most so many since the last checkpoint
         # Checkpoints run when the results are delivered, and not inside a COMMIT.
@@ -295,8 +296,7 @@ class Writer:
     async def apply(self, ops: Sequence[Operation]) -> list[Any]:
         """Apply a unit of operations, and return the answers once it is committed."""
         unit = _Unit(ops)
-        is_idle = not self._waiting and not self._is_running
-        if is_idle and self._pace is not None and self._is_alone(self._pace, unit):
+        if self._pace is not None and self._is_alone(self._pace, unit):
             self._alone = (self._pace.turn, id(asyncio.current_task()))
             if self._commit_inline(self._pace, [unit]):
                 if self._pace.is_turn_over:
@@ -350,6 +350,7 @@ class Writer:
         self._is_scheduled = False
         if self._is_running or not self._waiting:
             return
+        self._is_crowd = len(self._waiting) > 1
         if self._pace is not None and self._may_be_inline(self._pace, self._waiting):
             units = self._take()
             if self._commit_inline(self._pace, units):
@@ -363,8 +364,10 @@ class Writer:
         """Whether a unit may commit at once, as no other can be expected to share its commit.
 
         That is so for the first write of a turn of the loop, and for the next ones of the same
-        task: it waited for each.
+        task, which waited for each; but not while writes come in crowds.
         """
+        if self._waiting or self._is_running or self._is_crowd:
+            return False
         if not self._may_be_inline(pace, (unit,)):
             return False
         turn, task = self._alone

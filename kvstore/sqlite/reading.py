@@ -37,7 +37,7 @@ __all__ = [
 
 def checksum(path: str, key: str, version: int, data: bytes) -> int:
     """Return the CRC-32 of an item's content, which its row carries."""
-    return crc32(data, crc32((path + key).encode(), version & 0xFFFFFFFF))
+    return crc32((path + key).encode() + data, version & 0xFFFFFFFF)
 
 
 def _run(connection: driver.Connection, statement: Sql) -> Any:

@@ -1,0 +1,23 @@
+"""The command line, of the extra `kvstore[cli]`."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+_OURS = {"rich", "typer", "textual"}
+
+
+def main() -> None:
+    """Run the command that the arguments of the process name, and end the process."""
+    try:
+        from kvstore.cli.commands import run
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.partition(".")[0] not in _OURS:
+            raise
+        sys.stderr.write(
+            f'kvstore: the command line needs {exc.name}: pip install "kvstore[cli]"\n'
+        )
+        sys.exit(3)
+    sys.exit(run())

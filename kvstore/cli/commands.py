@@ -1,0 +1,681 @@
+"""The commands of `kvstore`.
+
+Exit codes: 0 done; 1 no (nothing under that key, or `check` found problems); 2 wrong usage; 3 the
+store refused; 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import orjson
+import typer
+from rich.text import Text
+from rich.tree import Tree
+from typer.completion import completion_init
+from typer.core import TyperCommand
+
+import kvstore.errors as errors
+from kvstore.cli.console import Out, StdinLines
+from kvstore.cli.words import (
+    change_line,
+    item_line,
+    parse_json,
+    parse_namespace,
+    pretty,
+    show_namespace,
+    size,
+    visible,
+)
+from kvstore.opening import open_store
+from kvstore.patterns import compile_pattern
+from kvstore.report import Stats
+from kvstore.sqlite import SQLiteStore
+from kvstore.store import Store
+from kvstore.transfer import copy as copy_items
+from kvstore.types import IndexConfig, Item, Namespace
+
+__all__ = ["run"]
+
+T = TypeVar("T")
+
+URL_VARIABLE = "KVSTORE_URL"
+_COMPLETION = "_KVSTORE_COMPLETE"
+_STORE_ENDINGS = (".db", ".sqlite", ".sqlite3", ".kv")
+_LISTED = 20  # keys that `rm` shows before it asks
+_BATCH = 500
+
+
+class StoreCommand(TyperCommand):
+    """A command whose first argument is a store, and may be left out if KVSTORE_URL names it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put KVSTORE_URL in front, unless the first argument is a store."""
+        url = os.environ.get(URL_VARIABLE)
+        if url and not {"--help", "-h"} & set(args):
+            given, _, _ = self.make_parser(ctx).parse_args(list(args))
+            first = given.get("store")
+            if not isinstance(first, str) or not _is_store(first):
+                args = [url, *args]
+        return super().parse_args(ctx, args)
+
+
+def _is_store(text: str) -> bool:
+    return "://" in text or text == ":memory:" or text.lower().endswith(_STORE_ENDINGS)
+
+
+app = typer.Typer(
+    name="kvstore",
+    help="Look into a key-value store, change it, move it and watch it.",
+    epilog="STORE is a path (agent.db) or a URL (sqlite:///agent.db). Where KVSTORE_URL names one, "
+    "it may be left out; a first argument that has :// or ends in .db is always the store.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+command = app.command
+
+StoreUrl = Annotated[str, typer.Argument(metavar="STORE", help="A path or a URL.")]
+Where = Annotated[
+    str, typer.Argument(metavar="NAMESPACE", help='Such as users/alice; "/" is the root.')
+]
+Key = Annotated[str, typer.Argument(metavar="KEY")]
+Pattern = Annotated[
+    str, typer.Argument(metavar="PATTERN", help="Of keys: * any run, ? one character, [a-z] one of.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, no colour.")]
+Below = Annotated[bool, typer.Option("--subtree", "-r", help="In the namespaces below, too.")]
+Filter = Annotated[
+    str | None, typer.Option("--filter", metavar="JSON", help='Such as {"n": {"$gte": 3}}.')
+]
+
+
+def run() -> int:
+    """Run the command line; return the exit code."""
+    if _COMPLETION in os.environ:
+        completion_init()
+    try:
+        code = typer.main.get_command(app).main(prog_name="kvstore", standalone_mode=False)
+    except errors.StoreError as exc:
+        return _fail(str(exc), 3)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("stopped", 130)
+    except OSError as exc:
+        return _fail(f"{exc.filename or ''}: {exc.strerror or exc}".removeprefix(": "), 3)
+    except Exception as exc:
+        if hasattr(exc, "exit_code") and hasattr(exc, "format_message"):  # wrong usage
+            return _fail(f"{exc.format_message()} (see kvstore --help)", int(exc.exit_code))
+        raise
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write(f"kvstore: {visible(' '.join(message.split()))}\n")
+    return code
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+def _no(message: str) -> None:
+    """End with exit code 1."""
+    raise typer.Exit(_fail(message, 1))
+
+
+def _open(url: str, *, create: bool = False, **options: Any) -> Store:
+    store = open_store(url, **options)
+    is_file = isinstance(store, SQLiteStore) and str(store.path) != ":memory:"
+    if is_file and not create and not store.path.exists():  # type: ignore[attr-defined]
+        raise errors.StoreAccessError(f"{url} does not exist; kvstore put makes a store")
+    return store
+
+
+def _filter(text: str | None) -> Any:
+    return None if text is None else parse_json(text, "the filter")
+
+
+def _where(item: Item) -> str:
+    return f"{show_namespace(item.namespace)} {visible(item.key)}"
+
+
+# One item
+
+
+@command(cls=StoreCommand)
+def get(
+    store: StoreUrl,
+    namespace: Where,
+    key: Key,
+    json: Json = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Text or bytes as they are.")] = False,
+) -> None:
+    """Print the value under a key; with --json, the whole item."""
+
+    async def main() -> Item | None:
+        async with _open(store) as opened:
+            return await opened.get(parse_namespace(namespace), key)
+
+    item = _run(main())
+    out = Out(json=json)
+    if item is None:
+        return _no(f"{namespace} has no {visible(key)}")
+    if json:
+        out.line(item_line(item))
+    elif raw:
+        if not isinstance(item.value, (str, bytes)):
+            raise errors.InvalidArgumentError("--raw is for text and bytes, and this is neither")
+        out.line(item.value if isinstance(item.value, bytes) else item.value.encode())
+    else:
+        out.value(item.value)
+
+
+@command(cls=StoreCommand)
+def put(
+    store: StoreUrl,
+    namespace: Where,
+    key: Key,
+    value: Annotated[str, typer.Argument(metavar="[VALUE]", help="JSON; - reads input.")] = "-",
+    ttl: Annotated[float | None, typer.Option(help="Lifetime in seconds.")] = None,
+    if_version: Annotated[int | None, typer.Option(help="Only over this version.")] = None,
+    text: Annotated[bool, typer.Option("--text", help="The value is text, not JSON.")] = False,
+    data: Annotated[bool, typer.Option("--bytes", help="The value is bytes.")] = False,
+    json: Json = False,
+) -> None:
+    """Store a value under a key."""
+    if text and data:
+        raise errors.InvalidArgumentError("--text and --bytes exclude each other")
+    written = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
+    decoded: Any = written
+    if text:
+        try:
+            decoded = written.decode()
+        except UnicodeDecodeError:
+            raise errors.InvalidArgumentError("the value is no UTF-8; try --bytes") from None
+    elif not data:
+        decoded = parse_json(written, "the value (--text takes it as it is)")
+
+    async def main() -> Item:
+        async with _open(store, create=True) as opened:
+            where = parse_namespace(namespace)
+            return await opened.put(where, key, decoded, ttl=ttl, if_version=if_version)
+
+    item = _run(main())
+    out = Out(json=json)
+    if json:
+        out.line(item_line(item))
+    else:
+        out.say(f"stored {_where(item)}, version {item.version}")
+
+
+@command(cls=StoreCommand)
+def rm(
+    store: StoreUrl,
+    namespace: Where,
+    pattern: Pattern,
+    subtree: Below = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove the items whose keys match a pattern; shows them and asks if it is no plain key."""
+    out = Out(json=json)
+    where = parse_namespace(namespace)
+
+    async def main() -> int | None:
+        async with _open(store) as opened:
+            needs_answer = subtree or compile_pattern(pattern).literal is None
+            if needs_answer and not yes:
+                number = await opened.count(where, pattern, subtree=subtree)
+                if number and not await _agreed(opened, out, where, pattern, subtree, number):
+                    return None
+            return await opened.remove(where, pattern, subtree=subtree)
+
+    removed = _run(main())
+    if removed is None:
+        return _no("nothing removed")
+    if json:
+        out.text(f'{{"removed":{removed}}}')
+    elif removed:
+        out.say(f"removed {removed:,} item{'s' * (removed != 1)}")
+    if not removed:
+        return _no(f"nothing in {namespace} matches {visible(pattern)}")
+
+
+async def _agreed(
+    opened: Store, out: Out, where: Namespace, pattern: str, subtree: bool, number: int
+) -> bool:
+    """Show what a removal would take, and ask."""
+    shown = 0
+    async for item in opened.scan(where, pattern=pattern, subtree=subtree, batch_size=_LISTED):
+        if shown == _LISTED:
+            out.say(f"  ... and {number - shown:,} more")
+            break
+        out.say(f"  {_where(item)}")
+        shown += 1
+    question = f"Remove {'these' if number > 1 else 'this'} {number:,}?"
+    return await asyncio.to_thread(typer.confirm, question, err=True)
+
+
+# Listings
+
+
+@command(cls=StoreCommand)
+def keys(
+    store: StoreUrl,
+    namespace: Where = "/",
+    pattern: Pattern = "*",
+    subtree: Below = False,
+    limit: Annotated[int | None, typer.Option(help="How many at most.")] = None,
+    json: Json = False,
+) -> None:
+    """List the keys that match a pattern, sorted."""
+    out = Out(json=json)
+
+    async def main() -> None:
+        async with _open(store) as opened:
+            where = parse_namespace(namespace)
+            if not subtree:
+                for key in await opened.keys(where, pattern, limit=limit):
+                    out.line(_address_line(where, key)) if json else out.text(visible(key))
+                return
+            number = 0
+            async for item in opened.scan(where, pattern=pattern):
+                if number == limit:
+                    break
+                number += 1
+                if json:
+                    out.line(_address_line(item.namespace, item.key))
+                else:
+                    out.text(f"{show_namespace(item.namespace)}\t{visible(item.key)}")
+
+    _run(main())
+
+
+def _address_line(namespace: Namespace, key: str) -> bytes:
+    return orjson.dumps({"namespace": namespace, "key": key}) + b"\n"
+
+
+@command(cls=StoreCommand)
+def ls(
+    store: StoreUrl,
+    namespace: Where = "/",
+    limit: Annotated[int, typer.Option(help="How many items at most.")] = 1_000,
+    json: Json = False,
+) -> None:
+    """List what is in a namespace: the namespaces right below it, then its items."""
+    out = Out(json=json)
+
+    async def main() -> None:
+        async with _open(store) as opened:
+            where = parse_namespace(namespace)
+            below = await opened.list_namespaces(where, max_depth=len(where) + 1)
+            counts = {
+                child: await opened.count(child, subtree=True) for child in below if child != where
+            }
+            items: list[Item] = []
+            async for item in opened.scan(where, subtree=False):
+                if len(items) == limit:
+                    break
+                items.append(item)
+        if json:
+            for child, count in counts.items():
+                out.line(_json_line({"namespace": child, "items": count}))
+            out.items(items)
+            return
+        if counts:
+            table = out.table("namespace", "items")
+            for child, count in counts.items():
+                table.add_row(Text(show_namespace(child) + "/"), f"{count:,}")
+            out.print(table)
+        if items:
+            out.items(items)
+        if len(items) == limit:
+            out.say(f"... only the first {limit:,} items; --limit shows more")
+
+    _run(main())
+
+
+def _json_line(content: Any) -> bytes:
+    return orjson.dumps(content) + b"\n"
+
+
+@command(cls=StoreCommand)
+def tree(
+    store: StoreUrl,
+    namespace: Where = "/",
+    depth: Annotated[int | None, typer.Option(help="How deep to look.")] = None,
+    json: Json = False,
+) -> None:
+    """Draw the namespaces as a tree, with the number of items in each."""
+    out = Out(json=json)
+
+    async def main() -> list[tuple[Namespace, int]]:
+        async with _open(store) as opened:
+            where = parse_namespace(namespace)
+            deepest = None if depth is None else len(where) + max(1, depth)
+            found = await opened.list_namespaces(where, max_depth=deepest)
+            return [
+                (each, await opened.count(each, subtree=len(each) == deepest)) for each in found
+            ]
+
+    found = _run(main())
+    if json:
+        for each, count in found:
+            out.line(_json_line({"namespace": each, "items": count}))
+        return
+    root = parse_namespace(namespace)
+    drawn = {root: Tree(Text(show_namespace(root), style="bold"))}
+    for each, count in found:
+        for length in range(len(root) + 1, len(each) + 1):
+            part = each[:length]
+            if part not in drawn:
+                drawn[part] = drawn[part[:-1]].add(Text(show_namespace(part[-1:])))
+        label = drawn[each].label
+        assert isinstance(label, Text)
+        label.append(f"  {count:,}", style="dim")
+    out.print(drawn[root])
+
+
+@command(cls=StoreCommand)
+def search(
+    store: StoreUrl,
+    namespace: Where,
+    query: Annotated[str | None, typer.Argument(metavar="[QUERY]", help="Words.")] = None,
+    filter: Filter = None,
+    limit: Annotated[int, typer.Option(help="How many at most.")] = 10,
+    offset: Annotated[int, typer.Option(help="How many to skip.")] = 0,
+    mode: Annotated[str, typer.Option(help="auto, text, semantic or hybrid.")] = "auto",
+    subtree: Annotated[bool, typer.Option(help="In the namespaces below, too.")] = True,
+    json: Json = False,
+) -> None:
+    """Find items by words and by a filter; the latest first where there are no words."""
+    out = Out(json=json)
+
+    async def main() -> list[Item]:
+        index = None if mode == "auto" else IndexConfig()
+        async with _open(store, index=index) as opened:
+            return await opened.search(
+                parse_namespace(namespace),
+                query,
+                filter=_filter(filter),
+                limit=limit,
+                offset=offset,
+                mode=mode,
+                subtree=subtree,
+            )
+
+    out.items(_run(main()))
+
+
+@command(cls=StoreCommand)
+def scan(
+    store: StoreUrl,
+    namespace: Where = "/",
+    pattern: Annotated[str, typer.Option(help="Of keys.")] = "*",
+    filter: Filter = None,
+    subtree: Annotated[bool, typer.Option(help="In the namespaces below, too.")] = True,
+    json: Json = False,
+) -> None:
+    """Print every item, in the order of namespaces and keys."""
+    out = Out(json=json)
+
+    async def main() -> None:
+        async with _open(store) as opened:
+            items = opened.scan(
+                parse_namespace(namespace),
+                pattern=pattern,
+                filter=_filter(filter),
+                subtree=subtree,
+                batch_size=_BATCH,
+            )
+            async for item in items:
+                out.line(item_line(item)) if json else out.text("\t".join(out.cells(item)[:3]))
+
+    _run(main())
+
+
+# Upkeep
+
+
+@command(cls=StoreCommand)
+def stats(store: StoreUrl, json: Json = False) -> None:
+    """Print how much there is, and where."""
+    out = Out(json=json)
+
+    async def main() -> Stats:
+        async with _open(store) as opened:
+            return await opened.stats()
+
+    found = _run(main())
+    rows = [
+        ("items", f"{found.items:,}"),
+        ("namespaces", f"{found.namespaces:,}"),
+        ("values", size(found.bytes)),
+        ("file", "none" if found.file_bytes is None else size(found.file_bytes)),
+        ("write-ahead log", "none" if found.wal_bytes is None else size(found.wal_bytes)),
+        ("version", f"{found.version:,}"),
+        ("expired, not yet swept", f"{found.expired:,}"),
+        ("changes kept for watchers", f"{found.changes:,}"),
+    ]
+    if found.index_coverage is not None:
+        rows.append(("indexed", f"{found.index_coverage:.1%}"))
+    if json:
+        content = {name: getattr(found, name) for name in Stats.__dataclass_fields__}
+        content["roots"] = [
+            {"root": root, "items": r.items, "namespaces": r.namespaces, "bytes": r.bytes}
+            for root, r in found.roots.items()
+        ]
+        out.line(_json_line(content))
+        return
+    table = out.table("", "")
+    table.show_header = False
+    for name, number in rows:
+        table.add_row(Text(name), Text(number, style="bold"))
+    out.print(table)
+    if found.roots:
+        table = out.table("root", "namespaces", "items", "bytes")
+        for root, sums in sorted(found.roots.items(), key=lambda entry: -entry[1].bytes):
+            numbers = (f"{sums.namespaces:,}", f"{sums.items:,}", size(sums.bytes))
+            table.add_row(Text(show_namespace(root)), *numbers)
+        out.print(table)
+
+
+@command(cls=StoreCommand)
+def check(store: StoreUrl, json: Json = False) -> None:
+    """Look for damage in the file, the items and the indexes; exit code 1 if there is some."""
+    out = Out(json=json)
+
+    async def main() -> Any:
+        async with _open(store) as opened:
+            with out.progress("checking") as progress:
+                return await opened.check(progress=progress)
+
+    report = _run(main())
+    if json:
+        found = {"ok": report.ok, "items": report.items, "problems": report.problems}
+        out.line(_json_line(found))
+    else:
+        for problem in report.problems:
+            out.text(visible(problem))
+        if report.ok:
+            out.say(f"no problems in {report.items:,} items")
+    if not report.ok:
+        _no(f"{len(report.problems)} problem{'s' * (len(report.problems) != 1)} found")
+
+
+@command(cls=StoreCommand)
+def vacuum(store: StoreUrl) -> None:
+    """Give the space of removed items back to the system; writers wait meanwhile."""
+
+    async def main() -> int:
+        async with _open(store) as opened:
+            return await opened.vacuum()
+
+    Out().say(f"{size(_run(main()))} given back")
+
+
+@command(cls=StoreCommand)
+def backup(store: StoreUrl, file: Annotated[Path, typer.Argument(help="What to write.")]) -> None:
+    """Write a consistent copy of the whole store, while others write."""
+    out = Out()
+
+    async def main() -> None:
+        async with _open(store) as opened:
+            with out.progress("backing up") as progress:
+                await opened.backup(file, progress=progress)
+
+    _run(main())
+    out.say(f"{file}: {size(file.stat().st_size)}")
+
+
+@command("export", cls=StoreCommand)
+def export_(
+    store: StoreUrl,
+    file: Annotated[str, typer.Argument(metavar="[FILE]", help="- is standard output.")] = "-",
+    namespace: Annotated[str, typer.Option(help="This and what is below.")] = "/",
+) -> None:
+    """Write items as JSON lines."""
+    out = Out()
+
+    async def main() -> int:
+        async with _open(store) as opened:
+            with out.progress("exporting") as progress:
+                return await opened.export_items(
+                    sys.stdout.buffer if file == "-" else file,
+                    namespace=parse_namespace(namespace),
+                    progress=progress,
+                )
+
+    number = _run(main())
+    out.say(f"{number:,} item{'s' * (number != 1)} exported")
+
+
+@command("import", cls=StoreCommand)
+def import_(
+    store: StoreUrl,
+    file: Annotated[str, typer.Argument(metavar="[FILE]", help="- is standard input.")] = "-",
+    on_conflict: Annotated[str, typer.Option(help="replace, skip or error.")] = "replace",
+) -> None:
+    """Read what export has written, or lines of namespace, key and value; all or nothing."""
+    out = Out()
+
+    async def main() -> int:
+        lines = StdinLines() if file == "-" else None
+        try:
+            async with _open(store, create=True) as opened:
+                with out.progress("importing") as progress:
+                    return await opened.import_items(
+                        lines or file,  # type: ignore[arg-type]
+                        on_conflict=on_conflict,  # type: ignore[arg-type]
+                        progress=progress,
+                    )
+        finally:
+            if lines is not None:
+                lines.stop()
+
+    number = _run(main())
+    out.say(f"{number:,} item{'s' * (number != 1)} imported")
+
+
+@command("copy")
+def copy_(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A path or a URL.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="A path or a URL.")],
+    namespace: Annotated[str, typer.Option(help="This and what is below.")] = "/",
+) -> None:
+    """Copy items from any store into any other; all or nothing."""
+    out = Out()
+
+    async def main() -> int:
+        async with _open(source) as one, _open(target, create=True) as other:
+            with out.progress("copying") as progress:
+                where = parse_namespace(namespace)
+                return await copy_items(one, other, namespace=where, progress=progress)
+
+    number = _run(main())
+    out.say(f"{number:,} item{'s' * (number != 1)} copied")
+
+
+@command(cls=StoreCommand)
+def reindex(store: StoreUrl) -> None:
+    """Bring the full-text index up to date; embeddings are made by the program that has them."""
+    out = Out()
+
+    async def main() -> int:
+        async with _open(store, index=IndexConfig()) as opened:
+            again = getattr(opened, "reindex", None)
+            if again is None:
+                raise errors.InvalidArgumentError("this version of kvstore makes no index")
+            with out.progress("indexing") as progress:
+                return int(await again(progress=progress))
+
+    number = _run(main())
+    out.say(f"{number:,} item{'s' * (number != 1)} indexed")
+
+
+# Live
+
+
+@command(cls=StoreCommand)
+def watch(
+    store: StoreUrl,
+    namespace: Where = "/",
+    pattern: Annotated[str, typer.Option(help="Of keys.")] = "*",
+    since: Annotated[int | None, typer.Option(help="Resume after this version.")] = None,
+    number: Annotated[int | None, typer.Option("--number", "-n", help="End after so many.")] = None,
+    json: Json = False,
+) -> None:
+    """Print every change by any process, until Ctrl-C."""
+    out = Out(json=json)
+    styles = {"put": "green", "delete": "red", "expire": "yellow"}
+
+    async def main() -> None:
+        left = number
+        async with _open(store) as opened:
+            where = parse_namespace(namespace)
+            async with opened.watch(where, pattern=pattern, since=since) as changes:
+                out.say("watching; Ctrl-C ends it")
+                while left is None or left > 0:
+                    change = await anext(changes)
+                    left = None if left is None else left - 1
+                    if json:
+                        out.line(change_line(change))
+                        continue
+                    address = f"{show_namespace(change.namespace)} {visible(change.key)}"
+                    value = "" if change.item is None else " ".join(pretty(change.item.value).split())
+                    line = Text(f"{change.version:>8} ")
+                    line.append(f"{change.kind:<7}", style=styles[change.kind])
+                    line.append(f"{address}  {value}")
+                    out.console.print(line, soft_wrap=True)
+
+    _run(main())
+
+
+@command(cls=StoreCommand)
+def browse(store: StoreUrl) -> None:
+    """Look around in a store, in the terminal."""
+    from kvstore.cli.browse import Browser
+
+    Browser(_open(store), title=store).run()
+
+
+@command("shell-completion")
+def shell_completion(
+    shell: Annotated[str, typer.Argument(help="bash, zsh, fish or powershell.")],
+) -> None:
+    """Print what makes a shell complete the commands: eval "$(kvstore shell-completion bash)"."""
+    if shell not in ("bash", "zsh", "fish", "powershell", "pwsh"):
+        raise errors.InvalidArgumentError("there is bash, zsh, fish and powershell")
+    completion_init()
+    os.environ[_COMPLETION] = f"source_{shell}"
+    typer.main.get_command(app).main(args=[], prog_name="kvstore", complete_var=_COMPLETION)

@@ -1,0 +1,133 @@
+"""How namespaces, keys and items are written on the command line, and read from it.
+
+A namespace is its labels joined by `/`, in which `/`, `%` and what cannot be printed stand as
+`%2F`, `%25` and so on; or a JSON list. Whatever is shown can be typed back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+
+import orjson
+
+from kvstore import codec
+from kvstore.errors import InvalidArgumentError, InvalidNamespaceError
+from kvstore.types import Change, Item, Namespace
+
+__all__ = [
+    "change_line",
+    "item_line",
+    "item_object",
+    "parse_json",
+    "parse_namespace",
+    "pretty",
+    "show_namespace",
+    "size",
+    "visible",
+]
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def parse_namespace(text: str) -> Namespace:
+    """Read a namespace: `users/alice`, `["users","alice"]`; `/` or nothing is the root.
+
+    Raises:
+        InvalidNamespaceError: a label is empty or no text.
+    """
+    if text.startswith("["):
+        labels = parse_json(text, "the namespace")
+        if not isinstance(labels, list):
+            raise InvalidNamespaceError("a namespace in JSON is a list of labels")
+        return tuple(labels)
+    text = text.removeprefix("/").removesuffix("/")
+    try:
+        return tuple(unquote_to_bytes(label).decode() for label in text.split("/")) if text else ()
+    except UnicodeDecodeError:
+        raise InvalidNamespaceError(f"the namespace {text!r} is no UTF-8 behind its %") from None
+
+
+def show_namespace(namespace: Namespace) -> str:
+    """Write a namespace; `/` is the root."""
+    shown = "/".join(map(_show_label, namespace)) or "/"
+    return shown.replace("[", "%5B", 1) if shown.startswith("[") else shown
+
+
+def _show_label(label: str) -> str:
+    return "".join(
+        quote(char, safe="") if char in "/%" or not char.isprintable() else char for char in label
+    )
+
+
+def visible(text: str) -> str:
+    """Show a text in one line, without anything that a terminal would obey."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def parse_json(text: str | bytes, what: str) -> Any:
+    """Read JSON, with `{"$bytes": "<base64>"}` for bytes.
+
+    Raises:
+        InvalidArgumentError: it is none.
+    """
+    try:
+        orjson.loads(text)
+    except ValueError as exc:
+        raise InvalidArgumentError(f"{what} is not JSON: {exc}") from None
+    return codec.decode(text if isinstance(text, bytes) else text.encode())
+
+
+def pretty(value: Any) -> str:
+    """Write a value for people to read."""
+    return orjson.dumps(orjson.loads(codec.encode(value)), option=orjson.OPT_INDENT_2).decode()
+
+
+def item_object(item: Item) -> dict[str, Any]:
+    """Return what is written of an item, but for its value."""
+    written: dict[str, Any] = {
+        "namespace": item.namespace,
+        "key": item.key,
+        "version": item.version,
+        "created_at": item.created_at,
+        "updated_at": item.updated_at,
+    }
+    if item.expires_at is not None:
+        written["expires_at"] = item.expires_at
+    if item.score is not None:
+        written["score"] = item.score
+    return written
+
+
+def item_line(item: Item) -> bytes:
+    """Write an item as one line of JSON."""
+    return orjson.dumps(item_object(item))[:-1] + b',"value":' + codec.encode(item.value) + b"}\n"
+
+
+def change_line(change: Change) -> bytes:
+    """Write a change as one line of JSON; the item's value stands in it, as `value`."""
+    head: dict[str, Any] = {
+        "kind": change.kind,
+        "namespace": change.namespace,
+        "key": change.key,
+        "version": change.version,
+    }
+    data = orjson.dumps(head)
+    if change.item is not None:
+        data = data[:-1] + b',"value":' + codec.encode(change.item.value) + b"}"
+    return data + b"\n"
+
+
+def size(number: float) -> str:
+    """Write a number of bytes."""
+    unit = 0
+    while number >= 1024 and unit < len(_UNITS) - 1:
+        number /= 1024
+        unit += 1
+    return f"{number:,.0f} {_UNITS[unit]}" if unit == 0 else f"{number:,.1f} {_UNITS[unit]}"
+
+
+Progress = Callable[[int, int | None], None]
