@@ -42,7 +42,7 @@ from kvstore.namespace import address, check_key, decode_namespace, show
 from kvstore.operations import Record
 from kvstore.types import EPOCH
 
-__all__ = ["Intake", "Sink", "Spool", "file_errors", "open_file", "partial_file"]
+__all__ = ["Intake", "Sink", "Spool", "file_errors", "open_file", "partial_file", "whole_path"]
 
 FORMAT = 1
 _CHUNK = 1 << 20  # bytes of a file that are read or written at once
@@ -76,6 +76,11 @@ def _full_errnos() -> frozenset[int]:
 
 
 _FULL = _full_errnos()
+
+
+def whole_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path that stays the same whatever the working directory becomes."""
+    return Path(path).absolute()
 
 
 def open_file(path: Path) -> IO[bytes]:

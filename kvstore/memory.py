@@ -7,9 +7,13 @@ primitive runs without awaiting, so each is atomic on the event loop.
 from __future__ import annotations
 
 import asyncio
+import math
+import operator
+from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -21,6 +25,7 @@ from kvstore.filters import Filter, matches
 from kvstore.instants import to_datetime, to_micros
 from kvstore.namespace import decode_namespace, show, subtree_range
 from kvstore.operations import (
+    Adopt,
     Check,
     Delete,
     Lease,
@@ -28,17 +33,20 @@ from kvstore.operations import (
     Operation,
     Put,
     Record,
+    Reindex,
     Remove,
     Restore,
     Sweep,
     Touch,
     Trim,
+    UnembeddedError,
     check_version,
 )
 from kvstore.patterns import Pattern
+from kvstore.ranking import Hit, Search, page_of, relevance, similarity
 from kvstore.report import Meter, Report, RootStats, Stats
 from kvstore.store import NamespaceQuery, Page, Selection, Store
-from kvstore.text import contains
+from kvstore.text import Phrase, contains, prepare, stems, texts_of
 from kvstore.types import Change, IndexConfig, Item, Namespace, make_item
 from kvstore.watching import ChangePage
 
@@ -91,6 +99,7 @@ class InMemoryStore(Store):
         self._soonest: int | None = None  # nothing expires before this
         self._lease = 0  # when the recording of changes may end; 0: none are recorded
         self._changes: list[_Change] = []
+        self._index = None if index is None else _Index(has_vectors=self._embedder is not None)
         self._changes_begin = 0  # every change after this version is there, while there is a lease
 
     @classmethod
@@ -127,7 +136,7 @@ class InMemoryStore(Store):
             ):
                 found.append((address, row))
         found.sort(key=lambda entry: (-entry[1].updated_at, entry[0]))
-        page = islice(found, selection.offset, selection.offset + selection.limit)
+        page = found[selection.offset :][: selection.limit]
         return [_item(decode_namespace(path), key, row) for (path, key), row in page]
 
     async def _list_namespaces(
@@ -136,7 +145,7 @@ class InMemoryStore(Store):
         paths = dict.fromkeys(path for (path, _), _ in self._range("", subtree=True))
         found = (decode_namespace(path) for path in paths)
         cut = dict.fromkeys(labels[: asked.max_depth] for labels in found if asked.matches(labels))
-        return list(islice(cut, offset, None if limit is None else offset + limit))
+        return list(cut)[offset:][:limit]
 
     async def _keys(
         self, path: str, pattern: Pattern, subtree: bool, limit: int | None
@@ -193,9 +202,37 @@ class InMemoryStore(Store):
         page = list(islice(self._range(path, True, after), limit))
         return [_record(*entry) for entry in page], page[-1][0] if len(page) == limit else None
 
+    async def _search(self, path: str, asked: Search) -> list[Item]:
+        assert self._index is not None
+        rows = {
+            address: row
+            for address, row in self._range(path, asked.subtree)
+            if matches(asked.filter, codec.decode(row.data))
+        }
+        index, vector, phrases = self._index, asked.vector, asked.phrases
+        meant = [] if not vector else index.by_meaning(rows, vector)
+        said = [] if not phrases else index.by_words(rows, phrases)
+        page = page_of(
+            asked,
+            None if vector is None else lambda wanted: meant[:wanted],
+            None if phrases is None else lambda wanted: said[:wanted],
+        )
+        return [
+            replace(
+                _item(decode_namespace(hit.place[0]), hit.place[1], rows[hit.place]),
+                score=hit.score,
+            )
+            for hit in page
+        ]
+
     # Write
 
     async def _apply(self, ops: Sequence[Operation]) -> list[Any]:
+        if self._embedder is None:
+            return await self._apply_unit(ops)
+        return await self._with_vectors(self._apply_unit, ops)
+
+    async def _apply_unit(self, ops: Sequence[Operation]) -> list[Any]:
         now = self._now()
         for op in ops:
             if isinstance(op, (Put, Delete, Check)):
@@ -203,11 +240,39 @@ class InMemoryStore(Store):
                 check_version(op, row.version if row is not None else 0)
             elif isinstance(op, Restore):
                 op.records = self._admitted(op, now)
+        if self._index is not None:
+            self._require_vectors(self._index, ops, now)
         before = self._version
         answers = [self._apply_one(op, now) for op in ops]
         if self._lease and self._version != before:
             self._bell.ring()
         return answers
+
+    def _require_vectors(self, index: _Index, ops: Sequence[Operation], now: int) -> None:
+        """Raise `UnembeddedError` if a text that the unit would index has no vector."""
+        missing: list[str] = []
+        for op in ops:
+            if isinstance(op, (Put, Mutate)):
+                before = self._live(op.path, op.key, now)
+                data, indexing = _planned(op, before)
+                if data is not None:
+                    held = index.held((op.path, op.key)) if before is not None else {}
+                    known = op.vectors or {}
+                    texts = self._texts(data, indexing)
+                    missing += [text for text in texts if text not in held and text not in known]
+            elif isinstance(op, Reindex):
+                known = op.vectors or {}
+                for address in sorted(index.pending)[: op.limit]:
+                    row = self._rows[address]
+                    held = index.held(address)
+                    texts = self._texts(row.data, row.indexing)
+                    missing += [text for text in texts if text not in held and text not in known]
+        if missing and self._embedder is not None:
+            raise UnembeddedError(missing)
+
+    def _texts(self, data: bytes, indexing: tuple[str, ...] | None) -> list[str]:
+        assert self.index is not None
+        return texts_of(codec.decode(data), self.index.fields if indexing is None else indexing)
 
     def _apply_one(self, op: Operation, now: int) -> Any:
         match op:
@@ -241,6 +306,10 @@ class InMemoryStore(Store):
                 return self._sweep_rows(op.limit, now)
             case Restore():
                 return self._restore_rows(op, now)
+            case Adopt():
+                return 0 if self._index is None else len(self._index.pending)
+            case Reindex():
+                return self._reindex_rows(op)
             case Lease():
                 return self._take_lease(op, now)
             case Trim():
@@ -264,7 +333,7 @@ class InMemoryStore(Store):
                     before.expires_at,
                     before.indexing,
                 )
-        self._store_row((op.path, op.key), row, now)
+        self._store_row((op.path, op.key), row, now, op.vectors)
         return row
 
     def _make_way(self, path: str, key: str, now: int) -> _Row | None:
@@ -276,16 +345,26 @@ class InMemoryStore(Store):
             self._discard((path, key), "expire", now)
         return None
 
-    def _store_row(self, address: _Address, row: _Row, now: int) -> None:
+    def _store_row(
+        self,
+        address: _Address,
+        row: _Row,
+        now: int,
+        vectors: Mapping[str, bytes] | None = None,
+    ) -> None:
         self._is_sorted &= address in self._rows
         self._rows[address] = row
         if row.expires_at is not None:
             self._soonest = min(row.expires_at, self._soonest or row.expires_at)
+        if self._index is not None:
+            self._index.put(address, self._texts(row.data, row.indexing), vectors or {})
         self._note("put", address, row.version, now)
 
     def _discard(self, address: _Address, kind: Literal["delete", "expire"], now: int) -> None:
         self._version += 1
         del self._rows[address]
+        if self._index is not None:
+            self._index.discard(address)
         self._is_sorted = False
         self._note(kind, address, self._version, now)
 
@@ -332,6 +411,16 @@ class InMemoryStore(Store):
             )
             self._store_row((record.path, record.key), row, now)
         return written
+
+    def _reindex_rows(self, op: Reindex) -> tuple[int, int]:
+        index = self._index
+        if index is None:
+            return 0, 0
+        marked = sorted(index.pending)[: op.limit]
+        for address in marked:
+            row = self._rows[address]
+            index.put(address, self._texts(row.data, row.indexing), op.vectors or {})
+        return 0, len(marked)
 
     # Watch
 
@@ -435,6 +524,110 @@ class InMemoryStore(Store):
             expired=len(self._rows) - live,
             changes=len(self._changes),
         )
+
+
+@dataclass(slots=True)
+class _Entry:
+    """What the index holds of an item: the vectors of its texts, and its words."""
+
+    vectors: dict[str, bytes]
+    words: list[str]
+    counts: Counter[str]
+
+
+class _Index:
+    """The search index: every search looks at every entry.
+
+    Attributes:
+        pending: the items some of whose texts have no vectors: those of an import.
+    """
+
+    def __init__(self, *, has_vectors: bool) -> None:
+        self._has_vectors = has_vectors
+        self._entries: dict[_Address, _Entry] = {}
+        self._length = 0  # of all entries, in words
+        self.pending: set[_Address] = set()
+
+    def held(self, address: _Address) -> Mapping[str, bytes]:
+        """Return the vectors of an item."""
+        entry = self._entries.get(address)
+        return {} if entry is None else entry.vectors
+
+    def put(self, address: _Address, texts: Sequence[str], known: Mapping[str, bytes]) -> None:
+        """Index the texts of an item, and nothing else of it."""
+        before = self.discard(address)
+        if not texts:
+            return
+        vectors: dict[str, bytes] = {}
+        if self._has_vectors:
+            held = {**known, **(before.vectors if before is not None else {})}
+            vectors = {text: held[text] for text in texts if text in held}
+            if len(vectors) < len(texts):
+                self.pending.add(address)
+        words = [word for text in texts for word in stems(prepare(text))]
+        self._length += len(words)
+        self._entries[address] = _Entry(vectors, words, Counter(words))
+
+    def discard(self, address: _Address) -> _Entry | None:
+        """Take an item out."""
+        self.pending.discard(address)
+        entry = self._entries.pop(address, None)
+        if entry is not None:
+            self._length -= len(entry.words)
+        return entry
+
+    def by_meaning(self, scope: Iterable[_Address], vector: bytes) -> list[Hit]:
+        """Rank items by the cosine of their best vectors."""
+        query = array("f", vector)
+        hits = []
+        for address in scope:
+            entry = self._entries.get(address)
+            held = [] if entry is None else [each for each in entry.vectors.values() if each]
+            if held:
+                best = max(sum(map(operator.mul, query, array("f", each))) for each in held)
+                hits.append(Hit(similarity(best), address, 0))
+        return sorted(hits, key=lambda hit: (-hit.score, hit.place))
+
+    def by_words(self, scope: Iterable[_Address], phrases: Iterable[Phrase]) -> list[Hit]:
+        """Rank items by BM25, with the constants of FTS5."""
+        wanted = {tuple(word for part in phrase for word in stems(part)) for phrase in phrases}
+        weights = dict.fromkeys(self._entries, 0.0)
+        mean = self._length / max(1, len(self._entries))
+        for phrase in wanted:
+            found = {
+                address: frequency
+                for address, entry in self._entries.items()
+                if (frequency := _frequency(entry, phrase))
+            }
+            others = len(self._entries) - len(found)
+            rarity = max(1e-6, math.log((others + 0.5) / (len(found) + 0.5)))
+            for address, frequency in found.items():
+                length = len(self._entries[address].words) / mean
+                weights[address] += rarity * frequency * 2.2 / (frequency + 0.3 + 0.9 * length)
+        hits = [
+            Hit(relevance(weights[address]), address, 0)
+            for address in scope
+            if weights.get(address)
+        ]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.place))
+
+
+def _planned(op: Put | Mutate, before: _Row | None) -> tuple[bytes | None, tuple[str, ...] | None]:
+    """Return the data that an operation is to write, and which of it is to be indexed."""
+    keeps = isinstance(op, Mutate) or op.keep
+    if isinstance(op, Put):
+        data: bytes | None = op.data
+    else:
+        data, _ = op.change(None if before is None else before.data)
+    own = op.indexing if isinstance(op, Put) else None
+    return data, before.indexing if before is not None and keeps else own
+
+
+def _frequency(entry: _Entry, phrase: Phrase) -> int:
+    if len(phrase) == 1 or 0 in (entry.counts[word] for word in phrase):
+        return entry.counts[phrase[0]] if len(phrase) == 1 else 0
+    words, length = entry.words, len(phrase)
+    return sum(tuple(words[at : at + length]) == phrase for at in range(len(words) - length + 1))
 
 
 def _renew(row: _Row, now: int) -> int:

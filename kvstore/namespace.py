@@ -24,6 +24,7 @@ __all__ = [
     "check_namespace",
     "decode_namespace",
     "encode_namespace",
+    "is_text",
     "show",
     "subtree_range",
 ]
@@ -61,7 +62,7 @@ def check_label(label: object, what: str) -> None:
         raise InvalidNamespaceError(f"{what} is a {type(label).__name__}, not a str")
     if not label:
         raise InvalidNamespaceError(f"{what} is empty; leave it out")
-    if not _is_text(label):
+    if not is_text(label):
         raise InvalidNamespaceError(f"{what}, {label!r}, holds a lone surrogate")
 
 
@@ -73,12 +74,13 @@ def check_key(key: str) -> str:
     """
     if not isinstance(key, str):
         raise InvalidKeyError(f"a key is a str, not {type(key).__name__}")
-    if not key.isascii() and not _is_text(key):
+    if not key.isascii() and not is_text(key):
         raise InvalidKeyError(f"the key {key!r} holds a lone surrogate")
     return key
 
 
-def _is_text(text: str) -> bool:
+def is_text(text: str) -> bool:
+    """Whether a string is Unicode text: without lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -8,7 +8,7 @@ operations of a unit name the same item.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from kvstore.patterns import Pattern
 from kvstore.types import Namespace
 
 __all__ = [
+    "Adopt",
     "Check",
     "Conflict",
     "Delete",
@@ -29,11 +30,13 @@ __all__ = [
     "Operation",
     "Put",
     "Record",
+    "Reindex",
     "Remove",
     "Restore",
     "Sweep",
     "Touch",
     "Trim",
+    "UnembeddedError",
     "append",
     "check_version",
     "increment",
@@ -51,6 +54,7 @@ class Put:
         expected: the version to write over, 0 for an absent item, `None` for any.
         indexing: `None` for the store's fields, `()` for none, or the paths to index.
         keep: an item that is there keeps its lifetime and its indexing.
+        vectors: of the texts to index, as far as they are known.
     """
 
     namespace: Namespace
@@ -61,6 +65,7 @@ class Put:
     expected: int | None = None
     indexing: tuple[str, ...] | None = None
     keep: bool = False
+    vectors: Mapping[str, bytes] | None = None
 
 
 @dataclass(slots=True)
@@ -92,6 +97,7 @@ class Mutate:
             the answer. It is pure, quick, and may run in another thread. An item that is there
             keeps its lifetime and its indexing.
         ttl: lifetime of an item that it creates, in microseconds, or `None`.
+        vectors: of the texts to index, as far as they are known.
     """
 
     namespace: Namespace
@@ -99,6 +105,7 @@ class Mutate:
     key: str
     change: Callable[[bytes | None], tuple[bytes | None, Any]]
     ttl: int | None = None
+    vectors: Mapping[str, bytes] | None = None
 
 
 @dataclass(slots=True)
@@ -188,7 +195,50 @@ class Trim:
     is_watched: bool
 
 
-Operation = Put | Delete | Check | Mutate | Remove | Touch | Sweep | Restore | Lease | Trim
+@dataclass(slots=True)
+class Adopt:
+    """Make the index this store's: its fields and its model; answers how many items are marked.
+
+    What another model has made is dropped, and every item that it may concern marked.
+    """
+
+
+@dataclass(slots=True)
+class Reindex:
+    """Index at most `limit` marked items after one; answers the last one's id and how many.
+
+    Attributes:
+        after: the id after which to look; 0 at first.
+        vectors: of the texts to index, as far as they are known.
+    """
+
+    after: int
+    limit: int
+    vectors: Mapping[str, bytes] | None = None
+
+
+class UnembeddedError(Exception):
+    """A unit needs vectors that it does not carry: embed the texts, and hand it in again."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        super().__init__(f"{len(texts)} texts have no vector")
+        self.texts = texts
+
+
+Operation = (
+    Put
+    | Delete
+    | Check
+    | Mutate
+    | Remove
+    | Touch
+    | Sweep
+    | Restore
+    | Lease
+    | Trim
+    | Adopt
+    | Reindex
+)
 
 
 def check_version(op: Put | Delete | Check, found: int) -> None:

@@ -9,6 +9,7 @@ its primitives, the abstract methods at the end of the class:
     _select                       an unranked search: filter, order by time, page
     _list_namespaces _keys _count listings
     _page                         the next rows of a scan, by keyset
+    _search                       a ranked search
     _read_changes                 a piece of the change feed
     _backup _check _stats _vacuum upkeep; `_records` only where a page's items say less
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import math
 import os
 import random
 import time
@@ -41,6 +43,7 @@ from types import EllipsisType, TracebackType
 from typing import IO, Any, Final, Generic, Self, TypeVar, overload
 
 from kvstore import codec, operations
+from kvstore.embedding import Embedder
 from kvstore.errors import (
     ConflictError,
     InvalidArgumentError,
@@ -52,11 +55,12 @@ from kvstore.errors import (
     ValueTypeError,
     WrongLoopError,
 )
-from kvstore.exchange import Intake, Sink, Spool, open_file, partial_file
+from kvstore.exchange import Intake, Sink, Spool, open_file, partial_file, whole_path
 from kvstore.filters import Filter, parse_filter
 from kvstore.instants import lifetime, to_datetime, to_micros
-from kvstore.namespace import address, check_key, check_label, encode_namespace, show
+from kvstore.namespace import address, check_key, check_label, encode_namespace, is_text, show
 from kvstore.operations import (
+    Adopt,
     Check,
     Conflict,
     Delete,
@@ -64,15 +68,19 @@ from kvstore.operations import (
     Operation,
     Put,
     Record,
+    Reindex,
     Remove,
     Restore,
     Sweep,
     Touch,
     Trim,
+    UnembeddedError,
 )
 from kvstore.paths import EACH, MISSING, PathError, parse_path
 from kvstore.patterns import Pattern, compile_pattern
+from kvstore.ranking import Search
 from kvstore.report import Meter, Progress, Report, Stats
+from kvstore.text import WHOLE, query_phrases
 from kvstore.types import EPOCH, IndexConfig, Item, Namespace, SearchQuery
 from kvstore.watching import Bell, ChangePage, Watch
 
@@ -91,6 +99,7 @@ _RETRY_PAUSE_S = 0.05  # the longest pause between two tries of an optimistic ch
 _MOST: Final = 2**62  # more than any store holds; two of them still fit 64 bits
 _EVERY_KEY = compile_pattern("*")
 _CONFLICTS = ("replace", "skip", "error")
+_REINDEX_SLICE = 64  # items indexed in one transaction
 _MODES = ("auto", "semantic", "text", "hybrid")
 
 TTL = float | timedelta | None
@@ -184,7 +193,18 @@ class Store(ABC):
     ) -> None:
         if index is not None and not isinstance(index, IndexConfig):
             raise InvalidArgumentError("index takes an IndexConfig: index=IndexConfig(embeddings)")
+        _check_count(max_value_bytes, "max_value_bytes", least=1)
+        if sweep_interval is not None:
+            check_seconds(sweep_interval, "sweep_interval")
+        check_seconds(history, "history")
         self.index = index
+        self._embedder: Embedder | None = None
+        if index is not None:
+            for field in index.fields:
+                _check_field(field)
+            if index.embeddings is not None:
+                self._embedder = Embedder(index)
+        self._embedding_writes = 0  # writes that wait for the model
         self._default_ttl = None if default_ttl is None else lifetime(default_ttl)
         self._refresh_ttl = refresh_ttl
         self._max_value_bytes = max_value_bytes
@@ -241,7 +261,11 @@ class Store(ABC):
                 self._sweeper.cancel()
                 await asyncio.gather(self._sweeper, return_exceptions=True)
                 self._sweeper = None
+            while self._embedding_writes:
+                await asyncio.sleep(0.001)
             await self._close()
+            if self._embedder is not None:
+                await self._embedder.close()
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -661,6 +685,8 @@ class Store(ABC):
             ValueEncodingError: the new value could not come back unchanged.
         """
         self._require_open()
+        if not callable(fn):
+            raise InvalidArgumentError(f"update takes a function, not {type(fn).__name__}")
         labels, path = address(namespace)
         check_key(key)
         attempt = 0
@@ -791,9 +817,8 @@ class Store(ABC):
             StoreFullError: there is no room for it.
         """
         self._require_open()
-        target = Path(path).absolute()
         with Meter(progress) as meter:
-            await self._backup(target, meter)
+            await self._backup(whole_path(path), meter)
 
     async def export_items(
         self,
@@ -823,7 +848,7 @@ class Store(ABC):
         with Meter(progress) as meter:
             if not isinstance(file, (str, os.PathLike)):
                 return await self._export(file, path, meter)
-            with partial_file(Path(file).absolute()) as partial, partial.open("wb") as opened:
+            with partial_file(whole_path(file)) as partial, partial.open("wb") as opened:
                 return await self._export(opened, path, meter)
 
     async def _export(self, file: IO[Any], path: str, meter: Meter) -> int:
@@ -897,6 +922,11 @@ class Store(ABC):
             meter.show(spool.count, spool.count)
 
         written: int = (await self._apply((Restore(records(), on_conflict),)))[0]
+        if written and self._embedder is not None:
+            try:
+                await self.reindex()
+            except StoreError as exc:  # the items are there, and marked
+                _LOG.warning("what was imported has no vectors yet (%s): call reindex()", exc)
         await asyncio.sleep(0)  # for the last word of progress
         return written
 
@@ -936,7 +966,77 @@ class Store(ABC):
         self._require_open()
         return await self._vacuum()
 
+    async def reindex(self, *, progress: Progress | None = None) -> int:
+        """Make the search index complete, and this store's; return how many items it took.
+
+        What is marked is indexed: items that were put by a store without the model, or before
+        there was an index, or imported. When the index was made by another model, of other
+        dimensions or fields, it becomes this store's first, and everything that it holds is
+        marked; until the end, semantic and hybrid searches raise `IndexMismatchError`. It works
+        in slices, while the store is in use, and a call that was cut short goes on where it was.
+        Texts that the index has are not embedded again.
+
+        Args:
+            progress: called with what is done and the total.
+
+        Raises:
+            InvalidArgumentError: the store was opened without an index.
+            EmbeddingError: the model failed; what is done stays done.
+            IndexMismatchError: another store makes the index its own meanwhile.
+        """
+        self._require_open()
+        if self.index is None:
+            raise InvalidArgumentError(
+                "this store was opened without an index: pass index=IndexConfig(embeddings) to it"
+            )
+        if self._embedder is not None and self._embedder.dimensions is None:
+            await self._embedder.query("dimensions")
+        with Meter(progress) as meter:
+            return await self._reindex(meter)
+
+    async def _reindex(self, meter: Meter) -> int:
+        total: int = (await self._apply((Adopt(),)))[0]
+        done = after = 0
+        while True:
+            self._require_open()
+            after, count = (await self._apply((Reindex(after, _REINDEX_SLICE),)))[0]
+            done += count
+            meter.show(done, max(total, done))
+            if not count:
+                await asyncio.sleep(0)  # for the last word of progress
+                return done
+
     # What the public methods share
+
+    async def _with_vectors(
+        self,
+        submit: Callable[[Sequence[Operation]], Awaitable[list[Any]]],
+        ops: Sequence[Operation],
+    ) -> list[Any]:
+        """Submit a unit with the vectors that it turns out to need.
+
+        The model is asked between two tries, so no lock is held meanwhile, and what is embedded
+        is what is not in the index yet.
+        """
+        embedder = self._embedder
+        assert embedder is not None
+        vectors: dict[str, bytes] = {}
+        self._embedding_writes += 1
+        try:
+            while True:
+                embedder.on_their_way += 1
+                try:
+                    return await submit(ops)
+                except UnembeddedError as exc:
+                    missing = exc.texts
+                finally:
+                    embedder.on_their_way -= 1
+                vectors |= await embedder.documents(missing)
+                for op in ops:
+                    if isinstance(op, (Put, Mutate, Reindex)):
+                        op.vectors = vectors
+        finally:
+            self._embedding_writes -= 1
 
     def _put(
         self,
@@ -1013,6 +1113,8 @@ class Store(ABC):
             raise InvalidArgumentError(f"mode is one of {', '.join(_MODES)}, not {asked.mode!r}")
         if asked.query is not None and not isinstance(asked.query, str):
             raise InvalidArgumentError(f"query is a str, not {type(asked.query).__name__}")
+        if asked.query is not None and not is_text(asked.query):
+            raise InvalidArgumentError("query holds a lone surrogate, and no text does")
         filter = parse_filter(asked.filter)
         ranked = bool(asked.query) and not (self.index is None and asked.mode == "auto")
         if ranked:
@@ -1029,9 +1131,34 @@ class Store(ABC):
 
     async def _rank(self, path: str, asked: SearchQuery, filter: Filter) -> list[Item]:
         """Run a ranked search."""
-        raise InvalidArgumentError(
-            f"a search by mode={asked.mode!r} needs an index, and this store was opened without: "
-            "pass index=IndexConfig(embeddings) to it, or search with mode='auto'"
+        if self.index is None:
+            raise InvalidArgumentError(
+                f"a search by mode={asked.mode!r} needs an index, and this store was opened "
+                "without: pass index=IndexConfig(embeddings) to it, or search with mode='auto'"
+            )
+        embedder = self._embedder
+        mode = asked.mode
+        if mode == "auto":
+            mode = "text" if embedder is None else "semantic"
+        if mode != "text" and embedder is None:
+            raise InvalidArgumentError(
+                f"a search by mode={mode!r} needs a model, and this store was opened without: pass "
+                "index=IndexConfig(embeddings) to it, or search with mode='text'"
+            )
+        least = asked.min_score
+        if least is not None and (isinstance(least, bool) or not isinstance(least, (int, float))):
+            raise InvalidArgumentError(f"min_score is a number, not {type(least).__name__}")
+        assert asked.query is not None
+        if asked.limit == 0 or asked.query.isspace():
+            return []
+        vector = None
+        if mode != "text":
+            assert embedder is not None
+            vector = await embedder.query(asked.query)
+            self._require_open()
+        phrases = None if mode == "semantic" else query_phrases(asked.query)
+        return await self._search(
+            path, Search(filter, asked.limit, asked.offset, asked.subtree, least, vector, phrases)
         )
 
     async def _sweep_regularly(self) -> None:
@@ -1146,6 +1273,14 @@ class Store(ABC):
         """Give back unused space, and return how much; this one has none."""
         return 0
 
+    async def _search(self, path: str, asked: Search) -> list[Item]:
+        """Return the page of a ranked search, with scores; only called with an index.
+
+        Raises:
+            IndexMismatchError: the index is another model's, or does not hold all items yet.
+        """
+        raise InvalidArgumentError(f"a {type(self).__name__} has no ranked search")
+
 
 class Transaction:
     """The reads and writes of one try of `Store.transact`; of no use after it."""
@@ -1254,6 +1389,8 @@ def _check_keys(keys: Iterable[str]) -> list[str]:
     """Return the distinct keys, in order."""
     if isinstance(keys, str):
         raise InvalidKeyError(f"keys is a collection of keys, not a str: write {[keys]!r}")
+    if not isinstance(keys, Iterable):
+        raise InvalidKeyError(f"keys is a collection of keys, not {type(keys).__name__}")
     return list(dict.fromkeys(map(check_key, keys)))
 
 
@@ -1262,6 +1399,13 @@ def _check_count(number: int, name: str, least: int = 0) -> int:
     if isinstance(number, bool) or not isinstance(number, int) or number < least:
         raise InvalidArgumentError(f"{name} is an int of at least {least}, not {number!r}")
     return min(number, _MOST)
+
+
+def check_seconds(number: float, name: str) -> None:
+    """Raise `InvalidArgumentError` unless `number` is a positive number of seconds."""
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+    if not is_number or not 0 < number < math.inf:
+        raise InvalidArgumentError(f"{name} is a positive number of seconds, not {number!r}")
 
 
 def _check_limit(limit: int | None) -> int | None:
@@ -1292,11 +1436,16 @@ def _indexing(index: Indexing) -> tuple[str, ...] | None:
     if isinstance(index, str) or not isinstance(index, Sequence):
         raise InvalidArgumentError("index takes False or a list of paths, such as ['title']")
     for path in index:
-        if not isinstance(path, str):
-            raise InvalidArgumentError(f"a path to index is a str, not {type(path).__name__}")
-        if path != "$":
-            try:
-                parse_path(path)
-            except PathError as exc:
-                raise InvalidArgumentError(str(exc)) from None
+        _check_field(path)
     return tuple(index)
+
+
+def _check_field(field: str) -> None:
+    """Require a path whose text can be indexed."""
+    if not isinstance(field, str):
+        raise InvalidArgumentError(f"a path to index is a str, not {type(field).__name__}")
+    if field != WHOLE:
+        try:
+            parse_path(field)
+        except PathError as exc:
+            raise InvalidArgumentError(str(exc)) from None

@@ -681,6 +681,7 @@ class StoreConformance:
             assert await store.keys(namespace) == [text]
             assert await store.keys(namespace, escape(text)) == [text]
             assert list(await store.get_many(namespace, [text])) == [text]
+            assert list(await store.get_many(namespace, ["other", text, ""])) == [text]
         assert await store.list_namespaces() == sorted(namespaces)
         for namespace in namespaces:
             assert await store.delete(namespace, text)
@@ -1511,6 +1512,18 @@ class StoreConformance:
         scanned = await _scan(store, NS, filter=filter, batch_size=3)
         assert [item.key for item in scanned] == sorted(expected)
 
+    async def test_a_filter_may_be_wide(self, store: Store) -> None:
+        await store.put_many(NS, {f"{n}": {"n": n} for n in range(5)})
+        cases: list[tuple[dict[str, Any], list[str]]] = [
+            ({"$or": [{"n": n} for n in range(3, 3_000)]}, ["3", "4"]),
+            ({"$and": [{"n": {"$ne": n}} for n in range(3, 3_000)]}, ["0", "1", "2"]),
+            ({"n": {"$in": list(range(3, 40_000))}}, ["3", "4"]),
+            ({f"missing{n}": {"$exists": False} for n in range(3_000)}, ["0", "1", "2", "3", "4"]),
+        ]
+        for wide, expected in cases:
+            assert [item.key for item in await store.search(NS, filter=wide)] == expected
+            assert [item.key for item in await _scan(store, NS, filter=wide)] == expected
+
     @pytest.mark.parametrize("filter", BAD_FILTERS, ids=ascii)
     async def test_what_is_no_filter_is_refused(self, store: Store, filter: Any) -> None:
         await store.put(NS, "k", {"f": 1})
@@ -1758,6 +1771,21 @@ class StoreConformance:
                 await call()
         assert await _scan(store) == before
 
+    async def test_numbers_may_be_larger_than_any_store(self, store: Store) -> None:
+        items = await store.put_many(NS, {"a": 1, "b": 2})
+        for huge in (2**31, 2**63 - 1, 2**63, 2**70):
+            assert await store.search(NS, limit=huge) == items
+            assert await store.search(NS, limit=huge, offset=huge) == []
+            assert await store.keys(NS, limit=huge) == ["a", "b"]
+            assert await store.list_namespaces(limit=huge, max_depth=huge) == [NS]
+            assert await store.list_namespaces(limit=huge, offset=1) == []
+            assert await store.list_namespaces(limit=huge, offset=huge) == []
+            assert await _scan(store, batch_size=huge) == items
+            with pytest.raises(ConflictError):
+                await store.put(NS, "a", 3, if_version=huge)
+            assert await store.append(NS, "list", max_length=huge) == 0
+            await store.delete(NS, "list")
+
     async def test_other_arguments_outside_their_domain_are_refused(self, store: Store) -> None:
         await store.put(NS, "k", [1])
         before = await _scan(store)
@@ -1765,6 +1793,7 @@ class StoreConformance:
         for bad in (
             lambda: store.search(NS, mode="fuzzy"),
             lambda: store.search(NS, 5),  # type: ignore[arg-type]
+            lambda: store.search(NS, "\ud800"),
             lambda: store.search(NS, min_score=0.5),
             lambda: store.list_namespaces(max_depth=0),
             lambda: _scan(store, batch_size=0),

@@ -34,9 +34,72 @@ _SEGMENT = re.compile(f"[{_UNSPACED}]+|[^{_UNSPACED}]+")
 
 # Words that tell texts apart least; looking them up costs most
 _STOP_WORDS = frozenset(
-    "a about an and are as at be been but by can could did do does for from had has have how i if "
-    "in into is it its me my no not of on or our she should so than that the their them then there "
-    "these they this to was we were what when where which who will with would you your".split()
+    [
+        "a",
+        "about",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "been",
+        "but",
+        "by",
+        "can",
+        "could",
+        "did",
+        "do",
+        "does",
+        "for",
+        "from",
+        "had",
+        "has",
+        "have",
+        "how",
+        "i",
+        "if",
+        "in",
+        "into",
+        "is",
+        "it",
+        "its",
+        "me",
+        "my",
+        "no",
+        "not",
+        "of",
+        "on",
+        "or",
+        "our",
+        "she",
+        "should",
+        "so",
+        "than",
+        "that",
+        "the",
+        "their",
+        "them",
+        "then",
+        "there",
+        "these",
+        "they",
+        "this",
+        "to",
+        "was",
+        "we",
+        "were",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "will",
+        "with",
+        "would",
+        "you",
+        "your",
+    ]
 )
 
 
@@ -148,7 +211,6 @@ def _stem_folded(word: str) -> str:
 
 _VOWEL = "(?:[aeiou]|(?<=[^aeiou])y)"
 _CONSONANT = "(?:[^aeiouy]|(?<=[aeiou])y|^y)"
-_MEASURES = re.compile(f"^{_CONSONANT}*((?:{_VOWEL}+{_CONSONANT}+)*){_VOWEL}*$")
 _PAIR = re.compile(f"{_VOWEL}+{_CONSONANT}+")
 _HAS_VOWEL = re.compile("[aeiou]|(?<=.)y")
 _SHORT_END = re.compile("[^aeiou][aeiouy][^aeiouwxy]$")

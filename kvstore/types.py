@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from kvstore.errors import InvalidArgumentError
+
 __all__ = [
     "EPOCH",
     "Change",
@@ -128,6 +130,8 @@ class IndexConfig:
         dimensions: int | None = None,
         model_id: str | None = None,
     ) -> None:
+        if isinstance(fields, str):
+            raise InvalidArgumentError(f"fields is a list of paths, not a str: write {[fields]!r}")
         set_field = object.__setattr__  # the instance is frozen, and this is its constructor
         set_field(self, "embeddings", embeddings)
         set_field(self, "fields", tuple(fields))

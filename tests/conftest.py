@@ -1,6 +1,8 @@
 """What all tests share: how hard Hypothesis tries.
 
-`KVSTORE_HYPOTHESIS=thorough` tries twenty times as many examples, other ones in each run.
+`KVSTORE_HYPOTHESIS=thorough` tries twenty times as many examples, other ones in each run, and
+makes what fails as short as it can. That takes longer than the tests' timeout allows: give
+`-o faulthandler_timeout=0` with it.
 """
 
 from __future__ import annotations

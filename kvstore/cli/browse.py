@@ -15,6 +15,7 @@ from textual.timer import Timer
 from textual.widgets import DataTable, Footer, Header, Input, Static, Tree
 from textual.widgets.tree import TreeNode
 
+from kvstore import codec
 from kvstore.cli.words import pretty, show_namespace, visible
 from kvstore.errors import StoreError
 from kvstore.store import Store
@@ -27,7 +28,9 @@ _MOST_ITEMS = 500  # shown of one namespace
 _MOST_FOUND = 100  # shown of a search
 _TYPING_PAUSE_S = 0.15
 _LIVE_PAUSE_S = 0.2  # changes are gathered for so long before the screen follows
-_PREVIEW = 80
+_WIDEST_KEY = 40
+_NARROWEST = 20  # a value in the table
+_BESIDE = 28  # columns that the time and the gaps take
 _LONGEST_VALUE = 200_000  # characters of a value that are laid out
 
 _HIGHLIGHT = JSONHighlighter()
@@ -56,6 +59,7 @@ class Browser(App[None]):
         super().__init__()
         self.title = f"kvstore: {title}"
         self._store = store
+        self._is_open = False
         self._place: Namespace = ()
         self._items: list[Item] = []
         self._pauses: dict[str, Timer] = {}
@@ -63,14 +67,16 @@ class Browser(App[None]):
 
     def compose(self) -> ComposeResult:
         """Lay the screen out."""
-        yield Header()
+        yield Header(icon="")
         with Horizontal():
             tree: Tree[Namespace] = Tree("/", data=(), id="tree")
             tree.root.expand()
             yield tree
             with Vertical():
                 yield Input(placeholder="search in this namespace and below  ( / )", id="query")
-                table: DataTable[Text] = DataTable(id="items", cursor_type="row", zebra_stripes=True)
+                table: DataTable[Text] = DataTable(
+                    id="items", cursor_type="row", zebra_stripes=True
+                )
                 yield table
                 with VerticalScroll(id="pane"):
                     yield Static(id="value")
@@ -84,6 +90,7 @@ class Browser(App[None]):
         except StoreError as exc:
             self.exit(return_code=3, message=f"kvstore: {exc}")
             return
+        self._is_open = True
         self._table.add_columns("key", "value", "updated")
         await self._draw_children(self._tree.root)
         self._draw_items()
@@ -132,6 +139,8 @@ class Browser(App[None]):
 
     async def on_tree_node_expanded(self, event: Tree.NodeExpanded[Namespace]) -> None:
         """Load what is below a node."""
+        if not self._is_open:  # the root, as long as it is drawn by `on_mount`
+            return
         await self._draw_children(event.node)
         for child in event.node.children:
             below = await self._store.list_namespaces(
@@ -142,7 +151,8 @@ class Browser(App[None]):
     def on_tree_node_highlighted(self, event: Tree.NodeHighlighted[Namespace]) -> None:
         """Show the items of a namespace."""
         self._place = event.node.data or ()
-        self._draw_items()
+        if self._is_open:
+            self._draw_items()
 
     # The items
 
@@ -166,8 +176,11 @@ class Browser(App[None]):
         before = self._items[row] if row < len(self._items) else None
         self._items = items
         table.clear()
-        for item in items:
-            table.add_row(*self._cells(item, place))
+        keys = [self._key(item, place) for item in items]
+        longest = min(_WIDEST_KEY, max(map(len, keys), default=0))
+        width = max(_NARROWEST, table.size.width - longest - _BESIDE)
+        for item, key in zip(items, keys, strict=True):
+            table.add_row(*_cells(item, key, width))
         for position, item in enumerate(items):
             if before and (item.namespace, item.key) == (before.namespace, before.key):
                 table.move_cursor(row=position)
@@ -177,19 +190,10 @@ class Browser(App[None]):
         kind = "found in" if query else "items in"
         self._say(f"{number} {kind} {show_namespace(place)}{' and below' * bool(query)}")
 
-    def _cells(self, item: Item, place: Namespace) -> list[Text]:
+    @staticmethod
+    def _key(item: Item, place: Namespace) -> str:
         below = item.namespace[len(place) :]
-        key = visible(item.key)
-        if below:
-            key = f"{show_namespace(below)} {key}"
-        value = " ".join(pretty(item.value)[: 4 * _PREVIEW].split())
-        if len(value) > _PREVIEW:
-            value = value[: _PREVIEW - 1] + "…"
-        return [
-            Text(key),
-            _HIGHLIGHT(Text(value)),
-            Text(f"{item.updated_at.astimezone():%Y-%m-%d %H:%M:%S}", style="dim"),
-        ]
+        return f"{show_namespace(below)} {visible(item.key)}" if below else visible(item.key)
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
         """Show the value of a row."""
@@ -265,13 +269,25 @@ class Browser(App[None]):
 
     def action_search(self) -> None:
         """Go to the search."""
-        self.query_one("#query", Input).focus()
+        self.set_focus(self.query_one("#query", Input))
+        self._say("type to search; Enter goes to what is found, Esc back to the tree")
 
     def action_focus_tree(self) -> None:
         """Go to the tree."""
-        self._tree.focus()
+        self.set_focus(self._tree)
 
     def action_leave(self) -> None:
         """Leave the search, and empty it."""
         self.query_one("#query", Input).value = ""
-        self._tree.focus()
+        self.set_focus(self._tree)
+
+
+def _cells(item: Item, key: str, width: int) -> list[Text]:
+    value = visible(codec.encode(item.value)[: 4 * width].decode(errors="replace"))
+    if len(value) > width:
+        value = value[: width - 1] + "…"
+    return [
+        Text(key),
+        _HIGHLIGHT(Text(value)),
+        Text(f"{item.updated_at.astimezone():%Y-%m-%d %H:%M:%S}", style="dim"),
+    ]

@@ -11,13 +11,13 @@ import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import orjson
 import typer
 from rich.text import Text
 from rich.tree import Tree
-from typer.completion import completion_init
+from typer.completion import completion_init  # type: ignore[attr-defined]
 from typer.core import TyperCommand
 
 import kvstore.errors as errors
@@ -49,6 +49,7 @@ _COMPLETION = "_KVSTORE_COMPLETE"
 _STORE_ENDINGS = (".db", ".sqlite", ".sqlite3", ".kv")
 _LISTED = 20  # keys that `rm` shows before it asks
 _BATCH = 500
+_STOPPED = 130  # the exit code that shells use for Ctrl-C
 
 
 class StoreCommand(TyperCommand):
@@ -88,7 +89,8 @@ Where = Annotated[
 ]
 Key = Annotated[str, typer.Argument(metavar="KEY")]
 Pattern = Annotated[
-    str, typer.Argument(metavar="PATTERN", help="Of keys: * any run, ? one character, [a-z] one of.")
+    str,
+    typer.Argument(metavar="PATTERN", help="Of keys: * any run, ? one character, [a-z] one of."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, no colour.")]
 Below = Annotated[bool, typer.Option("--subtree", "-r", help="In the namespaces below, too.")]
@@ -109,13 +111,15 @@ def run() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("stopped", 130)
+        return _fail("stopped", _STOPPED)
     except OSError as exc:
         return _fail(f"{exc.filename or ''}: {exc.strerror or exc}".removeprefix(": "), 3)
     except Exception as exc:
         if hasattr(exc, "exit_code") and hasattr(exc, "format_message"):  # wrong usage
             return _fail(f"{exc.format_message()} (see kvstore --help)", int(exc.exit_code))
         raise
+    if code == _STOPPED:
+        return _fail("stopped", code)
     return code if isinstance(code, int) else 0
 
 
@@ -128,7 +132,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
-def _no(message: str) -> None:
+def _no(message: str) -> NoReturn:
     """End with exit code 1."""
     raise typer.Exit(_fail(message, 1))
 
@@ -169,8 +173,8 @@ def get(
     item = _run(main())
     out = Out(json=json)
     if item is None:
-        return _no(f"{namespace} has no {visible(key)}")
-    if json:
+        _no(f"{namespace} has no {visible(key)}")
+    elif json:
         out.line(item_line(item))
     elif raw:
         if not isinstance(item.value, (str, bytes)):
@@ -242,13 +246,13 @@ def rm(
 
     removed = _run(main())
     if removed is None:
-        return _no("nothing removed")
-    if json:
+        _no("nothing removed")
+    elif json:
         out.text(f'{{"removed":{removed}}}')
     elif removed:
         out.say(f"removed {removed:,} item{'s' * (removed != 1)}")
     if not removed:
-        return _no(f"nothing in {namespace} matches {visible(pattern)}")
+        _no(f"nothing in {namespace} matches {visible(pattern)}")
 
 
 async def _agreed(
@@ -652,7 +656,9 @@ def watch(
                         out.line(change_line(change))
                         continue
                     address = f"{show_namespace(change.namespace)} {visible(change.key)}"
-                    value = "" if change.item is None else " ".join(pretty(change.item.value).split())
+                    value = (
+                        "" if change.item is None else " ".join(pretty(change.item.value).split())
+                    )
                     line = Text(f"{change.version:>8} ")
                     line.append(f"{change.kind:<7}", style=styles[change.kind])
                     line.append(f"{address}  {value}")
@@ -666,14 +672,16 @@ def browse(store: StoreUrl) -> None:
     """Look around in a store, in the terminal."""
     from kvstore.cli.browse import Browser
 
-    Browser(_open(store), title=store).run()
+    browser = Browser(_open(store), title=store)
+    browser.run()
+    raise typer.Exit(browser.return_code or 0)
 
 
 @command("shell-completion")
 def shell_completion(
     shell: Annotated[str, typer.Argument(help="bash, zsh, fish or powershell.")],
 ) -> None:
-    """Print what makes a shell complete the commands: eval "$(kvstore shell-completion bash)"."""
+    """Print what makes a shell complete commands: eval "$(kvstore shell-completion bash)"."""
     if shell not in ("bash", "zsh", "fish", "powershell", "pwsh"):
         raise errors.InvalidArgumentError("there is bash, zsh, fish and powershell")
     completion_init()

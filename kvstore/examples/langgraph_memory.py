@@ -1,7 +1,7 @@
 """A LangGraph agent with a long-term memory: its tools use `runtime.store`.
 
     pip install 'kvstore[langgraph]'
-    python -m kvstore.examples.langgraph_memory [PATH_OR_URL]      (agent.db unless you name another)
+    python -m kvstore.examples.langgraph_memory [PATH_OR_URL]     (agent.db unless you name one)
 
 Run it twice: the second run recalls what the first one was told. The model is a scripted one, so
 that this needs no network; put your own in its place.
@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
@@ -28,14 +28,17 @@ USER = ("memories", "alice")
 @tool
 async def remember(fact: str, runtime: ToolRuntime) -> str:
     """Remember a fact about the user."""
-    known = await runtime.store.asearch(USER, limit=1000)
-    await runtime.store.aput(USER, f"fact-{len(known) + 1}", {"fact": fact})
-    return f"Noted. I know {len(known) + 1} now."
+    if runtime.store is None:
+        return "I have no memory."
+    await runtime.store.aput(USER, fact, {"fact": fact})
+    return f"Noted. I know {len(await runtime.store.asearch(USER, limit=1000))} now."
 
 
 @tool
 def recall(runtime: ToolRuntime) -> str:
     """Recall what is known about the user."""
+    if runtime.store is None:
+        return "I have no memory."
     facts = [item.value["fact"] for item in runtime.store.search(USER, limit=1000)]
     return "You said: " + "; ".join(sorted(facts)) if facts else "Nothing yet."
 
@@ -53,7 +56,11 @@ class ScriptedModel(BaseChatModel):
             answer = AIMessage(last.text)
         else:
             request, _, fact = last.text.partition(": ")
-            call = {"name": request, "args": {"fact": fact} if fact else {}, "id": f"call-{last.id}"}
+            call = {
+                "name": request,
+                "args": {"fact": fact} if fact else {},
+                "id": f"call-{last.id}",
+            }
             answer = AIMessage("", tool_calls=[{**call, "type": "tool_call"}])
         return ChatResult(generations=[ChatGeneration(message=answer)])
 
@@ -75,7 +82,7 @@ async def main(target: str) -> None:
     async with LangGraphStore.from_conn_string(target) as store:
         agent = graph.compile(store=store)
         for request in ("recall", "remember: I like tea", "remember: I have a cat", "recall"):
-            state = await agent.ainvoke({"messages": [("user", request)]})
+            state = await agent.ainvoke(MessagesState(messages=[HumanMessage(request)]))
             print(f"> {request}\n{state['messages'][-1].text}")
 
 

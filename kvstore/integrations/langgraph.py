@@ -61,6 +61,7 @@ from kvstore.integrations.langgraph_shapes import (
     Labels,
     checked,
     index_config_of,
+    index_settings_of,
     indexing_of,
     item_of,
     labels_of,
@@ -95,14 +96,14 @@ class LangGraphStore(BaseStore):
     Args:
         store: where the items are.
         index: LangGraph's settings for semantic search, `{"dims", "embed", "fields"}`, of a store
-            that was made with `IndexConfig` from `index_config_of(index)`; `from_conn_string`
-            does both. `None`: as the store itself has it.
+            that was made with `index=index_config_of(index)`; `from_conn_string` does both.
+            `None`: as the store itself has it.
         ttl: LangGraph's settings for lifetimes, in minutes: `{"default_ttl", "refresh_on_read",
             "sweep_interval_minutes"}`. A read refreshes a lifetime if its `refresh_ttl` says so,
             or else `refresh_on_read`, or else not. `None`: as the store itself has it.
 
     Raises:
-        InvalidArgumentError: `store` is no kvstore `Store`.
+        InvalidArgumentError: `store` is no kvstore `Store`, or has no index that `index` is for.
     """
 
     supports_ttl = True
@@ -120,8 +121,13 @@ class LangGraphStore(BaseStore):
                 "LangGraphStore takes a kvstore Store, such as kvstore.open gives, and "
                 f"from_conn_string takes a path; this is a {type(store).__name__}"
             )
+        if index is not None and store.index is None:
+            raise InvalidArgumentError(
+                "index is for a store that has one: make the store with "
+                "index=index_config_of(index), or use LangGraphStore.from_conn_string"
+            )
         self._store = store
-        self.index_config = None if index is None else dict(index)
+        self.index_config = index_settings_of(store.index) if index is None else dict(index)
         self.embeddings: Embeddings | None = (
             None if index is None else ensure_embeddings(index["embed"])
         )

@@ -40,6 +40,7 @@ __all__ = [
     "Labels",
     "checked",
     "index_config_of",
+    "index_settings_of",
     "indexing_of",
     "item_of",
     "labels_of",
@@ -87,6 +88,14 @@ def index_config_of(index: LangGraphIndexConfig) -> IndexConfig:
         fields=_paths(fields),
         dimensions=settings.get("dims"),
     )
+
+
+def index_settings_of(config: IndexConfig | None) -> dict[str, Any] | None:
+    """Return LangGraph's form of what a store indexes; `None` if it has no embeddings."""
+    if config is None or config.embeddings is None:
+        return None
+    fields = list(config.fields)
+    return {"dims": config.dimensions, "embed": config.embeddings, "fields": fields}
 
 
 def indexing_of(index: Literal[False] | list[str] | None) -> Literal[False] | list[str] | None:

@@ -51,7 +51,7 @@ from kvstore.errors import (
 )
 from kvstore.patterns import compile_pattern
 from kvstore.sqlite import driver
-from kvstore.sqlite.filters import match_leaf
+from kvstore.sqlite.filters import match_filter
 from kvstore.text import contains
 
 __all__ = ["WorkerConnection", "begin", "connect", "is_busy", "transaction", "translated"]
@@ -100,7 +100,7 @@ def _add_functions(connection: driver.Connection) -> None:
         return contains(codec.decode(value.encode()), folded.decode())
 
     connection.create_function("kvstore_glob", 2, glob, deterministic=True)
-    connection.create_function("kvstore_match", 2, match_leaf, deterministic=True)
+    connection.create_function("kvstore_match", 2, match_filter, deterministic=True)
     connection.create_function("kvstore_contains", 2, holds, deterministic=True)
 
 

@@ -28,7 +28,8 @@ from kvstore.instants import to_micros
 from kvstore.operations import Check, Delete, Mutate, Operation, Put, Touch
 from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite.connection import WorkerConnection, is_busy, transaction, translate
-from kvstore.sqlite.writing import Batch, NotInlineError
+from kvstore.sqlite.indexing import Setup, begin_batch
+from kvstore.sqlite.writing import NotInlineError
 from kvstore.types import Item, Namespace
 from kvstore.watching import Bell
 
@@ -259,6 +260,7 @@ class Writer:
         busy_timeout: how long to wait for other processes, in seconds.
         pace: shared with the inline reads; `None`: never write on the loop's thread.
         bell: rung on the loop's thread when there is something for those who watch.
+        setup: of a store that has a search index.
     """
 
     def __init__(
@@ -270,8 +272,10 @@ class Writer:
         busy_timeout: float,
         pace: Pace | None,
         bell: Bell,
+        setup: Setup | None = None,
     ) -> None:
         self._connection = connection
+        self._setup = setup
         self._bell = bell
         self._has_news = False
         self._path = path
@@ -448,10 +452,11 @@ class Writer:
         with transaction(raw, timeout) as waited:
             if waited:
                 self._polite_until = time.monotonic() + POLITE_S
-            batch = Batch(raw, to_micros(self._clock()), longest)
+            batch = begin_batch(raw, to_micros(self._clock()), longest, self._setup)
             wanted = [unit for unit in units if unit.future is None or not unit.future.cancelled()]
             outcomes = batch.apply([unit.ops for unit in wanted])
             batch.finish()
+        batch.committed()
         if batch.is_news:
             self._has_news = True
         for unit, outcome in zip(wanted, outcomes, strict=True):

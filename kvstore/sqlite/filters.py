@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from types import NoneType
-from typing import Final
+from typing import Any, Final
 
 from kvstore import codec
 from kvstore.filters import And, Compare, Contains, Exists, Filter, In, Leaf, Not, Or, matches
@@ -18,24 +18,30 @@ from kvstore.paths import Path
 from kvstore.sqlite import driver
 from kvstore.sqlite.sql import Sql, all_of, any_of
 
-__all__ = ["compile_filter", "match_leaf"]
+__all__ = ["compile_filter", "match_filter"]
 
 _EXACT_JSON = driver.VERSION >= (3, 53, 0)  # parses every number to the nearest double
 _SAFE_NAME = re.compile(r'(?!\$+bytes\Z)[^"\\\x00-\x1f]+')  # and not the codec's tag for bytes
 _EXACT_FLOATS = 2.0**53  # beyond it an integer of the value may equal a float that it is not
 _MOST_OPERANDS = 100  # of $in, before a call beats a row of comparisons
+_MOST_PARAMS = 500  # of a filter; SQLite's expressions nest to a depth of 1,000
 _SQL_OPERATOR: Final = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 
 def compile_filter(node: Filter) -> Sql:
     """Translate a filter; the result is 0 or 1, never NULL."""
+    condition = _compile(node)
+    return condition if len(condition.params) <= _MOST_PARAMS else _call(node)
+
+
+def _compile(node: Filter) -> Sql:
     match node:
         case And(parts):
-            return all_of(map(compile_filter, parts))
+            return all_of(map(_compile, parts))
         case Or(parts):
-            return any_of(map(compile_filter, parts))
+            return any_of(map(_compile, parts))
         case Not(part):
-            inner = compile_filter(part)
+            inner = _compile(part)
             return Sql(f"(NOT {inner.text})", inner.params)
     path = _json_path(node.path) if _EXACT_JSON else None
     condition = None if path is None else _leaf(node, path)
@@ -114,35 +120,55 @@ def _json_path(path: Path) -> str | None:
     return written
 
 
-def _call(node: Leaf) -> Sql:
+def _call(node: Filter) -> Sql:
     """Let `matches` decide."""
+    return Sql("kvstore_match(?, value)", (codec.encode(_dump(node)).decode(),))
+
+
+def _dump(node: Filter) -> list[object]:
+    """Write a filter as JSON."""
     match node:
-        case Exists():
-            said: list[object] = ["exists"]
-        case Compare(_, op, operand):
-            said = ["compare", op, operand]
-        case In(_, operands):
-            said = ["in", list(operands)]
-        case Contains(_, operand):
-            said = ["contains", operand]
-    spec = codec.encode([list(node.path), *said]).decode()
-    return Sql("kvstore_match(?, value)", (spec,))
+        case And(parts):
+            return ["and", *map(_dump, parts)]
+        case Or(parts):
+            return ["or", *map(_dump, parts)]
+        case Not(part):
+            return ["not", _dump(part)]
+        case Exists(path):
+            return ["exists", list(path)]
+        case Compare(path, op, operand):
+            return ["compare", list(path), op, operand]
+        case In(path, operands):
+            return ["in", list(path), list(operands)]
+        case Contains(path, operand):
+            return ["contains", list(path), operand]
 
 
-def match_leaf(spec: str, value: str) -> bool:
-    """Whether a stored value meets a condition written by `_call`."""
+def _load(said: list[Any]) -> Filter:
+    """Read what `_dump` wrote."""
+    match said:
+        case ["and", *parts]:
+            return And(tuple(map(_load, parts)))
+        case ["or", *parts]:
+            return Or(tuple(map(_load, parts)))
+        case ["not", part]:
+            return Not(_load(part))
+        case ["exists", path]:
+            return Exists(tuple(path))
+        case ["compare", path, op, operand]:
+            return Compare(tuple(path), op, operand)
+        case ["in", path, operands]:
+            return In(tuple(path), tuple(operands))
+        case ["contains", path, operand]:
+            return Contains(tuple(path), operand)
+    raise AssertionError("not written by _dump")
+
+
+def match_filter(spec: str, value: str) -> bool:
+    """Whether a stored value passes a filter written by `_call`."""
     return matches(_parse_call(spec), codec.decode(value.encode()))
 
 
 @lru_cache(maxsize=256)
-def _parse_call(spec: str) -> Leaf:
-    segments, *said = codec.decode(spec.encode())
-    path = tuple(segments)
-    match said:
-        case ["compare", op, operand]:
-            return Compare(path, op, operand)
-        case ["in", operands]:
-            return In(path, tuple(operands))
-        case ["contains", operand]:
-            return Contains(path, operand)
-    return Exists(path)
+def _parse_call(spec: str) -> Filter:
+    return _load(codec.decode(spec.encode()))

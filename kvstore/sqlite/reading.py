@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any
 from zlib import crc32
 
@@ -25,6 +24,7 @@ from kvstore.types import Item, Namespace, make_item
 __all__ = [
     "checksum",
     "count",
+    "get_by_id",
     "get_many",
     "get_one",
     "keys",
@@ -109,6 +109,12 @@ def get_many(
     return [_item(namespace, path, row[0], row[1:]) for row in rows]
 
 
+def get_by_id(connection: driver.Connection, ids: Sequence[int]) -> dict[int, Item]:
+    """Return the items of some rows, by their ids."""
+    rows = connection.execute(statements.GET_BY_ID, (orjson.dumps(list(ids)).decode(),))
+    return {id_: _item(decode_namespace(path), path, key, row) for path, key, id_, *row in rows}
+
+
 def select(connection: driver.Connection, path: str, selection: Selection, now: int) -> list[Item]:
     """Return the live items that pass, latest first."""
     conditions = [compile_filter(selection.filter)]
@@ -136,7 +142,7 @@ def list_namespaces(
         )
     else:
         cut = _skip_below(connection, root, asked, asked.max_depth, now)
-    return list(islice(cut, offset, None if limit is None else offset + limit))
+    return list(cut)[offset:][:limit]
 
 
 def _skip_below(

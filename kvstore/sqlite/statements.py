@@ -11,7 +11,7 @@ from functools import cache
 from kvstore.namespace import subtree_range
 from kvstore.patterns import Pattern
 from kvstore.sqlite import driver
-from kvstore.sqlite.sql import Sql, all_of
+from kvstore.sqlite.sql import TRUE, Sql, all_of
 
 LIVE = "(expires_at IS NULL OR expires_at > ?)"
 
@@ -125,8 +125,9 @@ WHERE id IN (SELECT id FROM items WHERE expires_at <= ? ORDER BY expires_at LIMI
 
 # The primary key of meta
 GET_VERSION = "SELECT value FROM meta WHERE name = 'version'"
-GET_VERSION_AND_WATCH = """
-SELECT value, (SELECT value FROM meta WHERE name = 'watched_until')
+GET_VERSION_WATCH_AND_INDEX = """
+SELECT value, (SELECT value FROM meta WHERE name = 'watched_until'),
+    (SELECT value FROM meta WHERE name = 'index')
 FROM meta
 WHERE name = 'version'
 """
@@ -392,3 +393,79 @@ def select_records(path: str, now: int, after: tuple[str, str] | None, limit: in
         + live(now)
         + Sql("ORDER BY path, key LIMIT ?", (limit,))
     )
+
+
+# The search index. Of these, the virtual tables answer the first three.
+
+# Best first. The namespaces weigh nothing.
+MATCH_WORDS = """
+SELECT rowid, -rank
+FROM words
+WHERE words MATCH ? AND rank MATCH 'bm25(1.0, 0.0)'
+ORDER BY rank
+"""
+
+VECTOR_TABLES = ("vectors_small", "vectors_large")
+
+
+def nearest(table: str, within: Sql | None, passing: Sql | None, vector: bytes, count: int) -> Sql:
+    """Find the vectors of a range of namespaces, of items that pass, that are nearest."""
+    statement = Sql(
+        f"SELECT rowid, distance FROM {table} WHERE embedding MATCH ? AND k = ?", (vector, count)
+    )
+    if within is not None:
+        statement += Sql("AND") + within
+    return statement if passing is None else statement + _vectors_among(table, passing)
+
+
+def all_distances(table: str, within: Sql | None, passing: Sql | None, vector: bytes) -> Sql:
+    """List the vectors of a range of namespaces, of items that pass, nearest first."""
+    statement = Sql(
+        f"SELECT rowid, vec_distance_L2(embedding, ?) AS distance FROM {table} WHERE", (vector,)
+    )
+    statement += within or TRUE
+    if passing is not None:
+        statement += _vectors_among(table, passing)
+    return statement + Sql("ORDER BY distance")
+
+
+def _vectors_among(table: str, passing: Sql) -> Sql:
+    """Be a vector of an item that passes: a range of vec0's own list of vectors."""
+    return (
+        Sql("AND rowid IN (SELECT held.rowid FROM (SELECT id FROM items WHERE")
+        + passing
+        + Sql(
+            f") AS passing CROSS JOIN {table}_rowids AS held"
+            " ON held.rowid >= passing.id << 20 AND held.rowid < (passing.id + 1) << 20)"
+        )
+    )
+
+
+# The primary key, once for each id; the condition's parameters follow the ids
+def select_among(condition: Sql) -> Sql:
+    """Select those of some items that meet a condition."""
+    return (
+        Sql("SELECT id, path, key FROM items WHERE id IN (SELECT value FROM json_each(?)) AND")
+        + condition
+    )
+
+
+GET_BY_ID = f"""
+SELECT path, key, id, {ROW}
+FROM items
+WHERE id IN (SELECT value FROM json_each(?))
+"""
+
+
+# vec0's own list of vectors, and the primary keys
+def count_orphans(table: str) -> str:
+    """Count the vectors that are no item's, and that nobody has noted as garbage."""
+    return f"""
+SELECT count(*)
+FROM {table}_rowids AS held
+LEFT JOIN index_entries ON index_entries.item = held.rowid >> 20
+WHERE held.rowid NOT IN (SELECT vector FROM index_garbage)
+    AND (index_entries.item IS NULL
+        OR length(index_entries.slots) <= 16 * (held.rowid & 1048575)
+        OR substr(index_entries.slots, 1 + 16 * (held.rowid & 1048575), 16) = zeroblob(16))
+"""

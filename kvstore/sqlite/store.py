@@ -18,12 +18,16 @@ from kvstore.filters import Filter
 from kvstore.instants import to_micros
 from kvstore.operations import Operation, Record
 from kvstore.patterns import Pattern
+from kvstore.ranking import Search
 from kvstore.report import Meter, Report, Stats
 from kvstore.sqlite import backup, changes, checking, driver, reading
 from kvstore.sqlite.connection import WorkerConnection, connect, is_busy, translated
 from kvstore.sqlite.engine import InlineReader, Pace, Reader, Writer
+from kvstore.sqlite.indexing import Journal, Setup, load_vectors, prepare_index
 from kvstore.sqlite.migrate import check_file, migrate
-from kvstore.store import NamespaceQuery, Page, Selection, Store
+from kvstore.sqlite.searching import search
+from kvstore.sqlite.vectors import VectorCache, new_cache
+from kvstore.store import NamespaceQuery, Page, Selection, Store, check_seconds
 from kvstore.types import IndexConfig, Item, Namespace
 from kvstore.watching import ChangePage
 
@@ -48,6 +52,8 @@ class SQLiteStore(Store):
             `StoreBusyError`.
         file_mode: the permissions of a file that is made, such as `0o600` for its owner alone;
             `None`: as the process's umask has it. A file that is there keeps its own.
+        vector_cache_bytes: memory for the vectors of large namespaces, where numpy is installed
+            (`kvstore[fast]`); 0: none.
         options: those of `Store`: `default_ttl`, `refresh_ttl`, `max_value_bytes`, `clock`,
             `sweep_interval`, `history`.
     """
@@ -60,13 +66,14 @@ class SQLiteStore(Store):
         durability: Durability = "normal",
         busy_timeout: float = 5.0,
         file_mode: int | None = None,
+        vector_cache_bytes: int = 512 * 2**20,
         **options: Any,
     ) -> None:
         super().__init__(index=index, **options)
         if durability not in ("normal", "full"):
             raise InvalidArgumentError(f"durability is 'normal' or 'full', not {durability!r}")
-        if not busy_timeout >= 0:
-            raise InvalidArgumentError(f"busy_timeout is at least 0 seconds, not {busy_timeout}")
+        if busy_timeout != 0:
+            check_seconds(busy_timeout, "busy_timeout")
         self.path = Path(path)
         self._durability = durability
         self._busy_timeout = float(busy_timeout)
@@ -77,6 +84,13 @@ class SQLiteStore(Store):
             )
         self._file_mode = file_mode
         self._temporary: str | None = None
+        self._setup: Setup | None = None
+        self._cache: VectorCache | None = None
+        if index is not None:
+            model = None if self._embedder is None else self._embedder.model_id
+            self._setup = Setup(index.fields, model, None, Journal())
+            if model is not None:
+                self._cache = new_cache(vector_cache_bytes, self._setup.journal)
         self._file = self.path  # absolute, once it is open
 
     @classmethod
@@ -97,9 +111,7 @@ class SQLiteStore(Store):
             writer = WorkerConnection(lambda: self._connect_writer(path))
             await writer.open()
             connections.append(writer)
-            readers = [
-                WorkerConnection(lambda: connect(path, "ro", busy_timeout=5.0)) for _ in "12"
-            ]
+            readers = [WorkerConnection(lambda: self._connect_reader(path)) for _ in "12"]
             for reader in readers:
                 await reader.open()
                 connections.append(reader)
@@ -120,6 +132,7 @@ class SQLiteStore(Store):
             busy_timeout=self._busy_timeout,
             pace=pace if self._durability == "normal" else None,
             bell=self._bell,
+            setup=self._setup,
         )
         _open_stores.add(self)
 
@@ -133,10 +146,28 @@ class SQLiteStore(Store):
                 self._use_wal(connection, path)
                 connection.execute(f"PRAGMA synchronous = {self._durability.upper()}")
             migrate(connection, path, self._busy_timeout)
+            if self._setup is not None:
+                with translated(path):
+                    self._load_vectors(connection)
+                    prepare_index(connection, self._setup, self._busy_timeout)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _connect_reader(self, path: Path) -> driver.Connection:
+        connection = connect(path, "ro", busy_timeout=5.0)
+        try:
+            with translated(path):
+                self._load_vectors(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _load_vectors(self, connection: driver.Connection) -> None:
+        if self._setup is not None and self._setup.model is not None:
+            load_vectors(connection)
 
     def _use_wal(self, connection: driver.Connection, path: Path) -> None:
         """Switch the file to WAL; SQLite does not wait for another process that does so, too."""
@@ -228,6 +259,12 @@ class SQLiteStore(Store):
         now = self._now()
         return await self._points.run(changes.read_changes, after, path, pattern, subtree, now)
 
+    async def _search(self, path: str, asked: Search) -> list[Item]:
+        assert self._setup is not None
+        self._learn_dimensions()
+        now = self._now()
+        return await self._scans.run(search, self._setup, self._cache, path, asked, now)
+
     # Write
 
     @property
@@ -238,7 +275,14 @@ class SQLiteStore(Store):
         await self._writer.room()
 
     def _apply(self, ops: Sequence[Operation]) -> Coroutine[Any, Any, list[Any]]:
-        return self._writer.apply(ops)
+        if self._embedder is None:
+            return self._writer.apply(ops)
+        self._learn_dimensions()
+        return self._with_vectors(self._writer.apply, ops)
+
+    def _learn_dimensions(self) -> None:
+        if self._setup is not None and self._embedder is not None:
+            self._setup.dimensions = self._embedder.dimensions
 
     # Upkeep
 

@@ -95,7 +95,12 @@ class Batch:
         connection: inside a write transaction.
         now: the instant of all its writes, in microseconds.
         longest: refuse with `NotInlineError` to read or overwrite a value of more bytes.
+
+    Attributes:
+        index: the description of the file's search index; `None`: it has none.
     """
+
+    index: str | None
 
     def __init__(self, connection: driver.Connection, now: int, longest: int | None = None) -> None:
         self._connection = connection
@@ -103,10 +108,10 @@ class Batch:
         self._now = now
         self._longest = longest
         self._instant = to_datetime(now)
-        row = self._execute(statements.GET_VERSION_AND_WATCH).fetchone()
+        row = self._execute(statements.GET_VERSION_WATCH_AND_INDEX).fetchone()
         if row is None:
             raise StoreCorruptError("the file has lost its version; restore it from a backup")
-        self._version, watched_until = row
+        self._version, watched_until, self.index = row
         self._first_version = self._version
         self._is_watched = bool(watched_until)
         self._changes: list[tuple[Any, ...]] = []
@@ -149,6 +154,9 @@ class Batch:
             self._execute(statements.SET_VERSION, (self._version,))
             if self._changes:
                 self._write_changes()
+
+    def committed(self) -> None:
+        """Take note that the transaction is committed."""
 
     @property
     def is_news(self) -> bool:
@@ -408,8 +416,9 @@ class Batch:
         ).fetchone()
         if row is None:
             return None
-        expires_at = row[2]
-        state = _State(*row, expires_at is None or expires_at > self._now)
+        id, version, expires_at, ttl, indexing, code, size, data = row
+        is_live = expires_at is None or expires_at > self._now
+        state = _State(id, version, expires_at, ttl, indexing, code, size, data, is_live)
         if state.size > longest:
             raise NotInlineError
         return state

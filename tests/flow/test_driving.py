@@ -21,7 +21,7 @@ from kvstore.flow import KeyValueStore
 from kvstore.flow.direct import DirectSQLiteStore
 from tests.flow.conftest import Make, open_elsewhere
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(kvstore.__file__).parents[1]
 
 
 def program(text: str, *arguments: object) -> str:

@@ -124,7 +124,7 @@ def test_what_is_no_key_is_refused(kv: KeyValueStore, key: Any) -> None:
     assert kv.list_keys() == []
 
 
-@pytest.mark.parametrize("key", ["$sesion.x", "$Session.x", "$env.HOME", "$session_id.x", "$1.x"])
+@pytest.mark.parametrize("key", ["$sessions.x", "$Session.x", "$env.HOME", "$session_id.x", "$1.x"])
 def test_an_unknown_scope_is_refused(make: Make, key: str) -> None:
     kv = make(EVERYWHERE)
     for call in (

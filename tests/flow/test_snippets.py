@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+import kvstore
+
+ROOT = Path(kvstore.__file__).parents[1]
 
 SNIPPETS = """
 import json, sys

@@ -32,7 +32,7 @@ from langgraph.store.base import (
 
 from kvstore.integrations.langgraph import LangGraphStore, index_config_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(kvstore.__file__).parents[1]
 USERS = ("users", "alice")
 
 
@@ -653,6 +653,19 @@ async def test_the_settings_can_be_read_back() -> None:
         assert (await store.embeddings.aembed_query("four")) == [4.0, 1.0]
         assert store._store.index is not None
         assert store._store.index.fields == ("text",)
+
+
+def test_the_settings_of_a_store_are_told() -> None:
+    config = kvstore.IndexConfig(embed, fields=["text"], dimensions=2)
+    adapter = LangGraphStore(kvstore.InMemoryStore(index=config))
+    assert adapter.index_config == {"dims": 2, "embed": embed, "fields": ["text"]}
+    assert LangGraphStore(kvstore.InMemoryStore()).index_config is None
+
+
+def test_settings_for_a_store_without_an_index_are_refused() -> None:
+    settings: Any = {"dims": 2, "embed": embed}
+    with pytest.raises(kvstore.InvalidArgumentError, match="index_config_of"):
+        LangGraphStore(kvstore.InMemoryStore(), index=settings)
 
 
 def test_without_langgraph_the_error_names_what_to_install() -> None:

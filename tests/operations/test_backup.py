@@ -78,9 +78,7 @@ async def test_a_backup_refuses_to_do_harm(sqlite: SQLiteStore, tmp_path: Path) 
     assert not list(tmp_path.glob("*partial*"))
 
 
-async def test_a_backup_that_is_stopped_leaves_nothing(
-    sqlite: SQLiteStore, tmp_path: Path
-) -> None:
+async def test_a_backup_that_is_stopped_leaves_nothing(sqlite: SQLiteStore, tmp_path: Path) -> None:
     await fill(sqlite)
     target = tmp_path / "backup.db"
 

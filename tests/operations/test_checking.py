@@ -50,9 +50,11 @@ DAMAGES = {
     "no number": ("UPDATE meta SET value = NULL WHERE name = 'changes_begin'", "meta: a number"),
     "feed": ("INSERT INTO changes VALUES (99999, 'put', '', '', 0)", "feed is ahead"),
     "index": (
-        "UPDATE items SET expires_at = 1 WHERE key = 'root'; PRAGMA writable_schema = ON;"
-        "UPDATE sqlite_schema SET sql = replace(sql, 'IS NOT NULL', 'IS NULL') "
-        "WHERE name = 'items_expiry'",
+        """
+        UPDATE items SET expires_at = 1 WHERE key = 'root'; PRAGMA writable_schema = ON;
+        UPDATE sqlite_schema SET sql = replace(sql, 'IS NOT NULL', 'IS NULL')
+        WHERE name = 'items_expiry'
+        """,
         "file: ",
     ),
 }

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,14 +124,16 @@ async def test_copy_is_export_and_import_in_one(
         async with target:
             seen: list[tuple[int, int | None]] = []
             before = await everything(store)
-            number = await kvstore.copy(
-                store, target, progress=lambda done, total: seen.append((done, total))
-            )
+            number = await kvstore.copy(store, target, progress=partial(noted, seen))
             assert number == len(before)
             assert but_versions(await everything(target)) == but_versions(before)
             assert in_order(await everything(target)) == in_order(before)
             assert seen[-1] == (number, number)
             assert await kvstore.copy(store, target, namespace=("values",)) == len(VALUES)
+
+
+def noted(seen: list[tuple[int, int | None]], done: int, total: int | None) -> None:
+    seen.append((done, total))
 
 
 async def test_copy_minds_the_target(store: Store) -> None:
@@ -187,9 +190,9 @@ async def test_what_has_expired_since_is_left_out(store: Store, clock: ManualClo
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: tempfile.TemporaryFile("w+b"),
-        lambda: tempfile.TemporaryFile("w+", encoding="utf-8", newline=""),
-        lambda: tempfile.SpooledTemporaryFile(),
+        partial(tempfile.TemporaryFile, "w+b"),
+        partial(tempfile.TemporaryFile, "w+", encoding="utf-8", newline=""),
+        tempfile.SpooledTemporaryFile,
         io.BytesIO,
         io.StringIO,
     ],
@@ -317,9 +320,7 @@ async def test_an_import_that_fails_late_undoes_what_it_wrote(
 ) -> None:
     """The conflict is met after thousands of records were written; neighbours are not hurt."""
     await sqlite.put(("n",), "9999", "there")
-    lines = "".join(
-        f'{{"namespace":["n"],"key":"{n:04}","value":{n}}}\n' for n in range(10_000)
-    )
+    lines = "".join(f'{{"namespace":["n"],"key":"{n:04}","value":{n}}}\n' for n in range(10_000))
     async with sqlite.watch() as watch:
         importing = asyncio.create_task(
             sqlite.import_items(io.StringIO(lines), on_conflict="error")

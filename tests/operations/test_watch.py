@@ -39,6 +39,11 @@ def told(changes: Sequence[Change]) -> list[tuple[str, str]]:
     return [(change.kind, change.key) for change in changes]
 
 
+async def somebody_waits(store: Store) -> None:
+    while not store._bell._listeners:  # noqa: ASYNC110 - this is what is waited for
+        await asyncio.sleep(0)
+
+
 async def nothing_more(store: Store, watch: Watch) -> bool:
     """Whether the next change is one that is made only now."""
     await store.put(NS, "last", 0)
@@ -220,8 +225,7 @@ async def test_closing_the_store_ends_a_watch(factory: Factory) -> None:
     store = await factory().open()
     watch = store.watch()
     waiter = asyncio.ensure_future(anext(watch))
-    while not store._bell._listeners:
-        await asyncio.sleep(0)
+    await somebody_waits(store)
     await store.close()
     with pytest.raises(StoreClosedError):
         await waiter
@@ -232,8 +236,7 @@ async def test_closing_the_store_ends_a_watch(factory: Factory) -> None:
 async def test_a_closed_watch_ends(store: Store) -> None:
     watch = store.watch()
     waiter = asyncio.ensure_future(anext(watch))
-    while not store._bell._listeners:
-        await asyncio.sleep(0)
+    await somebody_waits(store)
     await watch.aclose()
     with pytest.raises(StopAsyncIteration):
         await waiter
@@ -243,8 +246,7 @@ async def test_a_closed_watch_ends(store: Store) -> None:
 async def test_two_tasks_cannot_share_a_watch(store: Store) -> None:
     async with store.watch() as watch:
         waiter = asyncio.ensure_future(anext(watch))
-        while not store._bell._listeners:
-            await asyncio.sleep(0)
+        await somebody_waits(store)
         with pytest.raises(RuntimeError, match="one for each task"):
             await anext(watch)
         await store.put(NS, "key", 1)
@@ -295,53 +297,54 @@ async def test_the_history_ends_some_time_after_the_last_watch(
     factory: Factory, clock: ManualClock
 ) -> None:
     async with factory(clock=clock, sweep_interval=None, history=100) as store:
-        async with store.watch() as watch:
+        first = store.watch()
+        async with first:
             await store.put(NS, "a", 1)
-            (seen,) = await take(watch, 1)
-        del watch
+            (seen,) = await take(first, 1)
         clock.advance(60)
         await store.sweep()
         await store.put(NS, "b", 1)
-        async with store.watch(since=seen.version) as watch:
-            assert told(await take(watch, 1)) == [("put", "b")]
-            old = watch.version
-        del watch
+        second = store.watch(since=seen.version)
+        async with second:
+            assert told(await take(second, 1)) == [("put", "b")]
         for _ in range(3):
             clock.advance(200)
             await store.sweep()
         assert (await store.stats()).changes == 0
         await store.put(NS, "c", 1)
         assert (await store.stats()).changes == 0
-        with pytest.raises(WatchExpiredError, match=f"after version {old}"):
-            await anext(store.watch(since=old))
+        with pytest.raises(WatchExpiredError, match=f"after version {second.version}"):
+            await anext(store.watch(since=second.version))
 
 
 async def test_a_watch_outlives_a_sleep_of_the_machine(
     factory: Factory, clock: ManualClock
 ) -> None:
     """The clock jumps further than the lease; writes come before the watch has looked again."""
-    async with factory(clock=clock, sweep_interval=None, history=100) as store:
-        async with store.watch() as watch:
-            for _ in range(5):
-                clock.advance(1_000)
-                await store.put(NS, "key", 1)
-                await store.sweep()
-                await store.put(NS, "key", 2)
-                assert told(await take(watch, 2)) == [("put", "key")] * 2
-
-
-async def test_a_watch_that_is_too_slow_is_told_so(
-    factory: Factory, clock: ManualClock
-) -> None:
-    async with factory(clock=clock, sweep_interval=None, history=100) as store:
-        async with store.watch() as watch:
-            await store.put(NS, "a", 1)
-            clock.advance(500)
+    async with (
+        factory(clock=clock, sweep_interval=None, history=100) as store,
+        store.watch() as watch,
+    ):
+        for _ in range(5):
+            clock.advance(1_000)
+            await store.put(NS, "key", 1)
             await store.sweep()
-            with pytest.raises(WatchExpiredError, match="no longer kept"):
-                await take(watch, 1)
-            with pytest.raises(StopAsyncIteration):
-                await anext(watch)
+            await store.put(NS, "key", 2)
+            assert told(await take(watch, 2)) == [("put", "key")] * 2
+
+
+async def test_a_watch_that_is_too_slow_is_told_so(factory: Factory, clock: ManualClock) -> None:
+    async with (
+        factory(clock=clock, sweep_interval=None, history=100) as store,
+        store.watch() as watch,
+    ):
+        await store.put(NS, "a", 1)
+        clock.advance(500)
+        await store.sweep()
+        with pytest.raises(WatchExpiredError, match="no longer kept"):
+            await take(watch, 1)
+        with pytest.raises(StopAsyncIteration):
+            await anext(watch)
 
 
 async def test_a_change_is_told_within_50_ms_in_the_same_process(sqlite: SQLiteStore) -> None:
@@ -349,8 +352,7 @@ async def test_a_change_is_told_within_50_ms_in_the_same_process(sqlite: SQLiteS
     async with sqlite.watch() as watch:
         for number in range(100):
             waiter = asyncio.ensure_future(anext(watch))
-            while not sqlite._bell._listeners:
-                await asyncio.sleep(0)
+            await somebody_waits(sqlite)
             began = time.perf_counter()
             await sqlite.put(NS, "key", number)
             await waiter

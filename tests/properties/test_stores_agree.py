@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -442,3 +443,6 @@ def _comparable(answer: Any, versions: list[int]) -> Any:
 
 
 TestStoresAgree = StoresAgree.TestCase
+if settings.default is not None and settings.default.derandomize:
+    # To make a failure short takes minutes, and any run makes the same one again.
+    TestStoresAgree.settings = settings(phases=set(Phase) - {Phase.shrink, Phase.explain})

@@ -61,6 +61,11 @@ def plan(connection: driver.Connection, statement: Sql | str) -> list[str]:
     return [row[3] for row in rows]
 
 
+def scans_items(line: str) -> bool:
+    """Whether a line of a plan reads the table of items, and no other, from end to end."""
+    return re.match(r"SCAN items\b(?!_)", line) is not None
+
+
 # The statements of every day, and all that they do.
 HOT: dict[str, list[str]] = {
     "GET": [POINT],
@@ -106,7 +111,7 @@ def test_the_statements_of_every_day_do_this_and_no_more(
 @pytest.mark.parametrize("name", sorted(WRITTEN - WHOLE_TABLE))
 def test_no_statement_scans_the_table(sqlite: driver.Connection, name: str) -> None:
     details = plan(sqlite, getattr(statements, name))
-    assert not [line for line in details if line.startswith("SCAN items")]
+    assert not [line for line in details if scans_items(line)]
 
 
 @pytest.mark.parametrize("rows", [1, 32])
@@ -152,7 +157,7 @@ def built(subtree: bool, path: str = PATH) -> Iterator[tuple[str, Sql]]:
 def test_in_a_namespace_no_statement_scans_the_table(sqlite: driver.Connection) -> None:
     for name, statement in built(subtree=False):
         details = plan(sqlite, statement)
-        assert not [line for line in details if line.startswith("SCAN items")], (name, details)
+        assert not [line for line in details if scans_items(line)], (name, details)
         searches = [line for line in details if line.startswith("SEARCH items")]
         assert searches, (name, details)
         for line in searches:
@@ -163,7 +168,7 @@ def test_in_a_subtree_no_statement_scans_the_table(sqlite: driver.Connection) ->
     for path in (PATH, encode_namespace(("users",))):
         for name, statement in built(subtree=True, path=path):
             details = plan(sqlite, statement)
-            assert not [line for line in details if line.startswith("SCAN items")], (name, details)
+            assert not [line for line in details if scans_items(line)], (name, details)
             for line in details:
                 if line.startswith("SEARCH items") and line != BY_ID:
                     assert re.search(r"\((path[=>]|\(path,key\)>)", line), (name, line)
@@ -198,7 +203,7 @@ def test_a_scan_of_everything_goes_along_the_index(sqlite: driver.Connection) ->
 def test_namespaces_are_listed_by_jumps(sqlite: driver.Connection) -> None:
     for path in ("", encode_namespace(("users",))):
         details = plan(sqlite, statements.list_paths(path, NOW))
-        assert not [line for line in details if line.startswith("SCAN items")]
+        assert not [line for line in details if scans_items(line)]
         jumps = [line for line in details if line.startswith("SEARCH items")]
         assert len(jumps) == 3  # the first, the next, and whether it holds a live item
     low, high = "a\t", "a\n"

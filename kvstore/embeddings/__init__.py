@@ -1,0 +1,23 @@
+"""Ready embedders, for `IndexConfig(embeddings=...)`.
+
+- `OpenAIEmbeddings`: any server with OpenAI's `/embeddings`: OpenAI, Ollama, vLLM, TEI, LM Studio
+  (extra `kvstore[http]`).
+- `FastEmbedEmbeddings`: models in ONNX form, in this process (extra `kvstore[fastembed]`).
+- `SentenceTransformerEmbeddings`: models in PyTorch form, in this process (extra
+  `kvstore[sentence-transformers]`).
+- `HashingEmbeddings`: no model at all, offline and deterministic: for tests and demos.
+
+A LangChain `Embeddings` and a plain function need none of these.
+"""
+
+from kvstore.embeddings.fastembed import FastEmbedEmbeddings
+from kvstore.embeddings.hashing import HashingEmbeddings
+from kvstore.embeddings.openai import OpenAIEmbeddings
+from kvstore.embeddings.sentence_transformers import SentenceTransformerEmbeddings
+
+__all__ = [
+    "FastEmbedEmbeddings",
+    "HashingEmbeddings",
+    "OpenAIEmbeddings",
+    "SentenceTransformerEmbeddings",
+]

@@ -1,0 +1,144 @@
+"""Ranking as pure functions: distances and weights to scores, rankings to one ranking, to a page.
+
+A ranking is a list of hits, best first: by descending score, equal scores by place, so that every
+page of it is the same list cut elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from kvstore.filters import Filter
+from kvstore.text import Phrase
+
+__all__ = [
+    "Hit",
+    "Ranking",
+    "Search",
+    "page_of",
+    "reciprocal_rank_fusion",
+    "relevance",
+    "similarity",
+    "similarity_of_distance",
+]
+
+K = TypeVar("K", bound=Hashable)
+
+SCORE_DIGITS = 6  # of a similarity: what float32 vectors can tell
+HALF_RELEVANCE = 10.0  # the BM25 weight that scores 0.5
+FUSION_K = 60
+FUSION_DEPTH = 50  # hits of each ranking that are fused; what comes after follows in its order
+
+
+class Hit(NamedTuple):
+    """An item that a search has found: its score, its place, and its row in the backend.
+
+    In a ranking by meaning, the score is the cosine, which may be below 0.
+    """
+
+    score: float
+    place: tuple[str, str]  # path and key
+    id: int
+
+
+Ranking = Callable[[int], list[Hit]]
+"""From a count to so many of the best hits, or all there are; a shorter list begins a longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A ranked search, normalised; at least one of `vector` and `phrases` is there.
+
+    Attributes:
+        vector: of the query, unit length, float32; `None`: not by meaning.
+        phrases: of the query, to be found by words; `None`: not by words.
+    """
+
+    filter: Filter
+    limit: int
+    offset: int
+    subtree: bool
+    min_score: float | None
+    vector: bytes | None
+    phrases: tuple[Phrase, ...] | None
+
+
+def similarity(cosine: float) -> float:
+    """Return a cosine to the digits that float32 vectors can tell."""
+    return round(cosine, SCORE_DIGITS)
+
+
+def similarity_of_distance(distance: float) -> float:
+    """Return the cosine of two unit vectors of their Euclidean distance."""
+    return round(1.0 - distance * distance / 2.0, SCORE_DIGITS)
+
+
+def relevance(weight: float) -> float:
+    """Return the score of a BM25 weight, which has no upper end: 0 to 1, in the same order."""
+    return weight / (weight + HALF_RELEVANCE) if weight > 0 else 0.0
+
+
+def reciprocal_rank_fusion(rankings: Sequence[Sequence[K]], *, k: int = FUSION_K) -> dict[K, float]:
+    """Merge best-first rankings into one score per key.
+
+    Args:
+        rankings: m lists of keys, best first, any lengths, no repeats inside a list.
+        k: rank offset (count, >= 0). A larger k flattens the lead of the first ranks.
+
+    Returns:
+        Score per key, in (0, m / (k + 1)]; higher is better. Keys in no ranking are absent.
+
+    Raises:
+        ValueError: k is negative.
+
+    Source: Cormack, Clarke and Buettcher, SIGIR 2009 (reciprocal rank fusion), including k = 60.
+    """
+    if k < 0:
+        raise ValueError(f"k is at least 0, not {k}")
+    scores: dict[K, float] = {}
+    for ranking in rankings:
+        for rank, key in enumerate(ranking, 1):
+            scores[key] = scores.get(key, 0.0) + 1.0 / (k + rank)
+    return scores
+
+
+def page_of(search: Search, by_meaning: Ranking | None, by_words: Ranking | None) -> list[Hit]:
+    """Return the page of hits that a search asks for, from one ranking or from two fused."""
+    wanted = search.offset + search.limit
+    if by_meaning is not None and by_words is not None:
+        hits = _fused(by_meaning, by_words, wanted)
+    else:
+        ranking = by_meaning or by_words
+        assert ranking is not None
+        hits = ranking(wanted)
+    page = [
+        hit._replace(score=min(1.0, max(0.0, hit.score))) for hit in hits[search.offset : wanted]
+    ]
+    least = search.min_score
+    return page if least is None else [hit for hit in page if hit.score >= least]
+
+
+def _fused(by_meaning: Ranking, by_words: Ranking, wanted: int) -> list[Hit]:
+    """Fuse the heads of two rankings; their tails follow: first by meaning, then by words."""
+    depth = max(wanted, FUSION_DEPTH)
+    rankings = [by_meaning(depth), by_words(depth)]
+    heads = [[hit.place for hit in ranking[:FUSION_DEPTH]] for ranking in rankings]
+    ids = {hit.place: hit.id for ranking in rankings for hit in ranking}
+    best = len(rankings) / (FUSION_K + 1)
+    scores = reciprocal_rank_fusion(heads)
+    hits = [Hit(score / best, place, ids[place]) for place, score in scores.items()]
+    hits.sort(key=lambda hit: (-hit.score, hit.place))
+    seen = set(scores)
+    for ranking in rankings:
+        for hit in ranking[FUSION_DEPTH:]:
+            if len(hits) >= wanted:
+                return hits
+            if hit.place not in seen:
+                seen.add(hit.place)
+                rank = len(hits) + 1
+                hits.append(
+                    Hit(min(hits[-1].score, 1 / (FUSION_K + rank) / best), hit.place, hit.id)
+                )
+    return hits

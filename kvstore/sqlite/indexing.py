@@ -1,0 +1,804 @@
+"""The write side of the search index: an item and its entries change in one transaction.
+
+The index of a file has one description, kept in `meta`: the fields, the model, the length of its
+vectors. Every writer goes by it, whatever it was opened with, so the index is the same whoever
+writes. A writer that has not the index's model leaves an item's new texts without vectors, and
+marks the item for `reindex`.
+
+- `words`, an FTS5 table without content, has a row for each indexed item: its words, and one
+  token for its namespace and for each one above it, by which FTS5 itself narrows a search.
+- `vectors_small` and `vectors_large`, vec0 tables partitioned by namespace, have a row for each
+  distinct text of an item. They differ in the size of vec0's chunks: the first vectors of a
+  namespace go to chunks of 8, so that a small one takes little space; the others to chunks of
+  256, which are searched faster. The index on the table in which vec0 keeps its chunks, which
+  vec0 itself does without, makes the time to find a partition independent of their number.
+- `index_entries` has a hash of each text, so that only what has changed is embedded and written.
+
+A trigger notes deleted items; the batch that deletes them drops their entries before it commits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import orjson
+
+from kvstore import codec
+from kvstore.errors import IndexMismatchError, MissingDependencyError, ValueTooLargeError
+from kvstore.operations import (
+    Adopt,
+    Check,
+    Lease,
+    Mutate,
+    Operation,
+    Put,
+    Reindex,
+    Restore,
+    Touch,
+    Trim,
+    UnembeddedError,
+)
+from kvstore.sqlite import driver, statements
+from kvstore.sqlite.checking import INDEX_CHECKS
+from kvstore.sqlite.connection import transaction
+from kvstore.sqlite.writing import Batch, NotInlineError
+from kvstore.text import prepare, texts_of
+
+__all__ = [
+    "SLOT_BITS",
+    "Description",
+    "Journal",
+    "Setup",
+    "begin_batch",
+    "describe",
+    "find_problems",
+    "load_vectors",
+    "namespace_token",
+    "prepare_index",
+    "subtree_token",
+]
+
+SLOT_BITS = 20  # of a vector's rowid; the others are the item's id
+MAX_SLOTS = 1 << SLOT_BITS
+HASH_BYTES = 16
+SMALL_CHUNK = 8  # vectors; a namespace of five takes one chunk
+LARGE_CHUNK = 256
+SMALL_CHUNKS = 128  # of a namespace; its vectors beyond them go to large chunks
+JOURNAL_VECTORS = 20_000  # changes that are kept for the caches of this process
+
+_FREE = bytes(HASH_BYTES)
+_CHECK_SLICE = 1_000  # items looked at in one read transaction
+
+
+# Description
+
+
+@dataclass(slots=True)
+class Description:
+    """What the index of a file is.
+
+    Attributes:
+        fields: the paths that are indexed of an item without paths of its own.
+        model: the id of the model; `None`: there are no vectors.
+        dimensions: the length of its vectors; `None`: there was none yet.
+        has_all_words: whether every item that should be is in `words`.
+        has_all_vectors: the same for the vectors, but for what `index_pending` says since.
+        epoch: grows when vectors are dropped as a whole.
+    """
+
+    fields: tuple[str, ...]
+    model: str | None
+    dimensions: int | None
+    has_all_words: bool = True
+    has_all_vectors: bool = True
+    epoch: int = 0
+
+
+@lru_cache(maxsize=64)
+def _parse(text: str) -> dict[str, Any]:
+    known: dict[str, Any] = orjson.loads(text)
+    return known
+
+
+def describe(connection: driver.Connection) -> Description | None:
+    """Return the description of the file's index, or `None` if there is none."""
+    row = connection.execute("SELECT value FROM meta WHERE name = 'index'").fetchone()
+    return None if row is None else _description(row[0])
+
+
+def _description(text: str) -> Description:
+    known = _parse(text)
+    return Description(**{**known, "fields": tuple(known["fields"])})
+
+
+def _store(connection: driver.Connection, description: Description) -> None:
+    connection.execute(
+        "INSERT INTO meta (name, value) VALUES ('index', ?) "
+        "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        (orjson.dumps(asdict(description)).decode(),),
+    )
+
+
+@dataclass(slots=True)
+class Setup:
+    """What one store brings along for the index.
+
+    Attributes:
+        fields: its `IndexConfig.fields`.
+        model: the id of its model; `None`: it has none.
+        dimensions: the length of its model's vectors, as far as it is known.
+    """
+
+    fields: tuple[str, ...]
+    model: str | None
+    dimensions: int | None
+    journal: Journal
+
+    def mismatch(self, description: Description) -> str | None:
+        """Say in which way the file's index is not this store's, by model or dimensions."""
+        if description.model != self.model:
+            made_by = (
+                "without vectors" if description.model is None else f"by {description.model!r}"
+            )
+            return f"the index was made {made_by}, and this store has {self.model!r}"
+        if None not in (self.dimensions, description.dimensions) and (
+            self.dimensions != description.dimensions
+        ):
+            return (
+                f"the index has vectors of {description.dimensions} numbers, and this store's "
+                f"model gives {self.dimensions}"
+            )
+        return None
+
+
+# Tables
+
+_FORGETS = driver.VERSION >= (3, 43, 0)  # older ones must keep a text to be able to delete it
+_CREATE_WORDS = """
+CREATE VIRTUAL TABLE words USING fts5(
+    text, namespaces, {content}
+    tokenize = "porter unicode61 remove_diacritics 2 categories 'L* N* M* Co'"
+)
+"""
+_CREATE_TRIGGER = """
+CREATE TRIGGER items_dropped AFTER DELETE ON items
+BEGIN
+    INSERT OR IGNORE INTO index_dropped (item, path) VALUES (old.id, old.path);
+END
+"""
+_CREATE_VECTORS = """
+CREATE VIRTUAL TABLE {name} USING vec0(
+    path TEXT PARTITION KEY, embedding FLOAT[{dimensions}], chunk_size = {chunk}
+)
+"""
+_CREATE_VECTORS_INDEX = "CREATE INDEX {name}_by_path ON {name}_chunks (partition00)"
+_MARK_ALL = "INSERT OR IGNORE INTO index_pending (item) SELECT id FROM items"
+_TABLES = {"vectors_small": SMALL_CHUNK, "vectors_large": LARGE_CHUNK}
+
+
+def prepare_index(connection: driver.Connection, setup: Setup, timeout: float) -> None:
+    """Make the index of a file that has none; what it holds already is marked for `reindex`.
+
+    Args:
+        connection: with write access, outside a transaction.
+        setup: of the store that has an index.
+        timeout: how long to wait for other processes, in seconds.
+    """
+    if describe(connection) is not None:
+        return
+    with transaction(connection, timeout):
+        if describe(connection) is not None:
+            return  # another process was faster
+        content = "content = '', contentless_delete = 1," if _FORGETS else ""
+        connection.execute(_CREATE_WORDS.format(content=content))
+        connection.execute(_CREATE_TRIGGER)
+        is_new = connection.execute(_MARK_ALL).rowcount == 0
+        _store(
+            connection,
+            Description(setup.fields, setup.model, None, is_new, is_new),
+        )
+
+
+def _require_words(connection: driver.Connection) -> None:
+    """Raise `MissingDependencyError` if this SQLite is too old for the file's `words`."""
+    if not _FORGETS:
+        sql = connection.execute("SELECT sql FROM sqlite_schema WHERE name = 'words'").fetchone()
+        if sql is not None and "contentless_delete" in sql[0]:
+            raise MissingDependencyError(
+                "the search index of this file was made by a newer SQLite, and writing it takes "
+                f"3.43 or newer; {driver.NAME} is older: pip install pysqlite3"
+            )
+
+
+def load_vectors(connection: driver.Connection) -> None:
+    """Load sqlite-vec into a connection that may lack it.
+
+    Raises:
+        MissingDependencyError: this Python's SQLite loads no extensions, or there is no sqlite-vec.
+    """
+    if connection.execute("SELECT 1 FROM pragma_module_list WHERE name = 'vec0'").fetchone():
+        return
+    driver.require_extensions()
+    try:
+        import sqlite_vec
+    except ImportError:
+        raise MissingDependencyError(
+            "semantic search needs sqlite-vec, which is not installed: pip install sqlite-vec"
+        ) from None
+    connection.enable_load_extension(True)
+    try:
+        sqlite_vec.load(connection)
+    finally:
+        connection.enable_load_extension(False)
+
+
+# Namespaces as words
+
+
+def namespace_token(path: str) -> str:
+    """Return the word of the items of one namespace."""
+    return "n" + blake2b(path.encode(), digest_size=10).hexdigest()
+
+
+def subtree_token(path: str) -> str:
+    """Return the word of the items of a namespace and of those below it."""
+    return "s" + blake2b(path.encode(), digest_size=10).hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _namespace_words(path: str) -> str:
+    ends = [at + 1 for at, char in enumerate(path) if char == "\t"]
+    return " ".join([namespace_token(path), *(subtree_token(path[:end]) for end in ends)])
+
+
+# Writing
+
+
+class Journal:
+    """The latest changes of vectors by this process, for its caches.
+
+    Attributes:
+        is_read: whether there is a cache that reads it.
+    """
+
+    def __init__(self) -> None:
+        self.is_read = False
+        self._records: deque[tuple[int, list[Change]]] = deque()
+        self._length = 0
+
+    def publish(self, version: int, changes: list[Change]) -> None:
+        """Add what a committed transaction has changed."""
+        self._records.append((version, changes))
+        self._length += len(changes)
+        while self._length > JOURNAL_VECTORS:
+            self._length -= len(self._records.popleft()[1])
+
+    def between(self, after: int, until: int) -> list[list[Change]]:
+        """Return the changes of each transaction with `after < version <= until`, in order."""
+        return [changes for version, changes in list(self._records) if after < version <= until]
+
+
+class Change(NamedTuple):
+    """A vector that was written (`None`: deleted)."""
+
+    path: str
+    rowid: int
+    vector: bytes | None
+
+
+@dataclass(slots=True)
+class _Entries:
+    """What the index is to hold of an item, and what it holds.
+
+    Attributes:
+        item: its id; `None`: not there yet.
+        path: its namespace.
+        texts: by their hashes, in order.
+        slots: the hashes in the index; `None`: nothing is.
+        vectors: the new ones; `None`: left out.
+    """
+
+    item: int | None
+    path: str
+    texts: dict[bytes, str]
+    slots: list[bytes] | None
+    is_pending: bool
+    vectors: dict[bytes, bytes | None] = field(default_factory=dict)
+
+    @property
+    def is_unchanged(self) -> bool:
+        return (
+            not self.is_pending
+            and (self.slots is not None or not self.texts)
+            and self.texts.keys() == set(self.slots or ()) - {_FREE}
+        )
+
+
+def begin_batch(
+    connection: driver.Connection, now: int, longest: int | None, setup: Setup | None
+) -> Batch:
+    """Return the batch that keeps the file's index, if it has one."""
+    batch = Batch(connection, now, longest)
+    if batch.index is None:
+        return batch
+    return IndexedBatch(connection, now, longest, setup)
+
+
+class IndexedBatch(Batch):
+    """A batch in a file with an index: what it writes, it indexes in the same transaction."""
+
+    def __init__(
+        self,
+        connection: driver.Connection,
+        now: int,
+        longest: int | None = None,
+        setup: Setup | None = None,
+    ) -> None:
+        super().__init__(connection, now, longest)
+        assert self.index is not None
+        self._description = _description(self.index)
+        self._setup = setup
+        self._texts: list[str] = []  # without a vector, in the present unit
+        self._touched: dict[str, None] = {}  # namespaces whose vectors have changed
+        self._vector_changes: list[Change] = []
+        self._room: dict[str, int] = {}  # vectors that small chunks may yet take, by namespace
+        self._has_vec0: bool | None = None
+        _require_words(connection)
+        if self._description.dimensions is not None:
+            self._collect_garbage()
+
+    def apply(self, units: Sequence[Sequence[Operation]]) -> list[list[Any] | Exception]:
+        """Apply units as the base class does.
+
+        A unit may get an `UnembeddedError`: some of its texts need vectors.
+        """
+        outcomes: list[list[Any] | Exception] = []
+        for ops in units:
+            try:
+                outcomes.append(self._apply_unit(ops))
+            except (driver.Error, NotInlineError):
+                raise
+            except Exception as exc:  # noqa: BLE001 - it belongs to the unit's caller
+                outcomes.append(exc)
+        return outcomes
+
+    def finish(self) -> None:
+        """Note for caches what has changed."""
+        for path in self._touched:
+            self._execute(
+                "INSERT INTO index_writes (path, writes) VALUES (?, 1) "
+                "ON CONFLICT (path) DO UPDATE SET writes = writes + 1",
+                (path,),
+            )
+        if self._touched and self._version == self._first_version:
+            self._version += 1
+        super().finish()
+
+    def committed(self) -> None:
+        """Publish what has changed."""
+        if self._setup is not None and self._vector_changes:
+            self._setup.journal.publish(self._version, self._vector_changes)
+
+    def _apply_unit(self, ops: Sequence[Operation]) -> list[Any]:
+        self._texts = []
+        plans = [self._plan(op) for op in ops]
+        entries = [self._plan_entries(op, plan) for op, plan in zip(ops, plans, strict=True)]
+        if self._texts:
+            raise UnembeddedError(list(dict.fromkeys(self._texts)))
+        answers = []
+        for op, plan, entry in zip(ops, plans, entries, strict=True):
+            if isinstance(op, (Adopt, Reindex)):
+                answers.append(self._reindex(entry) if isinstance(op, Reindex) else self._adopt())
+                continue
+            first = self._version + 1
+            answers.append(self._write(op, plan))
+            if isinstance(op, (Put, Mutate)):
+                if entry is not None:
+                    if entry.item is None:
+                        entry.item = self._execute(_GET_ID, (op.path, op.key)).fetchone()[0]
+                    self._write_entries(entry)
+            elif not isinstance(op, (Check, Touch, Lease, Trim)):
+                self._drop_deleted()
+                if isinstance(op, Restore):
+                    self._index_since(first)
+        return answers
+
+    # Planning: what reads, and may refuse
+
+    def _plan_entries(self, op: Operation, plan: Any) -> Any:
+        if isinstance(op, Reindex):
+            return self._plan_reindex(op)
+        if not isinstance(op, (Put, Mutate)):
+            return None
+        data = op.data if isinstance(op, Put) else plan[1][0]
+        if data is None:
+            return None
+        row = self._execute(_GET_ENTRIES, (op.path, op.key)).fetchone()
+        item, expires_at, indexing, slots, is_pending = row or (None, None, None, None, 0)
+        if isinstance(op, Mutate) or op.keep:
+            is_live = item is not None and (expires_at is None or expires_at > self._now)
+            paths = orjson.loads(indexing) if is_live and indexing is not None else None
+        else:
+            paths = op.indexing
+        entry = self._entries(item, op.path, codec.decode(data), paths, slots, bool(is_pending))
+        if entry.is_unchanged:
+            return None
+        self._find_vectors(entry, op.vectors)
+        return entry
+
+    def _entries(
+        self,
+        item: int | None,
+        path: str,
+        value: Any,
+        paths: Iterable[str] | None,
+        slots: bytes | None,
+        is_pending: bool,
+    ) -> _Entries:
+        fields = self._description.fields if paths is None else paths
+        texts = {_hash(text): text for text in texts_of(value, fields)}
+        if len(texts) > MAX_SLOTS:
+            raise ValueTooLargeError(f"an item may have {MAX_SLOTS:,} texts, not {len(texts):,}")
+        held = None if slots is None else _codes(slots)
+        return _Entries(item, path, texts, held, is_pending)
+
+    def _find_vectors(self, entry: _Entries, known: Mapping[str, bytes] | None) -> None:
+        """Give an item's new texts their vectors, or note that some are missing."""
+        description = self._description
+        if description.model is None:
+            return
+        held = set(entry.slots or ())
+        embeds = (
+            self._setup is not None
+            and self._setup.model is not None
+            and self._setup.mismatch(description) is None
+        )
+        for code, text in entry.texts.items():
+            if code in held:
+                continue
+            if not embeds:
+                entry.vectors[code] = None
+                continue
+            vector = None if known is None else known.get(text)
+            if vector is None:
+                self._texts.append(text)
+            elif vector and description.dimensions not in (None, len(vector) // 4):
+                entry.vectors[code] = None  # the same name, but another model: see `mismatch`
+            else:
+                entry.vectors[code] = vector
+
+    # Writing
+
+    def _write_entries(self, entry: _Entries) -> None:
+        """Make the index hold what it is to hold of an item."""
+        item = entry.item
+        assert item is not None
+        slots = list(entry.slots or ())
+        has_vectors = self._description.model is not None
+        freed = [slot for slot, code in enumerate(slots) if code and code not in entry.texts]
+        missing = False
+        for code, text in entry.texts.items():
+            if code in slots:
+                continue
+            vector = entry.vectors.get(code)
+            if has_vectors and vector is None:
+                missing = True
+                continue
+            slot = freed.pop() if freed else len(slots)
+            if slot == len(slots):
+                slots.append(code)
+                is_free = True
+            else:
+                is_free = slots[slot] == _FREE
+                slots[slot] = code
+            if has_vectors:
+                self._set_vector(entry.path, item << SLOT_BITS | slot, vector or b"", is_free)
+        for slot in freed:
+            if slots[slot] != _FREE:
+                slots[slot] = _FREE
+                if has_vectors:
+                    self._set_vector(entry.path, item << SLOT_BITS | slot, b"", is_free=False)
+        while slots and slots[-1] == _FREE:
+            slots.pop()
+        self._write_words(item, entry)
+        if entry.texts:
+            if entry.slots is None or slots != entry.slots:
+                self._execute(_SET_ENTRIES, (item, b"".join(slots)))
+        else:
+            self._execute("DELETE FROM index_entries WHERE item = ?", (item,))
+        if missing and not entry.is_pending:
+            self._execute("INSERT OR IGNORE INTO index_pending (item) VALUES (?)", (item,))
+        elif entry.is_pending and not missing:
+            self._execute("DELETE FROM index_pending WHERE item = ?", (item,))
+
+    def _write_words(self, item: int, entry: _Entries) -> None:
+        if entry.slots is not None:
+            self._execute("DELETE FROM words WHERE rowid = ?", (item,))
+        if entry.texts:
+            text = "\n".join(map(prepare, entry.texts.values()))
+            self._execute(
+                "INSERT INTO words (rowid, text, namespaces) VALUES (?, ?, ?)",
+                (item, text, _namespace_words(entry.path)),
+            )
+
+    def _set_vector(self, path: str, rowid: int, vector: bytes, is_free: bool) -> None:
+        """Write, replace or (with no vector) delete one vector."""
+        if not is_free and not self._can_use_vectors():
+            self._execute("INSERT OR IGNORE INTO index_garbage (vector) VALUES (?)", (rowid,))
+            self._touched[path] = None
+            return
+        if self._description.dimensions is None and not vector:
+            return  # nothing but vectors without a direction, so far
+        if vector:
+            if self._description.dimensions is None:
+                self._create_vectors(len(vector) // 4)
+                is_free = True
+            if is_free or not self._replace_vector(rowid, vector):
+                self._insert_vector(path, rowid, vector)
+        elif not is_free:
+            self._delete_vector(rowid)
+        self._touched[path] = None
+        if self._setup is not None and self._setup.journal.is_read:
+            self._vector_changes.append(Change(path, rowid, vector or None))
+
+    def _insert_vector(self, path: str, rowid: int, vector: bytes) -> None:
+        room = self._room.get(path)
+        if room is None:
+            if self._execute(_HAS_LARGE_CHUNK, (path,)).fetchone():
+                room = 0
+            else:
+                chunks = self._execute(_COUNT_SMALL_CHUNKS, (path, SMALL_CHUNKS)).fetchone()[0]
+                room = (SMALL_CHUNKS - chunks) * SMALL_CHUNK
+        self._room[path] = max(0, room - 1)
+        table = _INSERT_SMALL if room else _INSERT_LARGE
+        self._execute(table, (rowid, path, vector))
+
+    def _replace_vector(self, rowid: int, vector: bytes) -> bool:
+        return any(
+            self._execute(
+                f"UPDATE {table} SET embedding = ? WHERE rowid = ?", (vector, rowid)
+            ).rowcount  # noqa: S608
+            for table in _TABLES
+        )
+
+    def _delete_vector(self, rowid: int) -> None:
+        for table in _TABLES:
+            if self._execute(f"DELETE FROM {table} WHERE rowid = ?", (rowid,)).rowcount:  # noqa: S608
+                return
+
+    def _can_use_vectors(self) -> bool:
+        if self._has_vec0 is None:
+            try:
+                load_vectors(self._connection)
+            except MissingDependencyError:
+                self._has_vec0 = False
+            else:
+                self._has_vec0 = True
+        return self._has_vec0
+
+    def _create_vectors(self, dimensions: int) -> None:
+        load_vectors(self._connection)
+        for name, chunk in _TABLES.items():
+            self._execute(_CREATE_VECTORS.format(name=name, dimensions=dimensions, chunk=chunk))
+            self._execute(_CREATE_VECTORS_INDEX.format(name=name))
+        self._description.dimensions = dimensions
+        _store(self._connection, self._description)
+
+    # Deleting
+
+    def _drop_deleted(self) -> None:
+        """Drop the entries of the items that were deleted."""
+        dropped = self._execute(_GET_DROPPED).fetchall()
+        if not dropped:
+            return
+        has_vectors = self._description.model is not None
+        for item, path, slots in dropped:
+            if slots is None:
+                continue
+            self._execute("DELETE FROM words WHERE rowid = ?", (item,))
+            self._execute("DELETE FROM index_entries WHERE item = ?", (item,))
+            if has_vectors:
+                for slot in range(len(slots) // HASH_BYTES):
+                    self._set_vector(path, item << SLOT_BITS | slot, b"", is_free=False)
+        self._execute("DELETE FROM index_pending WHERE item IN (SELECT item FROM index_dropped)")
+        self._execute("DELETE FROM index_dropped")
+
+    def _collect_garbage(self) -> None:
+        """Delete the vectors that a process without sqlite-vec has left."""
+        garbage = self._execute("SELECT vector FROM index_garbage").fetchall()
+        if garbage and self._can_use_vectors():
+            for (rowid,) in garbage:
+                self._delete_vector(rowid)
+            self._execute("DELETE FROM index_garbage")
+
+    # Reindexing
+
+    def _adopt(self) -> int:
+        """Make the index the store's own; return how many items are marked."""
+        setup, description = self._setup, self._description
+        assert setup is not None
+        has_other_model = setup.model is not None and setup.mismatch(description) is not None
+        has_other_fields = setup.fields != description.fields
+        if has_other_model:
+            if description.dimensions is not None:
+                load_vectors(self._connection)
+                for table in _TABLES:
+                    self._execute(f"DROP TABLE IF EXISTS {table}")
+            self._execute("DELETE FROM index_garbage")
+            self._execute("UPDATE index_entries SET slots = x''")
+            description.model, description.dimensions = setup.model, None
+            description.epoch += 1
+        if has_other_fields:
+            description.fields = setup.fields
+        if has_other_model or has_other_fields:
+            self._execute(_MARK_ALL)
+            description.has_all_vectors = False
+            description.has_all_words &= not has_other_fields
+            _store(self._connection, description)
+        pending: int = self._execute("SELECT count(*) FROM index_pending").fetchone()[0]
+        return pending
+
+    def _plan_reindex(self, op: Reindex) -> list[tuple[int, _Entries | None]]:
+        assert self._setup is not None
+        if self._setup.model is not None:
+            mismatch = self._setup.mismatch(self._description)
+            if mismatch is not None:
+                raise IndexMismatchError(
+                    f"another store has changed the index meanwhile: {mismatch}"
+                )
+        planned: list[tuple[int, _Entries | None]] = []
+        for row in self._execute(_GET_PENDING, (op.after, op.limit)).fetchall():
+            entry = self._entries_of(row)
+            if entry is not None:
+                self._find_vectors(entry, op.vectors)
+            planned.append((row[0], entry))
+        return planned
+
+    def _entries_of(self, row: tuple[Any, ...]) -> _Entries | None:
+        item, path, indexing, value, slots, is_pending = row
+        if path is None:
+            return None
+        paths = None if indexing is None else orjson.loads(indexing)
+        return self._entries(item, path, codec.decode(value), paths, slots, bool(is_pending))
+
+    def _reindex(self, planned: list[tuple[int, _Entries | None]]) -> tuple[int, int]:
+        """Index marked items; return the last one's id, and how many they were."""
+        for item, entry in planned:
+            if entry is None:
+                self._execute("DELETE FROM index_pending WHERE item = ?", (item,))
+            else:
+                self._write_entries(entry)
+        if not planned:
+            description = self._description
+            assert self._setup is not None
+            description.has_all_words = True
+            if description.model == self._setup.model:
+                description.has_all_vectors = True
+            _store(self._connection, description)
+            return 0, 0
+        return planned[-1][0], len(planned)
+
+    def _index_since(self, version: int) -> None:
+        """Index what an import has written; its vectors are left to `reindex`."""
+        for row in self._execute(_GET_SINCE, (version,)).fetchall():
+            entry = self._entries_of(row)
+            if entry is not None and not entry.is_unchanged:
+                if self._description.model is not None:
+                    held = set(entry.slots or ())
+                    entry.vectors = dict.fromkeys(code for code in entry.texts if code not in held)
+                self._write_entries(entry)
+
+
+# Checking
+
+
+def find_problems(connection: driver.Connection) -> Iterator[str]:
+    """Hold the index against the items, without any help of sqlite-vec.
+
+    No read transaction outlives a slice of the items.
+    """
+    description = describe(connection)
+    if description is None:
+        return
+    last = -1
+    while True:
+        rows = connection.execute(_GET_CHECKED, (last, _CHECK_SLICE)).fetchall()
+        for item, indexing, value, slots, has_words, is_pending in rows:
+            fields = description.fields if indexing is None else orjson.loads(indexing)
+            texts = {_hash(text) for text in texts_of(codec.decode(value), fields)}
+            codes = _codes(slots or b"")
+            if (slots is not None) != bool(has_words):
+                yield f"index: item {item} is in one of its tables and not in the other"
+            if not is_pending and (set(codes) - {_FREE} != texts or (texts and slots is None)):
+                yield f"index: item {item} is not indexed as it is, and not marked for reindex"
+        if len(rows) < _CHECK_SLICE:
+            break
+        last = rows[-1][0]
+    checks = dict(_CHECKS)
+    if description.dimensions is not None:
+        for table in statements.VECTOR_TABLES:
+            checks[table] = statements.count_orphans(table)
+    for what, statement in checks.items():
+        number = connection.execute(statement).fetchone()[0]
+        if number:
+            yield f"index: {number} rows of {what} belong to no item"
+
+
+INDEX_CHECKS.append(find_problems)
+
+
+def _codes(slots: bytes) -> list[bytes]:
+    return [slots[at : at + HASH_BYTES] for at in range(0, len(slots), HASH_BYTES)]
+
+
+def _hash(text: str) -> bytes:
+    return blake2b(text.encode(), digest_size=HASH_BYTES).digest()
+
+
+# The unique index on (path, key), and primary keys
+_GET_ID = "SELECT id FROM items WHERE path = ? AND key = ?"
+_GET_ENTRIES = """
+SELECT items.id, items.expires_at, items.indexing, index_entries.slots,
+    EXISTS (SELECT 1 FROM index_pending WHERE index_pending.item = items.id)
+FROM items
+LEFT JOIN index_entries ON index_entries.item = items.id
+WHERE items.path = ? AND items.key = ?
+"""
+_SET_ENTRIES = """
+INSERT INTO index_entries (item, slots) VALUES (?, ?)
+ON CONFLICT (item) DO UPDATE SET slots = excluded.slots
+"""
+_GET_DROPPED = """
+SELECT index_dropped.item, index_dropped.path, index_entries.slots
+FROM index_dropped
+LEFT JOIN index_entries ON index_entries.item = index_dropped.item
+"""
+_GET_PENDING = """
+SELECT index_pending.item, items.path, items.indexing, CAST(items.value AS BLOB), index_entries.slots, 1
+FROM index_pending
+LEFT JOIN items ON items.id = index_pending.item
+LEFT JOIN index_entries ON index_entries.item = index_pending.item
+WHERE index_pending.item > ?
+ORDER BY index_pending.item
+LIMIT ?
+"""
+_GET_SINCE = """
+SELECT items.id, items.path, items.indexing, CAST(items.value AS BLOB), index_entries.slots,
+    EXISTS (SELECT 1 FROM index_pending WHERE index_pending.item = items.id)
+FROM items
+LEFT JOIN index_entries ON index_entries.item = items.id
+WHERE items.version >= ?
+"""
+
+# Primary keys
+_GET_CHECKED = """
+SELECT items.id, items.indexing, CAST(items.value AS BLOB), index_entries.slots,
+    EXISTS (SELECT 1 FROM words_docsize WHERE words_docsize.id = items.id),
+    EXISTS (SELECT 1 FROM index_pending WHERE index_pending.item = items.id)
+FROM items
+LEFT JOIN index_entries ON index_entries.item = items.id
+WHERE items.id > ?
+ORDER BY items.id
+LIMIT ?
+"""
+_CHECKS = {
+    "index_entries": """
+SELECT count(*) FROM index_entries WHERE item NOT IN (SELECT id FROM items)
+""",
+    "words": """
+SELECT count(*) FROM words_docsize WHERE id NOT IN (SELECT id FROM items)
+""",
+}
+
+# vec0's own tables, by the index that we add
+_HAS_LARGE_CHUNK = "SELECT 1 FROM vectors_large_chunks WHERE partition00 = ? LIMIT 1"
+_COUNT_SMALL_CHUNKS = """
+SELECT count(*) FROM (SELECT 1 FROM vectors_small_chunks WHERE partition00 = ? LIMIT ?)
+"""
+_INSERT_SMALL = "INSERT INTO vectors_small (rowid, path, embedding) VALUES (?, ?, ?)"
+_INSERT_LARGE = "INSERT INTO vectors_large (rowid, path, embedding) VALUES (?, ?, ?)"

@@ -1,0 +1,306 @@
+"""Vectors held in memory: an exact search by numpy, for scopes too large for vec0 to be quick.
+
+Only a cache of what SQLite holds. It is checked inside the read transaction of each search: by the
+number of transactions that have changed vectors in the scope. What this process has written since
+is taken from its journal. When others have written, vec0 answers, until two searches in a row
+have found the scope unchanged; then the scope is read anew. See `kvstore.sqlite.indexing` for the
+tables.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from kvstore.namespace import subtree_range
+from kvstore.ranking import SCORE_DIGITS
+from kvstore.sqlite import driver, statements
+from kvstore.sqlite.indexing import (
+    SLOT_BITS,
+    SMALL_CHUNKS,
+    Change,
+    Description,
+    Journal,
+)
+from kvstore.sqlite.sql import Sql
+
+__all__ = ["VectorCache", "new_cache"]
+
+_ScopeKey = tuple[str, bool]
+Block = list[tuple[float, int]]
+
+_EXAMINED = 1000  # candidates that a filter is tried on one by one, before it is asked for all
+_FIRST_BLOCK = 256
+
+
+def new_cache(budget: int, journal: Journal) -> VectorCache | None:
+    """Return a cache of so many bytes, or `None` where numpy is not installed or there is no room."""
+    if budget <= 0:
+        return None
+    try:
+        import numpy
+    except ImportError:
+        return None
+    return VectorCache(numpy, budget, journal)
+
+
+@dataclass(slots=True)
+class _State:
+    """Which state of the database a scope was read in."""
+
+    version: int  # of the store
+    writes: int  # in the scope
+    epoch: int
+
+
+@dataclass(slots=True)
+class _Held:
+    """The vectors of a scope: the first `count` rows of `matrix`, and whose they are."""
+
+    matrix: Any  # (capacity, dimensions) float32, unit length
+    rowids: Any  # (capacity,) int64
+    count: int
+    state: _State
+    row_of: dict[int, int] = field(default_factory=dict)  # by rowid; empty until it is needed
+
+    @property
+    def bytes(self) -> int:
+        return int(self.matrix.nbytes + self.rowids.nbytes)
+
+
+class VectorCache:
+    """The vectors of the scopes that were searched lately, within a budget of memory."""
+
+    def __init__(self, numpy: Any, budget: int, journal: Journal) -> None:
+        self._np = numpy
+        self._budget = budget
+        self._journal = journal
+        self._held: OrderedDict[_ScopeKey, _Held] = OrderedDict()
+        self._seen: OrderedDict[_ScopeKey, _State] = OrderedDict()
+
+    def scores(
+        self,
+        connection: driver.Connection,
+        description: Description,
+        path: str,
+        subtree: bool,
+        vector: bytes,
+    ) -> Scores | None:
+        """Return the nearness of every vector in a scope, or `None`: ask vec0.
+
+        Args:
+            connection: inside a read transaction.
+            description: of the index, as it is in that transaction.
+            path: of the namespace.
+            subtree: whether the scope is all below it, too.
+            vector: of the query.
+        """
+        np = self._np
+        within = statements.in_range(path, subtree)
+        if not self._is_large(connection, within):
+            return None
+        version = connection.execute(statements.GET_VERSION).fetchone()[0]
+        writes = _one(connection, Sql("SELECT total(writes) FROM index_writes WHERE") + within)
+        state = _State(version, int(writes), description.epoch)
+        key = (path, subtree)
+        held = self._held.get(key)
+        if held is None or not self._is_current(held, state, key, description):
+            held = self._read_if_quiet(connection, description, within, key, state)
+        if held is None:
+            return None
+        self._held.move_to_end(key)
+        query = np.frombuffer(vector, dtype=np.float32)
+        cosines = held.matrix[: held.count] @ query
+        return Scores(np, cosines, held.rowids[: held.count])
+
+    def _is_large(self, connection: driver.Connection, within: Sql) -> bool:
+        range_ = within.text.replace("path", "partition00")
+        large = Sql(f"SELECT 1 FROM vectors_large_chunks WHERE {range_} LIMIT 1", within.params)  # noqa: S608
+        if connection.execute(large.text, large.params).fetchone():
+            return True
+        if within.text == "path = ?":
+            return False  # a namespace of many has large chunks
+        chunks = Sql(
+            f"SELECT count(*) FROM (SELECT 1 FROM vectors_small_chunks WHERE {range_} LIMIT ?)",  # noqa: S608
+            (*within.params, SMALL_CHUNKS),
+        )
+        return bool(_one(connection, chunks) >= SMALL_CHUNKS)
+
+    def _is_current(
+        self, held: _Held, state: _State, key: _ScopeKey, description: Description
+    ) -> bool:
+        """Bring a scope up to date from the journal, if it knows all that has happened since."""
+        if held.state.epoch != state.epoch:
+            return False
+        if held.state.writes != state.writes:
+            records = self._journal.between(held.state.version, state.version)
+            own = [[change for change in record if _covers(key, change.path)] for record in records]
+            touched = sum(len({change.path for change in record}) for record in own)
+            if held.state.writes + touched != state.writes:
+                return False
+            for record in own:
+                for change in record:
+                    self._change(held, change)
+        held.state = state
+        return True
+
+    def _change(self, held: _Held, change: Change) -> None:
+        np = self._np
+        if not held.row_of and held.count:
+            rowids = held.rowids[: held.count].tolist()
+            held.row_of = dict(zip(rowids, range(held.count), strict=True))
+        row = held.row_of.get(change.rowid)
+        if change.vector is None:
+            if row is not None:
+                del held.row_of[change.rowid]
+                held.count -= 1
+                if row != held.count:  # the last one fills the gap
+                    moved = int(held.rowids[held.count])
+                    held.matrix[row] = held.matrix[held.count]
+                    held.rowids[row] = moved
+                    held.row_of[moved] = row
+            return
+        if row is None:
+            row = held.count
+            if row == len(held.matrix):
+                room = max(1024, row // 8)
+                dimensions = held.matrix.shape[1]
+                held.matrix = np.concatenate(
+                    [held.matrix, np.empty((room, dimensions), dtype=np.float32)]
+                )
+                held.rowids = np.concatenate([held.rowids, np.empty(room, dtype=np.int64)])
+            held.count += 1
+            held.row_of[change.rowid] = row
+        held.matrix[row] = np.frombuffer(change.vector, dtype=np.float32)
+        held.rowids[row] = change.rowid
+
+    def _read_if_quiet(
+        self,
+        connection: driver.Connection,
+        description: Description,
+        within: Sql,
+        key: _ScopeKey,
+        state: _State,
+    ) -> _Held | None:
+        """Read a scope, if the search before has found it in the same state."""
+        self._held.pop(key, None)
+        before = self._seen.get(key)
+        self._seen[key] = state
+        self._seen.move_to_end(key)
+        if len(self._seen) > 1000:
+            self._seen.popitem(last=False)
+        self._journal.is_read = True
+        if before is None or (before.writes, before.epoch) != (state.writes, state.epoch):
+            return None
+        held = self._read(connection, description, within, state)
+        if held is not None:
+            self._held[key] = held
+            while sum(each.bytes for each in self._held.values()) > self._budget:
+                self._held.popitem(last=False)
+        return self._held.get(key)
+
+    def _read(
+        self, connection: driver.Connection, description: Description, within: Sql, state: _State
+    ) -> _Held | None:
+        np = self._np
+        dimensions = description.dimensions
+        assert dimensions is not None
+        range_ = within.text.replace("path", "partition00")
+        tables = statements.VECTOR_TABLES
+        count = sum(
+            _one(
+                connection,
+                Sql(f"SELECT total(size) FROM {table}_chunks WHERE {range_}", within.params),  # noqa: S608
+            )
+            for table in tables
+        )
+        capacity = int(count) + max(1024, int(count) // 16)
+        if capacity * (4 * dimensions + 8) > self._budget:
+            return None
+        matrix = np.empty((capacity, dimensions), dtype=np.float32)
+        rowids = np.empty(capacity, dtype=np.int64)
+        filled = 0
+        for table in tables:
+            rows = connection.execute(
+                f"SELECT validity, rowids, vectors FROM {table}_chunks AS chunks "  # noqa: S608
+                f"JOIN {table}_vector_chunks00 AS held ON held.rowid = chunks.chunk_id "
+                f"WHERE {range_}",
+                within.params,
+            )
+            while some := rows.fetchmany(64):
+                validity, ids, vectors = (b"".join(parts) for parts in zip(*some, strict=True))
+                bits = np.unpackbits(np.frombuffer(validity, dtype=np.uint8), bitorder="little")
+                chosen = bits.astype(bool)
+                added = int(chosen.sum())
+                found = np.frombuffer(vectors, dtype=np.float32).reshape(-1, dimensions)
+                matrix[filled : filled + added] = found[chosen]
+                rowids[filled : filled + added] = np.frombuffer(ids, dtype=np.int64)[chosen]
+                filled += added
+        garbage = [row[0] for row in connection.execute("SELECT vector FROM index_garbage")]
+        if garbage:
+            kept = ~np.isin(rowids[:filled], np.array(garbage, dtype=np.int64))
+            matrix[: kept.sum()] = matrix[:filled][kept]
+            rowids[: kept.sum()] = rowids[:filled][kept]
+            filled = int(kept.sum())
+        return _Held(matrix, rowids, filled, state)
+
+
+class Scores:
+    """The nearness of a scope's vectors to a query."""
+
+    def __init__(self, numpy: Any, cosines: Any, rowids: Any) -> None:
+        self._np = numpy
+        self._cosines = cosines
+        self._rowids = rowids
+
+    def blocks(self, is_filtered: bool, passing: Callable[[], list[int]]) -> Iterator[Block]:
+        """Yield the items, best first; each once.
+
+        Args:
+            is_filtered: whether many of them may not pass.
+            passing: gives the ids of those that do, at some cost.
+        """
+        np = self._np
+        cosines, rowids = self._cosines, self._rowids
+        seen: set[int] = set()
+        size = _FIRST_BLOCK
+        while len(cosines):
+            if is_filtered and len(seen) >= _EXAMINED:
+                kept = np.isin(rowids >> SLOT_BITS, np.array(passing(), dtype=np.int64))
+                cosines, rowids = cosines[kept], rowids[kept]
+                is_filtered = False
+                continue
+            if size < len(cosines):
+                best = np.argpartition(cosines, len(cosines) - size)[-size:]
+                least = cosines[best].min() - 10**-SCORE_DIGITS  # equals belong together
+                top = np.flatnonzero(cosines >= least)
+            else:
+                top = np.arange(len(cosines))
+            order = top[np.argsort(-cosines[top], kind="stable")]
+            block: Block = []
+            for cosine, rowid in zip(cosines[order].tolist(), rowids[order].tolist(), strict=True):
+                item = rowid >> SLOT_BITS
+                if item not in seen:
+                    seen.add(item)
+                    block.append((round(cosine, SCORE_DIGITS), item))
+            rest = np.ones(len(cosines), dtype=bool)
+            rest[top] = False
+            if block:
+                yield block
+            cosines, rowids = cosines[rest], rowids[rest]
+            size *= 4
+
+
+def _one(connection: driver.Connection, statement: Sql) -> Any:
+    return connection.execute(statement.text, statement.params).fetchone()[0]
+
+
+def _covers(key: _ScopeKey, path: str) -> bool:
+    """Whether a namespace lies in a scope."""
+    root, subtree = key
+    if not subtree:
+        return path == root
+    low, high = subtree_range(root)
+    return low <= path and (high is None or path < high)

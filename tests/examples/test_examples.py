@@ -1,0 +1,102 @@
+"""Each example runs, and a second run goes on where the first one stopped."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kvstore
+
+ROOT = Path(kvstore.__file__).parents[1]
+
+
+def run(name: str, cwd: Path) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-m", f"kvstore.examples.{name}"],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout.splitlines()
+
+
+def needs(package: str) -> pytest.MarkDecorator:
+    missing = importlib.util.find_spec(package) is None
+    return pytest.mark.skipif(missing, reason=f"{package} is not installed")
+
+
+def test_flow_state(tmp_path: Path) -> None:
+    first = run("flow_state", tmp_path)
+    assert first == [
+        "run 1 on project.db",
+        "  alice likes it dark; login 1",
+        "  bob likes it light; login 1",
+        "  while it runs: $run.draft, $session.seen, runs",
+        "  when it is over: $session.seen, runs",
+        "  seen in this session: alice, bob",
+    ]
+    second = run("flow_state", tmp_path)
+    assert second[0] == "run 2 on project.db"
+    assert second[1] == "  alice likes it dark; login 2"
+    assert second[4] == first[4]
+    assert second[5] == "  seen in this session: alice, bob, alice, bob"
+
+
+def test_tool_runtime(tmp_path: Path) -> None:
+    for count in ("1 thing", "2 things"):
+        lines = run("tool_runtime", tmp_path)
+        assert f"  remember('likes tea'): Noted; I know {count} about alice." in lines
+        assert f"  remember('has a cat'): Noted; I know {count} about bob." in lines
+        assert lines[-1] == "  remember('nobody asked'): I have nothing to remember it with."
+
+
+@needs("langgraph")
+def test_flow_graph(tmp_path: Path) -> None:
+    assert run("flow_graph", tmp_path) == [
+        "visit 1 of alice",
+        "visit 1 of bob",
+        "visit 2 of alice",
+    ]
+    assert run("flow_graph", tmp_path) == [
+        "visit 3 of alice",
+        "visit 2 of bob",
+        "visit 4 of alice",
+    ]
+
+
+@needs("langgraph")
+def test_langgraph_memory(tmp_path: Path) -> None:
+    remembered = ["Noted. I know 2 now.", "> recall", "You said: I have a cat; I like tea"]
+    first = run("langgraph_memory", tmp_path)
+    assert first[:2] == ["> recall", "Nothing yet."]
+    assert first[-3:] == remembered
+    second = run("langgraph_memory", tmp_path)
+    assert second[:2] == ["> recall", "You said: I have a cat; I like tea"]
+    assert second[-3:] == remembered
+
+
+@needs("fastmcp")
+def test_fastmcp_storage(tmp_path: Path) -> None:
+    answers = ["12 squared is 144", "12 squared is 144", "25 squared is 625"]
+    first = run("fastmcp_storage", tmp_path)
+    assert [line for line in first if "working out" in line] == [
+        "  working out 12 squared ...",
+        "  working out 25 squared ...",
+    ]
+    assert [line for line in first if "working out" not in line] == answers
+    assert run("fastmcp_storage", tmp_path) == answers
+
+
+def test_every_example_is_tested() -> None:
+    examples = {path.stem for path in Path(kvstore.__file__).parent.glob("examples/*.py")}
+    tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    assert examples - {"__init__", "demo"} <= tested

@@ -1,0 +1,30 @@
+"""Both stores keep the contract of ranked search."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from kvstore import InMemoryStore, SQLiteStore
+from kvstore.testing import StoreFactory
+from kvstore.testing_search import SearchConformance
+
+
+class TestInMemoryStore(SearchConformance):
+    @pytest.fixture
+    def store_factory(self) -> StoreFactory:
+        return InMemoryStore
+
+
+class TestSQLiteStore(SearchConformance):
+    @pytest.fixture
+    def store_factory(self, tmp_path: Path) -> StoreFactory:
+        return partial(SQLiteStore, tmp_path / "store.db")
+
+
+class TestSQLiteStoreWithoutCache(SearchConformance):
+    @pytest.fixture
+    def store_factory(self, tmp_path: Path) -> StoreFactory:
+        return partial(SQLiteStore, tmp_path / "store.db", vector_cache_bytes=0)
