@@ -290,6 +290,8 @@ class Bench:
     async def measure_langgraph(self, folder: Path) -> None:
         """Measure the same searches in LangGraph's sqlite stores."""
         try:
+            sys.modules["sqlite3"] = __import__("pysqlite3")  # one that loads extensions
+            sys.modules["sqlite3.dbapi2"] = sys.modules["pysqlite3.dbapi2"]
             from langgraph.store.sqlite import SqliteStore
             from langgraph.store.sqlite.aio import AsyncSqliteStore
         except ImportError:

@@ -24,10 +24,12 @@ from kvstore.errors import (
     WatchExpiredError,
     WrongLoopError,
 )
+from kvstore.flow import AsyncKeyValueStore, FlowScope, KeyValueStore, KeyValueStoreNode
 from kvstore.memory import InMemoryStore
 from kvstore.opening import open_store as open
 from kvstore.patterns import escape
 from kvstore.report import Report, RootStats, Stats
+from kvstore.runtime import RuntimeAwareTool, ToolRuntime
 from kvstore.sqlite import SQLiteStore
 from kvstore.store import Store, Transaction
 from kvstore.transfer import copy
@@ -35,9 +37,11 @@ from kvstore.types import Change, IndexConfig, Item, SearchQuery
 from kvstore.watching import Watch
 
 __all__ = [
+    "AsyncKeyValueStore",
     "Change",
     "ConflictError",
     "EmbeddingError",
+    "FlowScope",
     "InMemoryStore",
     "IndexConfig",
     "IndexMismatchError",
@@ -48,9 +52,12 @@ __all__ = [
     "InvalidPatternError",
     "InvalidTTLError",
     "Item",
+    "KeyValueStore",
+    "KeyValueStoreNode",
     "MissingDependencyError",
     "Report",
     "RootStats",
+    "RuntimeAwareTool",
     "SQLiteStore",
     "SchemaError",
     "SearchQuery",
@@ -62,6 +69,7 @@ __all__ = [
     "StoreCorruptError",
     "StoreError",
     "StoreFullError",
+    "ToolRuntime",
     "Transaction",
     "ValueEncodingError",
     "ValueTooLargeError",

@@ -996,7 +996,8 @@ class Store(ABC):
 
     async def _reindex(self, meter: Meter) -> int:
         total: int = (await self._apply((Adopt(),)))[0]
-        done = after = 0
+        done: int = 0
+        after = 0
         while True:
             self._require_open()
             after, count = (await self._apply((Reindex(after, _REINDEX_SLICE),)))[0]

@@ -20,14 +20,19 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from kvstore.errors import ConflictError, InvalidArgumentError, StoreClosedError
+from kvstore.errors import (
+    ConflictError,
+    InvalidArgumentError,
+    StoreAccessError,
+    StoreClosedError,
+)
 from kvstore.filters import Filter
 from kvstore.namespace import address, check_key
 from kvstore.operations import Operation, Put, Sweep
 from kvstore.patterns import Pattern
 from kvstore.sqlite import SQLiteStore, driver, reading
 from kvstore.sqlite.connection import connect, transaction, translate
-from kvstore.sqlite.writing import Batch
+from kvstore.sqlite.indexing import begin_batch
 from kvstore.store import NamespaceQuery, Page, Selection
 from kvstore.types import Item, Namespace
 
@@ -66,7 +71,8 @@ class DirectSQLiteStore(SQLiteStore):
     _file: Path
     _lock: threading.Lock
     _writer_connection: driver.Connection
-    _idle: list[driver.Connection]
+    _readers: list[driver.Connection]
+    _idle: list[driver.Connection]  # those of `_readers` that nobody reads on now
     _swept_at: float
 
     @classmethod
@@ -76,6 +82,7 @@ class DirectSQLiteStore(SQLiteStore):
         vars(twin).update(vars(store))
         twin._lifecycle = asyncio.Lock()
         twin._lock = threading.Lock()
+        twin._readers = []
         twin._idle = []
         return twin
 
@@ -83,10 +90,11 @@ class DirectSQLiteStore(SQLiteStore):
 
     def open_now(self) -> None:
         """Open the store; the errors are those of `Store.open`."""
-        self._file = self.path.absolute()
+        self._file = self.path.resolve()
         if str(self.path) == ":memory:":
             self._temporary = tempfile.mkdtemp(prefix="kvstore-")
             self._file = Path(self._temporary, "memory.db")
+        _release_inherited(self._file)
         try:
             self._writer_connection = self._connect_writer(self._file)
         except BaseException:
@@ -117,7 +125,7 @@ class DirectSQLiteStore(SQLiteStore):
         if not self._is_usable:
             raise StoreClosedError(
                 f"the KeyValueStore on {self.path} is closed, or was opened before this process "
-                "was forked: open one in each process, and start processes by 'spawn'"
+                "was forked: open one in each process"
             )
 
     # Read
@@ -134,6 +142,7 @@ class DirectSQLiteStore(SQLiteStore):
             connection = self._idle.pop()
         except IndexError:
             connection = connect(self._file, "ro", busy_timeout=_READ_TIMEOUT_S)
+            self._readers.append(connection)
         try:
             return read(connection, *args, **kwargs)
         except driver.Error as exc:
@@ -142,6 +151,7 @@ class DirectSQLiteStore(SQLiteStore):
             if self._is_usable and len(self._idle) < _IDLE_READERS:
                 self._idle.append(connection)
             else:
+                self._readers.remove(connection)
                 connection.close()
 
     def _peek(self, namespace: Namespace, path: str, key: str) -> list[Item]:
@@ -197,9 +207,10 @@ class DirectSQLiteStore(SQLiteStore):
                 units.append((Sweep(_SWEEP_SLICE),))
             try:
                 with transaction(connection, self._busy_timeout):
-                    batch = Batch(connection, self._now())
+                    batch = begin_batch(connection, self._now(), None, None)
                     outcome = batch.apply(units)[0]
                     batch.finish()
+                batch.committed()
             except driver.Error as exc:
                 raise translate(exc, self._file) from exc
         if isinstance(outcome, Exception):
@@ -241,7 +252,9 @@ class DirectSQLiteStore(SQLiteStore):
 
 
 # A connection must not be carried across fork (https://sqlite.org/howtocorrupt.html, section 2.6):
-# the child's copies refuse to work, and are kept from being closed there.
+# the child's copies refuse to work. SQLite's memory of the file's locks is carried across, too,
+# and is wrong in the child: with it, a new connection there loses what it writes when the parent
+# closes. So before a child opens the file anew it closes what it inherited.
 _open_stores: weakref.WeakSet[DirectSQLiteStore] = weakref.WeakSet()
 _inherited: list[DirectSQLiteStore] = []
 
@@ -251,6 +264,23 @@ def _disown_stores() -> None:
         _inherited.append(store)
         store._is_usable = False
     _open_stores.clear()
+
+
+def _release_inherited(file: Path) -> None:
+    """Close the connections to a file that this process inherited by fork.
+
+    Raises:
+        StoreAccessError: one was at work in another thread just then, and cannot be closed.
+    """
+    for store in [store for store in _inherited if store._file == file]:
+        if store._lock.locked() or len(store._idle) != len(store._readers):
+            raise StoreAccessError(
+                f"{file} was at work in another thread when this process was forked, and cannot be "
+                "opened here without losing data: start processes by 'spawn'"
+            )
+        for connection in (*store._idle, store._writer_connection):
+            connection.close()
+        _inherited.remove(store)
 
 
 if hasattr(os, "register_at_fork"):

@@ -249,6 +249,5 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 def _check_process(pid: int) -> None:
     if os.getpid() != pid:
         raise StoreClosedError(
-            "this KeyValueStore was made before this process was forked: make one in each process, "
-            "and start processes by 'spawn'"
+            "this KeyValueStore was made before this process was forked: make one in each process"
         )

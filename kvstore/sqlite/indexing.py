@@ -46,11 +46,12 @@ from kvstore.operations import (
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.checking import INDEX_CHECKS
 from kvstore.sqlite.connection import transaction
-from kvstore.sqlite.writing import Batch, NotInlineError
+from kvstore.sqlite.writing import Batch, NotInlineError, is_plain
 from kvstore.text import prepare, texts_of
 
 __all__ = [
-    "SLOT_BITS",
+    "ITEM_BITS",
+    "ITEM_MASK",
     "Description",
     "Journal",
     "Setup",
@@ -63,8 +64,12 @@ __all__ = [
     "subtree_token",
 ]
 
-SLOT_BITS = 20  # of a vector's rowid; the others are the item's id
-MAX_SLOTS = 1 << SLOT_BITS
+# A vector's rowid is the item's id, and above it the slot. In that order, because sqlite-vec 0.1.9
+# compares only the low 32 bits of the rowids that a search is restricted to (`_cmp` in its
+# sqlite-vec.c): so it confuses but vectors of one item, and all of them are in the list anyway.
+ITEM_BITS = 40
+ITEM_MASK = (1 << ITEM_BITS) - 1
+MAX_SLOTS = 1 << 20
 HASH_BYTES = 16
 SMALL_CHUNK = 8  # vectors; a namespace of five takes one chunk
 LARGE_CHUNK = 256
@@ -386,27 +391,70 @@ class IndexedBatch(Batch):
 
     def _apply_unit(self, ops: Sequence[Operation]) -> list[Any]:
         self._texts = []
+        if all(map(is_plain, ops)):
+            return self._apply_plain(ops)  # type: ignore[arg-type]
         plans = [self._plan(op) for op in ops]
         entries = [self._plan_entries(op, plan) for op, plan in zip(ops, plans, strict=True)]
-        if self._texts:
-            raise UnembeddedError(list(dict.fromkeys(self._texts)))
+        self._require_vectors()
         answers = []
         for op, plan, entry in zip(ops, plans, entries, strict=True):
-            if isinstance(op, (Adopt, Reindex)):
-                answers.append(self._reindex(entry) if isinstance(op, Reindex) else self._adopt())
-                continue
+            match op:
+                case Adopt():
+                    answers.append(self._adopt())
+                    continue
+                case Reindex():
+                    answers.append(self._reindex(entry))
+                    continue
             first = self._version + 1
             answers.append(self._write(op, plan))
-            if isinstance(op, (Put, Mutate)):
-                if entry is not None:
-                    if entry.item is None:
-                        entry.item = self._execute(_GET_ID, (op.path, op.key)).fetchone()[0]
-                    self._write_entries(entry)
-            elif not isinstance(op, (Check, Touch, Lease, Trim)):
-                self._drop_deleted()
-                if isinstance(op, Restore):
-                    self._index_since(first)
+            match op:
+                case Put() | Mutate():
+                    if entry is not None:
+                        if entry.item is None:
+                            entry.item = self._execute(_GET_ID, (op.path, op.key)).fetchone()[0]
+                        self._write_entries(entry)
+                case Check() | Touch() | Lease() | Trim():
+                    pass
+                case _:
+                    self._drop_deleted()
+                    if isinstance(op, Restore):
+                        self._index_since(first)
         return answers
+
+    def _apply_plain(self, ops: Sequence[Put]) -> list[Any]:
+        """Apply puts that share statements."""
+        held = {}
+        keys: dict[str, list[str]] = {}
+        for op in ops:
+            keys.setdefault(op.path, []).append(op.key)
+        for path, some in keys.items():
+            wanted = orjson.dumps(some).decode()
+            for key, *row in self._execute(_GET_MANY_ENTRIES, (wanted, path)):
+                held[path, key] = row
+        entries = []
+        for op in ops:
+            item, slots, is_pending = held.get((op.path, op.key), _NOTHING)
+            value = codec.decode(op.data)
+            entry = self._entries(item, op.path, value, None, slots, bool(is_pending))
+            if not entry.is_unchanged:
+                self._find_vectors(entry, op.vectors)
+                entries.append((op, entry))
+        self._require_vectors()
+        answers: list[Any] = []
+        self._put_plain(list(ops), [answers] * len(ops))
+        if len(held) < len(ops):
+            for path, some in keys.items():
+                wanted = orjson.dumps(some).decode()
+                for key, *row in self._execute(_GET_MANY_ENTRIES, (wanted, path)):
+                    held[path, key] = row
+        for op, entry in entries:
+            entry.item = held[op.path, op.key][0]
+            self._write_entries(entry)
+        return answers
+
+    def _require_vectors(self) -> None:
+        if self._texts:
+            raise UnembeddedError(list(dict.fromkeys(self._texts)))
 
     # Planning: what reads, and may refuse
 
@@ -497,12 +545,12 @@ class IndexedBatch(Batch):
                 is_free = slots[slot] == _FREE
                 slots[slot] = code
             if has_vectors:
-                self._set_vector(entry.path, item << SLOT_BITS | slot, vector or b"", is_free)
+                self._set_vector(entry.path, slot << ITEM_BITS | item, vector or b"", is_free)
         for slot in freed:
             if slots[slot] != _FREE:
                 slots[slot] = _FREE
                 if has_vectors:
-                    self._set_vector(entry.path, item << SLOT_BITS | slot, b"", is_free=False)
+                    self._set_vector(entry.path, slot << ITEM_BITS | item, b"", is_free=False)
         while slots and slots[-1] == _FREE:
             slots.pop()
         self._write_words(item, entry)
@@ -604,7 +652,7 @@ class IndexedBatch(Batch):
             self._execute("DELETE FROM index_entries WHERE item = ?", (item,))
             if has_vectors:
                 for slot in range(len(slots) // HASH_BYTES):
-                    self._set_vector(path, item << SLOT_BITS | slot, b"", is_free=False)
+                    self._set_vector(path, slot << ITEM_BITS | item, b"", is_free=False)
         self._execute("DELETE FROM index_pending WHERE item IN (SELECT item FROM index_dropped)")
         self._execute("DELETE FROM index_dropped")
 
@@ -740,7 +788,16 @@ def _hash(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=HASH_BYTES).digest()
 
 
+_NOTHING = (None, None, 0)
+
 # The unique index on (path, key), and primary keys
+_GET_MANY_ENTRIES = """
+SELECT items.key, items.id, index_entries.slots,
+    EXISTS (SELECT 1 FROM index_pending WHERE index_pending.item = items.id)
+FROM json_each(?) AS wanted
+CROSS JOIN items ON items.path = ? AND items.key = wanted.value
+LEFT JOIN index_entries ON index_entries.item = items.id
+"""
 _GET_ID = "SELECT id FROM items WHERE path = ? AND key = ?"
 _GET_ENTRIES = """
 SELECT items.id, items.expires_at, items.indexing, index_entries.slots,

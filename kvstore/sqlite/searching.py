@@ -25,7 +25,7 @@ from kvstore.ranking import (
 from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite.filters import compile_filter
 from kvstore.sqlite.indexing import (
-    SLOT_BITS,
+    ITEM_MASK,
     Description,
     Setup,
     describe,
@@ -255,7 +255,7 @@ def _unseen_neighbours(
         for distance, rowid in merge(*found):
             if distance > reach:
                 break
-            item = rowid >> SLOT_BITS
+            item = rowid & ITEM_MASK
             if item in seen or rowid in garbage:
                 continue
             seen.add(item)
@@ -270,9 +270,9 @@ def _unseen_neighbours(
                 )
             )
             yield from _unseen(
-                (similarity_of_distance(distance), rowid >> SLOT_BITS)
+                (similarity_of_distance(distance), rowid & ITEM_MASK)
                 for distance, rowid in rest
-                if rowid >> SLOT_BITS not in seen and rowid not in garbage
+                if rowid & ITEM_MASK not in seen and rowid not in garbage
             )
             return
         count = min(MOST_NEIGHBOURS, 8 * count)

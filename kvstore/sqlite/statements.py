@@ -415,7 +415,7 @@ def nearest(table: str, within: Sql | None, passing: Sql | None, vector: bytes, 
     )
     if within is not None:
         statement += Sql("AND") + within
-    return statement if passing is None else statement + _vectors_among(table, passing)
+    return statement if passing is None else statement + _vectors_of(passing)
 
 
 def all_distances(table: str, within: Sql | None, passing: Sql | None, vector: bytes) -> Sql:
@@ -425,18 +425,22 @@ def all_distances(table: str, within: Sql | None, passing: Sql | None, vector: b
     )
     statement += within or TRUE
     if passing is not None:
-        statement += _vectors_among(table, passing)
+        statement += _vectors_of(passing)
     return statement + Sql("ORDER BY distance")
 
 
-def _vectors_among(table: str, passing: Sql) -> Sql:
-    """Be a vector of an item that passes: a range of vec0's own list of vectors."""
+def _vectors_of(passing: Sql) -> Sql:
+    """Be a vector of an item that passes: in one of its slots, which are counted down."""
     return (
-        Sql("AND rowid IN (SELECT held.rowid FROM (SELECT id FROM items WHERE")
+        Sql(
+            "AND rowid IN (WITH RECURSIVE held (vector, others) AS ("
+            "SELECT item, length(slots) / 16 - 1 FROM index_entries WHERE item IN ("
+            "SELECT id FROM items WHERE"
+        )
         + passing
         + Sql(
-            f") AS passing CROSS JOIN {table}_rowids AS held"
-            " ON held.rowid >= passing.id << 20 AND held.rowid < (passing.id + 1) << 20)"
+            ") UNION ALL SELECT vector + (1 << 40), others - 1 FROM held WHERE others > 0)"
+            " SELECT vector FROM held)"
         )
     )
 
@@ -463,9 +467,9 @@ def count_orphans(table: str) -> str:
     return f"""
 SELECT count(*)
 FROM {table}_rowids AS held
-LEFT JOIN index_entries ON index_entries.item = held.rowid >> 20
+LEFT JOIN index_entries ON index_entries.item = held.rowid & ((1 << 40) - 1)
 WHERE held.rowid NOT IN (SELECT vector FROM index_garbage)
     AND (index_entries.item IS NULL
-        OR length(index_entries.slots) <= 16 * (held.rowid & 1048575)
-        OR substr(index_entries.slots, 1 + 16 * (held.rowid & 1048575), 16) = zeroblob(16))
+        OR length(index_entries.slots) <= 16 * (held.rowid >> 40)
+        OR substr(index_entries.slots, 1 + 16 * (held.rowid >> 40), 16) = zeroblob(16))
 """

@@ -18,7 +18,7 @@ from kvstore.namespace import subtree_range
 from kvstore.ranking import SCORE_DIGITS
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.indexing import (
-    SLOT_BITS,
+    ITEM_MASK,
     SMALL_CHUNKS,
     Change,
     Description,
@@ -268,7 +268,7 @@ class Scores:
         size = _FIRST_BLOCK
         while len(cosines):
             if is_filtered and len(seen) >= _EXAMINED:
-                kept = np.isin(rowids >> SLOT_BITS, np.array(passing(), dtype=np.int64))
+                kept = np.isin(rowids & ITEM_MASK, np.array(passing(), dtype=np.int64))
                 cosines, rowids = cosines[kept], rowids[kept]
                 is_filtered = False
                 continue
@@ -281,7 +281,7 @@ class Scores:
             order = top[np.argsort(-cosines[top], kind="stable")]
             block: Block = []
             for cosine, rowid in zip(cosines[order].tolist(), rowids[order].tolist(), strict=True):
-                item = rowid >> SLOT_BITS
+                item = rowid & ITEM_MASK
                 if item not in seen:
                     seen.add(item)
                     block.append((round(cosine, SCORE_DIGITS), item))

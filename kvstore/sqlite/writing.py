@@ -34,14 +34,14 @@ from kvstore.sqlite import changes, driver, statements
 from kvstore.sqlite.reading import checksum
 from kvstore.types import Item, make_item
 
-__all__ = ["Batch", "NotInlineError"]
+__all__ = ["Batch", "NotInlineError", "is_plain"]
 
 _ANY_LENGTH = 2**62
 _CHANGES_AT_ONCE = 1_000  # held back before they are written
 _ROWS = (64, 8, 1)  # of the statements that many puts share
 
 
-def _is_plain(op: Operation) -> bool:
+def is_plain(op: Operation) -> bool:
     """Whether an operation is a put without conditions, lifetime or indexing of its own."""
     return (
         type(op) is Put
@@ -132,7 +132,7 @@ class Batch:
         for ops in units:
             answers: list[Any] = []
             outcomes.append(answers)
-            if all(map(_is_plain, ops)):
+            if all(map(is_plain, ops)):
                 puts += ops  # type: ignore[arg-type]
                 takers += [answers] * len(ops)
                 continue

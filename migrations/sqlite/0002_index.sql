@@ -1,6 +1,6 @@
 -- What the search index needs beside its virtual tables, which are made with the first index:
 -- `words` (FTS5, rowid = items.id) and, with the first vector, `vectors_small` and
--- `vectors_large` (vec0, rowid = items.id * 2^20 + slot). Their description is in `meta`, as
+-- `vectors_large` (vec0, rowid = slot * 2^40 + items.id). Their description is in `meta`, as
 -- `index`. See kvstore/sqlite/indexing.py.
 
 -- What of an item is in the index. A row is here exactly if one is in `words`.

@@ -16,6 +16,8 @@ import kvstore
 from kvstore.cli.words import parse_namespace, show_namespace, visible
 from tests.cli.conftest import COMMAND, ROOT, Run, environment
 
+pytestmark = pytest.mark.slow  # each command is a process of its own
+
 STORE = "agent.db"
 NAMES = [
     "get",

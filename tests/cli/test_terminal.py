@@ -13,6 +13,8 @@ import kvstore
 from kvstore.cli.browse import Browser
 from tests.cli.conftest import Terminal
 
+pytestmark = pytest.mark.slow  # each command is a process of its own
+
 Start = Callable[..., Terminal]
 
 
@@ -112,7 +114,7 @@ def test_the_browser_shows_searches_and_follows(terminal: Start, filled: Path) -
         screen.type("dark")
         screen.expect("1 found in users/alice and below")
         screen.type("\r")
-        screen.type("q")
+        screen.type("\x11")  # Ctrl-Q, wherever one is
         assert screen.end() == 0
 
 

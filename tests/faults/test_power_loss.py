@@ -32,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def lose_power(path: Path, durability: str, model: Path) -> set[str]:
     """Have a child write, kill it, put the durable files into place; return what it was told."""
-    command = [sys.executable, "-m", "tests.faults.programs", "acknowledge", path, durability]
+    command = [sys.executable, "-m", "tests.faults.programs", "acknowledge", str(path), durability]
     acknowledged: set[str] = set()
     with subprocess.Popen(
         command,

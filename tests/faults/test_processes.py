@@ -61,8 +61,9 @@ async def test_kill_minus_nine_loses_nothing_acknowledged(tmp_path: Path) -> Non
                     match line.split():
                         case ["put", key]:
                             acknowledged.add(key)
-                        case ["count", task, total]:
-                            counts[int(task)] = max(counts[int(task)], int(total))
+                        case ["count", task_said, total_said]:
+                            task = int(task_said)
+                            counts[task] = max(counts[task], int(total_said))
         assert integrity(path) == "ok"
     async with kvstore.open(path) as store:
         keys = set(await store.keys(NAMESPACE))

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import kvstore
+from kvstore.embeddings import HashingEmbeddings
 from kvstore.flow import KeyValueStore
 from kvstore.flow.direct import DirectSQLiteStore
 from tests.flow.conftest import Make, open_elsewhere
@@ -247,7 +248,7 @@ def test_a_file_in_memory(tmp_path: Path) -> None:
 
 def test_expired_rows_are_swept_behind_a_write(tmp_path: Path) -> None:
     now = [1000.0]
-    store = kvstore.SQLiteStore(tmp_path / "a.db", clock=lambda: now[0], sweep_interval=0.0)
+    store = kvstore.SQLiteStore(tmp_path / "a.db", clock=lambda: now[0], sweep_interval=1e-6)
     with KeyValueStore(store) as kv:
         kv.insert("brief", 1, ttl=5)
         now[0] += 10
@@ -259,6 +260,29 @@ def test_expired_rows_are_swept_behind_a_write(tmp_path: Path) -> None:
             return await store.count((), subtree=True)
 
     assert asyncio.run(rows()) == 1
+
+
+def test_a_search_index_in_the_file_stays_true(tmp_path: Path) -> None:
+    async def found(query: str, reindex: bool = False) -> list[str]:
+        index = kvstore.IndexConfig(HashingEmbeddings())
+        async with kvstore.SQLiteStore(tmp_path / "a.db", index=index) as store:
+            if reindex:
+                await store.reindex()
+            items = await store.search(("flow",), query, mode="text", subtree=True)
+            semantic = await store.search(("flow",), query, mode="semantic", subtree=True)
+            assert not items or items[0].key == semantic[0].key
+            return [item.key for item in items]
+
+    assert asyncio.run(found("tea")) == []
+    with KeyValueStore(tmp_path / "a.db") as kv:
+        kv.insert("drink", {"text": "green tea"})
+    assert asyncio.run(found("tea", reindex=True)) == ["drink"]
+    with KeyValueStore(tmp_path / "a.db") as kv:
+        kv.insert("drink", {"text": "black coffee"})
+        kv.insert("gone", {"text": "cold coffee"})
+        kv.remove("gone")
+    assert asyncio.run(found("tea")) == []
+    assert asyncio.run(found("coffee", reindex=True)) == ["drink"]
 
 
 @pytest.mark.parametrize("target", ["a.db", "memory://"])
@@ -401,6 +425,69 @@ print("done")
 @pytest.mark.parametrize("which", ["file", "memory", "guest"])
 def test_a_forked_child_is_refused_and_does_no_harm(which: str, tmp_path: Path) -> None:
     assert program(_FORKS, which, tmp_path / "a.db") == "done\n"
+
+
+_FORKS_AND_OPENS = """
+import os, sys
+from kvstore.flow import KeyValueStore
+
+path = sys.argv[1]
+kv = KeyValueStore(path)
+kv.insert("parent", 1)
+ready, go = os.pipe(), os.pipe()
+pid = os.fork()
+if pid == 0:
+    own = KeyValueStore(os.path.join(os.path.dirname(path), ".", os.path.basename(path)))
+    own.insert("child", 1)
+    os.write(ready[1], b"x")
+    os.read(go[0], 1)
+    for number in range(50):
+        own.insert(f"child-{number}", number)
+    assert own.retrieve("parent") == 1
+    os._exit(0)  # as if it was killed
+os.read(ready[0], 1)
+kv.insert("parent-2", 1)
+assert kv.retrieve("child") == 1
+kv.close()  # the parent's last connection, while the child goes on
+os.write(go[1], b"x")
+assert os.waitpid(pid, 0)[1] == 0
+print(len(KeyValueStore(path).list_keys()))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_may_open_the_file_anew_and_loses_nothing(tmp_path: Path) -> None:
+    assert program(_FORKS_AND_OPENS, tmp_path / "a.db") == "53\n"
+
+
+_FORKS_AT_WORK = """
+import os, sys, threading, warnings
+import kvstore
+from kvstore.flow import KeyValueStore
+
+warnings.simplefilter("ignore", DeprecationWarning)  # to fork a process with threads
+
+path = sys.argv[1]
+kv = KeyValueStore(path)
+kv._driver.store._lock.acquire()  # another thread writes
+pid = os.fork()
+if pid == 0:
+    try:
+        KeyValueStore(path)
+    except kvstore.StoreAccessError as exc:
+        assert "spawn" in str(exc)
+        os._exit(0)
+    os._exit(3)
+assert os.waitpid(pid, 0)[1] == 0
+kv._driver.store._lock.release()
+kv.insert("a", 1)
+print("done")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_is_refused_a_file_that_was_at_work(tmp_path: Path) -> None:
+    assert program(_FORKS_AT_WORK, tmp_path / "a.db") == "done\n"
 
 
 # Guests

@@ -85,6 +85,8 @@ HOT: dict[str, list[str]] = {
 
 # Upkeep that goes through all items, as is its purpose.
 WHOLE_TABLE = {"CHECK_ROWS", "COUNT_ROWS"}
+# Of the FTS5 table that the first index makes; it has no other way than FTS5's own.
+MADE_ON_DEMAND = {"MATCH_WORDS"}
 
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH)\b")
 WRITTEN = {
@@ -108,7 +110,7 @@ def test_the_statements_of_every_day_do_this_and_no_more(
     assert plan(sqlite, getattr(statements, name)) == HOT[name]
 
 
-@pytest.mark.parametrize("name", sorted(WRITTEN - WHOLE_TABLE))
+@pytest.mark.parametrize("name", sorted(WRITTEN - WHOLE_TABLE - MADE_ON_DEMAND))
 def test_no_statement_scans_the_table(sqlite: driver.Connection, name: str) -> None:
     details = plan(sqlite, getattr(statements, name))
     assert not [line for line in details if scans_items(line)]
