@@ -26,7 +26,7 @@ import kvstore
 from benchmarks.contenders import DiskCache, LangGraph
 from benchmarks.run import circumstances
 from benchmarks.workloads import SEED, value
-from kvstore.flow import KeyValueStore
+from kvstore import KeyValueStore
 from kvstore.integrations.langgraph import LangGraphStore
 
 ITEMS = 10_000  # in each store before the first round

@@ -218,9 +218,7 @@ class Bench:
             most = self.count * percent // 100
             filter = {"rank": {"$lt": most}}
             row[f"filter {percent} %"] = await median_ms(searching(("big",), filter=filter), calls)
-            row[f"filter {percent} % recall"] = await self.recall(
-                store, filter, self.ranks < most
-            )
+            row[f"filter {percent} % recall"] = await self.recall(store, filter, self.ranks < most)
         row["tiny"] = await median_ms(
             lambda at: store.search(self.tiny_namespace(at * 37 % self.tiny), f"query {at % 50}"),
             5 * calls,
@@ -248,10 +246,11 @@ class Bench:
         for at, query in enumerate(queries):
             self.model.queries[query] = self.queries[at]
         for mode in ("text", "hybrid", "semantic"):
-            row[f"{mode}, big"] = await median_ms(
-                lambda at, mode=mode: store.search(("big",), queries[at % 50], mode=mode),
-                self.calls,
-            )
+
+            async def search(at: int, mode: str = mode) -> None:
+                await store.search(("big",), queries[at % 50], mode=mode)
+
+            row[f"{mode}, big"] = await median_ms(search, self.calls)
         row["text, everything"] = await median_ms(
             lambda at: store.search((), queries[at % 50], mode="text", subtree=True), self.calls
         )
@@ -290,8 +289,11 @@ class Bench:
     async def measure_langgraph(self, folder: Path) -> None:
         """Measure the same searches in LangGraph's sqlite stores."""
         try:
-            sys.modules["sqlite3"] = __import__("pysqlite3")  # one that loads extensions
-            sys.modules["sqlite3.dbapi2"] = sys.modules["pysqlite3.dbapi2"]
+            import aiosqlite.core
+            import pysqlite3
+
+            sys.modules["sqlite3"] = pysqlite3  # one that loads extensions
+            aiosqlite.core.sqlite3 = pysqlite3  # type: ignore[attr-defined]
             from langgraph.store.sqlite import SqliteStore
             from langgraph.store.sqlite.aio import AsyncSqliteStore
         except ImportError:
@@ -314,6 +316,7 @@ class Bench:
             store.setup()
             from langgraph.store.base import PutOp
 
+            places: list[tuple[tuple[str, ...], str, int]]
             places = [(("big",), f"k{at:06}", at) for at in range(self.count)]
             places += [
                 (self.tiny_namespace(at), f"k{n}", at * 5 + n)
@@ -397,11 +400,11 @@ def draw(results: dict[str, Any], path: Path) -> None:
         print("matplotlib is not installed: no chart", flush=True)
         return
     mpl.use("svg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot as plt
 
     shown = {"numpy scan": "numpy, exact", "with cache": "kvstore[fast]"}
     shown |= {"sqlite-vec alone": "kvstore", "langgraph": "LangGraph, async"}
-    figure, panels = pyplot.subplots(1, 2, figsize=(9, 2.8))
+    figure, panels = plt.subplots(1, 2, figsize=(9, 2.8))
     for panel, shape in zip(panels, ("big", "tiny"), strict=True):
         rows = {label: results[name][shape] for name, label in shown.items()
                 if shape in results.get(name, {})}  # fmt: skip
@@ -443,7 +446,9 @@ def main() -> None:
     parser.add_argument("--vectors", type=Path, help="real texts and vectors, as .npz")
     given = parser.parse_args()
     scale = 10 if given.quick else 1
-    bench = Bench(given.count // scale, given.tiny // scale, 20 if given.quick else 50, given.vectors)
+    bench = Bench(
+        given.count // scale, given.tiny // scale, 20 if given.quick else 50, given.vectors
+    )
     with TemporaryDirectory() as folder:
         results = asyncio.run(bench.run(Path(folder)))
     verdicts = bars(results)

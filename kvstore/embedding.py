@@ -31,10 +31,10 @@ MAX_QUERY_CHARS = 8192  # of a query that is given to the model
 def _numpy() -> Any:
     """Return numpy where it is installed, imported only once there is a vector."""
     try:
-        import numpy
+        import numpy as np
     except ImportError:
         return None
-    return numpy
+    return np
 
 
 @runtime_checkable

@@ -261,7 +261,7 @@ class Store(ABC):
                 self._sweeper.cancel()
                 await asyncio.gather(self._sweeper, return_exceptions=True)
                 self._sweeper = None
-            while self._embedding_writes:
+            while self._embedding_writes:  # noqa: ASYNC110 - seldom, and briefly
                 await asyncio.sleep(0.001)
             await self._close()
             if self._embedder is not None:
@@ -873,9 +873,9 @@ class Store(ABC):
         """Read what `export_items` has written, all or nothing; return the number of items.
 
         The file is first read and checked as a whole, into a temporary file, and then written in
-        one transaction, for which other writers wait: some seconds for a million items. Items get
-        new versions, in the order of the old ones, and keep their times. Those whose time is
-        over are left out.
+        one transaction, for which other writers wait: about ten seconds for a million items, and
+        those of other processes no longer than their `busy_timeout`. Items get new versions, in
+        the order of the old ones, and keep their times. Those whose time is over are left out.
 
         Args:
             file: a path or a file object of text or bytes. A file of one's own needs no header:

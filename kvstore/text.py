@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from kvstore.paths import parse_path, resolve_all
@@ -173,7 +174,7 @@ def query_phrases(query: str) -> tuple[Phrase, ...]:
             elif len(segment) <= 2:
                 phrases[tuple(segment)] = None
             else:
-                phrases.update(dict.fromkeys(zip(segment, segment[1:], strict=False)))
+                phrases.update(dict.fromkeys(pairwise(segment)))
     return tuple(phrases)[:MAX_PHRASES]
 
 

@@ -27,7 +27,7 @@ class FastEmbedEmbeddings:
                 "FastEmbedEmbeddings needs fastembed: pip install 'kvstore[fastembed]'"
             ) from exc
         self.model = model
-        self._make = lambda: fastembed.TextEmbedding(model, **options)
+        self._make: Any = lambda: fastembed.TextEmbedding(model, **options)
         self._loaded: Any = None
         self._lock = Lock()
 

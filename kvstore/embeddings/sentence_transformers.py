@@ -39,7 +39,7 @@ class SentenceTransformerEmbeddings:
         self.model = model
         self._query_prefix = query_prefix
         self._document_prefix = document_prefix
-        self._make = lambda: sentence_transformers.SentenceTransformer(model, **options)
+        self._make: Any = lambda: sentence_transformers.SentenceTransformer(model, **options)
         self._loaded: Any = None
         self._lock = Lock()
 

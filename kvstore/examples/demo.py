@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import kvstore
+from kvstore.embeddings import HashingEmbeddings
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 PYTHON = f"python{platform.python_version()}"  # another Python gets a queue and notes of its own
 WORK, NOTES, STATS, SCRATCH = ("work",), ("notes", PYTHON), ("stats",), ("scratch",)
+QUESTION = "parse what stands on a command line"
 MODULES_A_RUN = 8
 PREFERENCES = {
     "alice": {"likes": "long reads", "filter": {"lines": {"$gte": 800}}},
@@ -94,9 +96,18 @@ async def search(store: kvstore.Store) -> None:
             print(f"    {note.key:<16}{note.value['lines']:>6,} lines  {note.value['title'][:56]}")
 
 
+async def meaning(store: kvstore.Store) -> None:
+    """Find notes by what they say: here by an offline model, which knows parts of words."""
+    print("\nSEARCH BY MEANING")
+    print(f"  {QUESTION!r}")
+    for note in await store.search(NOTES, QUESTION, limit=3):
+        print(f"    {note.key:<16}{note.score:>6.2f}  {note.value['title'][:56]}")
+
+
 async def main(url: str) -> None:
     """Show one run on the store at a path or URL."""
-    async with kvstore.open(url) as store:
+    index = kvstore.IndexConfig(HashingEmbeddings(), fields=["title"])
+    async with kvstore.open(url, index=index) as store:
         run = await store.increment(STATS, "runs")
         print(f"Run {run} on {url}")
         await preferences(store, run)
@@ -104,6 +115,7 @@ async def main(url: str) -> None:
         await wildcards(store)
         await namespaces(store)
         await search(store)
+        await meaning(store)
     print("\nRun it again: it goes on from here. A new path begins anew.")
 
 

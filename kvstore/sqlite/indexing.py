@@ -396,7 +396,7 @@ class IndexedBatch(Batch):
         plans = [self._plan(op) for op in ops]
         entries = [self._plan_entries(op, plan) for op, plan in zip(ops, plans, strict=True)]
         self._require_vectors()
-        answers = []
+        answers: list[Any] = []
         for op, plan, entry in zip(ops, plans, entries, strict=True):
             match op:
                 case Adopt():
@@ -530,7 +530,7 @@ class IndexedBatch(Batch):
         has_vectors = self._description.model is not None
         freed = [slot for slot, code in enumerate(slots) if code and code not in entry.texts]
         missing = False
-        for code, text in entry.texts.items():
+        for code in entry.texts:
             if code in slots:
                 continue
             vector = entry.vectors.get(code)
@@ -607,17 +607,10 @@ class IndexedBatch(Batch):
         self._execute(table, (rowid, path, vector))
 
     def _replace_vector(self, rowid: int, vector: bytes) -> bool:
-        return any(
-            self._execute(
-                f"UPDATE {table} SET embedding = ? WHERE rowid = ?", (vector, rowid)
-            ).rowcount  # noqa: S608
-            for table in _TABLES
-        )
+        return any(self._execute(update, (vector, rowid)).rowcount for update in _UPDATE_VECTOR)
 
     def _delete_vector(self, rowid: int) -> None:
-        for table in _TABLES:
-            if self._execute(f"DELETE FROM {table} WHERE rowid = ?", (rowid,)).rowcount:  # noqa: S608
-                return
+        any(self._execute(delete, (rowid,)).rowcount for delete in _DELETE_VECTOR)
 
     def _can_use_vectors(self) -> bool:
         if self._has_vec0 is None:
@@ -816,7 +809,8 @@ FROM index_dropped
 LEFT JOIN index_entries ON index_entries.item = index_dropped.item
 """
 _GET_PENDING = """
-SELECT index_pending.item, items.path, items.indexing, CAST(items.value AS BLOB), index_entries.slots, 1
+SELECT index_pending.item, items.path, items.indexing, CAST(items.value AS BLOB),
+    index_entries.slots, 1
 FROM index_pending
 LEFT JOIN items ON items.id = index_pending.item
 LEFT JOIN index_entries ON index_entries.item = index_pending.item
@@ -857,5 +851,13 @@ _HAS_LARGE_CHUNK = "SELECT 1 FROM vectors_large_chunks WHERE partition00 = ? LIM
 _COUNT_SMALL_CHUNKS = """
 SELECT count(*) FROM (SELECT 1 FROM vectors_small_chunks WHERE partition00 = ? LIMIT ?)
 """
+_UPDATE_VECTOR = (
+    "UPDATE vectors_small SET embedding = ? WHERE rowid = ?",
+    "UPDATE vectors_large SET embedding = ? WHERE rowid = ?",
+)
+_DELETE_VECTOR = (
+    "DELETE FROM vectors_small WHERE rowid = ?",
+    "DELETE FROM vectors_large WHERE rowid = ?",
+)
 _INSERT_SMALL = "INSERT INTO vectors_small (rowid, path, embedding) VALUES (?, ?, ?)"
 _INSERT_LARGE = "INSERT INTO vectors_large (rowid, path, embedding) VALUES (?, ?, ?)"

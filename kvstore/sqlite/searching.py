@@ -15,6 +15,7 @@ from heapq import merge
 import orjson
 
 from kvstore.errors import IndexMismatchError
+from kvstore.filters import ALL
 from kvstore.ranking import (
     Hit,
     Search,
@@ -37,11 +38,12 @@ from kvstore.sqlite.vectors import VectorCache
 from kvstore.text import Phrase
 from kvstore.types import Item
 
-__all__ = ["search"]
+__all__ = ["is_small", "search"]
 
 Block = list[tuple[float, int]]
 """Candidates: scores and ids of items, best first; no later block has a better one."""
 
+SMALL_CHUNKS = 16  # of a namespace that is searched on the event loop's thread: 128 vectors
 MOST_NEIGHBOURS = 4096  # that vec0 gives at once
 _FIRST_NEIGHBOURS = 16
 _FIRST_BLOCK = 64
@@ -106,6 +108,20 @@ def search(
         return _load(connection, page_of(clamped, by_meaning, by_words))
     finally:
         connection.execute("COMMIT")
+
+
+def is_small(connection: driver.Connection, path: str, asked: Search, longest: int) -> bool:
+    """Whether a search is the work of a moment: by meaning, among few vectors and short values."""
+    if asked.subtree or asked.phrases is not None or asked.filter != ALL:
+        return False
+    description = describe(connection)
+    if description is None or description.dimensions is None:
+        return False
+    row = connection.execute(
+        statements.MEASURE_VECTORS, (path, SMALL_CHUNKS + 1, path, path, longest + 1)
+    ).fetchone()
+    chunks, large_chunk, size = row
+    return chunks <= SMALL_CHUNKS and not large_chunk and (size or 0) <= longest
 
 
 def _check_index(description: Description, setup: Setup, asked: Search) -> None:

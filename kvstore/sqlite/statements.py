@@ -407,6 +407,17 @@ ORDER BY rank
 
 VECTOR_TABLES = ("vectors_small", "vectors_large")
 
+# How much a search of one namespace looks at, counted up to a limit: chunks of vectors, by the
+# index on vec0's table that we add, and bytes of values, by the unique index on (path, key)
+MEASURE_VECTORS = f"""
+SELECT
+    (SELECT count(*) FROM
+        (SELECT 1 FROM vectors_small_chunks WHERE partition00 = ? LIMIT ?)),
+    EXISTS (SELECT 1 FROM vectors_large_chunks WHERE partition00 = ?),
+    (SELECT sum(octets) FROM
+        (SELECT {OCTETS} AS octets FROM items WHERE path = ? LIMIT ?))
+"""
+
 
 def nearest(table: str, within: Sql | None, passing: Sql | None, vector: bytes, count: int) -> Sql:
     """Find the vectors of a range of namespaces, of items that pass, that are nearest."""

@@ -22,10 +22,10 @@ from kvstore.ranking import Search
 from kvstore.report import Meter, Report, Stats
 from kvstore.sqlite import backup, changes, checking, driver, reading
 from kvstore.sqlite.connection import WorkerConnection, connect, is_busy, translated
-from kvstore.sqlite.engine import InlineReader, Pace, Reader, Writer
+from kvstore.sqlite.engine import INLINE_BYTES, InlineReader, Pace, Reader, Writer
 from kvstore.sqlite.indexing import Journal, Setup, load_vectors, prepare_index
 from kvstore.sqlite.migrate import check_file, migrate
-from kvstore.sqlite.searching import search
+from kvstore.sqlite.searching import is_small, search
 from kvstore.sqlite.vectors import VectorCache, new_cache
 from kvstore.store import NamespaceQuery, Page, Selection, Store, check_seconds
 from kvstore.types import IndexConfig, Item, Namespace
@@ -116,11 +116,15 @@ class SQLiteStore(Store):
                 await reader.open()
                 connections.append(reader)
             inline = connect(path, "ro")
+            inline_search = None
+            if self._embedder is not None:
+                inline_search = self._connect_reader(path, busy_timeout=0.0)
         except BaseException:
             for connection in connections:
                 await connection.close()
             self._discard_temporary()
             raise
+        self._inline_search = inline_search
         pace = Pace(asyncio.get_running_loop())
         self._inline = InlineReader(inline, path, pace)
         self._pace = pace
@@ -155,8 +159,8 @@ class SQLiteStore(Store):
             raise
         return connection
 
-    def _connect_reader(self, path: Path) -> driver.Connection:
-        connection = connect(path, "ro", busy_timeout=5.0)
+    def _connect_reader(self, path: Path, busy_timeout: float = 5.0) -> driver.Connection:
+        connection = connect(path, "ro", busy_timeout=busy_timeout)
         try:
             with translated(path):
                 self._load_vectors(connection)
@@ -190,6 +194,8 @@ class SQLiteStore(Store):
     async def _close(self) -> None:
         _open_stores.discard(self)
         self._inline.close()
+        if self._inline_search is not None:
+            self._inline_search.close()
         await self._points.close()
         await self._scans.close()
         await self._writer.close()
@@ -262,8 +268,28 @@ class SQLiteStore(Store):
     async def _search(self, path: str, asked: Search) -> list[Item]:
         assert self._setup is not None
         self._learn_dimensions()
+        items = self._search_inline(path, asked)
+        if items is not None:
+            if self._pace.is_turn_over:
+                await self._pace.next_turn()
+            return items
         now = self._now()
         return await self._scans.run(search, self._setup, self._cache, path, asked, now)
+
+    def _search_inline(self, path: str, asked: Search) -> list[Item] | None:
+        """Search on the loop's thread, if that takes but a moment, or return `None`."""
+        connection, setup = self._inline_search, self._setup
+        began = time.perf_counter()
+        if connection is None or setup is None or not self._pace.allows(began):
+            return None
+        try:
+            if not is_small(connection, path, asked, INLINE_BYTES):
+                return None
+            return search(connection, setup, None, path, asked, self._now())
+        except driver.Error:
+            return None  # the thread meets it again, and has the time to deal with it
+        finally:
+            self._pace.record(began)
 
     # Write
 

@@ -3,7 +3,7 @@
 Only a cache of what SQLite holds. It is checked inside the read transaction of each search: by the
 number of transactions that have changed vectors in the scope. What this process has written since
 is taken from its journal. When others have written, vec0 answers, until two searches in a row
-have found the scope unchanged; then the scope is read anew. See `kvstore.sqlite.indexing` for the
+have found nobody else's changes; then the scope is read anew. See `kvstore.sqlite.indexing` for the
 tables.
 """
 
@@ -36,14 +36,14 @@ _FIRST_BLOCK = 256
 
 
 def new_cache(budget: int, journal: Journal) -> VectorCache | None:
-    """Return a cache of so many bytes, or `None` where numpy is not installed or there is no room."""
+    """Return a cache of so many bytes, or `None` without numpy or without room."""
     if budget <= 0:
         return None
     try:
-        import numpy
+        import numpy as np
     except ImportError:
         return None
-    return VectorCache(numpy, budget, journal)
+    return VectorCache(np, budget, journal)
 
 
 @dataclass(slots=True)
@@ -132,19 +132,26 @@ class VectorCache:
         self, held: _Held, state: _State, key: _ScopeKey, description: Description
     ) -> bool:
         """Bring a scope up to date from the journal, if it knows all that has happened since."""
-        if held.state.epoch != state.epoch:
+        changes = self._own_changes(held.state, state, key)
+        if changes is None:
             return False
-        if held.state.writes != state.writes:
-            records = self._journal.between(held.state.version, state.version)
-            own = [[change for change in record if _covers(key, change.path)] for record in records]
-            touched = sum(len({change.path for change in record}) for record in own)
-            if held.state.writes + touched != state.writes:
-                return False
-            for record in own:
-                for change in record:
-                    self._change(held, change)
+        for change in changes:
+            self._change(held, change)
         held.state = state
         return True
+
+    def _own_changes(self, before: _State, now: _State, key: _ScopeKey) -> list[Change] | None:
+        """Return what has changed between two states, or `None` if others have had a part in it."""
+        if before.epoch != now.epoch:
+            return None
+        if before.writes == now.writes:
+            return []
+        records = self._journal.between(before.version, now.version)
+        own = [[change for change in record if _covers(key, change.path)] for record in records]
+        touched = sum(len({change.path for change in record}) for record in own)
+        if before.writes + touched != now.writes:
+            return None
+        return [change for record in own for change in record]
 
     def _change(self, held: _Held, change: Change) -> None:
         np = self._np
@@ -192,7 +199,7 @@ class VectorCache:
         if len(self._seen) > 1000:
             self._seen.popitem(last=False)
         self._journal.is_read = True
-        if before is None or (before.writes, before.epoch) != (state.writes, state.epoch):
+        if before is None or self._own_changes(before, state, key) is None:
             return None
         held = self._read(connection, description, within, state)
         if held is not None:

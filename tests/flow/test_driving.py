@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 import kvstore
+from kvstore import KeyValueStore
 from kvstore.embeddings import HashingEmbeddings
-from kvstore.flow import KeyValueStore
 from kvstore.flow.direct import DirectSQLiteStore
 from tests.flow.conftest import Make, open_elsewhere
 
@@ -28,7 +28,7 @@ ROOT = Path(kvstore.__file__).parents[1]
 def program(text: str, *arguments: object) -> str:
     """Run a program in a process of its own, and return what it prints."""
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", text, *map(str, arguments)],
+        [sys.executable, "-W", "error", "-c", text, *map(str, arguments)],
         capture_output=True,
         encoding="utf-8",
         timeout=60,
@@ -315,7 +315,7 @@ def test_many_threads_leave_few_connections(tmp_path: Path) -> None:
 
 _AT_EXIT = """
 import sys, threading
-from kvstore.flow import KeyValueStore
+from kvstore import KeyValueStore
 import kvstore
 
 kv = KeyValueStore({target})
@@ -341,7 +341,7 @@ def test_it_closes_at_exit_without_help(target: str, tmp_path: Path) -> None:
 
 _GOES_ON = """
 import sys
-from kvstore.flow import FlowScope, KeyValueStore
+from kvstore import FlowScope, KeyValueStore
 
 keyValueStore = KeyValueStore(sys.argv[1], scope=FlowScope(session="s1"))
 print(keyValueStore.increment("visits"), keyValueStore.append("$session.seen", sys.argv[2]))
@@ -355,7 +355,7 @@ def test_the_next_process_goes_on_where_this_one_stopped(tmp_path: Path) -> None
 
 _CROWD = """
 import sys
-from kvstore.flow import KeyValueStore
+from kvstore import KeyValueStore
 
 keyValueStore = KeyValueStore(sys.argv[1])
 for _ in range(100):
@@ -378,7 +378,7 @@ def test_counters_are_exact_across_processes(tmp_path: Path) -> None:
 _FORKS = """
 import asyncio, os, sys, threading, warnings
 import kvstore
-from kvstore.flow import KeyValueStore
+from kvstore import KeyValueStore
 
 warnings.simplefilter("ignore", DeprecationWarning)  # to fork a process with threads
 
@@ -429,7 +429,7 @@ def test_a_forked_child_is_refused_and_does_no_harm(which: str, tmp_path: Path) 
 
 _FORKS_AND_OPENS = """
 import os, sys
-from kvstore.flow import KeyValueStore
+from kvstore import KeyValueStore
 
 path = sys.argv[1]
 kv = KeyValueStore(path)
@@ -463,7 +463,7 @@ def test_a_forked_child_may_open_the_file_anew_and_loses_nothing(tmp_path: Path)
 _FORKS_AT_WORK = """
 import os, sys, threading, warnings
 import kvstore
-from kvstore.flow import KeyValueStore
+from kvstore import KeyValueStore
 
 warnings.simplefilter("ignore", DeprecationWarning)  # to fork a process with threads
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import kvstore
-from kvstore.flow import AsyncKeyValueStore, FlowScope, KeyValueStore
+from kvstore import AsyncKeyValueStore, FlowScope, KeyValueStore
 from tests.flow.conftest import Make
 
 ODD = ["a/b", "*", "?", "[x]", "%", "a.b:c", "😀", "Ünïcode", " ", "\n", "\0", "..", "a\tb"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import kvstore
-from kvstore.flow import AsyncKeyValueStore, FlowScope, KeyValueStore, KeyValueStoreNode
+from kvstore import AsyncKeyValueStore, FlowScope, KeyValueStore, KeyValueStoreNode
 from kvstore.runtime import ToolRuntime
 
 SESSION = {"configurable": {"session_id": "s1", "flow_id": "f1"}, "run_id": "r1"}

@@ -16,7 +16,7 @@ SNIPPETS = """
 import json, sys
 sys.path.insert(0, sys.argv[2])
 
-from kvstore.flow import KeyValueStore
+from kvstore import KeyValueStore
 
 keyValueStore = KeyValueStore(sys.argv[1])
 input1 = "user123"
@@ -117,7 +117,7 @@ print(json.dumps({
 
 def run(path: Path) -> Any:
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", SNIPPETS, path, ROOT],
+        [sys.executable, "-W", "error", "-c", SNIPPETS, path, ROOT],
         capture_output=True,
         encoding="utf-8",
         timeout=60,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypedDict
 import pytest
 
 import kvstore
-from kvstore.flow import AsyncKeyValueStore, FlowScope, KeyValueStore, KeyValueStoreNode
+from kvstore import AsyncKeyValueStore, FlowScope, KeyValueStore, KeyValueStoreNode
 
 pytest.importorskip("langgraph.graph")
 

@@ -202,9 +202,7 @@ class History(RuleBasedStateMachine):
         else:
             assert {repr(each[:3]) for each in by_meaning} <= {
                 repr((item.namespace, item.key, item.value))
-                for item in self.run(
-                    self.oracle.search(namespace, subtree=subtree, limit=1000)
-                )
+                for item in self.run(self.oracle.search(namespace, subtree=subtree, limit=1000))
             }
 
 
