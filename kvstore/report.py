@@ -57,8 +57,7 @@ class Stats:
         roots: the same for each first label, as `("users",)`, and for `()` alone.
         version: the store's version; it grows with every write.
         expired: rows that are gone for every reader and wait for the sweep.
-        indexed: items whose index entries are complete and of the present model; `None`: the
-            store was opened without an index.
+        indexed: items that do not wait for `reindex`; `None`: there is no index.
         changes: how many entries the change feed holds.
         file_bytes: the size of the file; `None`: there is none.
         wal_bytes: the size of its write-ahead log.

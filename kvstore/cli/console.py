@@ -76,6 +76,9 @@ class Out:
             for item in items:
                 self.line(item_line(item))
             return
+        if not items:
+            self.say("nothing found")
+            return
         has_scores = any(item.score is not None for item in items)
         table = self.table("namespace", "key", "value", "updated", *(["score"] * has_scores))
         for item in items:

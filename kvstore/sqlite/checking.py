@@ -140,15 +140,18 @@ def stats(connection: driver.Connection, path: Path, now: int, meter: Meter) -> 
         low, upper = subtree_range(encode_namespace(decode_namespace(row[0])[:1]))
         assert upper is not None
         high = upper
-    expired, changes = connection.execute(statements.COUNT_REST, (now,)).fetchone()
+    rest = connection.execute(statements.COUNT_REST, (now,)).fetchone()
+    expired, changes, has_index, pending = rest
+    items = sum(root.items for root in roots.values())
     wal = Path(f"{path}-wal")
     return Stats(
-        items=sum(root.items for root in roots.values()),
+        items=items,
         namespaces=sum(root.namespaces for root in roots.values()),
         bytes=sum(root.bytes for root in roots.values()),
         roots=roots,
         version=version,
         expired=expired,
+        indexed=max(0, items - pending) if has_index else None,
         changes=changes,
         file_bytes=path.stat().st_size,
         wal_bytes=wal.stat().st_size if wal.exists() else 0,

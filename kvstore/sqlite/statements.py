@@ -206,11 +206,13 @@ FROM items
 WHERE path >= ? AND path < ? AND {LIVE}
 """
 
-# The partial index items_expiry; the primary key of changes
+# The partial index items_expiry; the primary keys of the others
 COUNT_REST = """
 SELECT
     (SELECT count(*) FROM items WHERE expires_at <= ?),
-    (SELECT count(*) FROM changes)
+    (SELECT count(*) FROM changes),
+    EXISTS (SELECT 1 FROM meta WHERE name = 'index'),
+    (SELECT count(*) FROM index_pending)
 """
 
 

@@ -164,3 +164,15 @@ async def test_stats_count_what_is_there(store: Store, clock: ManualClock) -> No
 async def test_stats_of_nothing(store: Store) -> None:
     stats = await store.stats()
     assert (stats.items, stats.namespaces, stats.bytes, stats.roots) == (0, 0, 0, {})
+
+
+async def test_stats_tell_what_waits_for_reindex(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with kvstore.open(path) as store:
+        await store.put_many(NS, {"a": "one", "b": "two"})
+        assert (await store.stats()).index_coverage is None
+    async with kvstore.open(path, index=kvstore.IndexConfig()) as store:
+        await store.put(NS, "c", "three")
+        assert (await store.stats()).index_coverage == 1 / 3
+        await store.reindex()
+        assert (await store.stats()).index_coverage == 1.0
