@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import sys
 from itertools import count
 from typing import Any, ClassVar
 
@@ -95,7 +97,16 @@ class Browser(App[None]):
         await self._draw_children(self._tree.root)
         self._draw_items()
         self._follow()
+        self.set_interval(1.0, self._leave_a_lost_terminal)
         self._tree.focus()
+
+    def _leave_a_lost_terminal(self) -> None:
+        """Exit when the terminal has hung up and nobody said so; Textual would read on for ever."""
+        if hasattr(select, "poll") and sys.__stdin__ is not None and not self.is_headless:
+            poll = select.poll()
+            poll.register(sys.__stdin__, 0)
+            if any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0)):
+                self.exit(return_code=129)
 
     async def on_unmount(self) -> None:
         """Close the store."""

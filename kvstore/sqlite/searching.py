@@ -44,6 +44,9 @@ Block = list[tuple[float, int]]
 """Candidates: scores and ids of items, best first; no later block has a better one."""
 
 SMALL_CHUNKS = 16  # of a namespace that is searched on the event loop's thread: 128 vectors
+SMALL_ROWS = 1000  # at most so many are measured; more vectors than SMALL_CHUNKS hold are rare
+SAMPLE = 100  # items that a filter is tried on, to see whether many pass
+MANY = 0.2
 MOST_NEIGHBOURS = 4096  # that vec0 gives at once
 _FIRST_NEIGHBOURS = 16
 _FIRST_BLOCK = 64
@@ -117,10 +120,8 @@ def is_small(connection: driver.Connection, path: str, asked: Search, longest: i
     description = describe(connection)
     if description is None or description.dimensions is None:
         return False
-    row = connection.execute(
-        statements.MEASURE_VECTORS, (path, SMALL_CHUNKS + 1, path, path, longest + 1)
-    ).fetchone()
-    chunks, large_chunk, size = row
+    measure = statements.measure_vectors(path, SMALL_CHUNKS + 1, SMALL_ROWS + 1)
+    chunks, large_chunk, size = connection.execute(measure.text, measure.params).fetchone()
     return chunks <= SMALL_CHUNKS and not large_chunk and (size or 0) <= longest
 
 
@@ -236,6 +237,12 @@ def _neighbours(
     return _unseen_neighbours(connection, scope, within, vector, wanted)
 
 
+def _share(connection: driver.Connection, scope: _Scope) -> float:
+    """Return which part of some items of the scope passes its filter."""
+    statement = statements.sample(scope.path, scope.subtree, scope.condition, SAMPLE)
+    return float(connection.execute(statement.text, statement.params).fetchone()[0] or 0)
+
+
 def _passing(connection: driver.Connection, scope: _Scope) -> list[int]:
     statement = Sql("SELECT id FROM items WHERE") + scope.condition
     return [item for (item,) in connection.execute(statement.text, statement.params)]
@@ -246,11 +253,13 @@ def _unseen_neighbours(
 ) -> Iterator[Block]:
     """Ask vec0 for more and more neighbours, until it has given them all.
 
-    With a filter, vec0 looks only among the vectors of items that pass.
+    With a filter, vec0 looks only among the vectors of items that pass; but when many seem to,
+    the nearest of all are tried first, which is quicker.
     """
     garbage = {rowid for (rowid,) in connection.execute("SELECT vector FROM index_garbage")}
     passing = scope.condition if scope.is_filtered else None
     count = min(MOST_NEIGHBOURS, max(_FIRST_NEIGHBOURS, 2 * min(wanted, MOST_NEIGHBOURS)))
+    tries_all = scope.is_filtered and _share(connection, scope) >= MANY
     seen: set[int] = set()
     is_complete = False
     while not is_complete:
@@ -258,13 +267,19 @@ def _unseen_neighbours(
         found: list[list[tuple[float, int]]] = []
         reach = 3.0  # the largest distance up to which both have given all: 2 is the largest
         for table in statements.VECTOR_TABLES:
-            statement = statements.nearest(table, within, passing, vector, count)
+            statement = statements.nearest(
+                table,
+                within,
+                None if tries_all else passing,
+                vector,
+                min(MOST_NEIGHBOURS, 4 * count) if tries_all else count,
+            )
             rows = [
                 (distance, rowid)
                 for rowid, distance in connection.execute(statement.text, statement.params)
             ]
             found.append(rows)
-            if len(rows) >= count and rows:
+            if len(rows) >= (min(MOST_NEIGHBOURS, 4 * count) if tries_all else count):
                 reach = min(reach, rows[-1][0])
         is_complete = reach == 3.0
         block: Block = []
@@ -278,6 +293,9 @@ def _unseen_neighbours(
             block.append((similarity_of_distance(distance), item))
         if block:
             yield block
+        if tries_all:
+            tries_all = False
+            continue
         if count == MOST_NEIGHBOURS and not is_complete:
             rest = merge(
                 *(

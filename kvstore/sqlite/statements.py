@@ -409,9 +409,13 @@ ORDER BY rank
 
 VECTOR_TABLES = ("vectors_small", "vectors_large")
 
-# How much a search of one namespace looks at, counted up to a limit: chunks of vectors, by the
-# index on vec0's table that we add, and bytes of values, by the unique index on (path, key)
-MEASURE_VECTORS = f"""
+
+def measure_vectors(path: str, most_chunks: int, most_rows: int) -> Sql:
+    """Count chunks of vectors (has it large ones?) and bytes of values, of a namespace, to a limit.
+
+    The index on vec0's table that we add, and the unique index on (path, key).
+    """
+    text = f"""
 SELECT
     (SELECT count(*) FROM
         (SELECT 1 FROM vectors_small_chunks WHERE partition00 = ? LIMIT ?)),
@@ -419,6 +423,18 @@ SELECT
     (SELECT sum(octets) FROM
         (SELECT {OCTETS} AS octets FROM items WHERE path = ? LIMIT ?))
 """
+    return Sql(text, (path, most_chunks, path, path, most_rows))
+
+
+def sample(path: str, subtree: bool, condition: Sql, rows: int) -> Sql:
+    """Tell which part of the first items of a namespace or subtree meets a condition."""
+    return (
+        Sql("SELECT avg(")
+        + condition
+        + Sql(") FROM (SELECT * FROM items WHERE")
+        + in_range(path, subtree)
+        + Sql("LIMIT ?) AS items", (rows,))
+    )
 
 
 def nearest(table: str, within: Sql | None, passing: Sql | None, vector: bytes, count: int) -> Sql:
