@@ -62,6 +62,9 @@ REMOVE_FACTOR = 2.0  # a wildcard remove, by raw SQL that deletes as many rows
 LIST_GROWTH = 3.0
 
 
+GROUP_NAMES = ("cold", "core", "large", "loop", "million", "small")
+
+
 def results_folder(quick: bool) -> Path:
     """Return where the results of such a run lie."""
     return HERE / "results" / "quick" if quick else HERE / "results"
@@ -72,8 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="print a quick run's tables")
     folder = results_folder(quick := parser.parse_args(arguments).quick)
     results: Results = {}
-    for path in sorted(folder.glob("*.json")):
-        results[path.stem] = orjson.loads(path.read_bytes())
+    for name in GROUP_NAMES:  # other programs write here, too
+        if (path := folder / f"{name}.json").exists():
+            results[name] = orjson.loads(path.read_bytes())
     if not results:
         raise SystemExit("no results yet: run `python -m benchmarks.run`")
     verdicts = list(judge(results))

@@ -9,28 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 import random
 import shutil
 import tempfile
 import threading
 import time
-import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from kvstore.errors import (
     ConflictError,
     InvalidArgumentError,
-    StoreAccessError,
     StoreClosedError,
 )
 from kvstore.filters import Filter
 from kvstore.namespace import address, check_key
 from kvstore.operations import Operation, Put, Sweep
 from kvstore.patterns import Pattern
-from kvstore.sqlite import SQLiteStore, driver, reading
+from kvstore.sqlite import SQLiteStore, driver, forks, reading
 from kvstore.sqlite.connection import connect, transaction, translate
 from kvstore.sqlite.indexing import begin_batch
 from kvstore.store import NamespaceQuery, Page, Selection
@@ -94,7 +91,7 @@ class DirectSQLiteStore(SQLiteStore):
         if str(self.path) == ":memory:":
             self._temporary = tempfile.mkdtemp(prefix="kvstore-")
             self._file = Path(self._temporary, "memory.db")
-        _release_inherited(self._file)
+        forks.release_inherited(self._file)
         try:
             self._writer_connection = self._connect_writer(self._file)
         except BaseException:
@@ -102,7 +99,7 @@ class DirectSQLiteStore(SQLiteStore):
             raise
         self._swept_at = time.monotonic()
         self._is_usable = True
-        _open_stores.add(self)
+        forks.remember(self)
 
     def close_now(self) -> None:
         """Close the store, once the write that may be under way is done."""
@@ -110,11 +107,19 @@ class DirectSQLiteStore(SQLiteStore):
             return
         with self._lock:
             self._is_usable = False
-            _open_stores.discard(self)
+            forks.forget(self)
             while self._idle:
                 self._idle.pop().close()
             self._writer_connection.close()
             self._remove_temporary()
+
+    def _held(self) -> tuple[Path, Iterable[driver.Connection]] | None:
+        if self._lock.locked() or len(self._idle) != len(self._readers):
+            return None
+        return self._file, (*self._idle, self._writer_connection)
+
+    def _disown(self) -> None:
+        self._is_usable = False
 
     def _remove_temporary(self) -> None:
         if self._temporary is not None:
@@ -249,39 +254,3 @@ class DirectSQLiteStore(SQLiteStore):
                 time.sleep(random.uniform(0, _RETRY_PAUSE_S))  # noqa: ASYNC251 - by design
             else:
                 return item
-
-
-# A connection must not be carried across fork (https://sqlite.org/howtocorrupt.html, section 2.6):
-# the child's copies refuse to work. SQLite's memory of the file's locks is carried across, too,
-# and is wrong in the child: with it, a new connection there loses what it writes when the parent
-# closes. So before a child opens the file anew it closes what it inherited.
-_open_stores: weakref.WeakSet[DirectSQLiteStore] = weakref.WeakSet()
-_inherited: list[DirectSQLiteStore] = []
-
-
-def _disown_stores() -> None:
-    for store in list(_open_stores):
-        _inherited.append(store)
-        store._is_usable = False
-    _open_stores.clear()
-
-
-def _release_inherited(file: Path) -> None:
-    """Close the connections to a file that this process inherited by fork.
-
-    Raises:
-        StoreAccessError: one was at work in another thread just then, and cannot be closed.
-    """
-    for store in [store for store in _inherited if store._file == file]:
-        if store._lock.locked() or len(store._idle) != len(store._readers):
-            raise StoreAccessError(
-                f"{file} was at work in another thread when this process was forked, and cannot be "
-                "opened here without losing data: start processes by 'spawn'"
-            )
-        for connection in (*store._idle, store._writer_connection):
-            connection.close()
-        _inherited.remove(store)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_disown_stores)

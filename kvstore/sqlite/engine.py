@@ -116,7 +116,8 @@ class InlineReader:
 
     def __init__(self, connection: driver.Connection, path: Path, pace: Pace) -> None:
         connection.text_factory = bytes
-        self._connection = connection
+        self.raw = connection
+        self.is_running = False  # a statement is under way
         self._cursor = connection.cursor()
         self._path = path
         self._pace = pace
@@ -127,6 +128,7 @@ class InlineReader:
         pace = self._pace
         if not pace.allows(began):
             return None
+        self.is_running = True
         try:
             return reading.get_small(self._cursor, namespace, path, key, now, INLINE_BYTES)
         except driver.Error as exc:
@@ -134,11 +136,12 @@ class InlineReader:
                 return None
             raise translate(exc, self._path) from exc
         finally:
+            self.is_running = False
             pace.record(began)
 
     def close(self) -> None:
         """Release the connection."""
-        self._connection.close()
+        self.raw.close()
 
 
 class _Job:
@@ -162,7 +165,7 @@ class Reader:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Job] = deque()
         self._is_scheduled = False  # a flush is due in this turn of the loop
-        self._is_running = False  # the thread is at work, and takes what comes
+        self.is_running = False  # the thread is at work, and takes what comes
         self._quiet: asyncio.Future[None] | None = None  # set by `close`, done when nothing waits
 
     async def run(
@@ -175,23 +178,28 @@ class Reader:
         raw = self._connection.raw
         job = _Job(lambda: read(raw, *args, **kwargs), self._loop.create_future())
         self._waiting.append(job)
-        if not self._is_scheduled and not self._is_running:
+        if not self._is_scheduled and not self.is_running:
             self._is_scheduled = True
             self._loop.call_soon(self._flush)
         result: T = await job.future
         return result
 
+    @property
+    def raw(self) -> driver.Connection:
+        """The driver's connection."""
+        return self._connection.raw
+
     async def close(self) -> None:
         """Finish what waits, then close the connection."""
-        if self._waiting or self._is_running:
+        if self._waiting or self.is_running:
             self._quiet = self._loop.create_future()
             await self._quiet
         await self._connection.close()
 
     def _flush(self) -> None:
         self._is_scheduled = False
-        if self._waiting and not self._is_running:
-            self._is_running = True
+        if self._waiting and not self.is_running:
+            self.is_running = True
             self._connection.post(self._drain)
 
     def _drain(self) -> None:
@@ -222,9 +230,9 @@ class Reader:
         for job in done:
             _settle(job.future, job.result, job.error)
         if is_end:
-            self._is_running = False
+            self.is_running = False
             self._flush()
-        if self._quiet is not None and not self._waiting and not self._is_running:
+        if self._quiet is not None and not self._waiting and not self.is_running:
             _settle(self._quiet, None, None)
 
 
@@ -250,7 +258,7 @@ class _Unit:
 class Writer:
     """The one writer of a store in this process.
 
-    Its connection is used by one thread at a time: the worker's while `_is_running`, else the
+    Its connection is used by one thread at a time: the worker's while `is_running`, else the
     loop's.
 
     Args:
@@ -288,7 +296,7 @@ class Writer:
         self._queued_bytes = 0
         self._room: list[asyncio.Future[None]] = []
         self._is_scheduled = False
-        self._is_running = False
+        self.is_running = False
         self._quiet: asyncio.Future[None] | None = None  # set by `close`, done when nothing waits
         self._polite_until = 0.0
         self._is_crowd = False  # whether the last flush had more than one unit to commit
@@ -324,7 +332,7 @@ class Writer:
         self._queued_units += 1
         self._queued_bytes += unit.size
         self._waiting.append(unit)
-        if not self._is_scheduled and not self._is_running:
+        if not self._is_scheduled and not self.is_running:
             self._is_scheduled = True
             self._loop.call_soon(self._flush)
         return unit.future
@@ -341,9 +349,14 @@ class Writer:
             self._room.append(room)
             await room
 
+    @property
+    def raw(self) -> driver.Connection:
+        """The driver's connection."""
+        return self._connection.raw
+
     async def close(self) -> None:
         """Commit what waits, then close the connection."""
-        while self._queued_units or self._is_running:  # a woken caller may have queued once more
+        while self._queued_units or self.is_running:  # a woken caller may have queued once more
             self._quiet = self._loop.create_future()
             await self._quiet
         await self._connection.close()
@@ -352,7 +365,7 @@ class Writer:
 
     def _flush(self) -> None:
         self._is_scheduled = False
-        if self._is_running or not self._waiting:
+        if self.is_running or not self._waiting:
             return
         self._is_crowd = len(self._waiting) > 1
         if self._pace is not None and self._may_be_inline(self._pace, self._waiting):
@@ -361,7 +374,7 @@ class Writer:
                 self._deliver(units, is_end=False)
                 return
             self._waiting.extendleft(reversed(units))
-        self._is_running = True
+        self.is_running = True
         self._connection.post(self._drain)
 
     def _is_alone(self, pace: Pace, unit: _Unit) -> bool:
@@ -370,7 +383,7 @@ class Writer:
         That is so for the first write of a turn of the loop, and for the next ones of the same
         task, which waited for each; but not while writes come in crowds.
         """
-        if self._waiting or self._is_running or self._is_crowd:
+        if self._waiting or self.is_running or self._is_crowd:
             return False
         if not self._may_be_inline(pace, (unit,)):
             return False
@@ -417,9 +430,9 @@ class Writer:
             for waiter in room:
                 _settle(waiter, None, None)
         if is_end:
-            self._is_running = False
+            self.is_running = False
             self._flush()
-        if self._quiet is not None and not self._queued_units and not self._is_running:
+        if self._quiet is not None and not self._queued_units and not self.is_running:
             _settle(self._quiet, None, None)
 
     # On whichever thread writes

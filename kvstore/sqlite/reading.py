@@ -88,8 +88,7 @@ def get_small(
 ) -> list[Item] | None:
     """As `get_one`, but `None` if the value is longer than `longest` bytes, unread.
 
-    Args:
-        cursor: of a connection that gives text as bytes; used over and over.
+    The cursor is of a connection that gives text as bytes, and is used over and over.
     """
     # All rows: only then the statement is done, and with it its read transaction.
     rows = cursor.execute(statements.GET_SMALL, (longest, path, key, now)).fetchall()

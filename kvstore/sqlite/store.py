@@ -7,8 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-import weakref
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -20,7 +19,7 @@ from kvstore.operations import Operation, Record
 from kvstore.patterns import Pattern
 from kvstore.ranking import Search
 from kvstore.report import Meter, Report, Stats
-from kvstore.sqlite import backup, changes, checking, driver, reading
+from kvstore.sqlite import backup, changes, checking, driver, forks, reading
 from kvstore.sqlite.connection import WorkerConnection, connect, is_busy, translated
 from kvstore.sqlite.engine import INLINE_BYTES, InlineReader, Pace, Reader, Writer
 from kvstore.sqlite.indexing import Journal, Setup, load_vectors, prepare_index
@@ -106,6 +105,7 @@ class SQLiteStore(Store):
             self._temporary = tempfile.mkdtemp(prefix="kvstore-")
             path = Path(self._temporary, "memory.db")
         self._file = path
+        forks.release_inherited(path)
         connections: list[WorkerConnection] = []
         try:
             writer = WorkerConnection(lambda: self._connect_writer(path))
@@ -138,7 +138,17 @@ class SQLiteStore(Store):
             bell=self._bell,
             setup=self._setup,
         )
-        _open_stores.add(self)
+        forks.remember(self)
+
+    def _held(self) -> tuple[Path, Iterable[driver.Connection]] | None:
+        workers = (self._inline, self._points, self._scans, self._writer)
+        if any(worker.is_running or worker.raw.in_transaction for worker in workers):
+            return None
+        others = () if self._inline_search is None else (self._inline_search,)
+        return self._file, (*others, *(worker.raw for worker in workers))
+
+    def _disown(self) -> None:
+        self._loop = None
 
     def _connect_writer(self, path: Path) -> driver.Connection:
         check_file(path)
@@ -192,7 +202,7 @@ class SQLiteStore(Store):
             return
 
     async def _close(self) -> None:
-        _open_stores.discard(self)
+        forks.forget(self)
         self._inline.close()
         if self._inline_search is not None:
             self._inline_search.close()
@@ -343,20 +353,3 @@ class SQLiteStore(Store):
         return await self._writer.run(
             lambda connection: backup.vacuum(connection, self._file, self._busy_timeout)
         )
-
-
-# A connection must not be carried across fork (https://sqlite.org/howtocorrupt.html, section 2.6):
-# the child's copies of open stores refuse to work, and are kept from being closed there.
-_open_stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
-_inherited: list[SQLiteStore] = []
-
-
-def _disown_stores() -> None:
-    for store in list(_open_stores):
-        _inherited.append(store)
-        store._loop = None
-    _open_stores.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_disown_stores)

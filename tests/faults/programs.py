@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 from typing import Any
 
 import kvstore
@@ -116,6 +117,32 @@ async def produce(path: str) -> None:
         say((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 
 
+async def fork(path: str) -> None:
+    """Fork with the store open; let the child write anew, the parent close, the child go on."""
+    opened, closed = os.pipe(), os.pipe()
+    store = await kvstore.open(path).open()
+    await store.put(NAMESPACE, "parent", 1)
+    child = os.fork()
+    if child == 0:
+        # The child has the parent's running loop; a loop of its own needs a thread of its own.
+        threading.Thread(target=lambda: asyncio.run(_write_in_child(path, opened, closed))).start()
+        threading.Event().wait()
+    os.read(opened[0], 1)
+    await store.close()
+    os.write(closed[1], b"x")
+    assert os.waitpid(child, 0)[1] == 0
+
+
+async def _write_in_child(path: str, opened: tuple[int, int], closed: tuple[int, int]) -> None:
+    async with kvstore.open(path) as store:
+        await store.put(NAMESPACE, "before", 1)
+        os.write(opened[1], b"x")
+        os.read(closed[0], 1)
+        for number in range(50):
+            await store.put(NAMESPACE, f"after-{number}", number)
+        os._exit(0)  # as if it was killed
+
+
 async def leave_open(path: str) -> None:
     """End without closing the store, with a write under way."""
     store = await kvstore.open(path).open()
@@ -141,7 +168,7 @@ async def hold_lock(path: str) -> None:
 
 PROGRAMS: dict[str, Any] = {
     program.__name__: program
-    for program in (write_for_ever, acknowledge, count, fill, produce, leave_open, hold_lock)
+    for program in (write_for_ever, acknowledge, fork, count, fill, produce, leave_open, hold_lock)
 }
 
 if __name__ == "__main__":

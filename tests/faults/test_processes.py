@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -138,6 +139,16 @@ async def test_a_store_left_open_loses_nothing_and_lets_go(tmp_path: Path) -> No
     assert len(acknowledged) == 100
     async with kvstore.open(path) as store:
         assert acknowledged <= set(await store.keys(NAMESPACE))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+async def test_a_forked_child_that_opens_anew_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    with child("fork", path) as process:
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+    async with kvstore.open(path) as store:
+        assert await store.count(NAMESPACE) == 52
 
 
 async def test_busy_only_past_the_timeout(tmp_path: Path) -> None:
