@@ -59,6 +59,7 @@ class Search:
     Attributes:
         vector: of the query, unit length, float32; `None`: not by meaning.
         phrases: of the query, to be found by words; `None`: not by words.
+        signed: leave cosines below 0 as they are, for neighbours whose scores begin at -1.
     """
 
     filter: Filter
@@ -68,6 +69,7 @@ class Search:
     min_score: float | None
     vector: bytes | None
     phrases: tuple[Phrase, ...] | None
+    signed: bool = False
 
 
 def similarity(cosine: float) -> float:
@@ -122,8 +124,9 @@ def page_of(search: Search, by_meaning: Ranking | None, by_words: Ranking | None
         ranking = by_meaning or by_words
         assert ranking is not None
         hits = ranking(wanted)
+    lowest = -1.0 if search.signed else 0.0
     page = [
-        hit._replace(score=min(1.0, max(0.0, hit.score))) for hit in hits[search.offset : wanted]
+        hit._replace(score=min(1.0, max(lowest, hit.score))) for hit in hits[search.offset : wanted]
     ]
     least = search.min_score
     return page if least is None else [hit for hit in page if hit.score >= least]

@@ -411,10 +411,7 @@ class Store(ABC):
                 )
             asked = query
         _, path = address(namespace)
-        items = await self._find(path, asked)
-        if items and self._refreshes(refresh_ttl):
-            items = await self._refreshed(items)
-        return items
+        return await self._find(path, asked, refresh_ttl)
 
     async def list_namespaces(
         self,
@@ -1106,8 +1103,21 @@ class Store(ABC):
             for item in items
         ]
 
-    async def _find(self, path: str, asked: SearchQuery) -> list[Item]:
-        """Check a search, and run it."""
+    async def _find(
+        self,
+        path: str,
+        asked: SearchQuery,
+        refresh_ttl: bool | None = None,
+        *,
+        signed: bool = False,
+    ) -> list[Item]:
+        """Check a search, run it, and renew lifetimes."""
+        items = await self._find_items(path, asked, signed)
+        if items and self._refreshes(refresh_ttl):
+            items = await self._refreshed(items)
+        return items
+
+    async def _find_items(self, path: str, asked: SearchQuery, signed: bool) -> list[Item]:
         limit = _check_count(asked.limit, "limit")
         offset = _check_count(asked.offset, "offset")
         if asked.mode not in _MODES:
@@ -1119,7 +1129,7 @@ class Store(ABC):
         filter = parse_filter(asked.filter)
         ranked = bool(asked.query) and not (self.index is None and asked.mode == "auto")
         if ranked:
-            return await self._rank(path, asked, filter)
+            return await self._rank(path, asked, filter, signed)
         if asked.min_score is not None:
             raise InvalidArgumentError(
                 "min_score is for ranked searches; this one has no query, or the store no index"
@@ -1130,7 +1140,9 @@ class Store(ABC):
         selection = Selection(filter, limit, offset, asked.subtree, text)
         return await self._select(path, selection)
 
-    async def _rank(self, path: str, asked: SearchQuery, filter: Filter) -> list[Item]:
+    async def _rank(
+        self, path: str, asked: SearchQuery, filter: Filter, signed: bool
+    ) -> list[Item]:
         """Run a ranked search."""
         if self.index is None:
             raise InvalidArgumentError(
@@ -1158,9 +1170,9 @@ class Store(ABC):
             vector = await embedder.query(asked.query)
             self._require_open()
         phrases = None if mode == "semantic" else query_phrases(asked.query)
-        return await self._search(
-            path, Search(filter, asked.limit, asked.offset, asked.subtree, least, vector, phrases)
-        )
+        limit, offset, subtree = asked.limit, asked.offset, asked.subtree
+        search = Search(filter, limit, offset, subtree, least, vector, phrases, signed)
+        return await self._search(path, search)
 
     async def _sweep_regularly(self) -> None:
         assert self._sweep_interval is not None

@@ -29,7 +29,7 @@ from kvstore.namespace import address
 from kvstore.opening import open_store
 from kvstore.operations import Delete, Put
 from kvstore.store import Store
-from kvstore.types import Namespace
+from kvstore.types import Namespace, SearchQuery
 
 try:
     from langgraph.store.base import (
@@ -309,14 +309,10 @@ class LangGraphStore(BaseStore):
         if op.limit < 0 or op.offset < 0:
             raise InvalidArgumentError("limit and offset are at least 0")
         end = op.offset + op.limit
-        ranked = await self._store.search(
-            op.namespace_prefix,
-            op.query,
-            filter=translate(op.filter),
-            limit=end,
-            subtree=True,
-            refresh_ttl=op.refresh_ttl,
-        )
+        asked = SearchQuery(op.query, translate(op.filter), limit=end, subtree=True)
+        _, path = address(op.namespace_prefix)
+        self._store._require_open()
+        ranked = await self._store._find(path, asked, op.refresh_ttl, signed=True)
         found = [search_item_of(item) for item in ranked]
         if len(found) < end:  # what has no vector comes last
             scored = {(item.namespace, item.key) for item in ranked}
