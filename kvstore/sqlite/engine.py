@@ -43,7 +43,7 @@ INLINE_OPS = 16  # what one inline transaction may hold
 TURN_S = 0.0005  # what inline work may take of one turn of the loop
 TURN_TASKS = 32  # of those that wait for another turn, how many go on in it
 SLOW_S = 0.001  # an inline call that took this long met a cold disk ...
-REST_S = 0.05  # ... so the next ones go to a thread, for this long
+REST_S = (0.001, 0.05)  # ... so the next ones go to a thread, each time twice as long, up to this
 
 BATCH_OPS = 2_000  # what one group commit may hold, so that it never holds the lock long
 BATCH_BYTES = 16 * 2**20
@@ -66,6 +66,7 @@ class Pace:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._resting_until = 0.0
+        self._rest = REST_S[0]
         self._spent = 0.0  # in this turn of the loop
         self._turn_is_watched = False
         self._queue: deque[asyncio.Future[None]] = deque()
@@ -85,7 +86,10 @@ class Pace:
         ended = time.perf_counter()
         spent = ended - began
         if spent > SLOW_S:
-            self._resting_until = ended + REST_S
+            self._resting_until = ended + self._rest
+            self._rest = min(2 * self._rest, REST_S[1])
+        else:
+            self._rest = REST_S[0]
         self._spent += spent
         if not self._turn_is_watched:
             self._turn_is_watched = True
