@@ -61,6 +61,7 @@ async def drive(contender: Contender, work: Work, plan: Sequence[Call], seconds:
     calls = itertools.cycle([(methods[method], args) for method, args in plan])
     latencies = array("q")
     gc.collect()
+    gc.freeze()  # so that no contender pays for walks over the plan and the other contenders
     if isinstance(contender, Raw):
         writes = work.tasks > 1 and work.op in ("put", "mixed", "increment")
         total = _drive_raw(contender, work, calls, latencies, seconds, writes=writes)
@@ -148,6 +149,7 @@ async def lateness(
     late: list[float] = []
     done = 0
     gc.collect()
+    gc.freeze()  # so that no contender pays for walks over the plan and the other contenders
     deadline = perf_counter_ns() + int(seconds * 1e9)
 
     async def tick() -> None:
