@@ -164,6 +164,9 @@ class SQLiteStore(Store):
                 with translated(path):
                     self._load_vectors(connection)
                     prepare_index(connection, self._setup, self._busy_timeout)
+            with translated(path):
+                # From here on `begin` does the waiting, and never on the event loop's thread.
+                connection.execute("PRAGMA busy_timeout = 0")
         except BaseException:
             connection.close()
             raise
