@@ -276,6 +276,10 @@ def unit_vector(vector: Any) -> bytes:
         numbers = np.asarray(vector, dtype=np.float64)
         if numbers.ndim != 1:
             raise ValueError("it is not one sequence of numbers")
+        with np.errstate(all="ignore"):
+            square = float(numbers @ numbers)
+        if 1e-200 < square < 1e200:
+            return bytes((numbers / math.sqrt(square)).astype(np.float32).tobytes())
         largest = float(np.abs(numbers).max())
         if not math.isfinite(largest):
             raise ValueError("a number in it is not finite")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from kvstore.errors import InvalidTTLError
-from kvstore.types import EPOCH
 
-__all__ = ["lifetime", "to_datetime", "to_micros"]
+__all__ = ["EARLIEST", "EPOCH", "LATEST", "lifetime", "to_datetime", "to_micros"]
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EARLIEST = -719_162 * 86_400_000_000  # the first instant that a datetime can tell ...
+LATEST = 2_932_897 * 86_400_000_000 - 1  # ... and the last
 _MICROS = 1_000_000
 _EXACT_AS_FLOAT = 2**52  # the year 2112: below, seconds as a float tell microseconds apart
 _MAX_TTL_S = 100 * 366 * 86_400  # a century; keeps every expiry within datetime's years

@@ -22,7 +22,7 @@ from kvstore import codec
 from kvstore.errors import ConflictError, StoreError
 from kvstore.exchange import Sink, partial_file
 from kvstore.filters import Filter, matches
-from kvstore.instants import to_datetime, to_micros
+from kvstore.instants import to_micros
 from kvstore.namespace import decode_namespace, show, subtree_range
 from kvstore.operations import (
     Adopt,
@@ -650,12 +650,7 @@ def _record(address: _Address, row: _Row) -> Record:
 
 
 def _item(namespace: Namespace, key: str, row: _Row) -> Item:
+    value = codec.decode(row.data)
     return make_item(
-        namespace,
-        key,
-        codec.decode(row.data),
-        to_datetime(row.created_at),
-        to_datetime(row.updated_at),
-        row.version,
-        None if row.expires_at is None else to_datetime(row.expires_at),
+        namespace, key, value, row.version, row.created_at, row.updated_at, row.expires_at
     )

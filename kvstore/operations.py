@@ -55,6 +55,8 @@ class Put:
         indexing: `None` for the store's fields, `()` for none, or the paths to index.
         keep: an item that is there keeps its lifetime and its indexing.
         vectors: of the texts to index, as far as they are known.
+        planned: paths, and by their hashes the texts that the value has there; for a backend to
+            keep from one try to the next.
     """
 
     namespace: Namespace
@@ -66,6 +68,7 @@ class Put:
     indexing: tuple[str, ...] | None = None
     keep: bool = False
     vectors: Mapping[str, bytes] | None = None
+    planned: tuple[tuple[str, ...], dict[bytes, str]] | None = None
 
 
 @dataclass(slots=True)

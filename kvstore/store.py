@@ -345,9 +345,7 @@ class Store(ABC):
         check_key(key)
         items = self._peek(labels, path, key)
         if items is None:
-            items = await self._get_many(labels, path, (key,))
-        elif self._must_yield:
-            await self._next_turn()
+            items = await self._get(labels, path, key)
         if items and self._refreshes(refresh_ttl):
             items = await self._refreshed(items)
         return items[0] if items else None
@@ -459,14 +457,12 @@ class Store(ABC):
         Returns:
             The stored items, in the order of the mapping.
         """
-        self._require_open()
+        await self._admit()
         if not isinstance(mapping, Mapping):
             raise InvalidArgumentError(
                 f"put_many takes a mapping of keys to values, not {type(mapping).__name__}"
             )
         address(namespace)
-        if self._is_crowded:
-            await self._room()
         puts = [self._put(namespace, key, value, ttl, index) for key, value in mapping.items()]
         return await self._apply(puts) if puts else []
 
@@ -693,12 +689,13 @@ class Store(ABC):
             new = await value if inspect.isawaitable(value) else value
             data = self._encode(new, labels, key)
             version = found[0].version if found else 0
+            self._require_open()
             try:
                 op = Put(labels, path, key, data, self._default_ttl, version, keep=True)
                 item: Item = (await self._apply((op,)))[0]
             except ConflictError:
                 attempt += 1
-                await _pause(attempt)
+                await self._pause(attempt)
             else:
                 return item
 
@@ -738,7 +735,7 @@ class Store(ABC):
                     raise ConflictError(
                         f"the transaction met a conflict {attempts} times; the last: {exc}"
                     ) from exc
-                await _pause(attempt)
+                await self._pause(attempt)
             else:
                 return result
         raise AssertionError("unreachable")
@@ -1083,6 +1080,16 @@ class Store(ABC):
         op = Mutate(labels, path, key, change_data, self._default_ttl)
         return (await self._apply((op,)))[0]
 
+    async def _admit(self) -> None:
+        """Let a writer in who is about to build a unit: on an open store, once there is room."""
+        self._require_open()
+        if self._is_crowded:
+            await self._room()
+
+    async def _pause(self, attempt: int) -> None:
+        """Wait a random moment, longer with each try, so that rivals do not stay in step."""
+        await asyncio.sleep(pause_s(attempt))
+
     def _refreshes(self, refresh_ttl: bool | None) -> bool:
         return self._refresh_ttl if refresh_ttl is None else refresh_ttl
 
@@ -1193,19 +1200,17 @@ class Store(ABC):
     async def _close(self) -> None:
         """Finish accepted writes, then release everything; leave no task behind."""
 
-    _must_yield = False  # whether answers of `_peek` have had their share of the loop's time
-
-    async def _next_turn(self) -> None:
-        """Let the loop's other work go on."""
-        await asyncio.sleep(0)
-
     def _peek(self, namespace: Namespace, path: str, key: str) -> list[Item] | None:
         """Answer a point read at once, on the loop's thread, if that takes mere microseconds.
 
         Returns:
-            The live item in a list, an empty list, or `None`: `_get_many` must be asked.
+            The live item in a list, an empty list, or `None`: `_get` must be asked.
         """
         return None
+
+    def _get(self, namespace: Namespace, path: str, key: str) -> Awaitable[list[Item]]:
+        """Return the live item in a list, or an empty list."""
+        return self._get_many(namespace, path, (key,))
 
     @abstractmethod
     async def _get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
@@ -1218,7 +1223,7 @@ class Store(ABC):
         return
 
     @abstractmethod
-    async def _apply(self, ops: Sequence[Operation]) -> list[Any]:
+    def _apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
         """Apply a unit of operations, all or none, and return the answer to each."""
 
     @abstractmethod
@@ -1393,9 +1398,9 @@ def _record(item: Item) -> Record:
     )
 
 
-async def _pause(attempt: int) -> None:
-    """Wait a random moment, longer with each try, so that rivals do not stay in step."""
-    await asyncio.sleep(random.uniform(0, min(_RETRY_PAUSE_S, 0.0005 * 2 ** min(attempt, 10))))
+def pause_s(attempt: int) -> float:
+    """Return how long to wait before another try, in seconds."""
+    return random.uniform(0, min(_RETRY_PAUSE_S, 0.0005 * 2 ** min(attempt, 10)))
 
 
 def _check_keys(keys: Iterable[str]) -> list[str]:

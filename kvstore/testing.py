@@ -887,6 +887,21 @@ class StoreConformance:
         assert len({item.version for item in items}) == 3_000
         assert await store.count(NS) == 3_000
 
+    async def test_gets_at_once_each_get_their_own_item(self, store: Store) -> None:
+        other = ("users", "bob")
+        names = ["", "plain", "a\0b", "a\0c", "\ufeff", "*", "\U0001f600", "long"]
+        for number, key in enumerate(names):
+            await store.put(NS, key, "x" * 100_000 if key == "long" else {"n": number})
+            await store.put(other, key, {"other": number})
+        wanted = [(labels, key) for labels in (NS, other) for key in [*names, "absent"]] * 3
+        items = await asyncio.gather(*(store.get(labels, key) for labels, key in wanted))
+        alone = {place: await store.get(*place) for place in wanted}
+        assert items == [alone[place] for place in wanted]
+        first = items[wanted.index((NS, "plain"))]
+        assert first is not None
+        first.value["n"] = "changed"  # nobody else's value is this one
+        assert items.count(alone[NS, "plain"]) == 2
+
     # increment, append, pop
 
     async def test_increment_adds_and_returns_the_sum(self, store: Store) -> None:

@@ -6,11 +6,14 @@ All are immutable dataclasses with slots, and know nothing of any backend.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Literal
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
 
+from kvstore import codec
 from kvstore.errors import InvalidArgumentError
+from kvstore.instants import EPOCH, to_datetime
 
 __all__ = [
     "EPOCH",
@@ -21,16 +24,21 @@ __all__ = [
     "Namespace",
     "SearchQuery",
     "make_item",
+    "pack_item",
 ]
 
 Namespace = tuple[str, ...]
 Mode = Literal["auto", "semantic", "text", "hybrid"]
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+class _Packed:
+    """What an item that a store made has not unpacked yet; see `make_item` and `pack_item`."""
+
+    __slots__ = ("_box", "_created", "_expires", "_updated")
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class Item(_Packed):
     """A stored value with its address and its history.
 
     Attributes:
@@ -53,37 +61,107 @@ class Item:
     expires_at: datetime | None = None
     score: float | None = None
 
+    if not TYPE_CHECKING:  # else a misspelt attribute would pass the type checker
 
-@dataclass(slots=True)
-class _Draft:
-    """An `Item` in the making: the same slots, but not frozen, and so three times as fast."""
+        def __getattr__(self, name: str) -> Any:
+            """Unpack a field at its first use, when its slot is still empty."""
+            match name:
+                case "value":
+                    return _unpack_value(self)
+                case "created_at":
+                    field = to_datetime(self._created)
+                case "updated_at":
+                    field = to_datetime(self._updated)
+                case "expires_at":
+                    field = None if self._expires is None else to_datetime(self._expires)
+                case _:
+                    raise AttributeError(f"an Item has no {name!r}", name=name, obj=self)
+            object.__setattr__(self, name, field)
+            return field
 
-    namespace: Namespace
-    key: str
-    value: Any
-    created_at: datetime
-    updated_at: datetime
-    version: int
-    expires_at: datetime | None
-    score: float | None
+
+def _unpack_value(item: Any) -> Any:
+    try:
+        box = object.__getattribute__(item, "_box")
+    except AttributeError:  # another thread was faster
+        return object.__getattribute__(item, "value")
+    box.append(codec.decode(box[0]))
+    value = box[1]  # of whichever thread was first: all get the same one, without a lock
+    object.__setattr__(item, "value", value)
+    with suppress(AttributeError):
+        object.__delattr__(item, "_box")
+    return value
+
+
+class _Draft(_Packed):
+    """An `Item` in the making: the same slots, but not frozen."""
+
+    __slots__ = tuple(field.name for field in fields(Item))
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        key: str,
+        version: int,
+        created: int,
+        updated: int,
+        expires: int | None,
+    ) -> None:
+        self.namespace = namespace
+        self.key = key
+        self.version = version
+        self.score = None
+        self._created = created
+        self._updated = updated
+        self._expires = expires
 
 
 def make_item(
     namespace: Namespace,
     key: str,
     value: Any,
-    created_at: datetime,
-    updated_at: datetime,
     version: int,
-    expires_at: datetime | None,
+    created: int,
+    updated: int,
+    expires: int | None,
 ) -> Item:
     """Make an `Item`, as its constructor does, on the hot paths.
 
     A frozen dataclass sets each field through `object.__setattr__`. This fills a draft with the
     same layout and turns it into an `Item` (https://docs.python.org/3/reference/datamodel.html,
-    `__class__` assignment).
+    `__class__` assignment). The times, which few look at, are unpacked at their first use.
+
+    Args:
+        namespace: the labels.
+        key: the key.
+        value: the value.
+        version: of the store, at the item's last write.
+        created: this and the next two: in microseconds since the epoch.
+        updated: when the item was last written.
+        expires: when it is gone; `None`: never.
     """
-    draft: Any = _Draft(namespace, key, value, created_at, updated_at, version, expires_at, None)
+    draft: Any = _Draft(namespace, key, version, created, updated, expires)
+    draft.value = value
+    draft.__class__ = Item
+    item: Item = draft
+    return item
+
+
+def pack_item(
+    namespace: Namespace,
+    key: str,
+    data: bytes,
+    version: int,
+    created: int,
+    updated: int,
+    expires: int | None,
+) -> Item:
+    """As `make_item`, of an encoded value, which is decoded when somebody looks at it.
+
+    It answers writes: who has just put a value seldom reads it out of the answer.
+    """
+    draft: Any = _Draft(namespace, key, version, created, updated, expires)
+    draft._box = [data]
     draft.__class__ = Item
     item: Item = draft
     return item

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -82,7 +82,7 @@ class Watched(Protocol):
 
     def _require_open(self) -> None: ...
 
-    async def _apply(self, ops: Sequence[Operation]) -> list[Any]: ...
+    def _apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]: ...
 
     async def _read_changes(
         self, after: int, path: str, pattern: Pattern, subtree: bool

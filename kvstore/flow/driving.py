@@ -1,6 +1,6 @@
 """How sync code runs the coroutines of a store: the three ways, and which is taken when.
 
-- `Direct`: a SQLite store runs on the calling thread, without any loop (`kvstore.flow.direct`).
+- `Direct`: a SQLite store runs on the calling thread, without any loop (`kvstore.sqlite.direct`).
 - `LoopThread`: another store that is not open gets an event loop on a thread of its own.
 - `Guest`: a store that is open runs on the loop that opened it, called from other threads.
 
@@ -20,8 +20,8 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from kvstore.errors import StoreClosedError, WrongLoopError
-from kvstore.flow.direct import DirectSQLiteStore, run_directly
 from kvstore.sqlite import SQLiteStore
+from kvstore.sqlite.direct import DirectSQLiteStore, run_directly
 from kvstore.store import Store
 
 __all__ = ["Driver", "driver_for"]

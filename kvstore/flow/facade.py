@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -264,7 +264,8 @@ class AsyncKeyValueStore:
         unit: list[Operation] = [Remove(*address(place), pattern, False) for place in places]
         if not pattern.matches(key):
             unit.append(Delete(*address(self._place(key, entity_id)), key))
-        return sum(map(int, await self._apply(unit)))
+        await self._store._admit()
+        return sum(map(int, await self._store._apply(unit)))
 
     async def list_keys(self, pattern: str = "*", entity_id: str | None = None) -> list[str]:
         """List the keys that match a pattern, sorted, as they are written.
@@ -305,14 +306,8 @@ class AsyncKeyValueStore:
 
     async def _remove_below(self, places: list[Namespace]) -> int:
         unit = [Remove(*address(place), _EVERYTHING, True) for place in places]
-        return sum(await self._apply(unit))
-
-    async def _apply(self, unit: Sequence[Operation]) -> list[Any]:
-        store = self._store
-        store._require_open()
-        if store._is_crowded:
-            await store._room()
-        return await store._apply(unit)
+        await self._store._admit()
+        return sum(await self._store._apply(unit))
 
     def _place(self, key: str, entity_id: str | None) -> Namespace:
         return namespace_of(self.scope, key, entity_id)

@@ -228,9 +228,7 @@ class LangGraphStore(BaseStore):
         if not self._is_ready and await self._is_driven():
             return await self._there(self._twin.aput(labels, key, value, index, ttl=ttl))
         store = self._store
-        store._require_open()
-        if store._is_crowded:
-            await store._room()
+        await store._admit()
         await store._apply((self._operation(labels, str(key), value, index, self._minutes(ttl)),))
         return None
 
@@ -349,11 +347,8 @@ class LangGraphStore(BaseStore):
 
     async def _write(self, puts: Iterable[PutOp]) -> None:
         """Write all or nothing."""
-        store = self._store
-        store._require_open()
-        if store._is_crowded:
-            await store._room()
-        await store._apply([self._operation(*op) for op in puts])
+        await self._store._admit()
+        await self._store._apply([self._operation(*op) for op in puts])
 
     def _operation(
         self,

@@ -8,9 +8,10 @@ work is either shared out over a hop or does not hop at all:
   `synchronous=NORMAL` touches no disk; many, long or contended ones go to the worker thread.
   Checkpoints, which do touch the disk, always go there.
 - `Reader` runs reads on a thread with its own read-only connection; reads of one tick share a hop.
-- `InlineReader` runs point reads of small, warm rows on the loop's own thread.
+- `InlineReader` runs point reads of small, warm rows on the loop's own thread; those of many
+  tasks share statements, a few in each turn of the loop.
 - `Pace` keeps the two inline ways honest: it ends them for a while after a slow one, and limits
-  what they may take of one turn of the loop.
+  what they may take of one turn.
 """
 
 from __future__ import annotations
@@ -18,18 +19,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from kvstore.errors import StoreError
+from kvstore.errors import StoreClosedError, StoreError
 from kvstore.instants import to_micros
 from kvstore.operations import Check, Delete, Mutate, Operation, Put, Touch
 from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite.connection import WorkerConnection, is_busy, transaction, translate
 from kvstore.sqlite.indexing import Setup, begin_batch
-from kvstore.sqlite.writing import NotInlineError
 from kvstore.types import Item, Namespace
 from kvstore.watching import Bell
 
@@ -39,10 +39,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 INLINE_BYTES = 64 * 1024  # the longest value that is read or overwritten on the loop's thread
+GROUP_READS = 16  # point reads that share a statement ...
+GROUP_BYTES = INLINE_BYTES // 4  # ... and the longest value that is read with others
 INLINE_OPS = 16  # what one inline transaction may hold
-TURN_S = 0.0005  # what inline work may take of one turn of the loop
+TURN_S = 0.0005  # what inline work may take of one turn of the loop ...
+SHARE_S = 0.00005  # ... and after how much of it those who wait for a turn wait for the next
 TURN_TASKS = 32  # of those that wait for another turn, how many go on in it
-SLOW_S = 0.001  # an inline call that took this long met a cold disk ...
+SLOW_S, SLOW_OP_S = 0.001, 0.00002  # an inline call that took this long met a cold disk ...
 REST_S = (0.001, 0.05)  # ... so the next ones go to a thread, each time twice as long, up to this
 
 BATCH_OPS = 2_000  # what one group commit may hold, so that it never holds the lock long
@@ -69,28 +72,47 @@ class Pace:
         self._rest = REST_S[0]
         self._spent = 0.0  # in this turn of the loop
         self._turn_is_watched = False
+        self._next: deque[Callable[[], None]] = deque()  # to be called when the next turn begins
         self._queue: deque[asyncio.Future[None]] = deque()
         self.turn = 0  # counts the turns that had inline work
+        self.group = 1  # how many reads may share a statement: few until they prove quick
 
     @property
     def is_turn_over(self) -> bool:
-        """Whether inline work has had its share of this turn of the loop."""
+        """Whether inline work has had all that it may have of this turn of the loop."""
         return self._spent > TURN_S
+
+    @property
+    def is_share_spent(self) -> bool:
+        """Whether those who wait for a turn have had their share of this one."""
+        return self._spent > SHARE_S
 
     def allows(self, now: float) -> bool:
         """Whether inline work may run at an instant of `time.perf_counter()`."""
         return now >= self._resting_until
 
-    def record(self, began: float) -> None:
-        """Take note of inline work that began at an instant and ends now."""
+    def record(self, began: float, ops: int = 1) -> None:
+        """Take note of inline work of so many parts that began at an instant and ends now."""
         ended = time.perf_counter()
         spent = ended - began
-        if spent > SLOW_S:
+        if spent > SLOW_S + ops * SLOW_OP_S:
             self._resting_until = ended + self._rest
             self._rest = min(2 * self._rest, REST_S[1])
+            self.group = 1
         else:
             self._rest = REST_S[0]
+            self.group = min(2 * self.group, GROUP_READS)
         self._spent += spent
+        if not self._turn_is_watched:
+            self._turn_is_watched = True
+            self._loop.call_soon(self._new_turn)
+
+    def call_next_turn(self, callback: Callable[[], None], *, first: bool = False) -> None:
+        """Call back when the next turn of the loop begins, in the order of asking."""
+        if first:
+            self._next.appendleft(callback)
+        else:
+            self._next.append(callback)
         if not self._turn_is_watched:
             self._turn_is_watched = True
             self._loop.call_soon(self._new_turn)
@@ -108,44 +130,151 @@ class Pace:
     def _new_turn(self) -> None:
         self._spent = 0.0
         self.turn += 1
-        for _ in range(min(len(self._queue), TURN_TASKS)):
-            _settle(self._queue.popleft(), None, None)
-        self._turn_is_watched = bool(self._queue)
-        if self._turn_is_watched:
-            self._loop.call_soon(self._new_turn)
+        try:
+            for _ in range(min(len(self._queue), TURN_TASKS)):
+                _settle(self._queue.popleft(), None, None)
+            for _ in range(len(self._next)):
+                self._next.popleft()()
+        finally:  # whatever a callback raises, such as KeyboardInterrupt
+            self._turn_is_watched = bool(self._queue or self._next or self._spent)
+            if self._turn_is_watched:
+                self._loop.call_soon(self._new_turn)
+
+
+_Read = tuple[reading.Point, asyncio.Future[list[Item]]]
 
 
 class InlineReader:
-    """Point reads on the loop's own thread, on a read-only connection of their own."""
+    """Point reads on the loop's own thread, on a read-only connection of their own.
 
-    def __init__(self, connection: driver.Connection, path: Path, pace: Pace) -> None:
+    The first task that reads in a turn of the loop is answered at once, unless reads come in
+    crowds. The others' wait for the next turn, and there share statements.
+
+    Args:
+        connection: for this thread alone.
+        clock: the present time in seconds since the epoch.
+        pace: decides when to read here.
+        worker: reads what must not be read here.
+    """
+
+    def __init__(
+        self,
+        connection: driver.Connection,
+        clock: Callable[[], float],
+        pace: Pace,
+        worker: Reader,
+    ) -> None:
         connection.text_factory = bytes
         self.raw = connection
         self.is_running = False  # a statement is under way
         self._cursor = connection.cursor()
-        self._path = path
+        self._clock = clock
         self._pace = pace
+        self._worker = worker
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[_Read] = deque()
+        self._is_crowd = False  # whether the last flush had more than one read to make
+        self._alone = (-1, 0)  # turn and task of the last read that was answered at once
 
-    def get(self, namespace: Namespace, path: str, key: str, now: int) -> list[Item] | None:
-        """Return the live item in a list, an empty list, or `None`: ask a thread instead."""
-        began = time.perf_counter()
+    def get(self, namespace: Namespace, path: str, key: str) -> list[Item] | None:
+        """Return the live item in a list, an empty list, or `None`: ask `get_later`."""
         pace = self._pace
+        if self._is_crowd or self._waiting or pace.is_turn_over:
+            return None
+        began = time.perf_counter()
         if not pace.allows(began):
+            return None
+        turn, task = self._alone
+        if turn != pace.turn:
+            self._alone = (pace.turn, id(asyncio.current_task()))
+        elif task != id(asyncio.current_task()):
             return None
         self.is_running = True
         try:
+            now = to_micros(self._clock())
             return reading.get_small(self._cursor, namespace, path, key, now, INLINE_BYTES)
-        except driver.Error as exc:
-            if is_busy(exc):
-                return None
-            raise translate(exc, self._path) from exc
+        except driver.Error:
+            return None  # the worker meets it again, and has the time to deal with it
         finally:
             self.is_running = False
             pace.record(began)
 
+    def get_later(self, namespace: Namespace, path: str, key: str) -> asyncio.Future[list[Item]]:
+        """Read in the next turn, together with others, or on the worker's thread."""
+        future: asyncio.Future[list[Item]] = self._loop.create_future()
+        if not self._waiting:
+            self._pace.call_next_turn(self._flush)
+        self._waiting.append(((namespace, path, key), future))
+        return future
+
     def close(self) -> None:
-        """Release the connection."""
+        """Have the worker read what waits, and release the connection."""
+        self._pass_on_all()
         self.raw.close()
+
+    def _take(self, most: int) -> list[_Read]:
+        """Take reads from the queue that somebody still waits for."""
+        taken: list[_Read] = []
+        while self._waiting and len(taken) < most:
+            read = self._waiting.popleft()
+            if not read[1].done():
+                taken.append(read)
+        return taken
+
+    def _flush(self) -> None:
+        pace = self._pace
+        self._is_crowd = len(self._waiting) > 1
+        has_read = False  # one group in each turn, however long the writes before it took
+        while reads := self._take(pace.group):
+            began = time.perf_counter()
+            if not pace.allows(began) or (has_read and pace.is_share_spent):
+                self._waiting.extendleft(reversed(reads))
+                break
+            has_read = True
+            self.is_running = True
+            try:
+                points = [point for point, _ in reads]
+                now = to_micros(self._clock())
+                answers = reading.get_small_points(self._cursor, points, now, GROUP_BYTES)
+            except Exception:  # noqa: BLE001 - the worker meets it again, and tells the callers
+                answers = [None] * len(reads)
+            except BaseException:  # such as KeyboardInterrupt
+                self._waiting.extendleft(reversed(reads))
+                pace.call_next_turn(self._flush)
+                raise
+            finally:
+                self.is_running = False
+                pace.record(began, len(reads))
+            self._deliver(reads, answers)
+        if not self._waiting:
+            return
+        if pace.allows(time.perf_counter()):
+            pace.call_next_turn(self._flush)
+        else:
+            self._pass_on_all()
+
+    def _deliver(self, reads: list[_Read], answers: Sequence[reading.Answer | None]) -> None:
+        for read, answer in zip(reads, answers, strict=True):
+            if answer is None:
+                self._pass_on(read)
+            elif isinstance(answer, list):
+                _settle(read[1], answer, None)
+            else:
+                _settle(read[1], None, answer)
+
+    def _pass_on_all(self) -> None:
+        while self._waiting:
+            self._pass_on(self._waiting.popleft())
+
+    def _pass_on(self, read: _Read) -> None:
+        """Have the worker make a read."""
+        (namespace, path, key), future = read
+
+        def get(connection: driver.Connection) -> list[Item]:
+            now = to_micros(self._clock())
+            return reading.get_one(connection, namespace, path, key, now)
+
+        self._worker.post(get, future)
 
 
 class _Job:
@@ -170,23 +299,28 @@ class Reader:
         self._waiting: deque[_Job] = deque()
         self._is_scheduled = False  # a flush is due in this turn of the loop
         self.is_running = False  # the thread is at work, and takes what comes
+        self._is_closed = False
         self._quiet: asyncio.Future[None] | None = None  # set by `close`, done when nothing waits
 
-    async def run(
+    def submit(
         self,
         read: Callable[Concatenate[driver.Connection, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
-    ) -> T:
-        """Run `read(connection, ...)` on the thread and return what it returns."""
+    ) -> asyncio.Future[T]:
+        """Run `read(connection, ...)` on the thread; the future is of what it returns."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        self.post(lambda connection: read(connection, *args, **kwargs), future)
+        return future
+
+    def post(self, read: Callable[[driver.Connection], T], future: asyncio.Future[T]) -> None:
+        """As `submit`, for a future that is there already."""
+        _require(not self._is_closed)
         raw = self._connection.raw
-        job = _Job(lambda: read(raw, *args, **kwargs), self._loop.create_future())
-        self._waiting.append(job)
+        self._waiting.append(_Job(lambda: read(raw), future))
         if not self._is_scheduled and not self.is_running:
             self._is_scheduled = True
             self._loop.call_soon(self._flush)
-        result: T = await job.future
-        return result
 
     @property
     def raw(self) -> driver.Connection:
@@ -198,6 +332,7 @@ class Reader:
         if self._waiting or self.is_running:
             self._quiet = self._loop.create_future()
             await self._quiet
+        self._is_closed = True
         await self._connection.close()
 
     def _flush(self) -> None:
@@ -243,20 +378,32 @@ class Reader:
 class _Unit:
     """Operations that are applied together or not at all, and the caller that waits for them."""
 
-    __slots__ = ("error", "future", "is_quick", "ops", "result", "size", "work")
+    __slots__ = ("future", "is_quick", "ops", "outcome", "size")
+
+    work: Callable[[driver.Connection], Any] | None = None  # instead of operations
 
     def __init__(self, ops: Sequence[Operation]) -> None:
         self.ops = ops
-        self.work: Callable[[driver.Connection], Any] | None = None  # instead of operations
-        self.size = 0  # roughly, in bytes
+        self.size = 256 * len(ops)  # roughly, in bytes
         self.is_quick = len(ops) <= INLINE_OPS
         for op in ops:
-            self.size += len(op.data) + 256 if isinstance(op, Put) else 256
-            if not isinstance(op, _QUICK):
+            if isinstance(op, Put):
+                self.size += len(op.data)
+            elif not isinstance(op, _QUICK):
                 self.is_quick = False
         self.future: asyncio.Future[list[Any]] | None = None  # `None`: nobody waits
-        self.result: list[Any] = []
-        self.error: BaseException | None = None
+        self.outcome: list[Any] | BaseException = []  # the answers, or what is to be raised
+
+
+class _Work(_Unit):
+    """Something else to do on the worker's thread, in its turn."""
+
+    __slots__ = ("work",)
+
+    def __init__(self, work: Callable[[driver.Connection], Any]) -> None:
+        super().__init__(())
+        self.work = work
+        self.is_quick = False
 
 
 class Writer:
@@ -301,6 +448,7 @@ class Writer:
         self._room: list[asyncio.Future[None]] = []
         self._is_scheduled = False
         self.is_running = False
+        self._is_closed = False
         self._quiet: asyncio.Future[None] | None = None  # set by `close`, done when nothing waits
         self._polite_until = 0.0
         self._is_crowd = False  # whether the last flush had more than one unit to commit
@@ -309,36 +457,45 @@ class Writer:
         # Checkpoints run when the results are delivered, and not inside a COMMIT.
         connection.raw.execute("PRAGMA wal_autocheckpoint = 0")
 
-    async def apply(self, ops: Sequence[Operation]) -> list[Any]:
-        """Apply a unit of operations, and return the answers once it is committed."""
+    def apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
+        """Apply a unit of operations; gives the answers once it is committed."""
         unit = _Unit(ops)
-        if self._pace is not None and self._is_alone(self._pace, unit):
-            self._alone = (self._pace.turn, id(asyncio.current_task()))
-            if self._commit_inline(self._pace, [unit]):
-                if self._pace.is_turn_over:
-                    await self._pace.next_turn()
-                if unit.error is not None:
-                    raise unit.error
-                return unit.result
+        pace = self._pace
+        if pace is not None and self._is_alone(pace, unit):
+            return self._apply_alone(pace, unit)
+        return self._queue_in_time(unit) if self.is_crowded else self._queue(unit)
+
+    async def _apply_alone(self, pace: Pace, unit: _Unit) -> list[Any]:
+        self._alone = (pace.turn, id(asyncio.current_task()))
+        if not self.is_running and self._commit_inline(pace, [unit]):
+            if pace.is_turn_over:
+                await pace.next_turn()
+            if isinstance(unit.outcome, BaseException):
+                raise unit.outcome
+            return unit.outcome
+        return await self._queue_in_time(unit)
+
+    async def run(self, work: Callable[[driver.Connection], T]) -> T:
+        """Run something else on the worker's thread, outside any transaction, in its turn."""
+        return (await self._queue(_Work(work)))[0]  # type: ignore[no-any-return]
+
+    async def _queue_in_time(self, unit: _Unit) -> list[Any]:
         if self.is_crowded:
             await self.room()
         return await self._queue(unit)
 
-    async def run(self, work: Callable[[driver.Connection], T]) -> T:
-        """Run something else on the worker's thread, outside any transaction, in its turn."""
-        unit = _Unit(())
-        unit.work = work
-        unit.is_quick = False
-        return (await self._queue(unit))[0]  # type: ignore[no-any-return]
-
     def _queue(self, unit: _Unit) -> asyncio.Future[list[Any]]:
+        _require(not self._is_closed)
         unit.future = self._loop.create_future()
         self._queued_units += 1
         self._queued_bytes += unit.size
         self._waiting.append(unit)
         if not self._is_scheduled and not self.is_running:
             self._is_scheduled = True
-            self._loop.call_soon(self._flush)
+            if self._pace is None:
+                self._loop.call_soon(self._flush)
+            else:
+                self._pace.call_next_turn(self._flush, first=True)
         return unit.future
 
     @property
@@ -363,6 +520,7 @@ class Writer:
         while self._queued_units or self.is_running:  # a woken caller may have queued once more
             self._quiet = self._loop.create_future()
             await self._quiet
+        self._is_closed = True
         await self._connection.close()
 
     # On the loop's thread
@@ -374,7 +532,15 @@ class Writer:
         self._is_crowd = len(self._waiting) > 1
         if self._pace is not None and self._may_be_inline(self._pace, self._waiting):
             units = self._take()
-            if self._commit_inline(self._pace, units):
+            try:
+                is_done = self._commit_inline(self._pace, units)
+            except BaseException:  # such as KeyboardInterrupt: committed or not, nobody knows
+                for unit in units:
+                    if unit.future is not None:
+                        unit.future.cancel()
+                self._deliver(units, is_end=False)
+                raise
+            if is_done:
                 self._deliver(units, is_end=False)
                 return
             self._waiting.extendleft(reversed(units))
@@ -410,10 +576,10 @@ class Writer:
         began = time.perf_counter()
         try:
             self._commit(units, timeout=0.0, longest=INLINE_BYTES)
-        except (driver.Error, NotInlineError):
-            return False  # the worker meets the error again, and has the time to deal with it
+        except Exception:  # noqa: BLE001 - the worker meets it again, and has time to deal with it
+            return False
         finally:
-            pace.record(began)
+            pace.record(began, sum(len(unit.ops) for unit in units))
         self._ring()
         return True
 
@@ -423,11 +589,16 @@ class Writer:
             self._bell.ring()
 
     def _deliver(self, units: list[_Unit], *, is_end: bool) -> None:
+        self._queued_units -= len(units)
         for unit in units:
-            self._queued_units -= 1
             self._queued_bytes -= unit.size
-            if unit.future is not None:
-                _settle(unit.future, unit.result, unit.error)
+            future, outcome = unit.future, unit.outcome
+            if future is None or future.done():  # its caller was cancelled
+                continue
+            if isinstance(outcome, BaseException):
+                _settle(future, None, outcome)
+            else:
+                future.set_result(outcome)
         self._ring()
         if self._room:
             room, self._room = self._room, []
@@ -477,11 +648,9 @@ class Writer:
         if batch.is_news:
             self._has_news = True
         for unit, outcome in zip(wanted, outcomes, strict=True):
-            if isinstance(outcome, Exception):
-                unit.error = outcome
-            else:
-                unit.result = outcome
-        self._wal_pages += 2 + sum(3 * len(unit.ops) + unit.size // PAGE_BYTES for unit in units)
+            unit.outcome = outcome
+            self._wal_pages += 3 * len(unit.ops) + unit.size // PAGE_BYTES
+        self._wal_pages += 2
 
     # On the worker's thread
 
@@ -510,7 +679,7 @@ class Writer:
         """Commit units, each alone if they cannot be together, and give errors to their callers."""
         try:
             if units[0].work is not None:
-                units[0].result = [units[0].work(self._connection.raw)]
+                units[0].outcome = [units[0].work(self._connection.raw)]
             else:
                 self._commit(units, self._busy_timeout)
         except driver.Error as exc:
@@ -519,10 +688,10 @@ class Writer:
                     self._commit_or_fail([unit])
             else:
                 for unit in units:
-                    unit.error = self._error(exc)
+                    unit.outcome = self._error(exc)
         except BaseException as exc:  # noqa: BLE001 - a defect of ours, for the callers to hear of
             for unit in units:
-                unit.error = exc
+                unit.outcome = exc
 
     def _error(self, exc: driver.Error) -> StoreError:
         error = translate(exc, self._path)
@@ -545,11 +714,19 @@ class Writer:
                 self._wal_pages = 0
 
 
+def _require(is_open: bool) -> None:
+    """Refuse what comes after the end, such as a call that awaited something of the caller's."""
+    if not is_open:
+        raise StoreClosedError("the store was closed while this call was under way")
+
+
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
     if future.done():  # its caller was cancelled
         return
     if error is None:
         future.set_result(result)
+    elif isinstance(error, StopIteration):  # of a clock, say; no future takes one
+        future.set_exception(RuntimeError(f"StopIteration: {error}"))
     else:
         future.set_exception(error)
 

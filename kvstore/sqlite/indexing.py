@@ -46,8 +46,10 @@ from kvstore.operations import (
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.checking import INDEX_CHECKS
 from kvstore.sqlite.connection import transaction
+from kvstore.sqlite.passing import Passing
 from kvstore.sqlite.writing import Batch, NotInlineError, is_plain
 from kvstore.text import prepare, texts_of
+from kvstore.types import Item
 
 __all__ = [
     "ITEM_BITS",
@@ -57,6 +59,7 @@ __all__ = [
     "Setup",
     "begin_batch",
     "describe",
+    "described",
     "find_problems",
     "load_vectors",
     "namespace_token",
@@ -104,20 +107,20 @@ class Description:
     epoch: int = 0
 
 
-@lru_cache(maxsize=64)
-def _parse(text: str) -> dict[str, Any]:
-    known: dict[str, Any] = orjson.loads(text)
-    return known
-
-
 def describe(connection: driver.Connection) -> Description | None:
     """Return the description of the file's index, or `None` if there is none."""
     row = connection.execute("SELECT value FROM meta WHERE name = 'index'").fetchone()
-    return None if row is None else _description(row[0])
+    return None if row is None else described(row[0])
+
+
+@lru_cache(maxsize=64)
+def described(text: str) -> Description:
+    """Return a description for those who only read it: it is shared."""
+    return _description(text)
 
 
 def _description(text: str) -> Description:
-    known = _parse(text)
+    known: dict[str, Any] = orjson.loads(text)
     return Description(**{**known, "fields": tuple(known["fields"])})
 
 
@@ -137,12 +140,15 @@ class Setup:
         fields: its `IndexConfig.fields`.
         model: the id of its model; `None`: it has none.
         dimensions: the length of its model's vectors, as far as it is known.
+        journal: of the vectors that it writes.
+        passing: what passes the filters of its searches.
     """
 
     fields: tuple[str, ...]
     model: str | None
     dimensions: int | None
     journal: Journal
+    passing: Passing = field(default_factory=Passing)
 
     def mismatch(self, description: Description) -> str | None:
         """Say in which way the file's index is not this store's, by model or dimensions."""
@@ -349,6 +355,7 @@ class IndexedBatch(Batch):
         self._description = _description(self.index)
         self._setup = setup
         self._texts: list[str] = []  # without a vector, in the present unit
+        self._embeds = False  # whether new texts are to have vectors, in the present unit
         self._touched: dict[str, None] = {}  # namespaces whose vectors have changed
         self._vector_changes: list[Change] = []
         self._room: dict[str, int] = {}  # vectors that small chunks may yet take, by namespace
@@ -391,6 +398,12 @@ class IndexedBatch(Batch):
 
     def _apply_unit(self, ops: Sequence[Operation]) -> list[Any]:
         self._texts = []
+        setup = self._setup
+        self._embeds = (
+            setup is not None
+            and setup.model is not None
+            and setup.mismatch(self._description) is None
+        )
         if all(map(is_plain, ops)):
             return self._apply_plain(ops)  # type: ignore[arg-type]
         plans = [self._plan(op) for op in ops]
@@ -421,36 +434,45 @@ class IndexedBatch(Batch):
                         self._index_since(first)
         return answers
 
-    def _apply_plain(self, ops: Sequence[Put]) -> list[Any]:
+    def _apply_plain(self, ops: Sequence[Put]) -> list[Item]:
         """Apply puts that share statements."""
-        held = {}
         keys: dict[str, list[str]] = {}
         for op in ops:
             keys.setdefault(op.path, []).append(op.key)
-        for path, some in keys.items():
-            wanted = orjson.dumps(some).decode()
-            for key, *row in self._execute(_GET_MANY_ENTRIES, (wanted, path)):
-                held[path, key] = row
+        held = self._get_many(_GET_MANY_ENTRIES, keys)
+        fields = self._description.fields
         entries = []
         for op in ops:
             item, slots, is_pending = held.get((op.path, op.key), _NOTHING)
-            value = codec.decode(op.data)
-            entry = self._entries(item, op.path, value, None, slots, bool(is_pending))
+            entry = self._entries_of_texts(
+                item, op.path, _planned_texts(op, fields), slots, bool(is_pending)
+            )
             if not entry.is_unchanged:
                 self._find_vectors(entry, op.vectors)
                 entries.append((op, entry))
         self._require_vectors()
-        answers: list[Any] = []
-        self._put_plain(list(ops), [answers] * len(ops))
-        if len(held) < len(ops):
-            for path, some in keys.items():
-                wanted = orjson.dumps(some).decode()
-                for key, *row in self._execute(_GET_MANY_ENTRIES, (wanted, path)):
-                    held[path, key] = row
+        answers = self._put_plain(list(ops))
+        ids = held if len(held) == len(ops) else self._get_many(_GET_MANY_IDS, keys)
+        fresh = []
         for op, entry in entries:
-            entry.item = held[op.path, op.key][0]
-            self._write_entries(entry)
+            entry.item = ids[op.path, op.key][0]
+            if self._is_fresh(entry):
+                fresh.append(entry)
+            else:
+                self._write_entries(entry)
+        self._write_fresh(fresh)
         return answers
+
+    def _get_many(
+        self, statement: str, keys: Mapping[str, list[str]]
+    ) -> dict[tuple[str, str], list[Any]]:
+        """Return a row for each item that is there of some namespaces."""
+        held = {}
+        for path, some in keys.items():
+            rows = self._execute(statement, (orjson.dumps(some).decode(), path)).fetchall()
+            for key, *row in rows:
+                held[path, key] = row
+        return held
 
     def _require_vectors(self) -> None:
         if self._texts:
@@ -489,7 +511,16 @@ class IndexedBatch(Batch):
         is_pending: bool,
     ) -> _Entries:
         fields = self._description.fields if paths is None else paths
-        texts = {_hash(text): text for text in texts_of(value, fields)}
+        return self._entries_of_texts(item, path, _hashed(value, fields), slots, is_pending)
+
+    def _entries_of_texts(
+        self,
+        item: int | None,
+        path: str,
+        texts: dict[bytes, str],
+        slots: bytes | None,
+        is_pending: bool,
+    ) -> _Entries:
         if len(texts) > MAX_SLOTS:
             raise ValueTooLargeError(f"an item may have {MAX_SLOTS:,} texts, not {len(texts):,}")
         held = None if slots is None else _codes(slots)
@@ -500,16 +531,11 @@ class IndexedBatch(Batch):
         description = self._description
         if description.model is None:
             return
-        held = set(entry.slots or ())
-        embeds = (
-            self._setup is not None
-            and self._setup.model is not None
-            and self._setup.mismatch(description) is None
-        )
+        held = set(entry.slots) if entry.slots else ()
         for code, text in entry.texts.items():
             if code in held:
                 continue
-            if not embeds:
+            if not self._embeds:
                 entry.vectors[code] = None
                 continue
             vector = None if known is None else known.get(text)
@@ -521,6 +547,50 @@ class IndexedBatch(Batch):
                 entry.vectors[code] = vector
 
     # Writing
+
+    def _is_fresh(self, entry: _Entries) -> bool:
+        """Whether nothing is in the index of an item yet, and all that belongs there is at hand."""
+        return (
+            entry.slots is None
+            and not entry.is_pending
+            and (self._description.model is None or all(entry.vectors.values()))
+        )
+
+    def _write_fresh(self, entries: Sequence[_Entries]) -> None:
+        """As `_write_entries`, for many items of which nothing is in the index yet."""
+        words: list[tuple[int, str, str]] = []
+        slots: list[tuple[int, bytes]] = []
+        vectors: list[Change] = []
+        for entry in entries:
+            item, path = entry.item, entry.path
+            assert item is not None
+            if not entry.texts:
+                continue
+            for slot, vector in enumerate(entry.vectors.values()):
+                vectors.append(Change(path, slot << ITEM_BITS | item, vector))
+            words.append(
+                (item, "\n".join(map(prepare, entry.texts.values())), _namespace_words(path))
+            )
+            slots.append((item, b"".join(entry.texts)))
+        self._connection.executemany(_ADD_WORDS, words)
+        self._connection.executemany(_SET_ENTRIES, slots)
+        self._add_vectors(vectors)
+
+    def _add_vectors(self, added: list[Change]) -> None:
+        """Insert vectors where there are none."""
+        if not added:
+            return
+        if self._description.dimensions is None:
+            assert added[0].vector is not None
+            self._create_vectors(len(added[0].vector) // 4)
+        rows: dict[str, list[tuple[int, str, bytes | None]]] = {}
+        for path, rowid, vector in added:
+            rows.setdefault(self._table_for(path), []).append((rowid, path, vector))
+        for statement, some in rows.items():
+            self._connection.executemany(statement, some)
+        self._touched |= dict.fromkeys(change.path for change in added)
+        if self._setup is not None and self._setup.journal.is_read:
+            self._vector_changes += added
 
     def _write_entries(self, entry: _Entries) -> None:
         """Make the index hold what it is to hold of an item."""
@@ -569,10 +639,7 @@ class IndexedBatch(Batch):
             self._execute("DELETE FROM words WHERE rowid = ?", (item,))
         if entry.texts:
             text = "\n".join(map(prepare, entry.texts.values()))
-            self._execute(
-                "INSERT INTO words (rowid, text, namespaces) VALUES (?, ?, ?)",
-                (item, text, _namespace_words(entry.path)),
-            )
+            self._execute(_ADD_WORDS, (item, text, _namespace_words(entry.path)))
 
     def _set_vector(self, path: str, rowid: int, vector: bytes, is_free: bool) -> None:
         """Write, replace or (with no vector) delete one vector."""
@@ -587,14 +654,15 @@ class IndexedBatch(Batch):
                 self._create_vectors(len(vector) // 4)
                 is_free = True
             if is_free or not self._replace_vector(rowid, vector):
-                self._insert_vector(path, rowid, vector)
+                self._execute(self._table_for(path), (rowid, path, vector))
         elif not is_free:
             self._delete_vector(rowid)
         self._touched[path] = None
         if self._setup is not None and self._setup.journal.is_read:
             self._vector_changes.append(Change(path, rowid, vector or None))
 
-    def _insert_vector(self, path: str, rowid: int, vector: bytes) -> None:
+    def _table_for(self, path: str) -> str:
+        """Return the statement that inserts the next vector of a namespace."""
         room = self._room.get(path)
         if room is None:
             if self._execute(_HAS_LARGE_CHUNK, (path,)).fetchone():
@@ -603,8 +671,7 @@ class IndexedBatch(Batch):
                 chunks = self._execute(_COUNT_SMALL_CHUNKS, (path, SMALL_CHUNKS)).fetchone()[0]
                 room = (SMALL_CHUNKS - chunks) * SMALL_CHUNK
         self._room[path] = max(0, room - 1)
-        table = _INSERT_SMALL if room else _INSERT_LARGE
-        self._execute(table, (rowid, path, vector))
+        return _INSERT_SMALL if room else _INSERT_LARGE
 
     def _replace_vector(self, rowid: int, vector: bytes) -> bool:
         return any(self._execute(update, (vector, rowid)).rowcount for update in _UPDATE_VECTOR)
@@ -777,6 +844,17 @@ def _codes(slots: bytes) -> list[bytes]:
     return [slots[at : at + HASH_BYTES] for at in range(0, len(slots), HASH_BYTES)]
 
 
+def _planned_texts(op: Put, fields: tuple[str, ...]) -> dict[bytes, str]:
+    """Return the texts of a put by their hashes; a unit that is handed in again has them."""
+    if op.planned is None or op.planned[0] != fields:
+        op.planned = fields, _hashed(codec.decode(op.data), fields)
+    return op.planned[1]
+
+
+def _hashed(value: Any, fields: Iterable[str]) -> dict[bytes, str]:
+    return {_hash(text): text for text in texts_of(value, fields)}
+
+
 def _hash(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=HASH_BYTES).digest()
 
@@ -791,6 +869,11 @@ FROM json_each(?) AS wanted
 CROSS JOIN items ON items.path = ? AND items.key = wanted.value
 LEFT JOIN index_entries ON index_entries.item = items.id
 """
+_GET_MANY_IDS = """
+SELECT items.key, items.id
+FROM json_each(?) AS wanted
+CROSS JOIN items ON items.path = ? AND items.key = wanted.value
+"""
 _GET_ID = "SELECT id FROM items WHERE path = ? AND key = ?"
 _GET_ENTRIES = """
 SELECT items.id, items.expires_at, items.indexing, index_entries.slots,
@@ -799,6 +882,7 @@ FROM items
 LEFT JOIN index_entries ON index_entries.item = items.id
 WHERE items.path = ? AND items.key = ?
 """
+_ADD_WORDS = "INSERT INTO words (rowid, text, namespaces) VALUES (?, ?, ?)"
 _SET_ENTRIES = """
 INSERT INTO index_entries (item, slots) VALUES (?, ?)
 ON CONFLICT (item) DO UPDATE SET slots = excluded.slots

@@ -8,7 +8,7 @@ was found, so a page is never short, and its order never depends on where the pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from heapq import merge
 
@@ -27,9 +27,11 @@ from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite.filters import compile_filter
 from kvstore.sqlite.indexing import (
     ITEM_MASK,
+    SMALL_CHUNK,
     Description,
     Setup,
     describe,
+    described,
     namespace_token,
     subtree_token,
 )
@@ -38,13 +40,12 @@ from kvstore.sqlite.vectors import VectorCache
 from kvstore.text import Phrase
 from kvstore.types import Item
 
-__all__ = ["is_small", "search"]
+__all__ = ["search", "search_small"]
 
 Block = list[tuple[float, int]]
 """Candidates: scores and ids of items, best first; no later block has a better one."""
 
 SMALL_CHUNKS = 16  # of a namespace that is searched on the event loop's thread: 128 vectors
-SMALL_ROWS = 1000  # at most so many are measured; more vectors than SMALL_CHUNKS hold are rare
 SAMPLE = 100  # items that a filter is tried on, to see whether many pass
 MANY = 0.2
 MOST_NEIGHBOURS = 4096  # that vec0 gives at once
@@ -60,8 +61,16 @@ class _Scope:
 
     path: str
     subtree: bool
-    condition: Sql
-    is_filtered: bool
+    filter: Sql
+    condition: Sql  # all of it, the filter included
+
+    @property
+    def is_filtered(self) -> bool:
+        return self.filter.text != "1"
+
+    @property
+    def filtered(self) -> tuple[str, bool, Sql]:
+        return self.path, self.subtree, self.filter
 
 
 def search(
@@ -87,8 +96,8 @@ def search(
         scope = _Scope(
             path,
             asked.subtree,
+            condition,
             all_of([statements.in_range(path, asked.subtree), statements.live(now), condition]),
-            condition.text != "1",
         )
         by_meaning = by_words = None
         vector, phrases = asked.vector, asked.phrases
@@ -97,7 +106,9 @@ def search(
             def by_meaning(wanted: int) -> list[Hit]:
                 if not vector or description.dimensions is None:
                     return []
-                candidates = _neighbours(connection, cache, description, scope, vector, wanted)
+                candidates = _neighbours(
+                    connection, setup, cache, description, scope, vector, wanted
+                )
                 return _walk(connection, scope, candidates, wanted)
 
         if phrases is not None:
@@ -113,16 +124,60 @@ def search(
         connection.execute("COMMIT")
 
 
-def is_small(connection: driver.Connection, path: str, asked: Search, longest: int) -> bool:
-    """Whether a search is the work of a moment: by meaning, among few vectors and short values."""
-    if asked.subtree or asked.phrases is not None or asked.filter != ALL:
-        return False
-    description = describe(connection)
-    if description is None or description.dimensions is None:
-        return False
-    measure = statements.measure_vectors(path, SMALL_CHUNKS + 1, SMALL_ROWS + 1)
-    chunks, large_chunk, size = connection.execute(measure.text, measure.params).fetchone()
-    return chunks <= SMALL_CHUNKS and not large_chunk and (size or 0) <= longest
+def search_small(
+    connection: driver.Connection,
+    setup: Setup,
+    path: str,
+    asked: Search,
+    now: int,
+    longest: int,
+) -> list[Item] | None:
+    """Run a search that is the work of a moment: by meaning, among few vectors and short values.
+
+    Args:
+        connection: with sqlite-vec.
+        setup: of the store.
+        path: of the namespace.
+        asked: any search.
+        now: the instant.
+        longest: how many bytes the values of its items may have together.
+
+    Returns:
+        The items with their scores, or `None`: it may take longer, or there is more to it.
+
+    Raises:
+        IndexMismatchError: as `search`.
+    """
+    vector = asked.vector
+    if not vector or asked.subtree or asked.phrases is not None or asked.filter != ALL:
+        return None
+    connection.execute("BEGIN")
+    try:
+        survey = statements.survey(path, SMALL_CHUNKS + 1)
+        row = connection.execute(survey.text, survey.params).fetchone()
+        text, has_garbage, chunks, has_large_chunks = row
+        if text is None or has_garbage or has_large_chunks or chunks > SMALL_CHUNKS:
+            return None
+        _check_index(described(text), setup, asked)
+        nearest = statements.nearest(
+            "vectors_small", Sql("path = ?", (path,)), None, vector, max(1, SMALL_CHUNK * chunks)
+        )
+        scores: dict[int, float] = {}
+        for rowid, distance in connection.execute(nearest.text, nearest.params):
+            scores.setdefault(rowid & ITEM_MASK, similarity_of_distance(distance))
+        wanted = asked.offset + asked.limit
+        best = list(scores)
+        if wanted < len(best):
+            least = scores[best[wanted - 1]] if wanted else 2.0
+            best = [item for item in best if scores[item] >= least]  # equals are ranked by place
+        items = reading.get_small_by_id(connection, path, best, now, longest)
+        if items is None or len(items) < len(best):
+            return None  # some have expired, and others come after them
+        hits = [Hit(scores[id_], (path, item.key), id_) for id_, item in items.items()]
+        hits.sort(key=_rank)
+        return _scored(items, page_of(asked, lambda _: hits, None))
+    finally:
+        connection.execute("COMMIT")
 
 
 def _check_index(description: Description, setup: Setup, asked: Search) -> None:
@@ -153,8 +208,17 @@ def _load(connection: driver.Connection, hits: list[Hit]) -> list[Item]:
     """Return the items of a page of hits."""
     if not hits:
         return []
-    items = reading.get_by_id(connection, [hit.id for hit in hits])
-    return [replace(items[hit.id], score=hit.score) for hit in hits]
+    return _scored(reading.get_by_id(connection, [hit.id for hit in hits]), hits)
+
+
+def _scored(items: Mapping[int, Item], hits: list[Hit]) -> list[Item]:
+    """Return the items of hits with their scores; nobody else has them yet."""
+    found = []
+    for hit in hits:
+        item = items[hit.id]
+        object.__setattr__(item, "score", hit.score)  # `replace` would unpack all its fields
+        found.append(item)
+    return found
 
 
 def _walk(
@@ -220,6 +284,7 @@ def _matches(
 
 def _neighbours(
     connection: driver.Connection,
+    setup: Setup,
     cache: VectorCache | None,
     description: Description,
     scope: _Scope,
@@ -227,14 +292,16 @@ def _neighbours(
     wanted: int,
 ) -> Iterator[Block]:
     """Yield the items of a namespace or subtree by the nearness of their best vectors."""
-    within = (
-        None if not scope.path and scope.subtree else statements.in_range(scope.path, scope.subtree)
-    )
     if cache is not None:
         cached = cache.scores(connection, description, scope.path, scope.subtree, vector)
         if cached is not None:
-            return cached.blocks(scope.is_filtered, lambda: _passing(connection, scope))
-    return _unseen_neighbours(connection, scope, within, vector, wanted)
+            return cached.blocks(
+                wanted,
+                scope.is_filtered,
+                setup.passing.knows(*scope.filtered),
+                lambda: setup.passing.ids(connection, *scope.filtered),
+            )
+    return _unseen_neighbours(connection, setup, scope, vector, wanted)
 
 
 def _share(connection: driver.Connection, scope: _Scope) -> float:
@@ -243,43 +310,51 @@ def _share(connection: driver.Connection, scope: _Scope) -> float:
     return float(connection.execute(statement.text, statement.params).fetchone()[0] or 0)
 
 
-def _passing(connection: driver.Connection, scope: _Scope) -> list[int]:
-    statement = Sql("SELECT id FROM items WHERE") + scope.condition
-    return [item for (item,) in connection.execute(statement.text, statement.params)]
+def _among(connection: driver.Connection, setup: Setup, scope: _Scope) -> Sql | None:
+    """Be a vector of an item that passes the filter; `None`: there is no filter."""
+    if not scope.is_filtered:
+        return None
+    ids = setup.passing.ids(connection, *scope.filtered)
+    highest = max(
+        connection.execute(statements.highest_vector(table)).fetchone()[0]
+        for table in statements.VECTOR_TABLES
+    )
+    return statements.vectors_of(orjson.dumps(ids.tolist()).decode(), highest)
 
 
 def _unseen_neighbours(
-    connection: driver.Connection, scope: _Scope, within: Sql | None, vector: bytes, wanted: int
+    connection: driver.Connection, setup: Setup, scope: _Scope, vector: bytes, wanted: int
 ) -> Iterator[Block]:
     """Ask vec0 for more and more neighbours, until it has given them all.
 
     With a filter, vec0 looks only among the vectors of items that pass; but when many seem to,
-    the nearest of all are tried first, which is quicker.
+    the nearest of all are tried first, which is quicker, unless that has failed before.
     """
+    whole_store = scope.subtree and not scope.path
+    within = None if whole_store else statements.in_range(scope.path, scope.subtree)
     garbage = {rowid for (rowid,) in connection.execute("SELECT vector FROM index_garbage")}
-    passing = scope.condition if scope.is_filtered else None
     count = min(MOST_NEIGHBOURS, max(_FIRST_NEIGHBOURS, 2 * min(wanted, MOST_NEIGHBOURS)))
-    tries_all = scope.is_filtered and _share(connection, scope) >= MANY
+    tries_all = (
+        scope.is_filtered
+        and not setup.passing.knows(*scope.filtered)
+        and _share(connection, scope) >= MANY
+    )
+    among = None if tries_all else _among(connection, setup, scope)
     seen: set[int] = set()
     is_complete = False
     while not is_complete:
+        asked_for = min(MOST_NEIGHBOURS, 4 * count) if tries_all else count
         # One table may have given all it has, while the other's next one is nearer than its last.
         found: list[list[tuple[float, int]]] = []
         reach = 3.0  # the largest distance up to which both have given all: 2 is the largest
         for table in statements.VECTOR_TABLES:
-            statement = statements.nearest(
-                table,
-                within,
-                None if tries_all else passing,
-                vector,
-                min(MOST_NEIGHBOURS, 4 * count) if tries_all else count,
-            )
+            statement = statements.nearest(table, within, among, vector, asked_for)
             rows = [
                 (distance, rowid)
                 for rowid, distance in connection.execute(statement.text, statement.params)
             ]
             found.append(rows)
-            if len(rows) >= (min(MOST_NEIGHBOURS, 4 * count) if tries_all else count):
+            if len(rows) >= asked_for:
                 reach = min(reach, rows[-1][0])
         is_complete = reach == 3.0
         block: Block = []
@@ -294,12 +369,15 @@ def _unseen_neighbours(
         if block:
             yield block
         if tries_all:
+            if is_complete:
+                return
             tries_all = False
+            among = _among(connection, setup, scope)
             continue
         if count == MOST_NEIGHBOURS and not is_complete:
             rest = merge(
                 *(
-                    _all_by_distance(connection, table, within, passing, vector)
+                    _all_by_distance(connection, table, within, among, vector)
                     for table in statements.VECTOR_TABLES
                 )
             )
@@ -316,10 +394,10 @@ def _all_by_distance(
     connection: driver.Connection,
     table: str,
     within: Sql | None,
-    passing: Sql | None,
+    among: Sql | None,
     vector: bytes,
 ) -> Iterator[tuple[float, int]]:
     """Yield all neighbours, however many: slow, for very deep pages and very many equals."""
-    statement = statements.all_distances(table, within, passing, vector)
+    statement = statements.all_distances(table, within, among, vector)
     for rowid, distance in connection.execute(statement.text, statement.params):
         yield distance, rowid

@@ -36,6 +36,21 @@ FROM items
 WHERE path = ? AND key = ? AND {LIVE}
 """
 
+
+@cache
+def get_small_points(points: int) -> str:
+    """As GET_SMALL, of many addresses, which are told apart by their place."""
+    wanted = ", ".join(f"({place}, ?, ?)" for place in range(points))
+    return f"""
+WITH wanted (place, path, key) AS (VALUES {wanted})
+SELECT wanted.place, CASE WHEN {OCTETS.replace("value", "items.value")} <= ? THEN items.value END,
+    version, created_at, updated_at, expires_at, checksum
+FROM wanted
+CROSS JOIN items ON items.path = wanted.path AND items.key = wanted.key
+WHERE {LIVE}
+"""
+
+
 # The unique index on (path, key), once for each key
 GET_MANY = f"""
 SELECT items.key, {ROW.replace("value", "items.value")}
@@ -410,20 +425,20 @@ ORDER BY rank
 VECTOR_TABLES = ("vectors_small", "vectors_large")
 
 
-def measure_vectors(path: str, most_chunks: int, most_rows: int) -> Sql:
-    """Count chunks of vectors (has it large ones?) and bytes of values, of a namespace, to a limit.
+def survey(path: str, most_chunks: int) -> Sql:
+    """Read the index's description, and how many vectors a namespace has, in chunks, to a limit.
 
-    The index on vec0's table that we add, and the unique index on (path, key).
+    The primary key of meta, and the index on vec0's tables that we add.
     """
-    text = f"""
+    text = """
 SELECT
+    (SELECT value FROM meta WHERE name = 'index'),
+    EXISTS (SELECT 1 FROM index_garbage),
     (SELECT count(*) FROM
         (SELECT 1 FROM vectors_small_chunks WHERE partition00 = ? LIMIT ?)),
-    EXISTS (SELECT 1 FROM vectors_large_chunks WHERE partition00 = ?),
-    (SELECT sum(octets) FROM
-        (SELECT {OCTETS} AS octets FROM items WHERE path = ? LIMIT ?))
+    EXISTS (SELECT 1 FROM vectors_large_chunks WHERE partition00 = ?)
 """
-    return Sql(text, (path, most_chunks, path, path, most_rows))
+    return Sql(text, (path, most_chunks, path))
 
 
 def sample(path: str, subtree: bool, condition: Sql, rows: int) -> Sql:
@@ -437,40 +452,67 @@ def sample(path: str, subtree: bool, condition: Sql, rows: int) -> Sql:
     )
 
 
-def nearest(table: str, within: Sql | None, passing: Sql | None, vector: bytes, count: int) -> Sql:
-    """Find the vectors of a range of namespaces, of items that pass, that are nearest."""
+def nearest(table: str, within: Sql | None, among: Sql | None, vector: bytes, count: int) -> Sql:
+    """Find the vectors of a range of namespaces, and among some, that are nearest."""
     statement = Sql(
         f"SELECT rowid, distance FROM {table} WHERE embedding MATCH ? AND k = ?", (vector, count)
     )
-    if within is not None:
-        statement += Sql("AND") + within
-    return statement if passing is None else statement + _vectors_of(passing)
+    for condition in (within, among):
+        if condition is not None:
+            statement += Sql("AND") + condition
+    return statement
 
 
-def all_distances(table: str, within: Sql | None, passing: Sql | None, vector: bytes) -> Sql:
-    """List the vectors of a range of namespaces, of items that pass, nearest first."""
+def all_distances(table: str, within: Sql | None, among: Sql | None, vector: bytes) -> Sql:
+    """List the vectors of a range of namespaces, and among some, nearest first."""
     statement = Sql(
         f"SELECT rowid, vec_distance_L2(embedding, ?) AS distance FROM {table} WHERE", (vector,)
     )
     statement += within or TRUE
-    if passing is not None:
-        statement += _vectors_of(passing)
+    if among is not None:
+        statement += Sql("AND") + among
     return statement + Sql("ORDER BY distance")
 
 
-def _vectors_of(passing: Sql) -> Sql:
-    """Be a vector of an item that passes: in one of its slots, which are counted down."""
+# vec0's own list of vectors, by its primary key
+def highest_vector(table: str) -> str:
+    """Find the highest id of a vector."""
+    return f"SELECT coalesce(max(rowid), 0) FROM {table}_rowids"
+
+
+def vectors_of(ids: str, highest: int) -> Sql:
+    """Be a vector of one of some items.
+
+    Args:
+        ids: of the items, as a JSON list.
+        highest: the highest id of a vector; where all are in the first slot, they are the items'.
+    """
+    if not highest >> 40:
+        return Sql("rowid IN (SELECT value FROM json_each(?))", (ids,))
+    return Sql(
+        "rowid IN (WITH RECURSIVE held (vector, others) AS ("
+        "SELECT item, length(slots) / 16 - 1 FROM index_entries"
+        " WHERE item IN (SELECT value FROM json_each(?))"
+        " UNION ALL SELECT vector + (1 << 40), others - 1 FROM held WHERE others > 0)"
+        " SELECT vector FROM held)",
+        (ids,),
+    )
+
+
+# A range of the unique index on (path, key), and all its rows
+def select_passing(path: str, subtree: bool, condition: Sql) -> Sql:
+    """Select the items of a namespace or subtree whose values meet a condition."""
+    return Sql("SELECT id FROM items WHERE") + in_range(path, subtree) + Sql("AND") + condition
+
+
+def select_passing_since(path: str, subtree: bool, condition: Sql, version: int) -> Sql:
+    """Select the items that were written after a version, and whether they meet a condition."""
     return (
-        Sql(
-            "AND rowid IN (WITH RECURSIVE held (vector, others) AS ("
-            "SELECT item, length(slots) / 16 - 1 FROM index_entries WHERE item IN ("
-            "SELECT id FROM items WHERE"
-        )
-        + passing
-        + Sql(
-            ") UNION ALL SELECT vector + (1 << 40), others - 1 FROM held WHERE others > 0)"
-            " SELECT vector FROM held)"
-        )
+        Sql("SELECT id,")
+        + condition
+        + Sql("FROM items WHERE")
+        + in_range(path, subtree)
+        + Sql("AND version > ?", (version,))
     )
 
 
@@ -478,7 +520,10 @@ def _vectors_of(passing: Sql) -> Sql:
 def select_among(condition: Sql) -> Sql:
     """Select those of some items that meet a condition."""
     return (
-        Sql("SELECT id, path, key FROM items WHERE id IN (SELECT value FROM json_each(?)) AND")
+        Sql(
+            "SELECT id, path, key FROM (SELECT value AS wanted FROM json_each(?))"
+            " CROSS JOIN items ON items.id = wanted WHERE"
+        )
         + condition
     )
 
@@ -487,6 +532,14 @@ GET_BY_ID = f"""
 SELECT path, key, id, {ROW}
 FROM items
 WHERE id IN (SELECT value FROM json_each(?))
+"""
+
+# As above, of live items; NULL for a long value, without reading it
+GET_SMALL_BY_ID = f"""
+SELECT key, id, CASE WHEN {OCTETS} <= ? THEN CAST(value AS BLOB) END,
+    version, created_at, updated_at, expires_at, checksum
+FROM items
+WHERE id IN (SELECT value FROM json_each(?)) AND {LIVE}
 """
 
 

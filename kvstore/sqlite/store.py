@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -24,7 +24,7 @@ from kvstore.sqlite.connection import WorkerConnection, connect, is_busy, transl
 from kvstore.sqlite.engine import INLINE_BYTES, InlineReader, Pace, Reader, Writer
 from kvstore.sqlite.indexing import Journal, Setup, load_vectors, prepare_index
 from kvstore.sqlite.migrate import check_file, migrate
-from kvstore.sqlite.searching import is_small, search
+from kvstore.sqlite.searching import search, search_small
 from kvstore.sqlite.vectors import VectorCache, new_cache
 from kvstore.store import NamespaceQuery, Page, Selection, Store, check_seconds
 from kvstore.types import IndexConfig, Item, Namespace
@@ -35,6 +35,7 @@ __all__ = ["SQLiteStore"]
 Durability = Literal["normal", "full"]
 
 _IN_MEMORY = ":memory:"
+MAPPED_BYTES = 2**36  # of the file, into the address space of what searches by meaning
 
 
 class SQLiteStore(Store):
@@ -100,12 +101,7 @@ class SQLiteStore(Store):
     # Lifecycle
 
     async def _open(self) -> None:
-        path = self.path.absolute()
-        if str(self.path) == _IN_MEMORY:
-            self._temporary = tempfile.mkdtemp(prefix="kvstore-")
-            path = Path(self._temporary, "memory.db")
-        self._file = path
-        forks.release_inherited(path)
+        path = self._choose_file()
         connections: list[WorkerConnection] = []
         try:
             writer = WorkerConnection(lambda: self._connect_writer(path))
@@ -126,9 +122,9 @@ class SQLiteStore(Store):
             raise
         self._inline_search = inline_search
         pace = Pace(asyncio.get_running_loop())
-        self._inline = InlineReader(inline, path, pace)
         self._pace = pace
         self._points, self._scans = (Reader(reader, path) for reader in readers)
+        self._inline = InlineReader(inline, self._clock, pace, self._points)
         self._writer = Writer(
             writer,
             path,
@@ -139,6 +135,15 @@ class SQLiteStore(Store):
             setup=self._setup,
         )
         forks.remember(self)
+
+    def _choose_file(self) -> Path:
+        """Settle which file this store is, just before it opens it."""
+        self._file = self.path.resolve()
+        if str(self.path) == _IN_MEMORY:
+            self._temporary = tempfile.mkdtemp(prefix="kvstore-")
+            self._file = Path(self._temporary, "memory.db")
+        forks.release_inherited(self._file)
+        return self._file
 
     def _held(self) -> tuple[Path, Iterable[driver.Connection]] | None:
         workers = (self._inline, self._points, self._scans, self._writer)
@@ -177,6 +182,8 @@ class SQLiteStore(Store):
         try:
             with translated(path):
                 self._load_vectors(connection)
+                if self._embedder is not None:  # a search by meaning reads much
+                    connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
         except BaseException:
             connection.close()
             raise
@@ -224,34 +231,30 @@ class SQLiteStore(Store):
 
     # Read
 
-    @property
-    def _must_yield(self) -> bool:  # type: ignore[override]
-        return self._pace.is_turn_over
-
-    async def _next_turn(self) -> None:
-        await self._pace.next_turn()
-
     def _peek(self, namespace: Namespace, path: str, key: str) -> list[Item] | None:
-        return self._inline.get(namespace, path, key, self._now())
+        return self._inline.get(namespace, path, key)
+
+    def _get(self, namespace: Namespace, path: str, key: str) -> Awaitable[list[Item]]:
+        return self._inline.get_later(namespace, path, key)
 
     async def _get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
-        return await self._points.run(reading.get_many, namespace, path, keys, self._now())
+        return await self._points.submit(reading.get_many, namespace, path, keys, self._now())
 
     async def _select(self, path: str, selection: Selection) -> list[Item]:
-        return await self._scans.run(reading.select, path, selection, self._now())
+        return await self._scans.submit(reading.select, path, selection, self._now())
 
     async def _list_namespaces(
         self, asked: NamespaceQuery, limit: int | None, offset: int
     ) -> list[Namespace]:
-        return await self._scans.run(reading.list_namespaces, asked, limit, offset, self._now())
+        return await self._scans.submit(reading.list_namespaces, asked, limit, offset, self._now())
 
     async def _keys(
         self, path: str, pattern: Pattern, subtree: bool, limit: int | None
     ) -> list[str]:
-        return await self._scans.run(reading.keys, path, pattern, subtree, limit, self._now())
+        return await self._scans.submit(reading.keys, path, pattern, subtree, limit, self._now())
 
     async def _count(self, path: str, pattern: Pattern, subtree: bool) -> int:
-        return await self._scans.run(reading.count, path, pattern, subtree, self._now())
+        return await self._scans.submit(reading.count, path, pattern, subtree, self._now())
 
     async def _page(
         self,
@@ -263,20 +266,20 @@ class SQLiteStore(Store):
         limit: int,
     ) -> Page:
         now = self._now()
-        return await self._scans.run(
+        return await self._scans.submit(
             reading.page, path, pattern, filter, subtree, after, limit, now
         )
 
     async def _records(
         self, path: str, after: tuple[str, str] | None, limit: int
     ) -> tuple[list[Record], tuple[str, str] | None]:
-        return await self._scans.run(reading.records, path, after, limit, self._now())
+        return await self._scans.submit(reading.records, path, after, limit, self._now())
 
     async def _read_changes(
         self, after: int, path: str, pattern: Pattern, subtree: bool
     ) -> ChangePage:
         now = self._now()
-        return await self._points.run(changes.read_changes, after, path, pattern, subtree, now)
+        return await self._points.submit(changes.read_changes, after, path, pattern, subtree, now)
 
     async def _search(self, path: str, asked: Search) -> list[Item]:
         assert self._setup is not None
@@ -287,7 +290,7 @@ class SQLiteStore(Store):
                 await self._pace.next_turn()
             return items
         now = self._now()
-        return await self._scans.run(search, self._setup, self._cache, path, asked, now)
+        return await self._scans.submit(search, self._setup, self._cache, path, asked, now)
 
     def _search_inline(self, path: str, asked: Search) -> list[Item] | None:
         """Search on the loop's thread, if that takes but a moment, or return `None`."""
@@ -296,9 +299,7 @@ class SQLiteStore(Store):
         if connection is None or setup is None or not self._pace.allows(began):
             return None
         try:
-            if not is_small(connection, path, asked, INLINE_BYTES):
-                return None
-            return search(connection, setup, None, path, asked, self._now())
+            return search_small(connection, setup, path, asked, self._now(), INLINE_BYTES)
         except driver.Error:
             return None  # the thread meets it again, and has the time to deal with it
         finally:
@@ -313,7 +314,7 @@ class SQLiteStore(Store):
     async def _room(self) -> None:
         await self._writer.room()
 
-    def _apply(self, ops: Sequence[Operation]) -> Coroutine[Any, Any, list[Any]]:
+    def _apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
         if self._embedder is None:
             return self._writer.apply(ops)
         self._learn_dimensions()
@@ -340,17 +341,17 @@ class SQLiteStore(Store):
     async def _backup(self, path: Path, meter: Meter) -> None:
         async with self._own_reader() as reader:
             with meter:
-                await reader.run(backup.backup, self._file, path, meter)
+                await reader.submit(backup.backup, self._file, path, meter)
 
     async def _check(self, meter: Meter) -> Report:
         async with self._own_reader() as reader:
             with meter:
-                return await reader.run(checking.check, self._file, meter)
+                return await reader.submit(checking.check, self._file, meter)
 
     async def _stats(self) -> Stats:
         async with self._own_reader() as reader:
             with Meter(None) as meter:
-                return await reader.run(checking.stats, self._file, self._now(), meter)
+                return await reader.submit(checking.stats, self._file, self._now(), meter)
 
     async def _vacuum(self) -> int:
         return await self._writer.run(

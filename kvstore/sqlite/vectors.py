@@ -9,6 +9,7 @@ tables.
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -31,8 +32,10 @@ __all__ = ["VectorCache", "new_cache"]
 _ScopeKey = tuple[str, bool]
 Block = list[tuple[float, int]]
 
-_EXAMINED = 1000  # candidates that a filter is tried on one by one, before it is asked for all
-_FIRST_BLOCK = 256
+_FIRST_BLOCK = 64
+_BLOCK_GROWTH = 4
+_EXAMINED = 16  # candidates for each item that is wanted, before a filter is asked for all ...
+_EXAMINED_SHARE = 1 / 64  # ... or this part of them, if that is more
 
 
 def new_cache(budget: int, journal: Journal) -> VectorCache | None:
@@ -262,22 +265,31 @@ class Scores:
         self._cosines = cosines
         self._rowids = rowids
 
-    def blocks(self, is_filtered: bool, passing: Callable[[], list[int]]) -> Iterator[Block]:
+    def blocks(
+        self, wanted: int, is_filtered: bool, is_known: bool, passing: Callable[[], array[int]]
+    ) -> Iterator[Block]:
         """Yield the items, best first; each once.
 
         Args:
+            wanted: how many items are wanted that pass.
             is_filtered: whether many of them may not pass.
-            passing: gives the ids of those that do, at some cost.
+            is_known: whether those that do were asked for before, because the best did not.
+            passing: gives the ids of those that do, at some cost, and perhaps of some that are
+                gone.
         """
         np = self._np
         cosines, rowids = self._cosines, self._rowids
         seen: set[int] = set()
         size = _FIRST_BLOCK
+        examined = 0
+        if not is_known:
+            examined = max(_EXAMINED * wanted, int(_EXAMINED_SHARE * len(cosines)))
         while len(cosines):
-            if is_filtered and len(seen) >= _EXAMINED:
-                kept = np.isin(rowids & ITEM_MASK, np.array(passing(), dtype=np.int64))
+            if is_filtered and len(seen) >= examined:
+                kept = np.isin(rowids & ITEM_MASK, np.asarray(passing(), dtype=np.int64))
                 cosines, rowids = cosines[kept], rowids[kept]
                 is_filtered = False
+                size = _FIRST_BLOCK
                 continue
             if size < len(cosines):
                 best = np.argpartition(cosines, len(cosines) - size)[-size:]
@@ -297,7 +309,7 @@ class Scores:
             if block:
                 yield block
             cosines, rowids = cosines[rest], rowids[rest]
-            size *= 4
+            size *= _BLOCK_GROWTH
 
 
 def _one(connection: driver.Connection, statement: Sql) -> Any:

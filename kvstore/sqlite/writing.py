@@ -6,15 +6,14 @@ and its neighbours in the same transaction go on: no savepoint is needed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import orjson
 
-from kvstore import codec
 from kvstore.errors import ConflictError, StoreCorruptError
-from kvstore.instants import to_datetime
 from kvstore.namespace import decode_namespace, show
 from kvstore.operations import (
     Check,
@@ -32,13 +31,13 @@ from kvstore.operations import (
 )
 from kvstore.sqlite import changes, driver, statements
 from kvstore.sqlite.reading import checksum
-from kvstore.types import Item, make_item
+from kvstore.types import Item, pack_item
 
 __all__ = ["Batch", "NotInlineError", "is_plain"]
 
 _ANY_LENGTH = 2**62
 _CHANGES_AT_ONCE = 1_000  # held back before they are written
-_ROWS = (64, 8, 1)  # of the statements that many puts share
+_ROWS = (64, 32, 16, 8, 4, 2, 1)  # of the statements that many puts share
 
 
 def is_plain(op: Operation) -> bool:
@@ -107,7 +106,6 @@ class Batch:
         self._execute = connection.cursor().execute
         self._now = now
         self._longest = longest
-        self._instant = to_datetime(now)
         row = self._execute(statements.GET_VERSION_WATCH_AND_INDEX).fetchone()
         if row is None:
             raise StoreCorruptError("the file has lost its version; restore it from a backup")
@@ -128,25 +126,28 @@ class Batch:
         """
         outcomes: list[list[Any] | Exception] = []
         puts: list[Put] = []
-        takers: list[list[Any]] = []  # for each of `puts`, the answers that its item belongs to
+        shares: list[int] = []  # how many of `puts` are of each of the last units
         for ops in units:
-            answers: list[Any] = []
-            outcomes.append(answers)
-            if all(map(is_plain, ops)):
+            if is_plain(ops[0]) if len(ops) == 1 else all(map(is_plain, ops)):
                 puts += ops  # type: ignore[arg-type]
-                takers += [answers] * len(ops)
+                shares.append(len(ops))
                 continue
-            self._put_plain(puts, takers)
-            puts, takers = [], []
+            outcomes += self._put_shares(puts, shares)
+            puts, shares = [], []
             try:
                 plans = [self._plan(op) for op in ops]
-                answers += map(self._write, ops, plans)
+                outcomes.append(list(map(self._write, ops, plans)))
             except (driver.Error, NotInlineError):
                 raise
             except Exception as exc:  # noqa: BLE001 - it belongs to the unit's caller
-                outcomes[-1] = exc
-        self._put_plain(puts, takers)
+                outcomes.append(exc)
+        outcomes += self._put_shares(puts, shares)
         return outcomes
+
+    def _put_shares(self, puts: list[Put], shares: list[int]) -> Iterator[list[Any]]:
+        """Upsert plain items, and give each unit its share of the answers."""
+        items = iter(self._put_plain(puts))
+        return (list(islice(items, share)) for share in shares)
 
     def finish(self) -> None:
         """Write what the transaction's end needs; call it before COMMIT."""
@@ -214,20 +215,16 @@ class Batch:
                 return changes.trim(self._connection, op, self._version, self._now)
         return None
 
-    def _put_plain(self, puts: list[Put], takers: list[list[Any]]) -> None:
-        """Upsert plain items by as few statements as may be, and hand out the answers."""
-        begin = 0
+    def _put_plain(self, puts: list[Put]) -> list[Item]:
+        """Upsert plain items by as few statements as may be."""
+        items: list[Item] = []
         for rows in _ROWS:
-            while len(puts) - begin >= rows:
-                end = begin + rows
-                for taker, item in zip(
-                    takers[begin:end], self._put_rows(puts[begin:end]), strict=True
-                ):
-                    taker.append(item)
-                begin = end
+            while len(puts) - len(items) >= rows:
+                items += self._put_rows(puts[len(items) : len(items) + rows])
+        return items
 
     def _put_rows(self, puts: list[Put]) -> list[Item]:
-        now, instant = self._now, self._instant
+        now = self._now
         if self._is_watched:
             for path, key in dict.fromkeys((op.path, op.key) for op in puts):
                 self._note_expired(path, key)
@@ -240,30 +237,21 @@ class Batch:
             params += (path, key, version, now, now, code, data.decode())
         params.append(_ANY_LENGTH if self._longest is None else self._longest)
         rows = self._execute(statements.upsert_plain(len(puts)), params).fetchall()
-        times = {version: (created_at, updated_at) for version, created_at, updated_at in rows}
+        stored = {row[0]: row for row in rows}
         version, self._version = self._version, version
         items = []
         for op in puts:
             version += 1
-            if version not in times:
+            row = stored.get(version)
+            if row is None:
                 if self._longest is not None:
                     raise NotInlineError
                 items.append(self._upsert(op, op.data, None, None))
                 continue
             if self._is_watched:
                 self._note("put", op.path, op.key, version)
-            created_at, updated_at = times[version]
-            items.append(
-                make_item(
-                    op.namespace,
-                    op.key,
-                    codec.decode(op.data),
-                    instant if created_at == now else to_datetime(created_at),
-                    instant if updated_at == now else to_datetime(updated_at),
-                    version,
-                    None,
-                )
-            )
+            _, created, updated = row
+            items.append(pack_item(op.namespace, op.key, op.data, version, created, updated, None))
         return items
 
     def _put(
@@ -283,7 +271,6 @@ class Batch:
         expires_at = None if ttl is None else now + ttl
         if kept is not None and kept.is_live:
             ttl, expires_at, indexing = kept.ttl, kept.expires_at, kept.indexing
-        value = codec.decode(data)
         row = (
             op.path,
             op.key,
@@ -303,16 +290,7 @@ class Batch:
         if self._is_watched:
             self._note("put", op.path, op.key, version)
         ((_, created_at, updated_at),) = times
-        instant = self._instant
-        return make_item(
-            op.namespace,
-            op.key,
-            value,
-            instant if created_at == now else to_datetime(created_at),
-            instant if updated_at == now else to_datetime(updated_at),
-            version,
-            None if expires_at is None else to_datetime(expires_at),
-        )
+        return pack_item(op.namespace, op.key, data, version, created_at, updated_at, expires_at)
 
     def _delete_rows(
         self, kind: Literal["delete", "expire"], statement: str, params: tuple[Any, ...]

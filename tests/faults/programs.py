@@ -125,7 +125,9 @@ async def fork(path: str) -> None:
     child = os.fork()
     if child == 0:
         # The child has the parent's running loop; a loop of its own needs a thread of its own.
-        threading.Thread(target=lambda: asyncio.run(_write_in_child(path, opened, closed))).start()
+        threading.Thread(
+            target=lambda: asyncio.run(_write_in_child(os.path.realpath(path), opened, closed))
+        ).start()
         threading.Event().wait()
     os.read(opened[0], 1)
     await store.close()

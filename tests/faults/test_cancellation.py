@@ -8,12 +8,15 @@ import os
 import random
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import kvstore
 from kvstore.sqlite import engine
+from kvstore.sqlite.connection import connect
 
 NAMESPACE = ("faults",)
 
@@ -112,6 +115,124 @@ async def test_close_finishes_what_was_accepted(tmp_path: Path) -> None:
     async with kvstore.open(path) as again:
         assert await again.count(NAMESPACE) == 500
     assert {file.name for file in tmp_path.iterdir()} == {"store.db"}  # no WAL is left behind
+
+
+async def test_close_answers_the_reads_that_wait(tmp_path: Path) -> None:
+    store = await kvstore.open(tmp_path / "store.db").open()
+    await store.put_many(NAMESPACE, {str(n): n for n in range(100)})
+    tasks = [asyncio.create_task(store.get(NAMESPACE, str(n))) for n in range(100)]
+    await asyncio.sleep(0)  # each call is under way
+    await store.close()
+    items = await asyncio.gather(*tasks)
+    assert [item and item.value for item in items] == list(range(100))
+
+
+async def test_a_read_of_a_damaged_row_fails_alone(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with kvstore.open(path) as store:
+        await store.put_many(NAMESPACE, {str(n): n for n in range(20)})
+    connection = connect(path, "rw")
+    connection.execute("UPDATE items SET value = '77' WHERE key = '7'")
+    connection.close()
+    async with kvstore.open(path) as store:
+        reads = (store.get(NAMESPACE, str(n)) for n in range(20))
+        items = await asyncio.gather(*reads, return_exceptions=True)
+    failed = items.pop(7)
+    assert isinstance(failed, kvstore.StoreCorruptError)
+    assert [getattr(item, "value", item) for item in items] == [*range(7), *range(8, 20)]
+
+
+async def test_reads_go_to_a_thread_while_inline_work_rests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "SLOW_S", -1.0)  # every inline call counts as slow
+    monkeypatch.setattr(engine, "REST_S", (60.0, 60.0))
+    path = tmp_path / "store.db"
+    async with kvstore.open(path) as store:
+        await store.put_many(NAMESPACE, {str(n): n for n in range(50)})
+        for _ in range(3):
+            items = await asyncio.gather(*(store.get(NAMESPACE, str(n)) for n in range(60)))
+            assert [item and item.value for item in items] == [*range(50), *[None] * 10]
+
+
+async def test_reads_go_on_beside_writers_that_never_stop(tmp_path: Path) -> None:
+    async with kvstore.open(tmp_path / "store.db") as store:
+        reads = turns = 0
+
+        async def write(number: int) -> None:
+            nonlocal turns
+            while reads < 200:
+                await store.put(NAMESPACE, str(number), "x")
+                turns += 1
+
+        async def read() -> None:
+            nonlocal reads
+            while reads < 200:
+                await store.get(NAMESPACE, "0")
+                reads += 1
+
+        writers = [write(number) for number in range(3)]
+        readers = [read() for _ in range(10)]
+        await asyncio.gather(*writers, *readers)
+        assert turns < 1_000
+
+
+async def test_a_call_that_outlives_the_store_is_told_so(tmp_path: Path) -> None:
+    store = await kvstore.open(tmp_path / "store.db").open()
+    await store.put(NAMESPACE, "a", 1)
+    is_called, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def change(value: int) -> int:
+        is_called.set()
+        await may_go_on.wait()
+        return value + 1
+
+    update = asyncio.create_task(store.update(NAMESPACE, "a", change))
+    await is_called.wait()
+    await store.close()
+    may_go_on.set()
+    with pytest.raises(kvstore.StoreClosedError):
+        await update
+
+
+@pytest.mark.parametrize("call", ["get", "put"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, StopIteration, ZeroDivisionError])
+def test_what_a_clock_raises_stops_no_later_call(
+    tmp_path: Path, call: str, error: type[BaseException]
+) -> None:
+    main, is_broken = threading.current_thread(), False
+
+    def clock() -> float:
+        nonlocal is_broken
+        if is_broken and threading.current_thread() is main:
+            is_broken = False
+            raise error
+        return 1e9
+
+    async def several() -> list[Any]:
+        calls = [getattr(store, call)(NAMESPACE, str(n), *args) for n in range(5)]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    async def break_in() -> None:
+        nonlocal is_broken
+        calls = asyncio.ensure_future(several())
+        await asyncio.sleep(0)  # all of them wait for the next turn
+        is_broken = True
+        await calls
+
+    store = kvstore.SQLiteStore(tmp_path / "store.db", clock=clock)
+    args = (1,) if call == "put" else ()
+    with asyncio.Runner() as runner:
+        runner.run(store.open())
+        runner.run(several())
+        with suppress(KeyboardInterrupt):
+            runner.get_loop().run_until_complete(break_in())
+        assert len(runner.run(several())) == 5
+        runner.run(store.put(NAMESPACE, "0", 2))
+        item = runner.run(store.get(NAMESPACE, "0"))
+        assert item is not None
+        assert item.value == 2
+        runner.run(store.close())
 
 
 async def test_the_loop_goes_on_while_a_long_write_runs(tmp_path: Path) -> None:

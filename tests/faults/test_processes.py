@@ -143,9 +143,12 @@ async def test_a_store_left_open_loses_nothing_and_lets_go(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-async def test_a_forked_child_that_opens_anew_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["store.db", "link.db"])
+async def test_a_forked_child_that_opens_anew_loses_nothing(tmp_path: Path, name: str) -> None:
     path = tmp_path / "store.db"
-    with child("fork", path) as process:
+    path.touch()
+    (tmp_path / "link.db").symlink_to(path)
+    with child("fork", tmp_path / name) as process:
         process.communicate(timeout=30)
     assert process.returncode == 0
     async with kvstore.open(path) as store:

@@ -19,7 +19,7 @@ import pytest
 import kvstore
 from kvstore import KeyValueStore
 from kvstore.embeddings import HashingEmbeddings
-from kvstore.flow.direct import DirectSQLiteStore
+from kvstore.sqlite.direct import DirectSQLiteStore
 from tests.flow.conftest import Make, open_elsewhere
 
 ROOT = Path(kvstore.__file__).parents[1]

@@ -124,6 +124,14 @@ def test_an_upsert_of_many_searches_nothing_but_the_unique_index(
     assert not [line for line in details if "items" in line]
 
 
+@pytest.mark.parametrize("points", [1, 16])
+def test_reads_that_share_a_statement_each_search_the_unique_index(
+    sqlite: driver.Connection, points: int
+) -> None:
+    details = plan(sqlite, statements.get_small_points(points))
+    assert [line for line in details if "items" in line] == [POINT]
+
+
 PATTERNS = ["*", "temp_1", "temp_*", "temp_*x", "*x", "t?[ab]", "a\x00*b", ""]
 FILTERS: list[dict[str, Any] | None] = [
     None,

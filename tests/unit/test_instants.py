@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kvstore import InvalidTTLError
-from kvstore.instants import lifetime, to_datetime, to_micros
+from kvstore.instants import EARLIEST, LATEST, lifetime, to_datetime, to_micros
 from kvstore.testing import BAD_TTLS
 
 
@@ -19,6 +19,11 @@ def test_instants_come_back_exactly() -> None:
         when = to_datetime(micros)
         assert when.tzinfo is UTC
         assert (when - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) == micros
+
+
+def test_the_first_and_the_last_instant_are_those_of_datetime() -> None:
+    assert to_datetime(EARLIEST) == datetime.min.replace(tzinfo=UTC)
+    assert to_datetime(LATEST) == datetime.max.replace(tzinfo=UTC)
 
 
 def test_seconds_become_micros() -> None:

@@ -8,29 +8,21 @@ caller's. A read has a connection to itself while it lasts; writers take turns a
 from __future__ import annotations
 
 import asyncio
-import inspect
-import random
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from kvstore.errors import (
-    ConflictError,
-    InvalidArgumentError,
-    StoreClosedError,
-)
+from kvstore.errors import InvalidArgumentError, StoreClosedError
 from kvstore.filters import Filter
-from kvstore.namespace import address, check_key
-from kvstore.operations import Operation, Put, Sweep
+from kvstore.operations import Operation, Sweep
 from kvstore.patterns import Pattern
-from kvstore.sqlite import SQLiteStore, driver, forks, reading
+from kvstore.sqlite import driver, forks, reading
 from kvstore.sqlite.connection import connect, transaction, translate
 from kvstore.sqlite.indexing import begin_batch
-from kvstore.store import NamespaceQuery, Page, Selection
+from kvstore.sqlite.store import SQLiteStore
+from kvstore.store import NamespaceQuery, Page, Selection, pause_s
 from kvstore.types import Item, Namespace
 
 __all__ = ["DirectSQLiteStore", "run_directly"]
@@ -41,7 +33,6 @@ T = TypeVar("T")
 _READ_TIMEOUT_S = 5.0  # reads wait for no writer, but for a recovery after a crash
 _IDLE_READERS = 8  # connections kept for the next readers
 _SWEEP_SLICE = 500  # expired rows deleted behind a write, at most
-_RETRY_PAUSE_S = 0.001
 
 
 def run_directly(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -65,7 +56,6 @@ class DirectSQLiteStore(SQLiteStore):
     """The twin of a `SQLiteStore`, for sync code: any thread may use it, inside a loop or not."""
 
     _is_usable = False
-    _file: Path
     _lock: threading.Lock
     _writer_connection: driver.Connection
     _readers: list[driver.Connection]
@@ -87,15 +77,11 @@ class DirectSQLiteStore(SQLiteStore):
 
     def open_now(self) -> None:
         """Open the store; the errors are those of `Store.open`."""
-        self._file = self.path.resolve()
-        if str(self.path) == ":memory:":
-            self._temporary = tempfile.mkdtemp(prefix="kvstore-")
-            self._file = Path(self._temporary, "memory.db")
-        forks.release_inherited(self._file)
+        file = self._choose_file()
         try:
-            self._writer_connection = self._connect_writer(self._file)
+            self._writer_connection = self._connect_writer(file)
         except BaseException:
-            self._remove_temporary()
+            self._discard_temporary()
             raise
         self._swept_at = time.monotonic()
         self._is_usable = True
@@ -111,7 +97,7 @@ class DirectSQLiteStore(SQLiteStore):
             while self._idle:
                 self._idle.pop().close()
             self._writer_connection.close()
-            self._remove_temporary()
+            self._discard_temporary()
 
     def _held(self) -> tuple[Path, Iterable[driver.Connection]] | None:
         if self._lock.locked() or len(self._idle) != len(self._readers):
@@ -120,11 +106,6 @@ class DirectSQLiteStore(SQLiteStore):
 
     def _disown(self) -> None:
         self._is_usable = False
-
-    def _remove_temporary(self) -> None:
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            self._temporary = None
 
     def _require_open(self) -> None:
         if not self._is_usable:
@@ -161,10 +142,6 @@ class DirectSQLiteStore(SQLiteStore):
 
     def _peek(self, namespace: Namespace, path: str, key: str) -> list[Item]:
         return self._read(reading.get_one, namespace, path, key, self._now())
-
-    @property
-    def _must_yield(self) -> bool:  # type: ignore[override]
-        return False
 
     async def _get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
         return self._read(reading.get_many, namespace, path, keys, self._now())
@@ -230,27 +207,5 @@ class DirectSQLiteStore(SQLiteStore):
         self._swept_at = now
         return True
 
-    async def update(
-        self,
-        namespace: Sequence[str],
-        key: str,
-        fn: Callable[[Any], Any],
-        *,
-        default: Any = None,
-    ) -> Item:
-        """As `Store.update`, but pauses between two tries by sleeping."""
-        labels, path = address(namespace)
-        check_key(key)
-        while True:
-            found = await self._get_many(labels, path, (key,))
-            value = fn(found[0].value if found else default)
-            new = await value if inspect.isawaitable(value) else value
-            data = self._encode(new, labels, key)
-            version = found[0].version if found else 0
-            op = Put(labels, path, key, data, self._default_ttl, version, keep=True)
-            try:
-                item: Item = (await self._apply((op,)))[0]
-            except ConflictError:
-                time.sleep(random.uniform(0, _RETRY_PAUSE_S))  # noqa: ASYNC251 - by design
-            else:
-                return item
+    async def _pause(self, attempt: int) -> None:
+        time.sleep(pause_s(attempt))  # noqa: ASYNC251 - by design
