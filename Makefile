@@ -25,8 +25,8 @@ help: ## what there is
 
 install: $(VENV)/ready ## a virtual environment for development, in .venv
 
-# The core alone, as a user would install it.
-demo: $(DEMO_VENV)/ready ## show the store at work; run it twice
+# The core alone, as a user would install it; for a PostgreSQL URL, with its extra.
+demo: $(DEMO_VENV)/ready $(if $(filter postgres%,$(URL)),$(DEMO_VENV)/postgres) ## show the store at work; run it twice
 	@$(DEMO_VENV)/bin/python -m kvstore.examples.demo "$(URL)"
 
 test: $(VENV)/ready ## all tests
@@ -68,6 +68,10 @@ $(VENV)/bench: $(VENV)/ready
 
 $(DEMO_VENV)/ready: pyproject.toml
 	$(call make_venv,$(DEMO_VENV),-e .)
+
+$(DEMO_VENV)/postgres: $(DEMO_VENV)/ready
+	@$(DEMO_VENV)/bin/python -m pip install -qq --disable-pip-version-check -e '.[postgres]'
+	@touch $@
 
 define make_venv
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kvstore needs Python 3.11 or newer; PYTHON=$(PYTHON) is %d.%d" % sys.version_info[:2])'

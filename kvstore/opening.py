@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from kvstore.errors import InvalidArgumentError, MissingDependencyError
+from kvstore.errors import InvalidArgumentError
 from kvstore.memory import InMemoryStore
 from kvstore.sqlite import SQLiteStore
 from kvstore.store import Store
@@ -43,9 +43,9 @@ def open_store(url: str | os.PathLike[str], **options: Any) -> Store:
         case "memory":
             return InMemoryStore(**options)
         case "postgresql" | "postgres":
-            raise MissingDependencyError(
-                "this version of kvstore has no PostgresStore; open a path or 'memory://'"
-            )
+            from kvstore.postgres import PostgresStore
+
+            return PostgresStore(url, **options)
     raise InvalidArgumentError(
         f"{scheme}: is no scheme that kvstore opens; there are a path, sqlite:///path, memory:// "
         "and postgresql://user@host/db (write ./ in front of a path that looks like a URL)"

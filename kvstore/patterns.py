@@ -15,7 +15,7 @@ from functools import lru_cache
 from kvstore.errors import InvalidPatternError
 from kvstore.namespace import check_key
 
-__all__ = ["Pattern", "compile_pattern", "escape"]
+__all__ = ["AnyOne", "Class", "Pattern", "Star", "compile_pattern", "escape", "tokenize"]
 
 _WILDCARD = re.compile(r"[*?\[]")
 _MAX_CODE_POINT = 0x10FFFF
@@ -63,7 +63,7 @@ def escape(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _compile(text: str) -> Pattern:
-    tokens = _tokens(text)
+    tokens = tokenize(text)
     head = ""
     for token in tokens:
         if not isinstance(token, str):
@@ -91,21 +91,24 @@ def compile_pattern(pattern: str) -> Pattern:
 
 
 @dataclass(frozen=True, slots=True)
-class _Star:
-    pass
+class Star:
+    """Any run of characters."""
 
 
 @dataclass(frozen=True, slots=True)
-class _AnyOne:
-    pass
+class AnyOne:
+    """One character."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Class:
+class Class:
+    """One character of some ranges, or of none of them."""
+
     ranges: tuple[tuple[str, str], ...]
     negated: bool
 
     def regex(self) -> str:
+        """Return it as Python's expressions have it."""
         members = "".join(
             f"{re.escape(low)}-{re.escape(high)}" for low, high in self.ranges if low <= high
         )
@@ -114,10 +117,10 @@ class _Class:
         return f"[{'^' if self.negated else ''}{members}]"
 
 
-_Token = str | _Star | _AnyOne | _Class
+_Token = str | Star | AnyOne | Class
 
 
-def _tokens(text: str) -> list[_Token]:
+def tokenize(text: str) -> list[_Token]:
     """Split a pattern into literal characters, stars, any-ones and classes."""
     tokens: list[_Token] = []
     position = 0
@@ -125,10 +128,10 @@ def _tokens(text: str) -> list[_Token]:
         char = text[position]
         position += 1
         if char == "*":
-            if not (tokens and isinstance(tokens[-1], _Star)):
-                tokens.append(_Star())
+            if not (tokens and isinstance(tokens[-1], Star)):
+                tokens.append(Star())
         elif char == "?":
-            tokens.append(_AnyOne())
+            tokens.append(AnyOne())
         elif char == "[":
             token, position = _class(text, position)
             (low, high) = token.ranges[0]
@@ -139,7 +142,7 @@ def _tokens(text: str) -> list[_Token]:
     return tokens
 
 
-def _class(text: str, position: int) -> tuple[_Class, int]:
+def _class(text: str, position: int) -> tuple[Class, int]:
     """Parse a class whose `[` stands before `position`; return it and where it ends."""
     opened = position - 1
     negated = text[position : position + 1] == "^"
@@ -165,7 +168,7 @@ def _class(text: str, position: int) -> tuple[_Class, int]:
             f"the pattern {text!r} opens a class with '[' at position {opened} and never closes "
             "it; write '[[]' (or use kvstore.escape) for a literal '['"
         )
-    return _Class(tuple(ranges), negated), position + 1
+    return Class(tuple(ranges), negated), position + 1
 
 
 def _regex(tokens: list[_Token]) -> re.Pattern[str]:
@@ -176,12 +179,12 @@ def _regex(tokens: list[_Token]) -> re.Pattern[str]:
     """
     runs: list[str] = [""]
     for token in tokens:
-        if isinstance(token, _Star):
+        if isinstance(token, Star):
             runs.append("")
         elif isinstance(token, str):
             runs[-1] += re.escape(token)
         else:
-            runs[-1] += "." if isinstance(token, _AnyOne) else token.regex()
+            runs[-1] += "." if isinstance(token, AnyOne) else token.regex()
     first, *middle = runs
     if not middle:
         return re.compile(first, re.DOTALL)

@@ -21,7 +21,7 @@ from kvstore.operations import Lease, Operation, Sweep
 from kvstore.patterns import Pattern
 from kvstore.types import Change
 
-__all__ = ["Bell", "ChangePage", "Watch", "Watched"]
+__all__ = ["POLL_S", "Bell", "ChangePage", "Watch", "Watched"]
 
 POLL_S = 0.05  # how often a watch looks for what other processes wrote
 _SWEEP_SLICE = 500
@@ -50,9 +50,15 @@ class ChangePage:
 
 
 class Bell:
-    """Wakes the watches of one store in its own process."""
+    """Wakes the watches of one store in its own process.
+
+    Attributes:
+        watches: those that are there.
+        patience_s: how long they wait for it before they look by themselves.
+    """
 
     def __init__(self) -> None:
+        self.patience_s = POLL_S
         self._listeners: set[asyncio.Future[None]] = set()
         self.watches: WeakSet[Watch] = WeakSet()
 
@@ -177,7 +183,7 @@ class Watch(AsyncIterator[Change]):
             self._store._require_open()
             await self._maintain(page)
             if not is_moved and not self._is_done:
-                await _wait(listener)
+                await _wait(listener, self._store._bell.patience_s)
         finally:
             self._store._bell.forget(listener)
 
@@ -212,7 +218,7 @@ class Watch(AsyncIterator[Change]):
                 await self._store._apply(ops)
 
 
-async def _wait(listener: asyncio.Future[None]) -> None:
+async def _wait(listener: asyncio.Future[None], patience_s: float) -> None:
     with suppress(TimeoutError):
-        async with asyncio.timeout(POLL_S):
+        async with asyncio.timeout(patience_s):
             await listener

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import platform
+import re
 import sys
 import sysconfig
 import tokenize
@@ -104,12 +105,17 @@ async def meaning(store: kvstore.Store) -> None:
         print(f"    {note.key:<16}{note.score:>6.2f}  {note.value['title'][:56]}")
 
 
+def _shown(url: str) -> str:
+    """Leave a password out."""
+    return re.sub(r"(?<=://)([^:@/]*):[^@/]*@", r"\1@", url)
+
+
 async def main(url: str) -> None:
     """Show one run on the store at a path or URL."""
     index = kvstore.IndexConfig(HashingEmbeddings(), fields=["title"])
     async with kvstore.open(url, index=index) as store:
         run = await store.increment(STATS, "runs")
-        print(f"Run {run} on {url}")
+        print(f"Run {run} on {_shown(url)}")
         await preferences(store, run)
         await work(store)
         await wildcards(store)

@@ -14,8 +14,9 @@ PACKAGE = Path(__file__).parents[2] / "kvstore"
 # A module imports from its own layer and the layers before it. Backends do not know each other.
 LAYERS = (
     "errors",
+    "codec instants",
     "types",
-    "codec embedding filters instants namespace paths patterns ranking report text",
+    "embedding filters namespace paths patterns ranking report text",
     "operations",
     "exchange watching",
     "store",
@@ -37,7 +38,6 @@ HOMES = {
     "key_value": {"integrations"},
     "langchain_core": {"integrations"},
     "langgraph": {"integrations"},
-    "pgvector": {"postgres"},
     "pysqlite3": {"sqlite"},
     "pytest": {"testing", "testing_search"},
     "pytest_asyncio": {"testing", "testing_search"},

@@ -1,4 +1,4 @@
-"""Stores of both kinds for the tests of operations."""
+"""Stores of all kinds for the tests of operations."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import kvstore
 from kvstore import InMemoryStore, SQLiteStore, Store
 from kvstore.testing import ManualClock
 
@@ -19,11 +20,14 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def factory(request: pytest.FixtureRequest, tmp_path: Path) -> Factory:
-    if request.param == "memory":
-        return InMemoryStore
-    return partial(SQLiteStore, tmp_path / "store.db")
+    match request.param:
+        case "memory":
+            return InMemoryStore
+        case "sqlite":
+            return partial(SQLiteStore, tmp_path / "store.db")
+    return partial(kvstore.open, request.getfixturevalue("postgres_url"))
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
-"""SQLiteStore does what InMemoryStore does, whatever is asked of them and in whatever order.
+"""SQLiteStore and PostgresStore do what InMemoryStore does, whatever is asked, in whatever order.
 
-Both get the same calls, at the same instants. SQLite's side is two stores over one file, as two
-programs would have it: either may be asked, and both are closed and opened again in between.
-After each step both hold the same. Versions are compared by their order, not by their numbers.
+Both sides get the same calls, at the same instants. The other side is two stores over one file or
+schema, as two programs would have it: either may be asked, and both are closed and opened again in
+between. After each step both sides hold the same. Versions are compared by their order, not by
+their numbers.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+import kvstore
 from kvstore import InMemoryStore, Item, SQLiteStore, Store, StoreError, Transaction
 from kvstore.testing import ManualClock
+from tests.postgres.server import Database
 
 from .strategies import (
     filters,
@@ -95,8 +99,8 @@ class StoresAgree(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.folder = Path(tempfile.mkdtemp(prefix="kvstore-agree-"))
         self.clock = ManualClock()
-        self.sqlite: list[SQLiteStore] = []
-        self.versions = {0: 0}  # SQLite's for each of the model's
+        self.others: list[Store] = []
+        self.versions = {0: 0}  # the others' for each of the model's
         self.greatest = (0, 0)
 
     @initialize(
@@ -116,38 +120,39 @@ class StoresAgree(RuleBasedStateMachine):
             "max_value_bytes": 2_000,
         }
         self.model = InMemoryStore(**options)
-        self.make_sqlite = partial(
-            SQLiteStore, self.folder / "store.db", durability=durability, **options
-        )
+        self.make_other = self.maker(durability, options)
         self.runner.run(self.model.open())
-        self.open_sqlite()
-        self.open_sqlite()
+        self.open_other()
+        self.open_other()
         for namespace, mapping in zip(NAMESPACES, first, strict=False):
             self.put_many(namespace, mapping, None)
 
-    def open_sqlite(self) -> None:
-        store = self.make_sqlite()
-        self.runner.run(store.open())
-        self.sqlite.append(store)
+    def maker(self, durability: Any, options: dict[str, Any]) -> Callable[[], Store]:
+        return partial(SQLiteStore, self.folder / "store.db", durability=durability, **options)
 
-    def close_sqlite(self) -> None:
-        self.runner.run(self.sqlite.pop(0).close())
+    def open_other(self) -> None:
+        store = self.make_other()
+        self.runner.run(store.open())
+        self.others.append(store)
+
+    def close_other(self) -> None:
+        self.runner.run(self.others.pop(0).close())
 
     def teardown(self) -> None:
-        while self.sqlite:
-            self.close_sqlite()
+        while self.others:
+            self.close_other()
         self.runner.close()
         shutil.rmtree(self.folder)
 
     # How both are asked, and their answers compared
 
     def agree(self, call: Call) -> None:
-        """Ask the model and one of the SQLite stores, in turn.
+        """Ask the model and one of the other stores, in turn.
 
         What the call changes outside of the store it makes anew each time.
         """
-        self.sqlite.reverse()
-        self.compare(self.ask(self.model, call), self.ask(self.sqlite[0], call))
+        self.others.reverse()
+        self.compare(self.ask(self.model, call), self.ask(self.others[0], call))
 
     def ask(self, store: Store, call: Call) -> tuple[Any, list[int]]:
         """Return the answer, or the error, in a form to compare; and the versions in it."""
@@ -176,9 +181,9 @@ class StoresAgree(RuleBasedStateMachine):
 
     @invariant()
     def both_hold_the_same(self) -> None:
-        if self.sqlite:  # from the first step on
+        if self.others:  # from the first step on
             expected = self.ask(self.model, _everything)
-            for store in self.sqlite:
+            for store in self.others:
                 self.compare(expected, self.ask(store, _everything))
             self.greatest = (max(self.versions, default=0), max(self.versions.values(), default=0))
 
@@ -194,11 +199,11 @@ class StoresAgree(RuleBasedStateMachine):
 
     @rule(both=st.booleans())
     def reopen(self, both: bool) -> None:
-        self.close_sqlite()
+        self.close_other()
         if both:
-            self.close_sqlite()
-            self.open_sqlite()
-        self.open_sqlite()
+            self.close_other()
+            self.open_other()
+        self.open_other()
 
     # Writes
 
@@ -442,7 +447,32 @@ def _comparable(answer: Any, versions: list[int]) -> Any:
     return repr(answer)
 
 
+class PostgresAgrees(StoresAgree):
+    database: Database
+
+    def maker(self, durability: Any, options: dict[str, Any]) -> Callable[[], Store]:
+        self.url = self.database.new_schema()
+        is_pooler = durability == "full"  # nothing else is asked of it here
+        return partial(kvstore.open, self.url, pooler=is_pooler, pool_size=2, **options)
+
+    def teardown(self) -> None:
+        super().teardown()
+        if hasattr(self, "url"):
+            self.database.drop_schema(self.url)
+
+
+@pytest.fixture(scope="class")
+def _database(postgres: Database) -> None:
+    PostgresAgrees.database = postgres
+
+
+_MOST_ON_A_SERVER = settings().max_examples // 5
+
 TestStoresAgree = StoresAgree.TestCase
+TestPostgresAgrees = pytest.mark.usefixtures("_database")(PostgresAgrees.TestCase)
+TestPostgresAgrees.settings = settings(max_examples=_MOST_ON_A_SERVER)
 if settings.default is not None and settings.default.derandomize:
     # To make a failure short takes minutes, and any run makes the same one again.
-    TestStoresAgree.settings = settings(phases=set(Phase) - {Phase.shrink, Phase.explain})
+    _quick = settings(phases=set(Phase) - {Phase.shrink, Phase.explain})
+    TestStoresAgree.settings = _quick
+    TestPostgresAgrees.settings = settings(_quick, max_examples=_MOST_ON_A_SERVER)

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from kvstore import EmbeddingError, IndexConfig, InMemoryStore, InvalidArgumentError
-from kvstore.embeddings import OpenAIEmbeddings, openai
+from kvstore.embeddings import OpenAIEmbeddings
 from kvstore.testing_search import found
 
 KEY = "sk-very-secret"
@@ -101,7 +101,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         slept.append(seconds)
         await real(0)
 
-    monkeypatch.setattr(openai.asyncio, "sleep", sleep)
+    monkeypatch.setattr("kvstore.embeddings.openai.asyncio.sleep", sleep)
     return slept
 
 
@@ -205,7 +205,7 @@ async def test_a_server_says_until_when_to_wait(
 
 async def test_tries_come_to_an_end(server: Server, make: Make, pauses: list[float]) -> None:
     server.answers = [Answer(500, b"{}")] * 9
-    with pytest.raises(EmbeddingError, match="HTTP 500 .* after 3 attempts"):
+    with pytest.raises(EmbeddingError, match=r"HTTP 500 .* after 3 attempts"):
         await make(attempts=3).embed_query("a")
     assert len(server.requests) == 3
     assert len(pauses) == 2

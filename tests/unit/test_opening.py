@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,11 @@ def test_what_is_no_store_is_refused(url: str) -> None:
         kvstore.open(url)
 
 
-def test_postgres_names_what_it_needs() -> None:
-    with pytest.raises(MissingDependencyError) as refusal:
+def test_postgres_names_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("kvstore.postgres")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    with pytest.raises(MissingDependencyError, match=r"kvstore\[postgres\]") as refusal:
         kvstore.open("postgresql://user:hunter2@host/db")
     assert "hunter2" not in str(refusal.value)
 

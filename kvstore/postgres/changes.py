@@ -1,0 +1,187 @@
+"""The change feed in the database: its lease, its upkeep, how a watch reads it and is woken.
+
+Writers record changes exactly while `watched_until` is not 0, and versions are given out in the
+order of commits, so that what a reader sees up to a version is all there will ever be up to it.
+See kvstore/sqlite/changes.py for the lease, which is the same here.
+
+A transaction that records changes notifies a channel at its commit. A store that watches listens
+to it on a connection of its own; behind a pooler, which cannot do that, it looks again and again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+from kvstore.errors import StoreError
+from kvstore.namespace import decode_namespace, subtree_range
+from kvstore.operations import Lease, Trim
+from kvstore.patterns import Pattern
+from kvstore.postgres import reading, statements
+from kvstore.postgres.connection import Connection, DriverError, Link, Target, connect, hang_up
+from kvstore.postgres.keys import Address, decode_key
+from kvstore.types import EPOCH, Change, Item
+from kvstore.watching import POLL_S, Bell, ChangePage
+
+__all__ = ["Listener", "read_changes", "take_lease", "trim"]
+
+MOST_CHANGES = 1_000_000  # that are kept, however young
+GRACE = 10_000_000  # microseconds from the end of the lease to that of the recording
+_ROWS_AT_ONCE = 1_000
+_BYTES_AT_ONCE = 4 * 2**20  # of values, roughly
+HEARD_POLL_S = 0.5  # how often a watch looks for what it may not have heard of, such as expiries
+_RETRY_S = 1.0  # between two tries to listen
+
+
+async def take_lease(
+    connection: Connection, op: Lease, version: int, until: int, begin: int, now: int
+) -> tuple[int, int]:
+    """Begin a recording, or prolong the one that there is.
+
+    Args:
+        connection: inside a write transaction.
+        op: how long for.
+        version: of the store, with what this transaction has written so far.
+        until: `watched_until`, as it is.
+        begin: `changes_begin`, as it is.
+        now: the instant, in microseconds.
+
+    Returns:
+        The new ones.
+    """
+    if until == 0:
+        last = await connection.fetchval(statements.GET_LAST_CHANGE)
+        if last != version:  # something was written that is not there
+            begin = version
+            await connection.execute(statements.SET_CHANGES_BEGIN, begin)
+    until = now + op.span
+    await connection.execute(statements.SET_WATCHED_UNTIL, until)
+    return until, begin
+
+
+async def trim(
+    connection: Connection, op: Trim, version: int, until: int, begin: int, now: int
+) -> tuple[int, int, int]:
+    """Do a slice of the feed's upkeep; the arguments are those of `take_lease`.
+
+    Returns:
+        How many rows went, and what `take_lease` returns.
+    """
+    if until:
+        renewed = _lease_after(until, op, now)
+        if renewed != until:
+            until = renewed
+            await connection.execute(statements.SET_WATCHED_UNTIL, until)
+    rows = await connection.fetch(statements.GET_OLDEST_CHANGES, op.limit)
+    if not rows:
+        return 0, until, begin
+    oldest, least = now - op.history, version - MOST_CHANGES
+    cut = max((row for row, at in rows if at <= oldest or row <= max(least, begin)), default=begin)
+    if cut > begin:
+        begin = cut
+        await connection.execute(statements.SET_CHANGES_BEGIN, begin)
+    done: str = await connection.execute(statements.DELETE_CHANGES, cut)
+    return int(done.rpartition(" ")[2]), until, begin
+
+
+def _lease_after(until: int, op: Trim, now: int) -> int:
+    """Return the lease as a look at the clock leaves it.
+
+    One that is over is marked first, and ends some time later: watchers that the machine's sleep
+    or a set clock has surprised get the time to renew it.
+    """
+    if op.is_watched:
+        return max(until, now + op.history // 2)
+    if until > 0:
+        return -now if until <= now else until
+    return 0 if now >= GRACE - until else until
+
+
+async def read_changes(
+    link: Link, after: int, path: str, pattern: Pattern, subtree: bool, now: int
+) -> ChangePage:
+    """Return the next changes after a version, with the items as they are a moment later."""
+    rows = await link.raw.fetch(statements.READ_CHANGES, after, _ROWS_AT_ONCE, now)
+    until, begin, has_expired = rows[0][:3]
+    low, high = subtree_range(path)
+    seen: list[tuple[int, Any, Address]] = []
+    position, size = after, 0
+    for row in rows:
+        version, kind, there, key, length = row[3:]
+        if version is None:  # there is none
+            break
+        position = version
+        inside = low <= there and (high is None or there < high) if subtree else there == path
+        if inside and pattern.matches(decode_key(key)):
+            seen.append((version, kind, (there, key)))
+            size += length or 0
+            if size > _BYTES_AT_ONCE:
+                break
+    wanted = list(dict.fromkeys(address for _, kind, address in seen if kind == "put"))
+    items = await reading.get_by_address(link.raw, wanted) if wanted else {}
+    found = []
+    for version, kind, address in seen:
+        item = items.get(address) if kind == "put" else None
+        if item is not None and not _is_live(item, now):
+            item = None
+        labels = decode_namespace(address[0])
+        found.append(Change(kind, labels, decode_key(address[1]), version, item))
+    return ChangePage(found, position, begin, until, bool(has_expired), now)
+
+
+def _is_live(item: Item, now: int) -> bool:
+    return item.expires_at is None or (item.expires_at - EPOCH) // timedelta(microseconds=1) > now
+
+
+class Listener:
+    """Rings a bell for what others write, while the server lets it.
+
+    It never fails: whoever watches looks for changes without it, too, only less soon.
+    """
+
+    def __init__(self, target: Target, channel: str, bell: Bell) -> None:
+        self._target = target
+        self._channel = channel
+        self._bell = bell
+        self._connection: Connection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._not_before = 0.0
+
+    def start(self) -> None:
+        """Listen from some moment on, if that is not done already."""
+        if self._connection is not None and not self._connection.is_closed():
+            self._bell.patience_s = HEARD_POLL_S
+            return
+        self._bell.patience_s = POLL_S
+        loop = asyncio.get_running_loop()
+        if self._task is None and not self._target.is_pooler and loop.time() >= self._not_before:
+            self._not_before = loop.time() + _RETRY_S
+            self._task = loop.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        try:
+            with suppress(StoreError, *DriverError):
+                connection = await connect(self._target)
+                try:
+                    await connection.add_listener(self._channel, self._heard)
+                except BaseException:
+                    connection.terminate()
+                    raise
+                self._connection = connection
+                self._bell.ring()  # for what was written before
+        finally:
+            self._task = None
+
+    def _heard(self, *_: object) -> None:
+        self._bell.ring()
+
+    async def close(self) -> None:
+        """Listen no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._connection is not None:
+            await hang_up(self._connection)
+            self._connection = None

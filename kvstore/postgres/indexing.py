@@ -1,0 +1,714 @@
+"""The write side of the search index: an item and its entries change in one transaction.
+
+The index of a database has one description, kept in `kvstore_state`: the fields, the model, the
+length of its vectors. Every writer goes by it, whatever it was opened with, so the index is the
+same whoever writes. A writer that has not the index's model leaves an item's new texts without
+vectors, and marks the item for `reindex`.
+
+- `kvstore_entries` has a row for each indexed item: a hash of each text, so that only what has
+  changed is embedded and written, and its words (kvstore/text.py, as in the other backends), with
+  a GIN index. They are kept as an array of hashes and not as a `tsvector`, which refuses more than
+  1 MB of words, and words of more than 2 KB, and forgets positions after the 16,383rd. What a
+  query can want of positions are pairs of characters of unspaced scripts; each is a word, too.
+- `kvstore_terms` and `kvstore_corpus` have the numbers that BM25 needs, so that a ranking is the
+  one that the other backends give.
+- `kvstore_vectors_N` has a row for each distinct text of an item. N is the description's epoch,
+  which grows when vectors are dropped as a whole: so a search that was begun before cannot read
+  another model's. It has an HNSW index from the beginning.
+- `kvstore_facts` makes filters by equality quick among many vectors: see kvstore/postgres/facts.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from hashlib import blake2b
+from itertools import accumulate, chain, pairwise
+from struct import pack
+from typing import Any
+from weakref import WeakSet
+
+import orjson
+
+from kvstore import codec
+from kvstore.errors import (
+    IndexMismatchError,
+    InvalidArgumentError,
+    MissingDependencyError,
+    ValueTooLargeError,
+)
+from kvstore.namespace import decode_namespace, show
+from kvstore.operations import Reindex, UnembeddedError
+from kvstore.postgres import index_statements as sql
+from kvstore.postgres.connection import Connection, DriverError
+from kvstore.postgres.facts import facts_of
+from kvstore.postgres.keys import Address, decode_key, root_of
+from kvstore.postgres.writing import Entry
+from kvstore.text import Phrase, prepare, stems, texts_of
+
+__all__ = [
+    "Description",
+    "Indexer",
+    "Setup",
+    "count_pending",
+    "find_problems",
+    "namespace_term",
+    "parse_description",
+    "prepare_index",
+    "quoted",
+    "subtree_term",
+    "term_of",
+    "vectors_table",
+]
+
+HASH_BYTES = 16
+MAX_TEXTS = 1 << 20
+MAX_DIMENSIONS = 16_000  # of pgvector's type
+MAX_INDEXED = 2_000  # of its HNSW index
+MAX_HALF_INDEXED = 4_000  # of that over half precision
+_MOST_COUNTED = 32_767  # of one word in one item: what a smallint holds
+_ROWS_AT_ONCE = 500
+_FIRST_VERSION = (0, 8)  # of pgvector with iterative scans
+
+_CREATE_EXTENSION = (
+    "semantic search needs the extension pgvector, 0.8 or newer, which this database {lacks}: have "
+    "an administrator install it and run CREATE EXTENSION vector (or ALTER EXTENSION vector "
+    "UPDATE) in it; everything else works without: open the store with IndexConfig() or no index"
+)
+
+
+# Description
+
+
+@dataclass(slots=True)
+class Description:
+    """What the index of a database is.
+
+    Attributes:
+        fields: the paths that are indexed of an item without paths of its own.
+        model: the id of the model; `None`: there are no vectors.
+        dimensions: the length of its vectors; `None`: there was none yet.
+        has_all_words: whether every item that should be is in `kvstore_entries`.
+        has_all_vectors: the same for the vectors, but for what `kvstore_pending` says since.
+        epoch: names the table of the vectors.
+    """
+
+    fields: tuple[str, ...]
+    model: str | None
+    dimensions: int | None
+    has_all_words: bool = True
+    has_all_vectors: bool = True
+    epoch: int = 1
+
+
+def parse_description(text: str) -> Description:
+    """Read what `kvstore_state.index` holds."""
+    known = orjson.loads(text)
+    return Description(**{**known, "fields": tuple(known["fields"])})
+
+
+async def _store(connection: Connection, description: Description) -> None:
+    text = orjson.dumps(asdict(description)).decode()
+    await connection.execute("UPDATE kvstore_state SET index = $1 WHERE id = 1", text)
+
+
+@dataclass(slots=True)
+class Setup:
+    """What one store brings along for the index.
+
+    Attributes:
+        fields: its `IndexConfig.fields`.
+        model: the id of its model; `None`: it has none.
+        dimensions: the length of its model's vectors, as far as it is known.
+        schema: where pgvector is; known once the index is prepared.
+    """
+
+    fields: tuple[str, ...]
+    model: str | None
+    dimensions: int | None
+    schema: str = "public"
+
+    def mismatch(self, description: Description) -> str | None:
+        """Say in which way the database's index is not this store's, by model or dimensions."""
+        if description.model != self.model:
+            made_by = (
+                "without vectors" if description.model is None else f"by {description.model!r}"
+            )
+            return f"the index was made {made_by}, and this store has {self.model!r}"
+        if None not in (self.dimensions, description.dimensions) and (
+            self.dimensions != description.dimensions
+        ):
+            return (
+                f"the index has vectors of {description.dimensions} numbers, and this store's "
+                f"model gives {self.dimensions}"
+            )
+        return None
+
+
+async def prepare_index(connection: Connection, setup: Setup) -> None:
+    """Make the index of a database that has none; what it holds already is marked for `reindex`.
+
+    Args:
+        connection: in a write transaction.
+        setup: of the store that has an index.
+
+    Raises:
+        MissingDependencyError: the store has a model, and the database no pgvector.
+    """
+    if setup.model is not None:
+        setup.schema = await _require_extension(connection)
+    if await connection.fetchval("SELECT index FROM kvstore_state WHERE id = 1") is not None:
+        return
+    is_new = (await connection.execute(sql.MARK_ALL)) == "INSERT 0 0"
+    await _store(connection, Description(setup.fields, setup.model, None, is_new, is_new))
+
+
+async def _require_extension(connection: Connection) -> str:
+    """Return the schema in which pgvector is; create the extension if that is allowed."""
+    row = await connection.fetchrow(sql.GET_EXTENSION)
+    if row is None:
+        try:
+            async with connection.transaction():
+                await connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        except DriverError as exc:
+            if connection.is_closed():
+                raise
+            lacks = "lacks, and this user cannot create"
+            raise MissingDependencyError(_CREATE_EXTENSION.format(lacks=lacks)) from exc
+        row = await connection.fetchrow(sql.GET_EXTENSION)
+    schema, version = row
+    if tuple(map(int, version.split(".")[:2])) < _FIRST_VERSION:
+        raise MissingDependencyError(_CREATE_EXTENSION.format(lacks=f"has in version {version}"))
+    return str(schema)
+
+
+def quoted(name: str) -> str:
+    """Return an identifier as SQL has it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+_TAUGHT: WeakSet[Any] = WeakSet()  # connections
+
+
+async def _teach_vectors(connection: Connection, schema: str) -> None:
+    """Have the driver send vectors as they are; it knows no such type by itself."""
+    if connection not in _TAUGHT:
+        await connection.set_type_codec(
+            "vector", schema=schema, encoder=_packed, decoder=bytes, format="binary"
+        )
+        _TAUGHT.add(connection)
+
+
+def _packed(vector: bytes) -> bytes:
+    """Return a vector as pgvector receives it: two numbers of 16 bits, then floats, big-endian."""
+    numbers = array("f", vector)
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return pack(">HH", len(numbers), 0) + numbers.tobytes()
+
+
+def vectors_table(description: Description) -> str:
+    """Return the name of the table that holds the vectors."""
+    return f"kvstore_vectors_{description.epoch}"
+
+
+# Words and namespaces as numbers
+
+
+@lru_cache(maxsize=65_536)
+def _number(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), signed=True)
+
+
+def namespace_term(path: str) -> int:
+    """Return the term of the items of one namespace."""
+    return _number("\nn" + path)  # no word has a line feed
+
+
+def subtree_term(path: str) -> int:
+    """Return the term of the items of a namespace and of those below it."""
+    return _number("\ns" + path)
+
+
+@lru_cache(maxsize=4096)
+def _namespace_terms(path: str) -> list[int]:
+    ends = [0, *(at + 1 for at, char in enumerate(path) if char == "\t")]
+    return [namespace_term(path), *(subtree_term(path[:end]) for end in ends)]
+
+
+def term_of(phrase: Phrase) -> int:
+    """Return the term of what a query wants: a word, or two characters next to each other."""
+    return _number("\n".join(word for part in phrase for word in stems(part)))
+
+
+@dataclass(slots=True)
+class _Words:
+    """The words of an item, as `kvstore_entries` holds them."""
+
+    terms: list[int]
+    counts: list[int]
+    length: int
+
+    @classmethod
+    def of(cls, texts: Iterable[str], path: str) -> _Words:
+        words = [word for text in texts for word in stems(prepare(text))]
+        counted = Counter(words)
+        # Phrases of a query are pairs of single characters; these words are, and few others.
+        counted.update(
+            f"{first}\n{second}"
+            for first, second in pairwise(words)
+            if len(first) == len(second) == 1 and not (first.isascii() or second.isascii())
+        )
+        return cls(
+            [*map(_number, counted), *_namespace_terms(path)],
+            [min(count, _MOST_COUNTED) for count in counted.values()],
+            len(words),
+        )
+
+
+# Writing
+
+
+@dataclass(slots=True)
+class _State:
+    """What the index holds of an item, and what it is to hold at the transaction's end.
+
+    Attributes:
+        stored: the hashes of the texts in the tables; `None`: it has no entry there.
+        stored_facts: those in the tables.
+        was_pending: whether it is marked in the tables.
+        texts: the hashes in the index, as of now; `None`: it has no entry.
+        facts: as of now.
+        is_pending: as of now.
+        words: to be written; `None`: they are as they were.
+        vectors: to be written, by the hashes of their texts.
+    """
+
+    stored: frozenset[bytes] | None = None
+    stored_facts: list[int] | None = None
+    was_pending: bool = False
+    texts: frozenset[bytes] | None = None
+    facts: list[int] | None = None
+    is_pending: bool = False
+    words: _Words | None = None
+    vectors: dict[bytes, bytes] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, texts: bytes | None, facts: list[int] | None, is_pending: bool) -> _State:
+        held = None if texts is None else frozenset(_codes(texts))
+        return cls(held, facts, is_pending, held, facts, is_pending)
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What the index is to hold of an item.
+
+    Attributes:
+        texts: by their hashes, in order.
+        vectors: the new ones; `None`: left out.
+    """
+
+    address: Address
+    texts: dict[bytes, str]
+    facts: list[int] | None
+    vectors: dict[bytes, bytes | None] = field(default_factory=dict)
+
+
+class Indexer:
+    """The search index in one write transaction: what is written, it indexes before the commit.
+
+    Units are planned and applied to a picture of what the tables hold; `flush` writes what has
+    become of it, by one statement for each kind of row.
+
+    Args:
+        description: of the index, as `kvstore_state` has it.
+        setup: of the store, if it has an index.
+    """
+
+    def __init__(self, description: str, setup: Setup | None) -> None:
+        self._description = parse_description(description)
+        self._setup = setup
+        self._states: dict[Address, _State] = {}
+        self._changed: dict[Address, _State] = {}
+        self._embeds = (
+            setup is not None
+            and setup.model is not None
+            and setup.mismatch(self._description) is None
+        )
+
+    async def load(self, connection: Connection, addresses: Sequence[Address]) -> None:
+        """Read what the index holds of some items."""
+        rows = await connection.fetch(sql.LOAD, *_columns(addresses))
+        for path, key, texts, facts, is_pending in rows:
+            self._states[path, key] = _State.of(texts, facts, is_pending)
+
+    # Units
+
+    def plan(self, entries: Sequence[Entry]) -> list[_Plan]:
+        """Find out what the index is to hold of the items that a unit puts.
+
+        Raises:
+            UnembeddedError: some of their texts need vectors.
+        """
+        missing: dict[str, None] = {}
+        plans = []
+        for entry in entries:
+            plan = self._plan(entry)
+            if plan is not None:
+                plans.append(plan)
+                self._find_vectors(plan, entry.vectors, missing)
+        if missing:
+            raise UnembeddedError(list(missing))
+        return plans
+
+    def _plan(self, entry: Entry) -> _Plan | None:
+        description = self._description
+        value = codec.decode(entry.data)
+        fields = description.fields if entry.indexing is None else entry.indexing
+        texts = {_hash(text): text for text in texts_of(value, fields)}
+        if len(texts) > MAX_TEXTS:
+            raise ValueTooLargeError(f"an item may have {MAX_TEXTS:,} texts, not {len(texts):,}")
+        facts = facts_of(value) if texts and description.model is not None else None
+        state = self._states[entry.path, entry.key]
+        if (
+            not state.is_pending
+            and (state.texts is not None or not texts)
+            and texts.keys() == (state.texts or frozenset())
+            and facts == state.facts
+        ):
+            return None
+        return _Plan((entry.path, entry.key), texts, facts)
+
+    def _find_vectors(
+        self, plan: _Plan, known: Mapping[str, bytes] | None, missing: dict[str, None]
+    ) -> None:
+        """Give an item's new texts their vectors, or note that some are missing."""
+        description = self._description
+        if description.model is None:
+            return
+        state = self._states[plan.address]
+        for code, text in plan.texts.items():
+            if code in (state.texts or ()):
+                continue
+            vector = None if known is None else known.get(text)
+            if not self._embeds:
+                plan.vectors[code] = None
+            elif vector is None:
+                missing[text] = None
+            elif vector and description.dimensions not in (None, len(vector) // 4):
+                plan.vectors[code] = None  # the same name, but another model: see `mismatch`
+            elif len(vector) // 4 > MAX_DIMENSIONS:
+                raise InvalidArgumentError(
+                    f"the model gives vectors of {len(vector) // 4:,} numbers, and pgvector takes "
+                    f"at most {MAX_DIMENSIONS:,}"
+                )
+            else:
+                plan.vectors[code] = vector
+
+    def put(self, planned: Any) -> None:
+        """Apply what was planned for a unit."""
+        for plan in planned:
+            state = self._states[plan.address]
+            codes = frozenset(
+                code for code in plan.texts if plan.vectors.get(code, b"") is not None
+            )
+            if state.texts is None or state.is_pending or state.texts != plan.texts.keys():
+                state.words = _Words.of(plan.texts.values(), plan.address[0])
+            for code, vector in plan.vectors.items():
+                if vector:
+                    state.vectors[code] = vector
+            state.texts = codes if plan.texts else None
+            state.facts = plan.facts
+            state.is_pending = len(codes) < len(plan.texts)
+            self._changed[plan.address] = state
+
+    def delete(self, path: str, key: str) -> None:
+        """Apply that an item is deleted."""
+        state = self._states[path, key]
+        if state.texts is None and not state.is_pending:
+            return
+        state.texts = state.facts = state.words = None
+        state.is_pending = False
+        self._changed[path, key] = state
+
+    async def flush(self, connection: Connection) -> None:
+        """Write what has changed."""
+        changed, self._changed = self._changed, {}
+        if not changed:
+            return
+        await self._flush_entries(connection, changed)
+        if self._description.model is not None:
+            await self._flush_vectors(connection, changed)
+        unmarked = [
+            at for at, state in changed.items() if state.was_pending and not state.is_pending
+        ]
+        if unmarked:
+            await connection.execute(sql.UNMARK, *_columns(unmarked))
+        marked = [at for at, state in changed.items() if state.is_pending > state.was_pending]
+        if marked:
+            await connection.execute(sql.MARK, *_columns(marked))
+        for state in changed.values():
+            state.stored, state.stored_facts = state.texts, state.facts
+            state.was_pending, state.words = state.is_pending, None
+            state.vectors.clear()
+
+    async def _flush_entries(
+        self, connection: Connection, changed: Mapping[Address, _State]
+    ) -> None:
+        """Write words and scalars; arrays of arrays go as one array and the ends of its parts."""
+        old = [
+            at
+            for at, state in changed.items()
+            if state.stored is not None and (state.texts is None or state.words is not None)
+        ]
+        if old:
+            await connection.execute(sql.DELETE_ENTRIES, *_columns(old))
+        gone = [
+            at
+            for at, state in changed.items()
+            if state.facts is None and state.stored_facts is not None
+        ]
+        if gone:
+            await connection.execute(sql.DELETE_FACTS, *_columns(gone))
+        entries: dict[Address, _Words] = {}
+        facts: dict[Address, list[int]] = {}
+        for address, state in changed.items():
+            if state.texts is not None and state.words is not None:
+                entries[address] = state.words
+            if state.facts is not None and state.facts != state.stored_facts:
+                facts[address] = state.facts
+        if not entries and not facts:
+            return
+        numbers = Counter(term for words in entries.values() for term in words.terms)
+        await connection.execute(
+            sql.PUT_ENTRIES,
+            *_columns(list(entries)),
+            [b"".join(changed[address].texts or ()) for address in entries],
+            [words.length for words in entries.values()],
+            *_joined([words.terms for words in entries.values()]),
+            *_joined([words.counts for words in entries.values()]),
+            list(numbers),
+            list(numbers.values()),
+            *_columns(list(facts)),
+            *_joined(list(facts.values())),
+        )
+
+    async def _flush_vectors(
+        self, connection: Connection, changed: Mapping[Address, _State]
+    ) -> None:
+        description = self._description
+        table = vectors_table(description)
+        if description.dimensions is not None:
+            gone = [
+                (path, key, code)
+                for (path, key), state in changed.items()
+                for code in (state.stored or frozenset()) - (state.texts or frozenset())
+            ]
+            if gone:
+                paths, keys, codes = zip(*gone, strict=True)
+                delete = sql.DELETE_VECTORS.format(table=table)
+                await connection.execute(delete, [root_of(path) for path in paths], paths, keys,
+                                         codes)  # fmt: skip
+        new = [
+            (address, code, vector)
+            for address, state in changed.items()
+            for code, vector in state.vectors.items()
+            if code in (state.texts or ())
+        ]
+        if not new:
+            return
+        if description.dimensions is None:
+            await self._create_vectors(connection, len(new[0][2]) // 4)
+        assert self._setup is not None
+        put = sql.PUT_VECTORS.format(table=table, schema=quoted(self._setup.schema))
+        await _teach_vectors(connection, self._setup.schema)
+        for at in range(0, len(new), _ROWS_AT_ONCE):
+            addresses, codes, vectors = zip(*new[at : at + _ROWS_AT_ONCE], strict=True)
+            await connection.execute(put, *_columns(addresses), codes, vectors)
+
+    async def _create_vectors(self, connection: Connection, dimensions: int) -> None:
+        assert self._setup is not None
+        schema, table = quoted(self._setup.schema), vectors_table(self._description)
+        await connection.execute(
+            sql.CREATE_VECTORS.format(table=table, schema=schema, dimensions=dimensions)
+        )
+        if dimensions <= MAX_HALF_INDEXED:
+            index = sql.CREATE_HNSW if dimensions <= MAX_INDEXED else sql.CREATE_HALF_HNSW
+            await connection.execute(
+                index.format(table=table, schema=schema, dimensions=dimensions)
+            )
+        self._description.dimensions = dimensions
+        await _store(connection, self._description)
+
+    # What is deleted or restored as a whole
+
+    async def dropped(self, connection: Connection, addresses: Sequence[Address]) -> None:
+        """Drop the entries of items that were deleted."""
+        for at in range(0, len(addresses), _ROWS_AT_ONCE):
+            some = addresses[at : at + _ROWS_AT_ONCE]
+            self._states.clear()
+            await self.load(connection, some)
+            for path, key in some:
+                self.delete(path, key)
+            await self.flush(connection)
+
+    async def restored(self, connection: Connection, first_version: int) -> None:
+        """Index what an import has written; its vectors are left to `reindex`."""
+        embeds, self._embeds = self._embeds, False
+        try:
+            async for rows in _slices(connection, sql.GET_SINCE, first_version):
+                await self._index_rows(connection, rows, None)
+        finally:
+            self._embeds = embeds
+
+    async def _index_rows(
+        self, connection: Connection, rows: Sequence[Any], vectors: Mapping[str, bytes] | None
+    ) -> None:
+        """Index items as they are in their table.
+
+        Raises:
+            UnembeddedError: some of their texts need vectors, and nothing is done.
+        """
+        entries = []
+        self._states.clear()
+        for path, key, value, indexing, texts, facts, is_pending in rows:
+            self._states[path, key] = _State.of(texts, facts, is_pending)
+            paths = None if indexing is None else tuple(orjson.loads(indexing))
+            entries.append(Entry(path, key, value.encode(), paths, vectors))
+        self.put(self.plan(entries))
+        await self.flush(connection)
+
+    # Reindexing
+
+    async def adopt(self, connection: Connection) -> int:
+        """Make the index the store's own; return how many items are marked."""
+        setup, description = self._setup, self._description
+        if setup is None:
+            return 0
+        has_other_model = setup.model is not None and setup.mismatch(description) is not None
+        has_other_fields = setup.fields != description.fields
+        if has_other_model:
+            await connection.execute(f"DROP TABLE IF EXISTS {vectors_table(description)}")
+            await connection.execute("UPDATE kvstore_entries SET texts = ''")
+            description.model, description.dimensions = setup.model, None
+            description.epoch += 1
+            self._embeds = True
+        if has_other_fields:
+            description.fields = setup.fields
+        if has_other_model or has_other_fields:
+            await connection.execute(sql.MARK_ALL)
+            description.has_all_vectors = False
+            description.has_all_words &= not has_other_fields
+            await _store(connection, description)
+            self._states.clear()
+        return await count_pending(connection)
+
+    async def reindex(self, connection: Connection, op: Reindex) -> tuple[int, int]:
+        """Index marked items; return the last one's number, and how many they were.
+
+        Raises:
+            UnembeddedError: some of their texts need vectors.
+            IndexMismatchError: the index has become another store's.
+        """
+        setup, description = self._setup, self._description
+        if setup is None:
+            return 0, 0
+        if setup.model is not None:
+            mismatch = setup.mismatch(description)
+            if mismatch is not None:
+                raise IndexMismatchError(
+                    f"another store has changed the index meanwhile: {mismatch}"
+                )
+        marked = await connection.fetch(sql.GET_PENDING, op.after, op.limit)
+        if not marked:
+            description.has_all_words = True
+            if description.model == setup.model:
+                description.has_all_vectors = True
+            await _store(connection, description)
+            return 0, 0
+        rows = [tuple(row)[1:] for row in marked if row["value"] is not None]
+        await self._index_rows(connection, rows, op.vectors)
+        gone = [(row["path"], row["key"]) for row in marked if row["value"] is None]
+        if gone:
+            await connection.execute(sql.UNMARK, *_columns(gone))
+        return marked[-1]["number"], len(marked)
+
+
+async def _slices(connection: Connection, statement: str, *args: Any) -> Any:
+    """Yield the rows of a statement in lists, inside a transaction."""
+    cursor = await connection.cursor(statement, *args)
+    while rows := await cursor.fetch(_ROWS_AT_ONCE):
+        yield rows
+
+
+def _columns(addresses: Sequence[Address]) -> tuple[list[str], list[str], list[str]]:
+    """Return addresses as the arrays that statements take."""
+    return (
+        [root_of(path) for path, _ in addresses],
+        [path for path, _ in addresses],
+        [key for _, key in addresses],
+    )
+
+
+def _joined(lists: Sequence[list[int]]) -> tuple[list[int], list[int]]:
+    """Return the lists as one, and where each ends."""
+    return list(chain.from_iterable(lists)), list(accumulate(map(len, lists)))
+
+
+def _codes(texts: bytes) -> list[bytes]:
+    return [texts[at : at + HASH_BYTES] for at in range(0, len(texts), HASH_BYTES)]
+
+
+def _hash(text: str) -> bytes:
+    return blake2b(text.encode(), digest_size=HASH_BYTES).digest()
+
+
+# Checking
+
+
+async def count_pending(connection: Connection) -> int:
+    """Return how many items are marked for `reindex`."""
+    number: int = await connection.fetchval("SELECT count(*) FROM kvstore_pending")
+    return number
+
+
+async def find_problems(connection: Connection) -> list[str]:
+    """Hold the index against the items; `connection` is outside a transaction."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        text = await connection.fetchval("SELECT index FROM kvstore_state WHERE id = 1")
+        if text is None:
+            return []
+        description = parse_description(text)
+        problems = []
+        async for rows in _slices(connection, sql.GET_CHECKED):
+            problems += [problem for row in rows if (problem := _problem(row, description))]
+        tables = ["kvstore_entries", "kvstore_facts", "kvstore_pending"]
+        if description.dimensions is not None:
+            tables.append(vectors_table(description))
+        for table in tables:
+            number = await connection.fetchval(sql.COUNT_ORPHANS.format(table=table))
+            if number:
+                problems.append(f"index: {number} rows of {table} belong to no item")
+        if not await connection.fetchval(sql.IS_COUNTED):
+            problems.append("index: the numbers of its words are not those of its entries")
+        return problems
+
+
+def _problem(row: Sequence[Any], description: Description) -> str | None:
+    """Say what is wrong with one item's entries."""
+    path, key, value, indexing, held, facts, is_pending = row
+    if is_pending:
+        return None
+    fields = description.fields if indexing is None else orjson.loads(indexing)
+    decoded = codec.decode(value.encode())
+    texts = {_hash(text) for text in texts_of(decoded, fields)}
+    where = f"index: {show(decode_namespace(path), decode_key(key))}"
+    if set(_codes(held or b"")) != texts or (texts and held is None):
+        return f"{where} is not indexed as it is, and not marked for reindex"
+    if description.model is not None and facts != (facts_of(decoded) if texts else None):
+        return f"{where} has other scalars than the index says"
+    return None

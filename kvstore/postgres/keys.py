@@ -1,0 +1,60 @@
+"""Addresses as columns: text without NUL, in an order that is Python's.
+
+A key is escaped as the labels of a namespace are (kvstore/namespace.py): the characters up to
+line feed become a line feed and their caret letter. That keeps the order, and no NUL gets to the
+server, whose texts cannot hold one.
+"""
+
+from __future__ import annotations
+
+import re
+
+from kvstore.errors import InvalidKeyError
+from kvstore.namespace import show
+from kvstore.types import Namespace
+
+__all__ = ["SURELY_SHORT", "Address", "check_length", "decode_key", "encode_key", "root_of"]
+
+Address = tuple[str, str]  # path and encoded key
+
+_CONTROL = re.compile(r"[\x00-\n]")
+_ESCAPED = re.compile(r"\n(.)", re.DOTALL)
+_CARET = {code: "\n" + chr(ord("@") + code) for code in range(ord("\n") + 1)}
+
+# An entry of a B-tree takes a third of a page of 8 KiB at most, and this is within it.
+MOST_BYTES = 2_600
+SURELY_SHORT = MOST_BYTES // 8  # characters, of 4 bytes, and the root is counted twice
+
+
+def root_of(path: str) -> str:
+    """Return the first label of a path with its terminator; `""` for the root namespace."""
+    return path[: path.find("\t") + 1]
+
+
+def encode_key(key: str) -> str:
+    """Escape the characters up to line feed."""
+    if key.isprintable() or not _CONTROL.search(key):  # the first is quick, and mostly true
+        return key
+    return key.translate(_CARET)
+
+
+def decode_key(key: str) -> str:
+    """Undo `encode_key`."""
+    if "\n" not in key:
+        return key
+    return _ESCAPED.sub(lambda escaped: chr(ord(escaped[1]) - ord("@")), key)
+
+
+def check_length(namespace: Namespace, path: str, key: str) -> None:
+    """Refuse an address that is too long for the server's index.
+
+    Raises:
+        InvalidKeyError: it takes too many bytes.
+    """
+    size = len(root_of(path).encode()) + len(path.encode()) + len(key.encode())
+    if size > MOST_BYTES:
+        raise InvalidKeyError(
+            f"the namespace and the key of {show(namespace, key)[:120]}... take {size:,} bytes, "
+            f"and an index of PostgreSQL holds {MOST_BYTES:,} at most; use a shorter key, such as "
+            "a hash of this one"
+        )

@@ -1,0 +1,101 @@
+"""Makes a schema ready: creates what is new, migrates what is old, refuses what is not ours.
+
+The steps are `migrations/postgres/NNNN_name.sql`, applied in order, in one transaction with the
+record of them. An advisory lock of that transaction makes the processes that start at once wait
+for the first; it works behind a pooler, too. Everything is made in the first schema of the
+session's `search_path`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from kvstore.errors import SchemaError
+from kvstore.postgres.connection import Connection, Target, translated
+
+__all__ = ["Migration", "migrate", "migrations"]
+
+LOCK = 0x6B767374  # "kvst", of the advisory lock
+_FILE_NAME = re.compile(r"(\d{4})_\w+\.sql")
+
+_HAS_RECORD = """
+SELECT EXISTS (
+    SELECT 1 FROM pg_catalog.pg_tables
+    WHERE schemaname = current_schema() AND tablename = 'kvstore_schema'
+)
+"""
+_CREATE_RECORD = """
+CREATE TABLE kvstore_schema (
+    number integer PRIMARY KEY,
+    name text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of the schema."""
+
+    number: int
+    name: str
+    script: str
+
+
+@cache
+def migrations() -> tuple[Migration, ...]:
+    """Return the steps, in order."""
+    folder = resources.files("kvstore.migrations") / "postgres"
+    found = sorted(folder.iterdir(), key=lambda file: file.name)
+    return tuple(
+        Migration(int(match[1]), file.name, file.read_text("utf-8"))
+        for file in found
+        if (match := _FILE_NAME.fullmatch(file.name))
+    )
+
+
+async def migrate(connection: Connection, target: Target) -> None:
+    """Bring the schema to this version's state.
+
+    Raises:
+        SchemaError: it is of a newer version of kvstore, or the names are taken.
+        StoreError: as `translate` has it.
+    """
+    with translated(target.name):
+        if await _applied(connection, target) == migrations()[-1].number:
+            return
+        async with connection.transaction():
+            await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
+            applied = await _applied(connection, target)
+            if not applied:
+                await connection.execute(_CREATE_RECORD)
+            for step in migrations():
+                if step.number > applied:
+                    await connection.execute(step.script)
+                    await connection.execute(
+                        "INSERT INTO kvstore_schema (number, name) VALUES ($1, $2)",
+                        step.number,
+                        step.name,
+                    )
+
+
+async def _applied(connection: Connection, target: Target) -> int:
+    """Return the number of the last step that was applied; 0: none.
+
+    Raises:
+        SchemaError: it is one that this version does not know.
+    """
+    async with connection.transaction():  # one server for both, behind a pooler
+        if not await connection.fetchval(_HAS_RECORD):
+            return 0
+        number: int = await connection.fetchval("SELECT max(number) FROM kvstore_schema") or 0
+    newest = migrations()[-1].number
+    if number > newest:
+        raise SchemaError(
+            f"{target.name} was written by a newer version of kvstore (its schema is {number}, and "
+            f"this version knows up to {newest}): upgrade kvstore"
+        )
+    return number

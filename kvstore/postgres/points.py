@@ -1,0 +1,110 @@
+"""Point reads: one at a time goes straight through, many at a time share a statement.
+
+A statement for one row costs ten times what a row costs in a statement for many. So two reads at
+most are on their way at once; those that come meanwhile wait, and go together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from kvstore.errors import StoreCorruptError
+from kvstore.postgres import reading, statements
+from kvstore.postgres.connection import DriverError, Pool
+from kvstore.postgres.keys import encode_key, root_of
+from kvstore.types import Item, Namespace
+
+__all__ = ["PointReader"]
+
+FLIGHTS: Final = 2
+MOST: Final = 500  # reads that share a statement
+
+_Asked = tuple[Namespace, str, str, "asyncio.Future[list[Item]]"]
+
+
+class PointReader:
+    """Reads single items.
+
+    Args:
+        run: runs a read on a connection.
+        now: the present instant, in microseconds.
+        pool: whose idle connections a read may take without further ado, and which keep their
+            prepared statements; `None`: there is none such.
+    """
+
+    def __init__(
+        self, run: Callable[..., Awaitable[Any]], now: Callable[[], int], pool: Pool | None
+    ) -> None:
+        self._run = run
+        self._now = now
+        self._pool = pool
+        self._flights = 0
+        self._waiting: list[_Asked] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def get(self, namespace: Namespace, path: str, key: str) -> list[Item]:
+        """Return the live item in a list, or an empty one."""
+        if self._flights >= FLIGHTS:
+            future: asyncio.Future[list[Item]] = asyncio.get_running_loop().create_future()
+            self._waiting.append((namespace, path, key, future))
+            return await future
+        self._flights += 1
+        try:
+            link = None if self._pool is None else self._pool.take()
+            if link is not None:
+                assert self._pool is not None
+                try:
+                    if link.get is None:
+                        link.get = await link.raw.prepare(statements.GET)
+                    now = self._now()
+                    row = await link.get.fetchrow(root_of(path), path, encode_key(key), now)
+                    return [] if row is None else [reading.item_of(namespace, key, row)]
+                except DriverError:
+                    link.get = None  # what follows meets it again, and deals with it
+                finally:
+                    self._pool.put_back(link)
+            found: list[Item] = await self._run(reading.get_one, namespace, path, key, self._now())
+        finally:
+            self._land()
+        return found
+
+    def _land(self) -> None:
+        """Send off what waits in the place of a flight that has ended."""
+        self._flights -= 1
+        if self._waiting:
+            asked, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+            self._flights += 1
+            task = asyncio.get_running_loop().create_task(self._fly(asked))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _fly(self, asked: Sequence[_Asked]) -> None:
+        wanted = [each for each in asked if not each[3].done()]  # whose callers still wait
+        try:
+            answers: list[list[Item] | StoreCorruptError] = []
+            if wanted:
+                points = [each[:3] for each in wanted]
+                answers = await self._run(reading.get_points, points, self._now())
+        except BaseException as exc:
+            for *_, future in wanted:
+                if not future.done():
+                    future.set_exception(exc)
+            if not isinstance(exc, Exception):
+                raise
+        else:
+            for (*_, future), answer in zip(wanted, answers, strict=True):
+                if future.done():
+                    continue
+                if isinstance(answer, StoreCorruptError):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
+        finally:
+            self._land()
+
+    async def close(self) -> None:
+        """Wait for what is on its way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)

@@ -1,0 +1,348 @@
+"""Reads: from rows to items. Each takes a connection of the pool, and runs on it alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from kvstore import codec
+from kvstore.errors import StoreCorruptError, StoreError
+from kvstore.filters import ALL, Filter, matches
+from kvstore.instants import EARLIEST, LATEST
+from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
+from kvstore.operations import Record
+from kvstore.patterns import Pattern
+from kvstore.postgres import statements
+from kvstore.postgres.connection import Connection, Link
+from kvstore.postgres.filters import compile_filter, compile_text, is_exact
+from kvstore.postgres.keys import Address, decode_key, encode_key, root_of
+from kvstore.postgres.sql import Sql, all_of
+from kvstore.report import RootStats, Stats
+from kvstore.store import NamespaceQuery, Page, Selection
+from kvstore.text import contains
+from kvstore.types import Item, Namespace, make_item
+
+__all__ = [
+    "check_row",
+    "columns",
+    "count",
+    "fetch",
+    "get_by_address",
+    "get_many",
+    "get_one",
+    "get_points",
+    "item_of",
+    "keys",
+    "list_namespaces",
+    "make",
+    "matching_addresses",
+    "page",
+    "records",
+    "select",
+    "size",
+    "stats",
+]
+
+_AT_ONCE = 100  # rows that a search looks at before it asks for more
+_KEYS_AT_ONCE = 5_000
+_MOST_SKIPPED = 1_000  # rows of an offset that are fetched, only to be left out
+
+
+async def fetch(connection: Connection, statement: Sql) -> list[Any]:
+    """Run a statement that was put together of pieces."""
+    rows: list[Any] = await connection.fetch(statement.render(), *statement.params)
+    return rows
+
+
+def columns(addresses: Iterable[Address]) -> tuple[list[str], list[str], list[str]]:
+    """Return addresses as the columns root, path and key."""
+    pairs = list(addresses)
+    paths = [path for path, _ in pairs]
+    return [root_of(path) for path in paths], paths, [key for _, key in pairs]
+
+
+def item_of(namespace: Namespace, key: str, row: Sequence[Any]) -> Item:
+    """As `make`, of an address that is decoded already."""
+    value, version, created_at, updated_at, expires_at = row
+    try:
+        decoded = codec.decode(value.encode())
+    except StoreCorruptError as exc:
+        raise StoreCorruptError(
+            f"the value of {show(namespace, key)} is not the JSON that kvstore writes; restore it "
+            "from a backup, or put it anew"
+        ) from exc
+    return make_item(namespace, key, decoded, version, created_at, updated_at, expires_at)
+
+
+def make(path: str, key: str, row: Sequence[Any]) -> Item:
+    """Make an item of a row: value, version, created, updated, expires.
+
+    Raises:
+        StoreCorruptError: the row is not as it was written.
+    """
+    return item_of(decode_namespace(path), decode_key(key), row)
+
+
+async def get_one(link: Link, namespace: Namespace, path: str, key: str, now: int) -> list[Item]:
+    """Return the live item in a list, or an empty one."""
+    row = await link.raw.fetchrow(statements.GET, root_of(path), path, encode_key(key), now)
+    return [] if row is None else [item_of(namespace, key, row)]
+
+
+async def get_points(
+    link: Link, points: Sequence[tuple[Namespace, str, str]], now: int
+) -> list[list[Item] | StoreCorruptError]:
+    """Return, for each address, the live item in a list, an empty one, or what is wrong."""
+    answers: list[list[Item] | StoreCorruptError] = [[] for _ in points]
+    addresses = [(path, encode_key(key)) for _, path, key in points]
+    for at, *row in await link.raw.fetch(statements.GET_POINTS, *columns(addresses), now):
+        namespace, _, key = points[at - 1]
+        try:
+            answers[at - 1] = [item_of(namespace, key, row)]
+        except StoreCorruptError as exc:
+            answers[at - 1] = exc
+    return answers
+
+
+async def get_many(
+    link: Link, namespace: Namespace, path: str, keys: Sequence[str], now: int
+) -> list[Item]:
+    """Return the live items among `keys`."""
+    wanted = [encode_key(key) for key in keys]
+    rows = await link.raw.fetch(statements.GET_MANY, root_of(path), path, wanted, now)
+    return [item_of(namespace, decode_key(row[1]), tuple(row)[2:]) for row in rows]
+
+
+async def get_by_address(
+    connection: Connection, addresses: Sequence[Address]
+) -> dict[Address, Item]:
+    """Return the items at some addresses, be they live or not."""
+    rows = await connection.fetch(statements.GET_BY_ADDRESS, *columns(addresses))
+    return {(row[0], row[1]): make(row[0], row[1], tuple(row)[2:]) for row in rows}
+
+
+async def select(link: Link, path: str, selection: Selection, now: int) -> list[Item]:
+    """Return the live items that pass, latest first."""
+    filter, text = selection.filter, selection.text
+    condition = all_of([compile_filter(filter), compile_text(text)])
+    statement = statements.select_latest(path, selection.subtree, condition, now)
+    limit, offset = selection.limit, selection.offset
+    if filter == ALL and text is None:
+        rows = await fetch(link.raw, statement + Sql("LIMIT ? OFFSET ?", (limit, offset)))
+        return [make(row[0], row[1], tuple(row)[2:]) for row in rows]
+    end = offset + limit
+    if text is None and is_exact(filter) and end <= _MOST_SKIPPED:
+        rows = await fetch(link.raw, statement + Sql("LIMIT ?", (end,)))
+        found = list(_passing(rows, selection))
+        if len(found) == len(rows):
+            return found[offset:]
+    passed = 0
+    items: list[Item] = []
+    async with link.raw.transaction(readonly=True):
+        cursor = await link.raw.cursor(statement.render(), *statement.params)
+        while len(items) < limit and (rows := await cursor.fetch(_AT_ONCE)):
+            for item in _passing(rows, selection):
+                passed += 1
+                if passed > offset:
+                    items.append(item)
+    return items[:limit]
+
+
+def _passing(rows: Iterable[Sequence[Any]], selection: Selection) -> Iterator[Item]:
+    for row in rows:
+        item = make(row[0], row[1], tuple(row)[2:])
+        if matches(selection.filter, item.value) and (
+            selection.text is None or contains(item.value, selection.text)
+        ):
+            yield item
+
+
+async def list_namespaces(
+    link: Link, asked: NamespaceQuery, limit: int | None, offset: int, now: int
+) -> list[Namespace]:
+    """Return the namespaces that match, cut, distinct, sorted and paged."""
+    root = encode_namespace(asked.root)
+    if asked.max_depth is None or asked.suffix or len(asked.prefix) > asked.max_depth:
+        rows = await fetch(link.raw, statements.list_paths(root, now))
+        found = (labels for (path,) in rows if asked.matches(labels := decode_namespace(path)))
+        cut = list(dict.fromkeys(labels[: asked.max_depth] for labels in found))
+    else:
+        most = None if limit is None else offset + limit
+        cut = [
+            labels
+            async for labels in _skip_below(link.raw, root, asked, asked.max_depth, most, now)
+        ]
+    return cut[offset:][:limit]
+
+
+async def _skip_below(
+    connection: Connection,
+    root: str,
+    asked: NamespaceQuery,
+    max_depth: int,
+    most: int | None,
+    now: int,
+) -> AsyncIterator[Namespace]:
+    """Yield the namespaces cut to a depth, jumping over all that lies below each."""
+    low = root
+    number = 0
+    while most is None or number < most:
+        statement = statements.first_live_path(low, root, now)
+        path = await connection.fetchval(statement.render(), *statement.params)
+        if path is None:
+            return
+        labels = decode_namespace(path)
+        if not asked.matches(labels):  # too short for the prefix, or another label at a wildcard
+            low = path + "\x01"
+            continue
+        yield labels[:max_depth]
+        number += 1
+        if len(labels) < max_depth:
+            low = path + "\x01"
+            continue
+        beyond = subtree_range(encode_namespace(labels[:max_depth]))[1]
+        assert beyond is not None
+        low = beyond
+
+
+async def keys(
+    link: Link, path: str, pattern: Pattern, subtree: bool, limit: int | None, now: int
+) -> list[str]:
+    """Return the matching keys, sorted by (path, key)."""
+    found = await matching_addresses(link.raw, path, pattern, subtree, limit, now)
+    return [decode_key(key) for _, key in found]
+
+
+async def matching_addresses(
+    connection: Connection,
+    path: str,
+    pattern: Pattern,
+    subtree: bool,
+    limit: int | None,
+    now: int,
+) -> list[Address]:
+    """Return the addresses of the matching items, sorted."""
+    statement, exact = statements.select_addresses(path, subtree, pattern, now, limit)
+    rows = await fetch(connection, statement)
+    if exact:
+        return [(row[0], row[1]) for row in rows]
+    found = [(row[0], row[1]) for row in rows if pattern.matches(decode_key(row[1]))]
+    return found[:limit]
+
+
+async def count(link: Link, path: str, pattern: Pattern, subtree: bool, now: int) -> int:
+    """Count the matching items."""
+    statement = statements.count(path, subtree, pattern, now)
+    if statement is None:
+        return len(await matching_addresses(link.raw, path, pattern, subtree, None, now))
+    number: int = await link.raw.fetchval(statement.render(), *statement.params)
+    return number
+
+
+async def page(
+    link: Link,
+    path: str,
+    pattern: Pattern,
+    filter: Filter,
+    subtree: bool,
+    after: tuple[str, str] | None,
+    limit: int,
+    now: int,
+) -> Page:
+    """Return the next piece of a scan."""
+    place = None if after is None else (after[0], encode_key(after[1]))
+    matching, exact = statements.key_matches(pattern)
+    condition = compile_filter(filter)
+    statement = statements.select_page(path, subtree, matching, condition, now, place, limit)
+    rows = await fetch(link.raw, statement)
+    items = [
+        item
+        for row in rows
+        if row[2] is not None
+        and (exact or pattern.matches(decode_key(row[1])))
+        and matches(filter, (item := make(row[0], row[1], tuple(row)[2:])).value)
+    ]
+    end = None if len(rows) < limit else (rows[-1][0], decode_key(rows[-1][1]))
+    return Page(items, end)
+
+
+async def records(
+    link: Link, path: str, after: tuple[str, str] | None, limit: int, now: int
+) -> tuple[list[Record], tuple[str, str] | None]:
+    """Return the next piece of a subtree's live records, and where the one after it begins."""
+    place = None if after is None else (after[0], encode_key(after[1]))
+    rows = await fetch(link.raw, statements.select_records(path, now, place, limit))
+    found = [_record(row) for row in rows]
+    return found, (found[-1].path, found[-1].key) if len(rows) == limit else None
+
+
+def _record(row: Sequence[Any]) -> Record:
+    path, key, value, version, created_at, updated_at, expires_at, ttl, indexing = row
+    return Record(
+        path,
+        decode_key(key),
+        value.encode(),
+        version,
+        created_at,
+        updated_at,
+        expires_at,
+        ttl,
+        None if indexing is None else tuple(orjson.loads(indexing)),
+    )
+
+
+def check_row(row: Sequence[Any], newest: int) -> str | None:
+    """Say what is wrong with a row, if something is."""
+    root, path, key, value, version, created_at, updated_at, expires_at, ttl, indexing = row
+    labels = decode_namespace(path) if path.endswith("\t") or not path else None
+    if labels is None or encode_namespace(labels) != path or root_of(path) != root:
+        return f"the row at {path!r}: its path is no namespace"
+    if encode_key(decode_key(key)) != key:
+        return f"the row at {show(labels)}: its key is not as kvstore writes it"
+    where = show(labels, decode_key(key))
+    try:
+        codec.decode(value.encode())
+        if indexing is not None:
+            orjson.loads(indexing)
+    except (StoreError, ValueError):
+        return f"{where}: its value is not what kvstore writes"
+    if not EARLIEST <= created_at <= updated_at <= LATEST or (expires_at is None) != (ttl is None):
+        return f"{where}: its times are out of order"
+    if not 0 < version <= newest:
+        return f"{where}: its version {version} is ahead of the store's, {newest}"
+    return None
+
+
+async def stats(
+    link: Link, now: int, count_pending: Callable[[Connection], Awaitable[int]]
+) -> Stats:
+    """Measure everything, at one instant."""
+    async with link.raw.transaction(isolation="repeatable_read", readonly=True):
+        rows = await link.raw.fetch(statements.MEASURE, now)
+        state = await link.raw.fetchrow(statements.GET_STATE)
+        expired, changes, size = await link.raw.fetchrow(statements.COUNT_REST, now)
+        pending = None if state["index"] is None else await count_pending(link.raw)
+    roots = {
+        decode_namespace(root): RootStats(items, namespaces, int(length))
+        for root, items, namespaces, length in rows
+    }
+    items = sum(root.items for root in roots.values())
+    return Stats(
+        items=items,
+        namespaces=sum(root.namespaces for root in roots.values()),
+        bytes=sum(root.bytes for root in roots.values()),
+        roots=roots,
+        version=state["version"],
+        expired=expired,
+        indexed=None if pending is None else max(0, items - pending),
+        changes=changes,
+        file_bytes=size,
+    )
+
+
+async def size(link: Link) -> int:
+    """Return the bytes that the tables take on the server's disk."""
+    taken: int = await link.raw.fetchval(statements.GET_SIZE)
+    return taken

@@ -1,0 +1,126 @@
+"""Reads from a streaming replica, by which a store sees at least what it has written itself.
+
+After each commit a store remembers how far the primary's write-ahead log (WAL) is. A read goes to
+the replica only if that has replayed the log so far, and else to the primary. What others have
+written may come to the replica a moment later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Concatenate, Final, ParamSpec, TypeVar
+
+from kvstore.errors import StoreAccessError, StoreBusyError
+from kvstore.postgres.connection import Connection, Link, Pool, Target
+
+__all__ = ["Replica"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_RESTS_S: Final = (1.0, 30.0)  # after a failure nobody asks it for so long; each time twice as long
+
+_WRITTEN = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint"
+_REPLAYED = """
+SELECT pg_wal_lsn_diff(
+    CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+    ELSE pg_current_wal_insert_lsn() END,
+    '0/0'
+)::bigint
+"""
+
+
+class _BehindError(Exception):
+    """The replica has not replayed yet what the store has written."""
+
+
+class Replica:
+    """A server that reads go to, while it is there and up to date.
+
+    Args:
+        target: where to.
+        size: how many connections at most.
+    """
+
+    def __init__(self, target: Target, size: int) -> None:
+        self._pool = Pool(target, size, timeout=0.05)
+        self._is_pooler = target.is_pooler
+        self._needed = 0  # the place in the log that a read must see
+        self._is_lost = False  # it is not known
+        self._rest = _RESTS_S[0]
+        self._not_before = 0.0
+
+    async def note(self, connection: Connection) -> None:
+        """Have reads from now on see what is committed over a connection to the primary."""
+        self._is_lost = True
+        if self._is_pooler:
+            async with connection.transaction():
+                written = await connection.fetchval(_WRITTEN)
+        else:
+            written = await connection.fetchval(_WRITTEN)
+        self._needed = max(self._needed, written)
+        self._is_lost = False
+
+    def forget(self) -> None:
+        """Send no reads here before the next `note`: something may be committed without."""
+        self._is_lost = True
+
+    async def run(
+        self,
+        primary: Pool,
+        read: Callable[Concatenate[Link, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a read here, or else on the primary."""
+        return await self._run(self._pool.run, primary.run, read, *args, **kwargs)
+
+    async def run_alone(
+        self,
+        primary: Pool,
+        read: Callable[Concatenate[Link, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """As `run`, for a read that begins a transaction itself."""
+        if self._is_pooler:  # it might be another server that has it
+            return await primary.run_alone(read, *args, **kwargs)
+        return await self._run(self._pool.run_alone, primary.run_alone, read, *args, **kwargs)
+
+    async def _run(
+        self,
+        here: Callable[..., Awaitable[T]],
+        primary: Callable[..., Awaitable[T]],
+        read: Callable[Concatenate[Link, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        loop = asyncio.get_running_loop()
+        if self._is_lost or loop.time() < self._not_before:
+            return await primary(read, *args, **kwargs)
+
+        async def read_if_fresh(link: Link) -> T:
+            if link.replayed < self._needed:
+                replayed = await link.raw.fetchval(_REPLAYED)
+                if replayed is None or replayed < self._needed:  # None: another kind of replica
+                    raise _BehindError
+                if not self._is_pooler:  # behind one it may be another server next time
+                    link.replayed = replayed
+            return await read(link, *args, **kwargs)
+
+        try:
+            found = await here(read_if_fresh)
+        except _BehindError:
+            pass
+        except (StoreAccessError, StoreBusyError):
+            self._not_before = loop.time() + self._rest
+            self._rest = min(2 * self._rest, _RESTS_S[1])
+        else:
+            self._rest = _RESTS_S[0]
+            return found
+        return await primary(read, *args, **kwargs)
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._pool.close()

@@ -1,0 +1,396 @@
+"""The read side of the search index: rankings by meaning and by words.
+
+A search is one read-only transaction that sees one state of everything. Each ranking is a walk:
+candidates come best first, in growing blocks, and each block is joined to the items: alive, and
+passing the filter. The walk ends when no candidate can be better than what was found, so a page
+is never short, and its order never depends on where the page is cut.
+
+Among few vectors the walk is exact. Among many, it depends on what passes the filter. Few, by the
+index of facts or by a sample: their vectors alone are compared, which is exact, too. Many:
+pgvector's HNSW index gives the neighbours, by an iterative scan that goes on until enough pass; and
+if it gives up before, an exact walk follows.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kvstore import codec
+from kvstore.errors import IndexMismatchError
+from kvstore.filters import ALL, matches
+from kvstore.postgres import index_statements as sql
+from kvstore.postgres import statements
+from kvstore.postgres.connection import Connection, DriverError
+from kvstore.postgres.facts import conditions_of
+from kvstore.postgres.filters import compile_filter
+from kvstore.postgres.indexing import (
+    MAX_HALF_INDEXED,
+    MAX_INDEXED,
+    Description,
+    Setup,
+    namespace_term,
+    parse_description,
+    quoted,
+    subtree_term,
+    term_of,
+    vectors_table,
+)
+from kvstore.postgres.keys import Address
+from kvstore.postgres.reading import fetch, get_by_address, make
+from kvstore.postgres.sql import Sql, all_of
+from kvstore.ranking import FUSION_DEPTH, Hit, Search, page_of, relevance, similarity
+from kvstore.text import Phrase, stems
+from kvstore.types import Item
+
+__all__ = ["EXACT_VECTORS", "search"]
+
+EXACT_VECTORS = 10_000  # in scope, that are compared one by one: some 5 ms of 384 numbers
+FEW = 0.05  # of a sample; if less pass a filter, those that do are compared one by one
+SAMPLE = 100  # items from either end of the scope
+MOST_NEIGHBOURS = 1_000  # of a page that HNSW gives; deeper ones are exact
+MOST_SCANNED = 20_000  # vectors that HNSW may have to look at; beyond, an exact walk is quicker
+EF_SEARCH = 200
+_FIRST_NEIGHBOURS = 64
+_LARGEST_FIRST = 5_000
+_VALUES_AT_ONCE = 100  # of a first block, that come with it
+_NO_TABLE = "42P01"
+
+Ranking = Callable[[int, int], Sql]
+"""From a limit and an offset to the statement for so many candidates: root, path, key, weight.
+
+The least weight is the best.
+"""
+
+
+async def search(
+    connection: Connection, setup: Setup, path: str, asked: Search, now: int
+) -> list[Item]:
+    """Run a ranked search, and return its items with their scores.
+
+    Raises:
+        IndexMismatchError: the index is another model's, or not complete.
+    """
+    try:
+        return await _search(connection, setup, path, asked, now)
+    except DriverError as exc:
+        if getattr(exc, "sqlstate", None) != _NO_TABLE:
+            raise
+    # Another store has dropped these vectors meanwhile; the description says so by now.
+    return await _search(connection, setup, path, asked, now)
+
+
+async def _search(
+    connection: Connection, setup: Setup, path: str, asked: Search, now: int
+) -> list[Item]:
+    begin = sql.BEGIN
+    if asked.vector:
+        begin += sql.USE_HNSW.format(ef_search=min(1_000, max(EF_SEARCH, _neighbours_for(asked))))
+    await connection.execute(begin)
+    try:
+        token = subtree_term(path) if asked.subtree else namespace_term(path)
+        row = await connection.fetchrow(sql.DESCRIBE, token)
+        if row is None or row["index"] is None:
+            raise IndexMismatchError("the index is gone from the database; open the store again")
+        description = parse_description(row["index"])
+        _check_index(description, setup, asked)
+        finder = _Finder(
+            connection,
+            description,
+            quoted(setup.schema),
+            path,
+            asked,
+            now,
+            entries=row["entries"],
+            words=row["words"],
+            in_scope=row["in_scope"] or 0,
+            vectors=max(row["vectors"] or 0.0, 0.0),
+        )
+        items = await finder.find()
+    except BaseException:
+        with suppress(*DriverError):
+            await connection.execute("ROLLBACK")
+        raise
+    await connection.execute("COMMIT")
+    return items
+
+
+def _depth(asked: Search) -> int:
+    """Return how many of the best hits a ranking must give."""
+    wanted = asked.offset + asked.limit
+    if asked.vector is not None and asked.phrases is not None:
+        return max(wanted, FUSION_DEPTH)
+    return wanted
+
+
+def _neighbours_for(asked: Search) -> int:
+    """Return how many neighbours are asked for: some are no hits, or not in their right order."""
+    count = _FIRST_NEIGHBOURS
+    while count < 2 * _depth(asked) and count < 2 * MOST_NEIGHBOURS:
+        count *= 2
+    return count
+
+
+def _check_index(description: Description, setup: Setup, asked: Search) -> None:
+    cure = "; 'await store.reindex()' makes it this store's, and everything else works without"
+    if asked.vector is not None:
+        problem = setup.mismatch(description)
+        if problem is None and setup.fields != description.fields:
+            problem = (
+                f"the index is of the fields {list(description.fields)}, and this store has "
+                f"{list(setup.fields)}"
+            )
+        if problem is None and asked.vector and description.dimensions is not None:
+            length = len(asked.vector) // 4
+            if length != description.dimensions:
+                problem = (
+                    f"the index has vectors of {description.dimensions} numbers, and this store's "
+                    f"model gives {length}"
+                )
+        if problem is not None:
+            raise IndexMismatchError(problem + cure)
+    if not (description.has_all_vectors if asked.vector is not None else description.has_all_words):
+        raise IndexMismatchError(
+            "the index does not hold all items yet; 'await store.reindex()' completes it"
+        )
+
+
+@dataclass(slots=True)
+class _Finder:
+    """One search, inside its transaction.
+
+    Attributes:
+        entries: how many the index has.
+        words: their length together.
+        in_scope: how many of them are in the namespace or subtree.
+        vectors: how many there are, about; 0: unknown.
+    """
+
+    connection: Connection
+    description: Description
+    schema: str
+    path: str
+    asked: Search
+    now: int
+    entries: int
+    words: int
+    in_scope: int
+    vectors: float
+    _rows: dict[Address, Any] = field(default_factory=dict)  # what came with its value
+
+    async def find(self) -> list[Item]:
+        """Return the page that is asked for."""
+        asked = self.asked
+        depth = _depth(asked)
+        by_meaning = by_words = None
+        if asked.vector is not None:
+            meant = await self._by_meaning(asked.vector, depth)
+
+            def by_meaning(wanted: int) -> list[Hit]:
+                return meant[:wanted]
+
+        if asked.phrases is not None:
+            said = await self._by_words(asked.phrases, depth)
+
+            def by_words(wanted: int) -> list[Hit]:
+                return said[:wanted]
+
+        return await self._load(page_of(asked, by_meaning, by_words))
+
+    async def _load(self, hits: list[Hit]) -> list[Item]:
+        missing = [hit.place for hit in hits if hit.place not in self._rows]
+        items = await get_by_address(self.connection, missing) if missing else {}
+        for hit in hits:
+            if hit.place not in items:
+                items[hit.place] = make(*hit.place, self._rows[hit.place])
+        return [replace(items[hit.place], score=hit.score) for hit in hits]
+
+    # Walks
+
+    async def _walk(
+        self, ranking: Ranking, score_of: Callable[[float], float], wanted: int
+    ) -> list[Hit]:
+        """Return the best candidates that pass: so many, or all there are."""
+        hits: list[Hit] = []
+        seen: set[Address] = set()
+        done = 0
+        size = wanted + 8
+        if self._is_filtered:
+            size *= 4
+        size = min(size, _LARGEST_FIRST)
+        while True:
+            rows = await self._block(ranking(size, done), is_first=not done)
+            hits += self._passing(rows, score_of, seen)
+            hits.sort(key=_rank)
+            if len(rows) < size:
+                return hits[:wanted]
+            last = score_of(rows[-1]["weight"])
+            if len(hits) >= wanted and hits[wanted - 1].score > last:
+                return hits[:wanted]
+            done += size
+            size *= 8
+
+    async def _block(self, candidates: Sql, *, is_first: bool) -> list[Any]:
+        """Return candidates, best first, with what is known of the items that pass."""
+        few = self.asked.offset + self.asked.limit <= _VALUES_AT_ONCE
+        with_values = self._is_filtered or (is_first and few)
+        statement = sql.join_items(candidates, self._condition, with_values=with_values)
+        return sorted(await fetch(self.connection, statement), key=_by_weight)
+
+    def _passing(
+        self, rows: list[Any], score_of: Callable[[float], float], seen: set[Address]
+    ) -> list[Hit]:
+        """Return the hits among some candidates; `seen` are items that had their turn."""
+        hits = []
+        for row in rows:
+            place = row["path"], row["key"]
+            if place in seen:
+                continue  # its best vector came first
+            seen.add(place)
+            value = row["value"]
+            if row["version"] is None or (self._is_filtered and not self._passes(value)):
+                continue
+            if value is not None:
+                self._rows[place] = tuple(row)[3:]
+            hits.append(Hit(score_of(row["weight"]), place, 0))
+        return hits
+
+    def _passes(self, value: str) -> bool:
+        return matches(self.asked.filter, codec.decode(value.encode()))
+
+    @property
+    def _is_filtered(self) -> bool:
+        return self.asked.filter != ALL
+
+    @property
+    def _condition(self) -> Sql:
+        """What an item must be: alive, and passing the filter, as far as SQL can tell."""
+        return all_of([statements.live(self.now), compile_filter(self.asked.filter)])
+
+    def _within(self, alias: str) -> Sql:
+        within = statements.in_range(self.path, self.asked.subtree)
+        return Sql(within.text.replace("items.", alias + "."), within.params)
+
+    # By words
+
+    async def _by_words(self, phrases: tuple[Phrase, ...], wanted: int) -> list[Hit]:
+        """Rank items by BM25, with the constants of the other backends."""
+        terms = list(dict.fromkeys(term_of(phrase) for phrase in phrases if _has_words(phrase)))
+        found = await self.connection.fetch(sql.GET_TERMS, terms)
+        frequencies = {row["term"]: row["items"] for row in found}
+        weights = []
+        for term in terms:
+            frequency = frequencies.get(term, 0)
+            if frequency:
+                others = max(0, self.entries - frequency)
+                rarity = max(1e-6, math.log((others + 0.5) / (frequency + 0.5)))
+                weights.append((term, 2.2 * rarity))
+        if not weights:
+            return []
+        token = None
+        if not self.asked.subtree:
+            token = namespace_term(self.path)
+        elif self.path:
+            token = subtree_term(self.path)
+        mean = self.words / max(1, self.entries) or 1.0
+
+        def ranking(limit: int, offset: int) -> Sql:
+            return sql.by_words(weights, token, mean, limit, offset)
+
+        return await self._walk(ranking, _relevance, wanted)
+
+    # By meaning
+
+    async def _by_meaning(self, vector: bytes, wanted: int) -> list[Hit]:
+        """Rank items by the cosine of their best vectors."""
+        if not vector or self.description.dimensions is None:
+            return []
+        query = list(array("f", vector))
+        passing, share = await self._passing_addresses()
+        if share is not None and wanted <= MOST_NEIGHBOURS:
+            count = min(_neighbours_for(self.asked) * round(self._per_entry), 4 * MOST_NEIGHBOURS)
+            if count / share * self.entries / self.in_scope <= MOST_SCANNED:
+                hits = await self._neighbours(query, wanted, count)
+                if hits is not None:
+                    return hits
+        compared = sql.comparing(
+            vectors_table(self.description), self.schema, query, passing, self._within("vectors")
+        )
+
+        def ranking(limit: int, offset: int) -> Sql:
+            return sql.page_of(compared, limit, offset)
+
+        return await self._walk(ranking, _cosine, wanted)
+
+    async def _passing_addresses(self) -> tuple[Sql | None, float | None]:
+        """Find out whose vectors an exact ranking has to compare, and whether they are many.
+
+        Returns:
+            A statement for their addresses (`None`: all in scope), and which share of the items
+            passes the filter, about, if an approximate ranking would be quicker.
+        """
+        is_small = self.in_scope * self._per_entry <= EXACT_VECTORS
+        can_approximate = not is_small and (self.description.dimensions or 0) <= MAX_HALF_INDEXED
+        if not self._is_filtered:
+            return None, 1.0 if can_approximate else None
+        within = self._within("items")
+        conditions = conditions_of(self.asked.filter)
+        if conditions:
+            passing = sql.passing_facts(self._within("facts"), conditions)
+        else:
+            passing = sql.passing_items(within, self._condition)
+        if not can_approximate:
+            return passing, None
+        if conditions:
+            number = await self._value(sql.count_of(passing, EXACT_VECTORS + 1))
+            return passing, None if number <= EXACT_VECTORS else number / self.in_scope
+        share = await self._value(sql.share_of(within, self._condition, SAMPLE)) or 0.0
+        return passing, None if share < FEW else share
+
+    @property
+    def _per_entry(self) -> float:
+        """How many vectors an item has, about."""
+        return max(1.0, self.vectors / max(self.entries, 1))
+
+    async def _value(self, statement: Sql) -> Any:
+        return await self.connection.fetchval(statement.render(), *statement.params)
+
+    async def _neighbours(self, query: list[float], wanted: int, count: int) -> list[Hit] | None:
+        """Ask the HNSW index for the nearest that pass, or return `None` if it gives too few."""
+        dimensions = self.description.dimensions or 0
+        nearest = sql.nearest(
+            vectors_table(self.description),
+            self.schema,
+            query,
+            self._within("vectors"),
+            self._condition if self._is_filtered else None,
+            count,
+            dimensions if dimensions > MAX_INDEXED else None,
+        )
+        rows = await self._block(nearest, is_first=True)
+        hits = sorted(self._passing(rows, _cosine, set()), key=_rank)
+        return hits[:wanted] if len(hits) >= wanted else None
+
+
+def _has_words(phrase: Phrase) -> bool:
+    return any(stems(part) for part in phrase)
+
+
+def _cosine(weight: float) -> float:
+    return similarity(-weight)  # pgvector's operator gives the negative product
+
+
+def _relevance(weight: float) -> float:
+    return relevance(-weight)
+
+
+def _by_weight(row: Any) -> tuple[float, str, str]:
+    return row["weight"], row["path"], row["key"]
+
+
+def _rank(hit: Hit) -> tuple[float, tuple[str, str]]:
+    return -hit.score, hit.place

@@ -1,0 +1,57 @@
+"""Pieces of SQL with their parameters, so that the two cannot drift apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+__all__ = ["FALSE", "TRUE", "Sql", "all_of", "any_of"]
+
+_PLACE = re.compile(r"\?\??")
+
+
+@dataclass(frozen=True, slots=True)
+class Sql:
+    """A piece of a statement; the text holds a `?` for each parameter, in order.
+
+    Where the server cannot tell a parameter's type, the text casts it: `?::text`. An operator
+    with a question mark is written with two.
+    """
+
+    text: str
+    params: tuple[Any, ...] = ()
+
+    def __add__(self, other: Sql) -> Sql:
+        return Sql(f"{self.text} {other.text}", self.params + other.params)
+
+    def render(self) -> str:
+        """Return the text with the numbered places that the server takes."""
+        numbers = count(1)
+        return _PLACE.sub(
+            lambda place: "?" if len(place[0]) == 2 else f"${next(numbers)}", self.text
+        )
+
+
+TRUE = Sql("TRUE")
+FALSE = Sql("FALSE")
+
+
+def all_of(parts: Iterable[Sql]) -> Sql:
+    """Join conditions by AND."""
+    return _join(parts, " AND ", TRUE)
+
+
+def any_of(parts: Iterable[Sql]) -> Sql:
+    """Join conditions by OR."""
+    return _join(parts, " OR ", FALSE)
+
+
+def _join(parts: Iterable[Sql], by: str, none: Sql) -> Sql:
+    listed = list(parts)
+    if len(listed) <= 1:
+        return listed[0] if listed else none
+    text = by.join(part.text for part in listed)
+    return Sql(f"({text})", tuple(param for part in listed for param in part.params))

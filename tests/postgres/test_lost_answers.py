@@ -1,0 +1,184 @@
+"""A connection that is cut at the worst moments: nothing is lost, and nothing is done twice.
+
+A proxy stands between store and server. It cuts the connection at the n-th message of a call:
+before the server gets it, or after the server has done what it says, with the answer unread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import pytest
+
+from kvstore import StoreAccessError
+
+from .server import reason_to_skip
+
+if reason_to_skip() is not None:
+    pytest.skip(str(reason_to_skip()), allow_module_level=True)
+
+from kvstore.postgres import PostgresStore
+
+NS = ("a", "b")
+When = Literal["before", "after"]
+READY = b"Z\x00\x00\x00\x05"  # the server's word that it has done what it was told
+
+
+class Proxy:
+    """Hands bytes on between a store and its server, until it is told to cut."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._left = 0
+        self._when: When = "before"
+        self.cuts = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def cut(self, message: int, when: When) -> None:
+        """Cut all connections at one of the next messages to the server."""
+        self._left, self._when = message, when
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        up_reader, up_writer = await asyncio.open_unix_connection(self._server)
+        down = asyncio.create_task(self._answer(up_reader, writer))
+        try:
+            while data := await reader.read(1 << 20):
+                if self._left:
+                    self._left -= 1
+                    if not self._left:
+                        self.cuts += 1
+                        if self._when == "after":
+                            down.cancel()
+                            up_writer.write(data)
+                            await up_reader.readuntil(READY)
+                        break
+                up_writer.write(data)
+        finally:
+            down.cancel()
+            up_writer.close()
+            writer.close()
+            self._tasks.discard(task)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 20):
+            writer.write(data)
+        writer.close()
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def through_proxy(url: str, folder: Path) -> AsyncIterator[tuple[str, Proxy]]:
+    """Give the address of a proxy before the server of an address."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    if "host" not in query or not query["host"].startswith("/"):
+        pytest.skip("the proxy stands before a server with a Unix socket")
+    port = query.get("port", "5432")
+    proxy = Proxy(f"{query['host']}/.s.PGSQL.{port}")
+    server = await asyncio.start_unix_server(proxy.serve, folder / f".s.PGSQL.{port}")
+    query["host"] = str(folder)
+    try:
+        yield parts._replace(query=urlencode(query)).geturl(), proxy
+    finally:
+        server.close()
+        await proxy.close()
+
+
+@pytest.fixture
+async def pair(
+    postgres_url: str, tmp_path: Path
+) -> AsyncIterator[tuple[PostgresStore, PostgresStore, Proxy]]:
+    """A store behind a proxy, one without, and the proxy."""
+    async with (
+        through_proxy(postgres_url, tmp_path) as (url, proxy),
+        PostgresStore(postgres_url) as straight,
+        PostgresStore(url, busy_timeout=2) as store,
+    ):
+        yield store, straight, proxy
+
+
+MESSAGES = range(1, 8)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_change_is_made_exactly_once(
+    pair: tuple[PostgresStore, PostgresStore, Proxy], when: When
+) -> None:
+    store, straight, proxy = pair
+    await store.increment(NS, "n")  # the statements are known now
+    for number in MESSAGES:
+        proxy.cut(number, when)
+        assert await store.increment(NS, "n") == number + 1
+        item = await straight.get(NS, "n")
+        assert item is not None
+        assert item.value == number + 1
+    assert proxy.cuts >= 5
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("ttl", [None, 100])
+async def test_a_put_is_stored_exactly_once(
+    pair: tuple[PostgresStore, PostgresStore, Proxy], when: When, ttl: float | None
+) -> None:
+    store, straight, proxy = pair
+    await store.put(NS, "k", 0, ttl=ttl)
+    for number in range(10):
+        proxy.cut(1, when)
+        items = await asyncio.gather(
+            *(store.put(NS, str(each), number, ttl=ttl) for each in range(10))
+        )
+        assert {item.key: item for item in items} == await straight.get_many(
+            NS, map(str, range(10))
+        )
+        assert [item.version for item in items] == list(range(number * 10 + 2, number * 10 + 12))
+    assert proxy.cuts == 10
+
+
+async def test_an_outcome_that_cannot_be_told_is_an_error_that_says_so(
+    pair: tuple[PostgresStore, PostgresStore, Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, straight, proxy = pair
+    await store.put(NS, "k", "before")
+    ask = type(store._writer)._ask
+
+    async def overtaken(writer: object, *args: object) -> object:
+        await straight.put(NS, "k", "by another")
+        return await ask(writer, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(store._writer), "_ask", overtaken)
+    proxy.cut(1, "after")
+    with pytest.raises(StoreAccessError, match="unknown whether it was applied"):
+        await store.put(NS, "k", "after")
+    monkeypatch.undo()
+    await store.put(NS, "k", "at last")
+    item = await straight.get(NS, "k")
+    assert item is not None
+    assert item.value == "at last"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_read_is_tried_again(
+    pair: tuple[PostgresStore, PostgresStore, Proxy], when: When
+) -> None:
+    store, _, proxy = pair
+    await store.put_many(NS, {"a": 1, "b": 2})
+    await store.get(NS, "a")
+    for number in range(1, 4):
+        proxy.cut(number, when)
+        assert await store.get(NS, "a") is not None
+        assert len(await store.get_many(NS, ["a", "b"])) == 2
+        assert await store.keys(NS) == ["a", "b"]
+        assert [item.value for item in await store.search(NS, "2")] == [2]
+    assert proxy.cuts == 3

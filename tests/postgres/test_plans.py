@@ -1,0 +1,98 @@
+"""Each hot statement goes by the indexes that it says, whatever its parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from kvstore.filters import parse_filter
+from kvstore.patterns import compile_pattern
+
+from .server import Database, reason_to_skip
+
+if reason_to_skip() is not None:
+    pytest.skip(str(reason_to_skip()), allow_module_level=True)
+
+import asyncpg
+
+from kvstore.postgres import PostgresStore, statements
+from kvstore.postgres.filters import compile_filter
+from kvstore.postgres.sql import TRUE, Sql
+
+PATH = "users\tu1\t"
+NOW = 10**15
+HEAD = compile_pattern("k1*")
+KEY, EXPIRY, CHANGES = "kvstore_items_pkey", "kvstore_items_expiry", "kvstore_changes_pkey"
+COLUMNS = (["users\t"], [PATH], ["k1"])
+
+STATEMENTS: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
+    "GET": (statements.GET, ("users\t", PATH, "k1", NOW), {KEY}),
+    "GET_MANY": (statements.GET_MANY, ("users\t", PATH, ["k1"], NOW), {KEY}),
+    "GET_POINTS": (statements.GET_POINTS, (*COLUMNS, NOW), {KEY}),
+    "GET_BY_ADDRESS": (statements.GET_BY_ADDRESS, COLUMNS, {KEY}),
+    "GET_STATES": (statements.GET_STATES, (*COLUMNS, [True]), {KEY}),
+    "DELETE": (statements.DELETE, COLUMNS, {KEY}),
+    "TOUCH": (statements.TOUCH, (*COLUMNS, [NOW]), {KEY}),
+    "SWEEP": (statements.SWEEP, (NOW, 10), {KEY, EXPIRY}),
+    "READ_CHANGES": (statements.READ_CHANGES, (1, 10, NOW), {KEY, EXPIRY, CHANGES}),
+    "DELETE_CHANGES": (statements.DELETE_CHANGES, (1,), {CHANGES}),
+}
+BUILT: dict[str, Sql] = {
+    "a page": statements.select_page(PATH, False, TRUE, TRUE, NOW, (PATH, "k1"), 10),
+    "a page of a subtree": statements.select_page("users\t", True, TRUE, TRUE, NOW, (PATH, "k"), 9),
+    "a page of all": statements.select_page("", True, TRUE, TRUE, NOW, (PATH, "k"), 9),
+    "records": statements.select_records("users\t", NOW, (PATH, "k"), 10),
+    "keys": statements.select_addresses(PATH, False, HEAD, NOW, None)[0],
+    "keys of a subtree": statements.select_addresses("users\t", True, HEAD, NOW, None)[0],
+    "paths": statements.list_paths("users\t", NOW),
+    "the first path": statements.first_live_path("users\tu5\n", "users\t", NOW),
+    "the latest": statements.select_latest(
+        PATH, False, compile_filter(parse_filter({"a": 1})), NOW
+    ),
+}
+STATEMENTS |= {name: (sql.render(), sql.params, {KEY}) for name, sql in BUILT.items()}
+
+
+@pytest.fixture(scope="module")
+def url(postgres: Database) -> Iterator[str]:
+    with postgres.schema() as url:
+        yield url
+
+
+async def fill(url: str) -> None:
+    async with PostgresStore(url) as store:
+        if await store.count(("watched",)):
+            return
+        for user in range(50):
+            values = {f"k{number}": {"a": number} for number in range(100)}
+            await store.put_many(("users", f"u{user}"), values, ttl=10 if user % 10 else None)
+        async with store.watch():
+            await store.put_many(("watched",), {str(number): 1 for number in range(2_000)})
+    connection = await asyncpg.connect(url)
+    await connection.execute("ANALYZE")
+    await connection.close()
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+async def test_a_statement_uses_its_indexes(url: str, name: str) -> None:
+    await fill(url)
+    text, params, expected = STATEMENTS[name]
+    connection = await asyncpg.connect(url)
+    explain = f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {text}"
+    plan = json.loads(await connection.fetchval(explain, *params))[0]["Plan"]
+    await connection.close()
+    indexes: set[str] = set()
+    whole: set[str] = set()
+    nodes = [plan]
+    while nodes:
+        node = nodes.pop()
+        nodes += node.get("Plans", [])
+        if "Index Name" in node:
+            indexes.add(node["Index Name"])
+        if node["Node Type"] == "Seq Scan":
+            whole.add(node["Relation Name"])
+    assert whole <= {"kvstore_state"}  # of one row
+    assert indexes - {"kvstore_state_pkey"} == expected

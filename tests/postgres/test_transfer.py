@@ -1,0 +1,52 @@
+"""Items move between files and servers with nothing changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import kvstore
+from kvstore import InMemoryStore, SQLiteStore
+from kvstore.testing import ManualClock
+
+
+async def test_a_file_moves_to_a_server_and_back_with_nothing_changed(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    clock = ManualClock()
+    options: dict[str, Any] = {"clock": clock, "sweep_interval": None}
+    first = SQLiteStore(tmp_path / "first.db", **options)
+    second = SQLiteStore(tmp_path / "second.db", **options)
+    server = kvstore.open(postgres_url, **options)
+    memory = InMemoryStore(**options)
+    async with first, second, server, memory:
+        for namespace in [(), ("a",), ("a", "b\t\n\x00"), ("\U0010ffff",), ("A",)]:
+            values = {
+                "": None,
+                "\x00": "\x00",
+                "bytes": {"$bytes": b"\x00\xff", "n": [2**64 - 1, -0.0, 5e-324]},
+                "order": {"z": 1, "a": 1.0, "\x00": "é🙂"},
+            }
+            await first.put_many(namespace, values)
+            await first.put(namespace, "short", 1, ttl=50, index=["title"])
+            clock.advance(1)
+            await first.put(namespace, "order", {"b": 1, "a": 2}, index=False)
+        await kvstore.copy(first, server)
+        await kvstore.copy(server, second)
+        await kvstore.copy(second, memory)
+        pieces = [
+            [record async for records in store._all_records("") for record in records]
+            for store in (first, server, second, memory)
+        ]
+    plain = [
+        [
+            (each.path, each.key, each.data, each.created_at, each.updated_at, each.expires_at,
+             each.ttl, each.indexing)
+            for each in records
+        ]
+        for records in pieces
+    ]  # fmt: skip
+    assert plain[0] == plain[1] == plain[2] == plain[3]
+    assert len(plain[0]) == 25
+    orders = [sorted(records, key=lambda each: each.version) for records in pieces]
+    assert len({tuple((each.path, each.key) for each in order) for order in orders}) == 1
