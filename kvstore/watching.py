@@ -17,13 +17,24 @@ from typing import Any, Protocol, Self
 from weakref import WeakSet
 
 from kvstore.errors import InvalidArgumentError, StoreBusyError, StoreError, WatchExpiredError
-from kvstore.operations import Lease, Operation, Sweep
+from kvstore.operations import Lease, Operation, Sweep, Trim
 from kvstore.patterns import Pattern
 from kvstore.types import Change
 
-__all__ = ["POLL_S", "Bell", "ChangePage", "Watch", "Watched"]
+__all__ = [
+    "GRACE",
+    "MOST_CHANGES",
+    "POLL_S",
+    "Bell",
+    "ChangePage",
+    "Watch",
+    "Watched",
+    "lease_after",
+]
 
 POLL_S = 0.05  # how often a watch looks for what other processes wrote
+MOST_CHANGES = 1_000_000  # that are kept, however young: some 100 MB
+GRACE = 10_000_000  # microseconds from the end of the lease to that of the recording
 _SWEEP_SLICE = 500
 
 
@@ -222,3 +233,16 @@ async def _wait(listener: asyncio.Future[None], patience_s: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(patience_s):
             await listener
+
+
+def lease_after(until: int, op: Trim, now: int) -> int:
+    """Return the lease as a look at the clock leaves it.
+
+    One that is over is marked first, and ends some time later: watchers that the machine's sleep
+    or a set clock has surprised get the time to renew it.
+    """
+    if op.is_watched:
+        return max(until, now + op.history // 2)
+    if until > 0:
+        return -now if until <= now else until
+    return 0 if now >= GRACE - until else until

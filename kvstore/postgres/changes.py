@@ -23,12 +23,10 @@ from kvstore.postgres import reading, statements
 from kvstore.postgres.connection import Connection, DriverError, Link, Target, connect, hang_up
 from kvstore.postgres.keys import Address, decode_key
 from kvstore.types import EPOCH, Change, Item
-from kvstore.watching import POLL_S, Bell, ChangePage
+from kvstore.watching import MOST_CHANGES, POLL_S, Bell, ChangePage, lease_after
 
 __all__ = ["Listener", "read_changes", "take_lease", "trim"]
 
-MOST_CHANGES = 1_000_000  # that are kept, however young
-GRACE = 10_000_000  # microseconds from the end of the lease to that of the recording
 _ROWS_AT_ONCE = 1_000
 _BYTES_AT_ONCE = 4 * 2**20  # of values, roughly
 HEARD_POLL_S = 0.5  # how often a watch looks for what it may not have heard of, such as expiries
@@ -70,7 +68,7 @@ async def trim(
         How many rows went, and what `take_lease` returns.
     """
     if until:
-        renewed = _lease_after(until, op, now)
+        renewed = lease_after(until, op, now)
         if renewed != until:
             until = renewed
             await connection.execute(statements.SET_WATCHED_UNTIL, until)
@@ -84,19 +82,6 @@ async def trim(
         await connection.execute(statements.SET_CHANGES_BEGIN, begin)
     done: str = await connection.execute(statements.DELETE_CHANGES, cut)
     return int(done.rpartition(" ")[2]), until, begin
-
-
-def _lease_after(until: int, op: Trim, now: int) -> int:
-    """Return the lease as a look at the clock leaves it.
-
-    One that is over is marked first, and ends some time later: watchers that the machine's sleep
-    or a set clock has surprised get the time to renew it.
-    """
-    if op.is_watched:
-        return max(until, now + op.history // 2)
-    if until > 0:
-        return -now if until <= now else until
-    return 0 if now >= GRACE - until else until
 
 
 async def read_changes(

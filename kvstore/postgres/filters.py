@@ -18,7 +18,7 @@ import orjson
 from kvstore import codec
 from kvstore.filters import And, Compare, Contains, Exists, Filter, In, Leaf, Not, Or
 from kvstore.paths import Path
-from kvstore.postgres.sql import FALSE, TRUE, Sql, all_of, any_of
+from kvstore.sql import FALSE, TRUE, Sql, all_of, any_of
 
 __all__ = ["compile_filter", "compile_text", "is_exact"]
 

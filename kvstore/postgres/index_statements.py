@@ -6,7 +6,7 @@ both come from our own code and from the server's catalogue, never from a caller
 
 from __future__ import annotations
 
-from kvstore.postgres.sql import Sql, all_of
+from kvstore.sql import Sql, all_of
 
 # Writing
 

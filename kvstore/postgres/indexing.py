@@ -24,7 +24,7 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import accumulate, chain, pairwise
@@ -35,6 +35,7 @@ from weakref import WeakSet
 import orjson
 
 from kvstore import codec
+from kvstore.description import Brought, Description
 from kvstore.errors import (
     IndexMismatchError,
     InvalidArgumentError,
@@ -51,13 +52,11 @@ from kvstore.postgres.writing import Entry
 from kvstore.text import Phrase, prepare, stems, texts_of
 
 __all__ = [
-    "Description",
     "Indexer",
     "Setup",
     "count_pending",
     "find_problems",
     "namespace_term",
-    "parse_description",
     "prepare_index",
     "quoted",
     "subtree_term",
@@ -84,69 +83,20 @@ _CREATE_EXTENSION = (
 # Description
 
 
-@dataclass(slots=True)
-class Description:
-    """What the index of a database is.
-
-    Attributes:
-        fields: the paths that are indexed of an item without paths of its own.
-        model: the id of the model; `None`: there are no vectors.
-        dimensions: the length of its vectors; `None`: there was none yet.
-        has_all_words: whether every item that should be is in `kvstore_entries`.
-        has_all_vectors: the same for the vectors, but for what `kvstore_pending` says since.
-        epoch: names the table of the vectors.
-    """
-
-    fields: tuple[str, ...]
-    model: str | None
-    dimensions: int | None
-    has_all_words: bool = True
-    has_all_vectors: bool = True
-    epoch: int = 1
-
-
-def parse_description(text: str) -> Description:
-    """Read what `kvstore_state.index` holds."""
-    known = orjson.loads(text)
-    return Description(**{**known, "fields": tuple(known["fields"])})
-
-
 async def _store(connection: Connection, description: Description) -> None:
-    text = orjson.dumps(asdict(description)).decode()
-    await connection.execute("UPDATE kvstore_state SET index = $1 WHERE id = 1", text)
+    sql_text = "UPDATE kvstore_state SET index = $1 WHERE id = 1"
+    await connection.execute(sql_text, description.text)
 
 
 @dataclass(slots=True)
-class Setup:
+class Setup(Brought):
     """What one store brings along for the index.
 
     Attributes:
-        fields: its `IndexConfig.fields`.
-        model: the id of its model; `None`: it has none.
-        dimensions: the length of its model's vectors, as far as it is known.
         schema: where pgvector is; known once the index is prepared.
     """
 
-    fields: tuple[str, ...]
-    model: str | None
-    dimensions: int | None
     schema: str = "public"
-
-    def mismatch(self, description: Description) -> str | None:
-        """Say in which way the database's index is not this store's, by model or dimensions."""
-        if description.model != self.model:
-            made_by = (
-                "without vectors" if description.model is None else f"by {description.model!r}"
-            )
-            return f"the index was made {made_by}, and this store has {self.model!r}"
-        if None not in (self.dimensions, description.dimensions) and (
-            self.dimensions != description.dimensions
-        ):
-            return (
-                f"the index has vectors of {description.dimensions} numbers, and this store's "
-                f"model gives {self.dimensions}"
-            )
-        return None
 
 
 async def prepare_index(connection: Connection, setup: Setup) -> None:
@@ -330,7 +280,7 @@ class Indexer:
     """
 
     def __init__(self, description: str, setup: Setup | None) -> None:
-        self._description = parse_description(description)
+        self._description = Description.parse(description)
         self._setup = setup
         self._states: dict[Address, _State] = {}
         self._changed: dict[Address, _State] = {}
@@ -682,7 +632,7 @@ async def find_problems(connection: Connection) -> list[str]:
         text = await connection.fetchval("SELECT index FROM kvstore_state WHERE id = 1")
         if text is None:
             return []
-        description = parse_description(text)
+        description = Description.parse(text)
         problems = []
         async for rows in _slices(connection, sql.GET_CHECKED):
             problems += [problem for row in rows if (problem := _problem(row, description))]

@@ -18,8 +18,8 @@ from kvstore.postgres import statements
 from kvstore.postgres.connection import Connection, Link
 from kvstore.postgres.filters import compile_filter, compile_text, is_exact
 from kvstore.postgres.keys import Address, decode_key, encode_key, root_of
-from kvstore.postgres.sql import Sql, all_of
 from kvstore.report import RootStats, Stats
+from kvstore.sql import Sql, all_of
 from kvstore.store import NamespaceQuery, Page, Selection
 from kvstore.text import contains
 from kvstore.types import Item, Namespace, make_item

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kvstore import codec
+from kvstore.description import Description, check_index
 from kvstore.errors import IndexMismatchError
 from kvstore.filters import ALL, matches
 from kvstore.postgres import index_statements as sql
@@ -31,10 +32,8 @@ from kvstore.postgres.filters import compile_filter
 from kvstore.postgres.indexing import (
     MAX_HALF_INDEXED,
     MAX_INDEXED,
-    Description,
     Setup,
     namespace_term,
-    parse_description,
     quoted,
     subtree_term,
     term_of,
@@ -42,8 +41,8 @@ from kvstore.postgres.indexing import (
 )
 from kvstore.postgres.keys import Address
 from kvstore.postgres.reading import fetch, get_by_address, make
-from kvstore.postgres.sql import Sql, all_of
 from kvstore.ranking import FUSION_DEPTH, Hit, Search, page_of, relevance, similarity
+from kvstore.sql import Sql, all_of
 from kvstore.text import Phrase, stems
 from kvstore.types import Item
 
@@ -96,8 +95,8 @@ async def _search(
         row = await connection.fetchrow(sql.DESCRIBE, token)
         if row is None or row["index"] is None:
             raise IndexMismatchError("the index is gone from the database; open the store again")
-        description = parse_description(row["index"])
-        _check_index(description, setup, asked)
+        description = Description.parse(row["index"])
+        check_index(description, setup, asked.vector)
         finder = _Finder(
             connection,
             description,
@@ -133,30 +132,6 @@ def _neighbours_for(asked: Search) -> int:
     while count < 2 * _depth(asked) and count < 2 * MOST_NEIGHBOURS:
         count *= 2
     return count
-
-
-def _check_index(description: Description, setup: Setup, asked: Search) -> None:
-    cure = "; 'await store.reindex()' makes it this store's, and everything else works without"
-    if asked.vector is not None:
-        problem = setup.mismatch(description)
-        if problem is None and setup.fields != description.fields:
-            problem = (
-                f"the index is of the fields {list(description.fields)}, and this store has "
-                f"{list(setup.fields)}"
-            )
-        if problem is None and asked.vector and description.dimensions is not None:
-            length = len(asked.vector) // 4
-            if length != description.dimensions:
-                problem = (
-                    f"the index has vectors of {description.dimensions} numbers, and this store's "
-                    f"model gives {length}"
-                )
-        if problem is not None:
-            raise IndexMismatchError(problem + cure)
-    if not (description.has_all_vectors if asked.vector is not None else description.has_all_words):
-        raise IndexMismatchError(
-            "the index does not hold all items yet; 'await store.reindex()' completes it"
-        )
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from kvstore.namespace import subtree_range
 from kvstore.patterns import Pattern
 from kvstore.postgres.globs import regex_of
 from kvstore.postgres.keys import encode_key, root_of
-from kvstore.postgres.sql import TRUE, Sql, all_of
+from kvstore.sql import TRUE, Sql, all_of
 
 LIVE = "(items.expires_at IS NULL OR items.expires_at > ?)"
 _LIVE = LIVE.replace("?", "{}").format

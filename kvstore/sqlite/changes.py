@@ -12,12 +12,10 @@ from kvstore.operations import Lease, Trim
 from kvstore.patterns import Pattern
 from kvstore.sqlite import driver, reading, statements
 from kvstore.types import Change, Item
-from kvstore.watching import ChangePage
+from kvstore.watching import MOST_CHANGES, ChangePage, lease_after
 
 __all__ = ["read_changes", "take_lease", "trim"]
 
-MOST_CHANGES = 1_000_000  # that are kept, however young: some 100 MB
-GRACE = 10_000_000  # microseconds from the end of the lease to that of the recording
 _ROWS_AT_ONCE = 1_000
 _BYTES_AT_ONCE = 4 * 2**20  # of values, roughly
 
@@ -43,7 +41,7 @@ def trim(connection: driver.Connection, op: Trim, version: int, now: int) -> int
     """Do a slice of the feed's upkeep; return how many rows went."""
     until, begin, last = connection.execute(statements.GET_FEED_STATE).fetchone()
     if until:
-        renewed = _lease_after(until, op, now)
+        renewed = lease_after(until, op, now)
         if renewed != until:
             connection.execute(statements.SET_META, (renewed, "watched_until"))
     if last is None:
@@ -54,19 +52,6 @@ def trim(connection: driver.Connection, op: Trim, version: int, now: int) -> int
     if cut > begin:
         connection.execute(statements.SET_META, (cut, "changes_begin"))
     return connection.execute(statements.DELETE_CHANGES, (cut,)).rowcount
-
-
-def _lease_after(until: int, op: Trim, now: int) -> int:
-    """Return the lease as a look at the clock leaves it.
-
-    One that is over is marked first, and ends some time later: watchers that the machine's sleep
-    or a set clock has surprised get the time to renew it.
-    """
-    if op.is_watched:
-        return max(until, now + op.history // 2)
-    if until > 0:
-        return -now if until <= now else until
-    return 0 if now >= GRACE - until else until
 
 
 def read_changes(

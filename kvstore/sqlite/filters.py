@@ -15,8 +15,8 @@ from typing import Any, Final
 from kvstore import codec
 from kvstore.filters import And, Compare, Contains, Exists, Filter, In, Leaf, Not, Or, matches
 from kvstore.paths import Path
+from kvstore.sql import Sql, all_of, any_of
 from kvstore.sqlite import driver
-from kvstore.sqlite.sql import Sql, all_of, any_of
 
 __all__ = ["compile_filter", "match_filter"]
 

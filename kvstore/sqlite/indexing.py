@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from kvstore import codec
+from kvstore.description import Brought, Description
 from kvstore.errors import IndexMismatchError, MissingDependencyError, ValueTooLargeError
 from kvstore.operations import (
     Adopt,
@@ -54,7 +55,6 @@ from kvstore.types import Item
 __all__ = [
     "ITEM_BITS",
     "ITEM_MASK",
-    "Description",
     "Journal",
     "Setup",
     "begin_batch",
@@ -86,27 +86,6 @@ _CHECK_SLICE = 1_000  # items looked at in one read transaction
 # Description
 
 
-@dataclass(slots=True)
-class Description:
-    """What the index of a file is.
-
-    Attributes:
-        fields: the paths that are indexed of an item without paths of its own.
-        model: the id of the model; `None`: there are no vectors.
-        dimensions: the length of its vectors; `None`: there was none yet.
-        has_all_words: whether every item that should be is in `words`.
-        has_all_vectors: the same for the vectors, but for what `index_pending` says since.
-        epoch: grows when vectors are dropped as a whole.
-    """
-
-    fields: tuple[str, ...]
-    model: str | None
-    dimensions: int | None
-    has_all_words: bool = True
-    has_all_vectors: bool = True
-    epoch: int = 0
-
-
 def describe(connection: driver.Connection) -> Description | None:
     """Return the description of the file's index, or `None` if there is none."""
     row = connection.execute("SELECT value FROM meta WHERE name = 'index'").fetchone()
@@ -116,55 +95,28 @@ def describe(connection: driver.Connection) -> Description | None:
 @lru_cache(maxsize=64)
 def described(text: str) -> Description:
     """Return a description for those who only read it: it is shared."""
-    return _description(text)
-
-
-def _description(text: str) -> Description:
-    known: dict[str, Any] = orjson.loads(text)
-    return Description(**{**known, "fields": tuple(known["fields"])})
+    return Description.parse(text)
 
 
 def _store(connection: driver.Connection, description: Description) -> None:
     connection.execute(
         "INSERT INTO meta (name, value) VALUES ('index', ?) "
         "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        (orjson.dumps(asdict(description)).decode(),),
+        (description.text,),
     )
 
 
 @dataclass(slots=True)
-class Setup:
+class Setup(Brought):
     """What one store brings along for the index.
 
     Attributes:
-        fields: its `IndexConfig.fields`.
-        model: the id of its model; `None`: it has none.
-        dimensions: the length of its model's vectors, as far as it is known.
         journal: of the vectors that it writes.
         passing: what passes the filters of its searches.
     """
 
-    fields: tuple[str, ...]
-    model: str | None
-    dimensions: int | None
     journal: Journal
     passing: Passing = field(default_factory=Passing)
-
-    def mismatch(self, description: Description) -> str | None:
-        """Say in which way the file's index is not this store's, by model or dimensions."""
-        if description.model != self.model:
-            made_by = (
-                "without vectors" if description.model is None else f"by {description.model!r}"
-            )
-            return f"the index was made {made_by}, and this store has {self.model!r}"
-        if None not in (self.dimensions, description.dimensions) and (
-            self.dimensions != description.dimensions
-        ):
-            return (
-                f"the index has vectors of {description.dimensions} numbers, and this store's "
-                f"model gives {self.dimensions}"
-            )
-        return None
 
 
 # Tables
@@ -352,7 +304,7 @@ class IndexedBatch(Batch):
     ) -> None:
         super().__init__(connection, now, longest)
         assert self.index is not None
-        self._description = _description(self.index)
+        self._description = Description.parse(self.index)
         self._setup = setup
         self._texts: list[str] = []  # without a vector, in the present unit
         self._embeds = False  # whether new texts are to have vectors, in the present unit
@@ -585,7 +537,7 @@ class IndexedBatch(Batch):
             self._create_vectors(len(added[0].vector) // 4)
         rows: dict[str, list[tuple[int, str, bytes | None]]] = {}
         for path, rowid, vector in added:
-            rows.setdefault(self._table_for(path), []).append((rowid, path, vector))
+            rows.setdefault(self._insert_for(path), []).append((rowid, path, vector))
         for statement, some in rows.items():
             self._connection.executemany(statement, some)
         self._touched |= dict.fromkeys(change.path for change in added)
@@ -654,14 +606,15 @@ class IndexedBatch(Batch):
                 self._create_vectors(len(vector) // 4)
                 is_free = True
             if is_free or not self._replace_vector(rowid, vector):
-                self._execute(self._table_for(path), (rowid, path, vector))
+                statement = self._insert_for(path)
+                self._execute(statement, (rowid, path, vector))
         elif not is_free:
             self._delete_vector(rowid)
         self._touched[path] = None
         if self._setup is not None and self._setup.journal.is_read:
             self._vector_changes.append(Change(path, rowid, vector or None))
 
-    def _table_for(self, path: str) -> str:
+    def _insert_for(self, path: str) -> str:
         """Return the statement that inserts the next vector of a namespace."""
         room = self._room.get(path)
         if room is None:

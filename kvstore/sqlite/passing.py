@@ -13,8 +13,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
+from kvstore.sql import Sql
 from kvstore.sqlite import driver, statements
-from kvstore.sqlite.sql import Sql
 
 __all__ = ["Passing"]
 

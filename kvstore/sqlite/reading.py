@@ -15,9 +15,9 @@ from kvstore.instants import EARLIEST, LATEST
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
 from kvstore.operations import Record
 from kvstore.patterns import Pattern
+from kvstore.sql import Sql, all_of
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.filters import compile_filter
-from kvstore.sqlite.sql import Sql, all_of
 from kvstore.store import NamespaceQuery, Page, Selection
 from kvstore.types import Item, Namespace, make_item
 

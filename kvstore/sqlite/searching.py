@@ -14,6 +14,7 @@ from heapq import merge
 
 import orjson
 
+from kvstore.description import Description, check_index
 from kvstore.errors import IndexMismatchError
 from kvstore.filters import ALL
 from kvstore.ranking import (
@@ -23,19 +24,18 @@ from kvstore.ranking import (
     relevance,
     similarity_of_distance,
 )
+from kvstore.sql import Sql, all_of
 from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite.filters import compile_filter
 from kvstore.sqlite.indexing import (
     ITEM_MASK,
     SMALL_CHUNK,
-    Description,
     Setup,
     describe,
     described,
     namespace_token,
     subtree_token,
 )
-from kvstore.sqlite.sql import Sql, all_of
 from kvstore.sqlite.vectors import VectorCache
 from kvstore.text import Phrase
 from kvstore.types import Item
@@ -91,7 +91,7 @@ def search(
         description = describe(connection)
         if description is None:
             raise IndexMismatchError("the index is gone from the file; open the store again")
-        _check_index(description, setup, asked)
+        check_index(description, setup, asked.vector)
         condition = compile_filter(asked.filter)
         scope = _Scope(
             path,
@@ -158,7 +158,7 @@ def search_small(
         text, has_garbage, chunks, has_large_chunks = row
         if text is None or has_garbage or has_large_chunks or chunks > SMALL_CHUNKS:
             return None
-        _check_index(described(text), setup, asked)
+        check_index(described(text), setup, asked.vector)
         nearest = statements.nearest(
             "vectors_small", Sql("path = ?", (path,)), None, vector, max(1, SMALL_CHUNK * chunks)
         )
@@ -178,30 +178,6 @@ def search_small(
         return _scored(items, page_of(asked, lambda _: hits, None))
     finally:
         connection.execute("COMMIT")
-
-
-def _check_index(description: Description, setup: Setup, asked: Search) -> None:
-    cure = "; 'await store.reindex()' makes it this store's, and everything else works without"
-    if asked.vector is not None:
-        problem = setup.mismatch(description)
-        if problem is None and setup.fields != description.fields:
-            problem = (
-                f"the index is of the fields {list(description.fields)}, and this store has "
-                f"{list(setup.fields)}"
-            )
-        if problem is None and asked.vector and description.dimensions is not None:
-            length = len(asked.vector) // 4
-            if length != description.dimensions:
-                problem = (
-                    f"the index has vectors of {description.dimensions} numbers, and this store's "
-                    f"model gives {length}"
-                )
-        if problem is not None:
-            raise IndexMismatchError(problem + cure)
-    if not (description.has_all_vectors if asked.vector is not None else description.has_all_words):
-        raise IndexMismatchError(
-            "the index does not hold all items yet; 'await store.reindex()' completes it"
-        )
 
 
 def _load(connection: driver.Connection, hits: list[Hit]) -> list[Item]:

@@ -10,8 +10,8 @@ from functools import cache
 
 from kvstore.namespace import subtree_range
 from kvstore.patterns import Pattern
+from kvstore.sql import TRUE, Sql, all_of
 from kvstore.sqlite import driver
-from kvstore.sqlite.sql import TRUE, Sql, all_of
 
 LIVE = "(expires_at IS NULL OR expires_at > ?)"
 
@@ -40,9 +40,9 @@ WHERE path = ? AND key = ? AND {LIVE}
 @cache
 def get_small_points(points: int) -> str:
     """As GET_SMALL, of many addresses, which are told apart by their place."""
-    wanted = ", ".join(f"({place}, ?, ?)" for place in range(points))
+    places = ", ".join(f"({place}, ?, ?)" for place in range(points))
     return f"""
-WITH wanted (place, path, key) AS (VALUES {wanted})
+WITH wanted (place, path, key) AS (VALUES {places})
 SELECT wanted.place, CASE WHEN {OCTETS.replace("value", "items.value")} <= ? THEN items.value END,
     version, created_at, updated_at, expires_at, checksum
 FROM wanted
@@ -174,6 +174,9 @@ WHERE changes.version > ?
 ORDER BY changes.version
 LIMIT ?
 """
+
+# Of the file, 64 GiB into the address space of what searches by meaning
+MAP_FILE = "PRAGMA mmap_size = 68719476736"
 
 ADD_CHANGE = "INSERT INTO changes (version, kind, path, key, at) VALUES (?, ?, ?, ?, ?)"
 GET_OLDEST_CHANGES = "SELECT version, at FROM changes ORDER BY version LIMIT ?"

@@ -19,7 +19,7 @@ from kvstore.operations import Operation, Record
 from kvstore.patterns import Pattern
 from kvstore.ranking import Search
 from kvstore.report import Meter, Report, Stats
-from kvstore.sqlite import backup, changes, checking, driver, forks, reading
+from kvstore.sqlite import backup, changes, checking, driver, forks, reading, statements
 from kvstore.sqlite.connection import WorkerConnection, connect, is_busy, translated
 from kvstore.sqlite.engine import INLINE_BYTES, InlineReader, Pace, Reader, Writer
 from kvstore.sqlite.indexing import Journal, Setup, load_vectors, prepare_index
@@ -35,7 +35,6 @@ __all__ = ["SQLiteStore"]
 Durability = Literal["normal", "full"]
 
 _IN_MEMORY = ":memory:"
-MAPPED_BYTES = 2**36  # of the file, into the address space of what searches by meaning
 
 
 class SQLiteStore(Store):
@@ -107,7 +106,10 @@ class SQLiteStore(Store):
             writer = WorkerConnection(lambda: self._connect_writer(path))
             await writer.open()
             connections.append(writer)
-            readers = [WorkerConnection(lambda: self._connect_reader(path)) for _ in "12"]
+            readers = [
+                WorkerConnection(lambda: self._connect_reader(path)),
+                WorkerConnection(lambda: self._connect_reader(path, is_mapped=True)),
+            ]
             for reader in readers:
                 await reader.open()
                 connections.append(reader)
@@ -177,13 +179,15 @@ class SQLiteStore(Store):
             raise
         return connection
 
-    def _connect_reader(self, path: Path, busy_timeout: float = 5.0) -> driver.Connection:
+    def _connect_reader(
+        self, path: Path, *, busy_timeout: float = 5.0, is_mapped: bool = False
+    ) -> driver.Connection:
         connection = connect(path, "ro", busy_timeout=busy_timeout)
         try:
             with translated(path):
                 self._load_vectors(connection)
-                if self._embedder is not None:  # a search by meaning reads much
-                    connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
+                if is_mapped and self._embedder is not None:  # a search by meaning reads much
+                    connection.execute(statements.MAP_FILE)
         except BaseException:
             connection.close()
             raise

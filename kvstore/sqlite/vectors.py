@@ -15,17 +15,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from kvstore.description import Description
 from kvstore.namespace import subtree_range
 from kvstore.ranking import SCORE_DIGITS
+from kvstore.sql import Sql
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.indexing import (
     ITEM_MASK,
     SMALL_CHUNKS,
     Change,
-    Description,
     Journal,
 )
-from kvstore.sqlite.sql import Sql
 
 __all__ = ["VectorCache", "new_cache"]
 

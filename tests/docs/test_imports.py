@@ -16,7 +16,7 @@ LAYERS = (
     "errors",
     "codec instants",
     "types",
-    "embedding filters namespace paths patterns ranking report text",
+    "description embedding filters namespace paths patterns ranking report sql text",
     "operations",
     "exchange watching",
     "store",

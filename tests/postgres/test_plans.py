@@ -20,7 +20,7 @@ import asyncpg
 
 from kvstore.postgres import PostgresStore, statements
 from kvstore.postgres.filters import compile_filter
-from kvstore.postgres.sql import TRUE, Sql
+from kvstore.sql import TRUE, Sql
 
 PATH = "users\tu1\t"
 NOW = 10**15

@@ -31,7 +31,7 @@ pytest.importorskip("asyncpg", reason=reason_to_skip())
 from kvstore.postgres import PostgresStore, index_statements, searching
 from kvstore.postgres.connection import Target, connect
 from kvstore.postgres.facts import MANY, conditions_of, facts_of
-from kvstore.postgres.sql import Sql
+from kvstore.sql import Sql
 
 NS = ("notes",)
 

@@ -10,11 +10,11 @@ import pytest
 
 from kvstore import IndexConfig, InMemoryStore, SQLiteStore
 from kvstore.filters import parse_filter
+from kvstore.sql import all_of
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import connect
 from kvstore.sqlite.filters import compile_filter
 from kvstore.sqlite.passing import Passing
-from kvstore.sqlite.sql import all_of
 from kvstore.testing import ManualClock
 from kvstore.testing_search import RecordingEmbeddings
 

@@ -14,11 +14,11 @@ from kvstore.filters import parse_filter
 from kvstore.namespace import encode_namespace
 from kvstore.operations import Put, Remove
 from kvstore.patterns import compile_pattern
+from kvstore.sql import Sql
 from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite.connection import connect, transaction
 from kvstore.sqlite.filters import compile_filter
 from kvstore.sqlite.migrate import migrate
-from kvstore.sqlite.sql import Sql
 from kvstore.sqlite.writing import Batch
 from kvstore.store import NamespaceQuery
 

@@ -100,8 +100,8 @@ def test_a_value_is_unpacked_while_another_one_is() -> None:
 
 @pytest.mark.parametrize("item", [pack_item(("a",), "k", b"1", 5, 0, 0, None), VALUES[0]], ids=repr)
 def test_an_item_has_no_other_attributes(item: Item) -> None:
-    with pytest.raises(AttributeError, match="'valeu'"):
-        item.valeu  # type: ignore[attr-defined]  # noqa: B018
+    with pytest.raises(AttributeError, match="'other'"):
+        item.other  # type: ignore[attr-defined]  # noqa: B018
     assert not hasattr(item, "__array__")
 
 

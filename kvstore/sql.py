@@ -15,11 +15,7 @@ _PLACE = re.compile(r"\?\??")
 
 @dataclass(frozen=True, slots=True)
 class Sql:
-    """A piece of a statement; the text holds a `?` for each parameter, in order.
-
-    Where the server cannot tell a parameter's type, the text casts it: `?::text`. An operator
-    with a question mark is written with two.
-    """
+    """A piece of a statement; the text holds a `?` for each parameter, in order."""
 
     text: str
     params: tuple[Any, ...] = ()
@@ -28,7 +24,10 @@ class Sql:
         return Sql(f"{self.text} {other.text}", self.params + other.params)
 
     def render(self) -> str:
-        """Return the text with the numbered places that the server takes."""
+        """Return the text with numbered places, `$1` and so on, as PostgreSQL has them.
+
+        An operator with a question mark is written with two.
+        """
         numbers = count(1)
         return _PLACE.sub(
             lambda place: "?" if len(place[0]) == 2 else f"${next(numbers)}", self.text

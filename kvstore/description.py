@@ -1,0 +1,110 @@
+"""What a search index says of itself, and whether it is that of a store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import orjson
+
+from kvstore.errors import IndexMismatchError
+
+__all__ = ["Brought", "Description", "check_index"]
+
+
+@dataclass(slots=True)
+class Description:
+    """What an index is. It is kept beside it, as JSON.
+
+    Attributes:
+        fields: the paths that are indexed of an item without paths of its own.
+        model: the id of the model; `None`: there are no vectors.
+        dimensions: the length of its vectors; `None`: there was none yet.
+        has_all_words: whether the words of every item that should be are in it.
+        has_all_vectors: the same for the vectors, but for the items that are marked since.
+        epoch: grows when vectors are dropped as a whole.
+    """
+
+    fields: tuple[str, ...]
+    model: str | None
+    dimensions: int | None
+    has_all_words: bool = True
+    has_all_vectors: bool = True
+    epoch: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `text` has written."""
+        known: dict[str, Any] = orjson.loads(text)
+        return cls(**{**known, "fields": tuple(known["fields"])})
+
+    @property
+    def text(self) -> str:
+        """The description as JSON."""
+        return orjson.dumps(asdict(self)).decode()
+
+
+@dataclass(slots=True)
+class Brought:
+    """What one store brings along for the index.
+
+    Attributes:
+        fields: its `IndexConfig.fields`.
+        model: the id of its model; `None`: it has none.
+        dimensions: the length of its model's vectors, as far as it is known.
+    """
+
+    fields: tuple[str, ...]
+    model: str | None
+    dimensions: int | None
+
+    def mismatch(self, description: Description) -> str | None:
+        """Say in which way an index is not this store's, by model or dimensions."""
+        if description.model != self.model:
+            made_by = (
+                "without vectors" if description.model is None else f"by {description.model!r}"
+            )
+            return f"the index was made {made_by}, and this store has {self.model!r}"
+        if self.dimensions is not None:
+            return _other_length(description, self.dimensions)
+        return None
+
+
+def _other_length(description: Description, length: int) -> str | None:
+    if description.dimensions in (None, length):
+        return None
+    return (
+        f"the index has vectors of {description.dimensions} numbers, and this store's model gives "
+        f"{length}"
+    )
+
+
+def check_index(description: Description, brought: Brought, vector: bytes | None) -> None:
+    """Raise `IndexMismatchError` unless an index can answer a store's search.
+
+    Args:
+        description: of the index.
+        brought: by the store.
+        vector: that is searched for, of 4 bytes a number; `None`: a search by words alone.
+    """
+    if vector is None:
+        is_complete = description.has_all_words
+    else:
+        problem = brought.mismatch(description)
+        if problem is None and brought.fields != description.fields:
+            problem = (
+                f"the index is of the fields {list(description.fields)}, and this store has "
+                f"{list(brought.fields)}"
+            )
+        if problem is None and vector:
+            problem = _other_length(description, len(vector) // 4)
+        if problem is not None:
+            raise IndexMismatchError(
+                f"{problem}; 'await store.reindex()' makes it this store's, and everything else "
+                "works without"
+            )
+        is_complete = description.has_all_vectors
+    if not is_complete:
+        raise IndexMismatchError(
+            "the index does not hold all items yet; 'await store.reindex()' completes it"
+        )
