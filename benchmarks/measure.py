@@ -50,6 +50,13 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
+def _settle() -> None:
+    """Let no contender pay for what others left: objects to walk over, writes on their way."""
+    gc.collect()
+    gc.freeze()
+    os.sync()
+
+
 async def drive(contender: Contender, work: Work, plan: Sequence[Call], seconds: float) -> Timing:
     """Work through the plan for about so many seconds, `work.tasks` calls at a time.
 
@@ -60,8 +67,7 @@ async def drive(contender: Contender, work: Work, plan: Sequence[Call], seconds:
     methods = {method: getattr(contender, method) for method, _ in plan}
     calls = itertools.cycle([(methods[method], args) for method, args in plan])
     latencies = array("q")
-    gc.collect()
-    gc.freeze()  # so that no contender pays for walks over the plan and the other contenders
+    _settle()
     if isinstance(contender, Raw):
         writes = work.tasks > 1 and work.op in ("put", "mixed", "increment")
         total = _drive_raw(contender, work, calls, latencies, seconds, writes=writes)
@@ -148,8 +154,7 @@ async def lateness(
     methods = {method: getattr(contender, method) for method, _ in plan}
     late: list[float] = []
     done = 0
-    gc.collect()
-    gc.freeze()  # so that no contender pays for walks over the plan and the other contenders
+    _settle()
     deadline = perf_counter_ns() + int(seconds * 1e9)
 
     async def tick() -> None:

@@ -30,6 +30,7 @@ from kvstore.operations import Check, Delete, Mutate, Operation, Put, Touch
 from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite.connection import WorkerConnection, is_busy, transaction, translate
 from kvstore.sqlite.indexing import Setup, begin_batch
+from kvstore.sqlite.writing import is_plain
 from kvstore.types import Item, Namespace
 from kvstore.watching import Bell
 
@@ -41,7 +42,8 @@ T = TypeVar("T")
 INLINE_BYTES = 64 * 1024  # the longest value that is read or overwritten on the loop's thread
 GROUP_READS = 16  # point reads that share a statement ...
 GROUP_BYTES = INLINE_BYTES // 4  # ... and the longest value that is read with others
-INLINE_OPS = 16  # what one inline transaction may hold
+INLINE_OPS = 16  # what one inline transaction may hold ...
+INLINE_PUTS = 128  # ... and if it is made of plain puts alone
 TURN_S = 0.0005  # what inline work may take of one turn of the loop ...
 SHARE_S = 0.00005  # ... and after how much of it those who wait for a turn wait for the next
 TURN_TASKS = 32  # of those that wait for another turn, how many go on in it
@@ -375,24 +377,25 @@ class Reader:
             _settle(self._quiet, None, None)
 
 
+_Outcome = list[Any] | BaseException  # the answers, or what is to be raised
+_NOT_YET: _Outcome = []
+
+
 class _Unit:
     """Operations that are applied together or not at all, and the caller that waits for them."""
 
-    __slots__ = ("future", "is_quick", "ops", "outcome", "size")
+    __slots__ = ("future", "ops", "outcome", "size")
 
     work: Callable[[driver.Connection], Any] | None = None  # instead of operations
 
     def __init__(self, ops: Sequence[Operation]) -> None:
         self.ops = ops
         self.size = 256 * len(ops)  # roughly, in bytes
-        self.is_quick = len(ops) <= INLINE_OPS
         for op in ops:
-            if isinstance(op, Put):
+            if type(op) is Put:
                 self.size += len(op.data)
-            elif not isinstance(op, _QUICK):
-                self.is_quick = False
         self.future: asyncio.Future[list[Any]] | None = None  # `None`: nobody waits
-        self.outcome: list[Any] | BaseException = []  # the answers, or what is to be raised
+        self.outcome = _NOT_YET
 
 
 class _Work(_Unit):
@@ -403,7 +406,6 @@ class _Work(_Unit):
     def __init__(self, work: Callable[[driver.Connection], Any]) -> None:
         super().__init__(())
         self.work = work
-        self.is_quick = False
 
 
 class Writer:
@@ -562,14 +564,20 @@ class Writer:
 
     def _may_be_inline(self, pace: Pace, units: Sequence[_Unit]) -> bool:
         return (
-            len(units) <= INLINE_OPS
-            and all(unit.is_quick for unit in units)
+            len(units) <= INLINE_PUTS
             and sum(unit.size for unit in units) <= INLINE_BYTES
-            and sum(len(unit.ops) for unit in units) <= INLINE_OPS
+            and self._is_quick([op for unit in units for op in unit.ops])
+            and all(unit.work is None for unit in units)
             and self._wal_pages < CHECKPOINT_PAGES
             and not pace.is_turn_over
             and pace.allows(time.perf_counter())
         )
+
+    def _is_quick(self, ops: Sequence[Operation]) -> bool:
+        """Whether operations are a little bounded work."""
+        if len(ops) <= INLINE_OPS:
+            return all(isinstance(op, _QUICK) for op in ops)
+        return len(ops) <= INLINE_PUTS and self._setup is None and all(map(is_plain, ops))
 
     def _commit_inline(self, pace: Pace, units: list[_Unit]) -> bool:
         """Commit on this thread; whether it did: it never waits, and never takes long."""
@@ -579,7 +587,7 @@ class Writer:
         except Exception:  # noqa: BLE001 - the worker meets it again, and has time to deal with it
             return False
         finally:
-            pace.record(began, sum(len(unit.ops) for unit in units))
+            pace.record(began, min(sum(len(unit.ops) for unit in units), INLINE_OPS))
         self._ring()
         return True
 
@@ -590,8 +598,8 @@ class Writer:
 
     def _deliver(self, units: list[_Unit], *, is_end: bool) -> None:
         self._queued_units -= len(units)
+        self._queued_bytes -= sum(unit.size for unit in units)
         for unit in units:
-            self._queued_bytes -= unit.size
             future, outcome = unit.future, unit.outcome
             if future is None or future.done():  # its caller was cancelled
                 continue
@@ -647,10 +655,11 @@ class Writer:
         batch.committed()
         if batch.is_news:
             self._has_news = True
+        pages = 2
         for unit, outcome in zip(wanted, outcomes, strict=True):
             unit.outcome = outcome
-            self._wal_pages += 3 * len(unit.ops) + unit.size // PAGE_BYTES
-        self._wal_pages += 2
+            pages += 3 * len(unit.ops) + unit.size // PAGE_BYTES
+        self._wal_pages += pages
 
     # On the worker's thread
 

@@ -147,7 +147,7 @@ class Batch:
     def _put_shares(self, puts: list[Put], shares: list[int]) -> Iterator[list[Any]]:
         """Upsert plain items, and give each unit its share of the answers."""
         items = iter(self._put_plain(puts))
-        return (list(islice(items, share)) for share in shares)
+        return ([next(items)] if share == 1 else list(islice(items, share)) for share in shares)
 
     def finish(self) -> None:
         """Write what the transaction's end needs; call it before COMMIT."""
