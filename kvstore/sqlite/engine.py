@@ -26,7 +26,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from kvstore.errors import StoreClosedError, StoreError
 from kvstore.instants import to_micros
-from kvstore.operations import Check, Delete, Mutate, Operation, Put, Touch
+from kvstore.operations import Check, Delete, Mutate, Operation, Put, Remove, Touch
 from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite.connection import WorkerConnection, is_busy, transaction, translate
 from kvstore.sqlite.indexing import Setup, begin_batch
@@ -40,8 +40,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 INLINE_BYTES = 64 * 1024  # the longest value that is read or overwritten on the loop's thread
-GROUP_READS = 16  # point reads that share a statement ...
-GROUP_BYTES = INLINE_BYTES // 4  # ... and the longest value that is read with others
+GROUP_READS = 32  # point reads that share a statement ...
+GROUP_BYTES = INLINE_BYTES // 8  # ... and the longest value that is read with others
 INLINE_OPS = 16  # what one inline transaction may hold ...
 INLINE_PUTS = 128  # ... and if it is made of plain puts alone
 TURN_S = 0.0005  # what inline work may take of one turn of the loop ...
@@ -62,7 +62,7 @@ POLITE_S = 1.0  # how long after a wait for the lock other processes are believe
 POLITE_PAUSE_S = 0.001  # what they then get between two of our transactions
 READ_DELIVERY_S = 0.001  # results of a running hop are delivered at least this often
 
-_QUICK = (Put, Delete, Mutate, Check, Touch)  # bounded work, unlike Remove and Sweep
+_QUICK = (Put, Delete, Mutate, Check, Touch)  # bounded work, unlike Sweep
 
 
 class Pace:
@@ -103,7 +103,7 @@ class Pace:
             self.group = 1
         else:
             self._rest = REST_S[0]
-            self.group = min(2 * self.group, GROUP_READS)
+            self.group = min(self.group + 1, GROUP_READS)
         self._spent += spent
         if not self._turn_is_watched:
             self._turn_is_watched = True
@@ -576,7 +576,9 @@ class Writer:
     def _is_quick(self, ops: Sequence[Operation]) -> bool:
         """Whether operations are a little bounded work."""
         if len(ops) <= INLINE_OPS:
-            return all(isinstance(op, _QUICK) for op in ops)
+            return all(
+                isinstance(op, _QUICK) or (isinstance(op, Remove) and not op.subtree) for op in ops
+            )
         return len(ops) <= INLINE_PUTS and self._setup is None and all(map(is_plain, ops))
 
     def _commit_inline(self, pace: Pace, units: list[_Unit]) -> bool:

@@ -19,6 +19,8 @@ LIVE = "(expires_at IS NULL OR expires_at > ?)"
 READS_LENGTH_ALONE = driver.VERSION >= (3, 43, 0)
 OCTETS = "octet_length(value)" if READS_LENGTH_ALONE else "length(CAST(value AS BLOB))"
 
+WEIGHED_ROWS = 129
+
 ROW = "CAST(value AS BLOB), version, created_at, updated_at, expires_at, checksum"
 
 # The unique index on (path, key)
@@ -248,13 +250,18 @@ def key_matches(pattern: Pattern) -> Sql:
         return Sql("1")
     if pattern.literal is not None:
         return Sql("key = ?", (pattern.literal,))
+    if pattern.text == pattern.head + "*":
+        return _begins(pattern)
+    return all_of([_begins(pattern), _globs(pattern.text)])
+
+
+def _begins(pattern: Pattern) -> Sql:
+    """Match the keys that begin with a pattern's literal head."""
     parts = []
     if pattern.head:
         parts.append(Sql("key >= ?", (pattern.head,)))
         if pattern.after_head is not None:
             parts.append(Sql("key < ?", (pattern.after_head,)))
-    if pattern.text != pattern.head + "*":
-        parts.append(_globs(pattern.text))
     return all_of(parts)
 
 
@@ -349,6 +356,15 @@ def count(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql:
     return Sql("SELECT count(*)") + matching(path, subtree, pattern, now)
 
 
+def weigh(path: str, pattern: Pattern) -> Sql:
+    """Count the rows that a removal looks at, up to `WEIGHED_ROWS`, and their bytes."""
+    return (
+        Sql(f"SELECT count(*), sum(octets) FROM (SELECT {OCTETS} AS octets FROM items WHERE")
+        + all_of([in_range(path, subtree=False), _begins(pattern)])
+        + Sql(f"LIMIT {WEIGHED_ROWS})")
+    )
+
+
 def remove(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql:
     """Delete the matching items."""
     return Sql("DELETE") + matching(path, subtree, pattern, now)
@@ -428,20 +444,28 @@ ORDER BY rank
 VECTOR_TABLES = ("vectors_small", "vectors_large")
 
 
-def survey(path: str, most_chunks: int) -> Sql:
-    """Read the index's description, and how many vectors a namespace has, in chunks, to a limit.
+@cache
+def survey(most_chunks: int) -> str:
+    """Read the index's description, and the vectors of a namespace, a chunk each, to a limit.
 
-    The primary key of meta, and the index on vec0's tables that we add.
+    There is a row in any case; its chunk is NULL if there is none, or if the second column says
+    that vec0's small chunks are not all there is to it. The primary key of meta, the indexes on
+    vec0's tables that we add, and the rowids of its chunks, of which vec0 itself makes use.
+
+    The limit is in the text: a statement with a bound one is compiled anew at each call.
     """
-    text = """
-SELECT
-    (SELECT value FROM meta WHERE name = 'index'),
-    EXISTS (SELECT 1 FROM index_garbage),
-    (SELECT count(*) FROM
-        (SELECT 1 FROM vectors_small_chunks WHERE partition00 = ? LIMIT ?)),
-    EXISTS (SELECT 1 FROM vectors_large_chunks WHERE partition00 = ?)
+    return f"""
+SELECT known.value, known.has_more, chunks.validity, chunks.rowids, held.vectors
+FROM (
+    SELECT value, EXISTS (SELECT 1 FROM index_garbage)
+        OR EXISTS (SELECT 1 FROM vectors_large_chunks WHERE partition00 = ?) AS has_more
+    FROM meta
+    WHERE name = 'index'
+) AS known
+LEFT JOIN vectors_small_chunks AS chunks ON NOT known.has_more AND chunks.partition00 = ?
+LEFT JOIN vectors_small_vector_chunks00 AS held ON held._rowid_ = chunks.chunk_id
+LIMIT {most_chunks}
 """
-    return Sql(text, (path, most_chunks, path))
 
 
 def sample(path: str, subtree: bool, condition: Sql, rows: int) -> Sql:
@@ -504,8 +528,11 @@ def vectors_of(ids: str, highest: int) -> Sql:
 
 # A range of the unique index on (path, key), and all its rows
 def select_passing(path: str, subtree: bool, condition: Sql) -> Sql:
-    """Select the items of a namespace or subtree whose values meet a condition."""
-    return Sql("SELECT id FROM items WHERE") + in_range(path, subtree) + Sql("AND") + condition
+    """List the items of a namespace or subtree whose values meet a condition, in one JSON list.
+
+    To give the driver many rows takes longer.
+    """
+    return Sql("SELECT json_group_array(id) FROM items WHERE") + in_range(path, subtree) + Sql("AND") + condition
 
 
 def select_passing_since(path: str, subtree: bool, condition: Sql, version: int) -> Sql:

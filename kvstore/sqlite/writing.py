@@ -197,6 +197,8 @@ class Batch:
                     self._note("delete", op.path, op.key, self._version)
                 return True
             case Remove():
+                if self._longest is not None:
+                    self._require_little(op, self._longest)
                 statement = statements.remove(op.path, op.subtree, op.pattern, self._now)
                 return self._delete_rows("delete", statement.text, statement.params)
             case Touch():
@@ -377,6 +379,14 @@ class Batch:
     def _write_changes(self) -> None:
         self._connection.executemany(statements.ADD_CHANGE, self._changes)
         self._changes.clear()
+
+    def _require_little(self, op: Remove, longest: int) -> None:
+        """Refuse a removal that looks at many rows or at long ones, or has index entries."""
+        statement = statements.weigh(op.path, op.pattern)
+        rows, octets = self._execute(statement.text, statement.params).fetchone()
+        is_little = rows < statements.WEIGHED_ROWS and (octets or 0) <= longest
+        if op.subtree or self.index is not None or not is_little:
+            raise NotInlineError
 
     def _touch(self, op: Touch) -> dict[str, int]:
         renewed = {}

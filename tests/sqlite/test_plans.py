@@ -19,7 +19,7 @@ from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite.connection import connect, transaction
 from kvstore.sqlite.filters import compile_filter
 from kvstore.sqlite.migrate import migrate
-from kvstore.sqlite.writing import Batch
+from kvstore.sqlite.writing import Batch, NotInlineError
 from kvstore.store import NamespaceQuery
 
 NOW = 1_750_000_000_000_000
@@ -148,6 +148,8 @@ def built(subtree: bool, path: str = PATH) -> Iterator[tuple[str, Sql]]:
         yield f"keys {text!r}", statements.select_keys(path, subtree, pattern, NOW, 5)
         yield f"count {text!r}", statements.count(path, subtree, pattern, NOW)
         yield f"remove {text!r}", statements.remove(path, subtree, pattern, NOW)
+        if not subtree:
+            yield f"weigh {text!r}", statements.weigh(path, pattern)
         for spec in FILTERS:
             condition = compile_filter(parse_filter(spec))
             for after in AFTER:
@@ -290,6 +292,44 @@ def test_a_wildcard_costs_by_what_begins_like_it(
     before = cost()
     fill_others(1_000)
     assert cost() == before
+
+
+@pytest.mark.parametrize("pattern", ["temp_*", "temp_*0", "*"])
+def test_a_removal_on_the_event_loop_looks_at_few_rows(
+    sqlite: driver.Connection, pattern: str
+) -> None:
+    def try_to_remove() -> None:
+        op = Remove(NS, PATH, compile_pattern(pattern), subtree=False)
+        sqlite.execute("BEGIN IMMEDIATE")
+        with pytest.raises(NotInlineError):
+            Batch(sqlite, NOW, 65_536).apply([[op]])
+        sqlite.execute("ROLLBACK")
+
+    fill(sqlite, NS, [f"temp_{n}" for n in range(500)])
+    before = steps(sqlite, try_to_remove)
+    fill(sqlite, NS, [f"temp_{n}" for n in range(500, 5_000)])
+    assert steps(sqlite, try_to_remove) == before
+
+
+def test_a_removal_on_the_event_loop_takes_short_values_alone(sqlite: driver.Connection) -> None:
+    def remove(pattern: str) -> list[Any]:
+        with transaction(sqlite, 1.0):
+            batch = Batch(sqlite, NOW, 65_536)
+            answers = batch.apply([[Remove(NS, PATH, compile_pattern(pattern), subtree=False)]])
+            batch.finish()
+            return answers
+
+    fill(sqlite, NS, [f"many_{n:03}" for n in range(128)])
+    assert remove("many_*") == [[128]]
+    long = Put(NS, PATH, "long_1", codec.encode("x" * 65_536))
+    with transaction(sqlite, 1.0):
+        batch = Batch(sqlite, NOW)
+        batch.apply([[long]])
+        batch.finish()
+    with pytest.raises(NotInlineError):
+        remove("long_*")
+    assert remove("none_*") == [[0]]
+    assert remove("temp_1") == [[1]]
 
 
 def test_a_page_of_a_scan_costs_by_its_rows(sqlite: driver.Connection) -> None:
