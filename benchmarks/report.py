@@ -53,7 +53,7 @@ BARS: tuple[tuple[str, int, str, float], ...] = (
     ("put", 1000, "diskstore", 6),
     ("put", 1000, "raw", 2),
 )
-BULK_FACTOR = 5.0  # search, list_namespaces, put_many; wildcard remove against raw SQL
+BULK_FACTOR = 5.0  # search, list_namespaces, put_many; a wildcard remove by raw SQL's time
 LATE_P999_MS, LATE_WORST_MS, COLD_WORST_MS = 1.0, 10.0, 25.0
 OPEN_MS, SCAN_RSS_MIB = 50.0, 100.0
 REMOVE_FACTOR = 2.0  # a wildcard remove, by raw SQL that deletes as many rows
@@ -123,7 +123,7 @@ def judge(results: Results) -> Iterator[Verdict]:
             if row["op"] in ("put_many", "search", "list_namespaces"):
                 yield against(row, "langgraph", BULK_FACTOR, results[group]["title"])
             elif row["op"] == "remove":
-                yield against(row, "raw", BULK_FACTOR, results[group]["title"], faster=True)
+                yield against(row, "raw", BULK_FACTOR, results[group]["title"])
     for group in ("large", "million"):
         for name in ("langgraph", "diskstore"):
             rows = [r for r in results.get(group, {}).get("rows", ()) if name in r["contenders"]]
@@ -141,12 +141,10 @@ def judge(results: Results) -> Iterator[Verdict]:
         yield from judge_core(results["core"])
 
 
-def against(
-    row: dict[str, Any], name: str, factor: float, where: str, faster: bool = False
-) -> Verdict:
+def against(row: dict[str, Any], name: str, factor: float, where: str) -> Verdict:
     ratio = row["contenders"][name]["ratio"]
     bar = f"{label(row)}, {where}, against {TITLES[name]}"
-    if name == Raw.name and not faster:
+    if name == Raw.name:
         text = f"{factor_text(1 / ratio)} its time"
         return Verdict(bar, f"at most {factor:g}x its time", text, 1 / ratio <= factor)
     limit = "level" if factor == 1 else f"{factor:g}x as fast"

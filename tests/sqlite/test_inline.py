@@ -1,0 +1,135 @@
+"""Small namespaces are read on the event loop's thread, large ones in another, with one result."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kvstore
+from kvstore.sqlite import connection, engine, statements
+
+SMALL, LARGE, LONG = ("small",), ("large",), ("long",)
+
+
+async def fill(store: kvstore.SQLiteStore) -> None:
+    few = {f"é{n:03}": {"n": n, "kind": "ab"[n % 2]} for n in range(statements.FEW)}
+    await store.put_many(SMALL, few)
+    await store.put_many(LARGE, few)
+    await store.put(LARGE, "one more", {"n": 1_000, "kind": "a"})
+    await store.put_many(LONG, {"a": {"n": 1, "text": "x" * engine.INLINE_BYTES}, "b": {"n": 2}})
+
+
+async def look(store: kvstore.SQLiteStore, namespace: tuple[str, ...]) -> list[Any]:
+    """Make each kind of read that looks through a namespace."""
+    return [
+        await store.search(namespace, filter={"kind": "a"}, limit=100),
+        await store.search(namespace, limit=3, offset=2),
+        await store.keys(namespace, "*7"),
+        await store.count(namespace),
+        [item async for item in store.scan(namespace, filter={"n": {"$gt": 5}}, subtree=False)],
+    ]
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Notes the reads that go to a thread."""
+    gone: list[str] = []
+    submit = engine.Reader.submit
+
+    def note(self: engine.Reader, read: Any, *args: Any, **kwargs: Any) -> Any:
+        gone.append(read.__name__)
+        return submit(self, read, *args, **kwargs)
+
+    monkeypatch.setattr(engine.Reader, "submit", note)
+    monkeypatch.setattr(engine, "SLOW_S", 60.0)  # a slow machine changes nothing here
+    monkeypatch.setattr(engine, "TURN_S", 60.0)
+    return gone
+
+
+async def test_a_small_namespace_is_read_without_a_thread(
+    tmp_path: Path, threads: list[str]
+) -> None:
+    async with kvstore.SQLiteStore(tmp_path / "store.db") as store:
+        await fill(store)
+        await look(store, SMALL)
+        assert threads == []
+        for namespace in (LARGE, LONG):
+            await look(store, namespace)
+            assert threads == ["select", "select", "keys", "count", "page"]
+            threads.clear()
+        await store.count(SMALL, subtree=True)
+        assert threads == ["count"]
+
+
+async def test_both_ways_give_the_same(
+    tmp_path: Path, threads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with kvstore.SQLiteStore(tmp_path / "store.db") as store:
+        await fill(store)
+        here = await look(store, SMALL)
+        assert threads == []
+        monkeypatch.setattr(engine, "INLINE_BYTES", -1)
+        assert await look(store, SMALL) == here
+        assert len(threads) == 5
+
+
+async def test_a_damaged_row_is_told_from_either_way(
+    tmp_path: Path, threads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store.db"
+    async with kvstore.SQLiteStore(path) as store:
+        await fill(store)
+    raw = connection.connect(path, "rw")
+    raw.execute("UPDATE items SET value = ? WHERE key = 'é004'", ('{"kind":"a"}',))
+    raw.close()
+    async with kvstore.SQLiteStore(path) as store:
+        for _ in range(2):
+            with pytest.raises(kvstore.StoreCorruptError, match="é004"):
+                await store.search(SMALL, filter={"kind": "a"}, limit=100)
+            assert await store.get(SMALL, "é005") is not None
+            monkeypatch.setattr(engine, "INLINE_BYTES", -1)
+        assert threads == ["select"]
+
+
+async def test_many_that_look_at_once_leave_the_loop_room(tmp_path: Path) -> None:
+    async with kvstore.SQLiteStore(tmp_path / "store.db") as store:
+        await fill(store)
+        turns = 0
+
+        async def count_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count_turns())
+        searches = (store.search(SMALL, filter={"kind": "b"}, limit=5) for _ in range(200))
+        found = await asyncio.gather(*searches)
+        counting.cancel()
+    assert all(items == found[0] for items in found)
+    assert turns > 10
+
+
+async def test_a_few_keys_are_read_without_a_thread(
+    tmp_path: Path, threads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with kvstore.SQLiteStore(tmp_path / "store.db") as store:
+        await fill(store)
+        keys = ["é007", "absent", "é001", *(f"é{n:03}" for n in range(20, 40))]
+        few = await store.get_many(SMALL, keys)
+        assert list(few) == [key for key in keys if key != "absent"]
+        assert threads == []
+        assert await store.update(SMALL, "é007", lambda value: value | {"n": -7})
+        assert await store.get_many(LONG, ["a", "b"]) == {
+            key: await store.get(LONG, key) for key in "ab"
+        }
+        assert threads == ["get_many"]
+        many = await store.get_many(SMALL, [f"é{n:03}" for n in range(engine.GROUP_READS + 1)])
+        assert len(many) == engine.GROUP_READS + 1
+        assert threads == ["get_many"] * 2
+        monkeypatch.setattr(engine, "GROUP_READS", 0)
+        assert (await store.get_many(SMALL, keys)).keys() == few.keys()
+        assert threads == ["get_many"] * 3
