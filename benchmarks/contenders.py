@@ -18,7 +18,7 @@ import orjson
 
 from benchmarks.workloads import Namespace
 
-__all__ = ["CONTENDERS", "Bare", "Contender", "KVStore", "Raw", "driver", "optional"]
+__all__ = ["CONTENDERS", "Bare", "Contender", "KVStore", "Raw", "Tasks", "driver", "optional"]
 
 Batches = Iterable[tuple[Namespace, dict[str, Any]]]
 
@@ -434,6 +434,52 @@ class Raw(Contender):
         return self.get(namespace, key)
 
 
+class Tasks(Contender):
+    """The least that a store for asyncio can do: tasks that share transactions of raw SQL."""
+
+    name = "tasks"
+    title = "raw sqlite3, shared by tasks"
+    note = (
+        "The limit within asyncio: raw SQL on the loop's thread, the puts of one turn of the loop "
+        "in one transaction. It checks, versions and returns nothing, one bad put fails all, and a "
+        "slow disk stops the loop."
+    )
+    lacks = frozenset({"put_many", "increment", "search", "list_namespaces", "remove"})
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.raw = Raw(folder)
+        self.waiting: list[tuple[tuple[Any, ...], asyncio.Future[None]]] = []
+
+    async def open(self) -> None:
+        await self.raw.open()
+
+    async def close(self) -> None:
+        await self.raw.close()
+
+    async def load(self, batches: Batches) -> None:
+        await self.raw.load(batches)
+
+    async def get(self, namespace: Namespace, key: str) -> Any:
+        return self.raw.get(namespace, key)
+
+    async def put(self, namespace: Namespace, key: str, value: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        if not self.waiting:
+            loop.call_soon(self._commit)
+        self.waiting.append((_put_args(namespace, key, value), done))
+        await done
+
+    def _commit(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        self.raw.begin()
+        self.raw.connection.executemany(PUT, [args for args, _ in waiting])
+        self.raw.commit()
+        for _, done in waiting:
+            done.set_result(None)
+
+
 class Bare(Contender):
     """Not a store: what the tasks alone cost the loop."""
 
@@ -465,4 +511,12 @@ async def _aiosqlite(path: Path, isolation_level: str | None = None) -> Any:
     return connection
 
 
-CONTENDERS: tuple[type[Contender], ...] = (KVStore, LangGraph, DiskStore, DiskCache, Naive, Raw)
+CONTENDERS: tuple[type[Contender], ...] = (
+    KVStore,
+    LangGraph,
+    DiskStore,
+    DiskCache,
+    Naive,
+    Tasks,
+    Raw,
+)

@@ -381,6 +381,7 @@ SHORT = {
     "langgraph": "LangGraph",
     "diskstore": "DiskStore",
     "aiosqlite": "aiosqlite",
+    "tasks": "raw, in tasks",
     "bare": "no store",
 }
 OURS, THEIRS, LIMIT = "#0b6e4f", "#b8bfc6", "#d1495b"

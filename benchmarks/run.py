@@ -29,7 +29,7 @@ from typing import Any
 import orjson
 
 from benchmarks import core, report
-from benchmarks.contenders import CONTENDERS, Bare, Contender, KVStore, Raw, driver, optional
+from benchmarks.contenders import CONTENDERS, Bare, Contender, KVStore, Raw, Tasks, driver, optional
 from benchmarks.measure import Lateness, Timing, drive, drop_page_cache, lateness
 from benchmarks.workloads import (
     FILTER,
@@ -300,7 +300,7 @@ def resized(group: Group, items: int | None) -> Group:
 
 
 def _async() -> list[type[Contender]]:
-    return [kind for kind in CONTENDERS if kind is not Raw]
+    return [kind for kind in CONTENDERS if kind not in (Tasks, Raw)]
 
 
 def rotated(names: list[str], by: int) -> list[str]:
