@@ -18,18 +18,19 @@ from typing import Any, Protocol, runtime_checkable
 from kvstore.errors import EmbeddingError, InvalidArgumentError, StoreError
 from kvstore.types import IndexConfig
 
-__all__ = ["Embedder", "Embeddings", "UnavailableError", "unit_vector"]
+__all__ = ["Embedder", "Embeddings", "UnavailableError", "numpy_or_none", "unit_vector"]
 
 BATCH_TEXTS = 128  # in one call to the model
 CALLS_AT_ONCE = 4  # to a model that is awaited; one that computes in a thread gets one
 LINGER_S = 0.003  # how long a call is put off, at most, while more texts may be on their way
 _LINGER_STEP_S = 0.0005
 MAX_QUERY_CHARS = 8192  # of a query that is given to the model
+_LEAST_SQUARE, _LARGEST_SQUARE = 1e-200, 1e200  # of a vector's length; no number is lost between
 
 
 @cache
-def _numpy() -> Any:
-    """Return numpy where it is installed, imported only once there is a vector."""
+def numpy_or_none() -> Any:
+    """Return numpy where it is installed; to import it takes time, so only where it is needed."""
     try:
         import numpy as np
     except ImportError:
@@ -271,14 +272,14 @@ def unit_vector(vector: Any) -> bytes:
         raise TypeError(f"a vector is a sequence of numbers, not {type(vector).__name__}")
     if not len(vector):
         raise ValueError("it is empty")
-    np = _numpy()
+    np = numpy_or_none()
     if np is not None:
         numbers = np.asarray(vector, dtype=np.float64)
         if numbers.ndim != 1:
             raise ValueError("it is not one sequence of numbers")
         with np.errstate(all="ignore"):
             square = float(numbers @ numbers)
-        if 1e-200 < square < 1e200:
+        if _LEAST_SQUARE < square < _LARGEST_SQUARE:
             return bytes((numbers / math.sqrt(square)).astype(np.float32).tobytes())
         largest = float(np.abs(numbers).max())
         if not math.isfinite(largest):
@@ -298,7 +299,7 @@ def unit_vector(vector: Any) -> bytes:
 
 def _unit_vectors(vectors: list[Any]) -> list[tuple[bytes, int]] | None:
     """Return many unit vectors with their lengths at once, or `None` if one of them is unusual."""
-    np = _numpy()
+    np = numpy_or_none()
     if np is None or len(vectors) == 1:
         return None
     try:
@@ -307,12 +308,13 @@ def _unit_vectors(vectors: list[Any]) -> list[tuple[bytes, int]] | None:
         return None
     if matrix.ndim != 2 or not matrix.shape[1]:
         return None
-    largest = np.abs(matrix).max(axis=1, keepdims=True)
-    if not (np.isfinite(largest) & (largest > 0)).all():
+    with np.errstate(all="ignore"):
+        squares = np.einsum("ij,ij->i", matrix, matrix)
+    if not ((squares > _LEAST_SQUARE) & (squares < _LARGEST_SQUARE)).all():
         return None
-    matrix /= largest
-    matrix /= np.sqrt(np.einsum("ij,ij->i", matrix, matrix))[:, None]
-    return [(row.tobytes(), len(row)) for row in matrix.astype(np.float32)]
+    length = matrix.shape[1]
+    data = (matrix / np.sqrt(squares)[:, None]).astype(np.float32).tobytes()
+    return [(data[at : at + 4 * length], length) for at in range(0, len(data), 4 * length)]
 
 
 # Adapting
@@ -354,10 +356,10 @@ def _is_async(function: Any) -> bool:
 
 def _awaitable(function: Callable[[Any], Any]) -> Callable[[Any], Awaitable[Any]]:
     """Make a function awaitable; one that is not async runs in a thread, never on the loop."""
+    if _is_async(function):
+        return function
 
     async def call(argument: Any) -> Any:
-        if _is_async(function):
-            return await function(argument)
         result = await asyncio.to_thread(function, argument)
         return await result if inspect.isawaitable(result) else result
 

@@ -126,7 +126,8 @@ def page_of(search: Search, by_meaning: Ranking | None, by_words: Ranking | None
         hits = ranking(wanted)
     lowest = -1.0 if search.signed else 0.0
     page = [
-        hit._replace(score=min(1.0, max(lowest, hit.score))) for hit in hits[search.offset : wanted]
+        hit if lowest <= hit.score <= 1.0 else hit._replace(score=min(1.0, max(lowest, hit.score)))
+        for hit in hits[search.offset : wanted]
     ]
     least = search.min_score
     return page if least is None else [hit for hit in page if hit.score >= least]

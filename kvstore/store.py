@@ -43,6 +43,7 @@ from types import EllipsisType, TracebackType
 from typing import IO, Any, Final, Generic, Self, TypeVar, overload
 
 from kvstore import codec, operations
+from kvstore.backlog import Backlog
 from kvstore.embedding import Embedder
 from kvstore.errors import (
     ConflictError,
@@ -214,6 +215,7 @@ class Store(ABC):
             raise InvalidArgumentError(f"history is a number of seconds above 0, not {history}")
         self._history = to_micros(history)
         self._bell = Bell()
+        self._backlog = Backlog()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lifecycle = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
@@ -324,8 +326,8 @@ class Store(ABC):
             InvalidTTLError: the ttl is not a positive, finite duration.
         """
         self._require_open()
-        if self._is_crowded:
-            await self._room()
+        if self._backlog.is_full:
+            await self._backlog.room()
         op = self._put(namespace, key, value, ttl, index, if_version)
         item: Item = (await self._apply((op,)))[0]
         return item
@@ -1083,8 +1085,8 @@ class Store(ABC):
     async def _admit(self) -> None:
         """Let a writer in who is about to build a unit: on an open store, once there is room."""
         self._require_open()
-        if self._is_crowded:
-            await self._room()
+        if self._backlog.is_full:
+            await self._backlog.room()
 
     async def _pause(self, attempt: int) -> None:
         """Wait a random moment, longer with each try, so that rivals do not stay in step."""
@@ -1215,12 +1217,6 @@ class Store(ABC):
     @abstractmethod
     async def _get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
         """Return the live items among `keys`, in any order."""
-
-    _is_crowded = False  # whether so many writes wait that a new one must, before it takes memory
-
-    async def _room(self) -> None:
-        """Wait until the store is not crowded."""
-        return
 
     @abstractmethod
     def _apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,7 +55,16 @@ from kvstore.sqlite import driver
 from kvstore.sqlite.filters import match_filter
 from kvstore.text import contains
 
-__all__ = ["WorkerConnection", "begin", "connect", "is_busy", "transaction", "translated"]
+__all__ = [
+    "WorkerConnection",
+    "begin",
+    "connect",
+    "is_busy",
+    "release",
+    "transaction",
+    "translate",
+    "translated",
+]
 
 Access = Literal["ro", "rw", "rwc"]
 
@@ -186,6 +196,15 @@ def transaction(connection: driver.Connection, timeout: float) -> Iterator[bool]
         if connection.in_transaction:  # a full disk rolls back by itself
             connection.execute("ROLLBACK")
         raise
+
+
+def release(exc: BaseException) -> None:
+    """Let go of what a read that failed has in hand.
+
+    While somebody keeps the exception, it keeps the frames of the read alive, an unfinished
+    statement among their variables, and with that the connection would see the past for ever.
+    """
+    traceback.clear_frames(exc.__traceback__)
 
 
 def is_busy(exc: driver.Error) -> bool:

@@ -19,7 +19,7 @@ from kvstore.filters import Filter
 from kvstore.operations import Operation, Sweep
 from kvstore.patterns import Pattern
 from kvstore.sqlite import driver, forks, reading
-from kvstore.sqlite.connection import connect, transaction, translate
+from kvstore.sqlite.connection import connect, release, transaction, translate
 from kvstore.sqlite.indexing import begin_batch
 from kvstore.sqlite.store import SQLiteStore
 from kvstore.store import NamespaceQuery, Page, Selection, pause_s
@@ -132,7 +132,11 @@ class DirectSQLiteStore(SQLiteStore):
         try:
             return read(connection, *args, **kwargs)
         except driver.Error as exc:
+            release(exc)
             raise translate(exc, self._file) from exc
+        except BaseException as exc:
+            release(exc)
+            raise
         finally:
             if self._is_usable and len(self._idle) < _IDLE_READERS:
                 self._idle.append(connection)
@@ -175,10 +179,6 @@ class DirectSQLiteStore(SQLiteStore):
         return self._read(reading.page, path, pattern, filter, subtree, after, limit, now)
 
     # Write
-
-    @property
-    def _is_crowded(self) -> bool:  # type: ignore[override]
-        return False
 
     async def _apply(self, ops: Sequence[Operation]) -> list[Any]:
         with self._lock:

@@ -9,7 +9,7 @@ work is either shared out over a hop or does not hop at all:
   Checkpoints, which do touch the disk, always go there.
 - `Reader` runs reads on a thread with its own read-only connection; reads of one tick share a hop.
 - `InlineReader` runs point reads of small, warm rows on the loop's own thread; those of many
-  tasks share statements, a few in each turn of the loop.
+  tasks share statements, a few in each turn of the loop. It also scans small namespaces.
 - `Pace` keeps the two inline ways honest: it ends them for a while after a slow one, and limits
   what they may take of one turn.
 """
@@ -24,13 +24,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from kvstore.backlog import Backlog
 from kvstore.errors import StoreClosedError, StoreError
 from kvstore.instants import to_micros
 from kvstore.operations import Check, Delete, Mutate, Operation, Put, Remove, Touch
 from kvstore.sqlite import driver, reading, statements
-from kvstore.sqlite.connection import WorkerConnection, is_busy, transaction, translate
+from kvstore.sqlite.connection import WorkerConnection, is_busy, release, transaction, translate
 from kvstore.sqlite.indexing import Setup, begin_batch
-from kvstore.sqlite.writing import is_plain
+from kvstore.sqlite.writing import INLINE_OPS, is_plain
 from kvstore.types import Item, Namespace
 from kvstore.watching import Bell
 
@@ -42,8 +43,7 @@ T = TypeVar("T")
 INLINE_BYTES = 64 * 1024  # the longest value that is read or overwritten on the loop's thread
 GROUP_READS = 32  # point reads that share a statement ...
 GROUP_BYTES = INLINE_BYTES // 8  # ... and the longest value that is read with others
-INLINE_OPS = 16  # what one inline transaction may hold ...
-INLINE_PUTS = 128  # ... and if it is made of plain puts alone
+INLINE_PUTS = 128  # what one inline transaction may hold, of plain puts; else it is `INLINE_OPS`
 TURN_S = 0.0005  # what inline work may take of one turn of the loop ...
 SHARE_S = 0.00005  # ... and after how much of it those who wait for a turn wait for the next
 TURN_TASKS = 32  # of those that wait for another turn, how many go on in it
@@ -52,8 +52,6 @@ REST_S = (0.001, 0.05)  # ... so the next ones go to a thread, each time twice a
 
 BATCH_OPS = 2_000  # what one group commit may hold, so that it never holds the lock long
 BATCH_BYTES = 16 * 2**20
-QUEUE_UNITS = 20_000  # beyond these, callers wait before they queue: back-pressure
-QUEUE_BYTES = 64 * 2**20
 
 CHECKPOINT_PAGES = 2_000  # 8 MiB of WAL
 PAGE_BYTES = 4096
@@ -209,6 +207,49 @@ class InlineReader:
         self._waiting.append(((namespace, path, key), future))
         return future
 
+    def get_few(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item] | None:
+        """Return the live items among a few keys, as they are at once, or `None`: ask a thread."""
+        pace = self._pace
+        began = time.perf_counter()
+        if len(keys) > GROUP_READS or pace.is_turn_over or not pace.allows(began):
+            return None
+        self.is_running = True
+        try:
+            points = [(namespace, path, key) for key in keys]
+            now = to_micros(self._clock())
+            answers = reading.get_small_points(self._cursor, points, now, GROUP_BYTES)
+        except driver.Error:
+            return None  # the thread meets it again, and has the time to deal with it
+        finally:
+            self.is_running = False
+            pace.record(began, len(keys))
+        items: list[Item] = []
+        for answer in answers:
+            if not isinstance(answer, list):
+                return None
+            items += answer
+        return items
+
+    def scan(self, path: str, read: Callable[[driver.Connection], T]) -> tuple[T] | None:
+        """Run a read of a whole namespace, if it is small, or return `None`: ask a thread."""
+        pace = self._pace
+        began = time.perf_counter()
+        if pace.is_turn_over or not pace.allows(began):
+            return None
+        self.is_running = True
+        self.raw.text_factory = str
+        try:
+            return (read(self.raw),) if reading.is_light(self.raw, INLINE_BYTES, path) else None
+        except driver.Error:
+            return None  # the thread meets it again, and has the time to deal with it
+        except BaseException as exc:
+            release(exc)
+            raise
+        finally:
+            self.raw.text_factory = bytes
+            self.is_running = False
+            pace.record(began)
+
     def close(self) -> None:
         """Have the worker read what waits, and release the connection."""
         self._pass_on_all()
@@ -362,9 +403,11 @@ class Reader:
         try:
             job.result = job.work()
         except driver.Error as exc:
+            release(exc)
             job.error = translate(exc, self._path)
             job.error.__cause__ = exc
         except BaseException as exc:  # noqa: BLE001 - it belongs to the caller
+            release(exc)
             job.error = exc
 
     def _deliver(self, done: list[_Job], is_end: bool) -> None:
@@ -393,7 +436,7 @@ class _Unit:
         self.size = 256 * len(ops)  # roughly, in bytes
         for op in ops:
             if type(op) is Put:
-                self.size += len(op.data)
+                self.size += len(op.key) + len(op.data)
         self.future: asyncio.Future[list[Any]] | None = None  # `None`: nobody waits
         self.outcome = _NOT_YET
 
@@ -421,6 +464,7 @@ class Writer:
         busy_timeout: how long to wait for other processes, in seconds.
         pace: shared with the inline reads; `None`: never write on the loop's thread.
         bell: rung on the loop's thread when there is something for those who watch.
+        backlog: counts what waits, and is the store's.
         setup: of a store that has a search index.
     """
 
@@ -433,6 +477,7 @@ class Writer:
         busy_timeout: float,
         pace: Pace | None,
         bell: Bell,
+        backlog: Backlog,
         setup: Setup | None = None,
     ) -> None:
         self._connection = connection
@@ -445,9 +490,7 @@ class Writer:
         self._pace = pace if statements.READS_LENGTH_ALONE else None
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Unit] = deque()
-        self._queued_units = 0
-        self._queued_bytes = 0
-        self._room: list[asyncio.Future[None]] = []
+        self._backlog = backlog
         self._is_scheduled = False
         self.is_running = False
         self._is_closed = False
@@ -465,7 +508,7 @@ class Writer:
         pace = self._pace
         if pace is not None and self._is_alone(pace, unit):
             return self._apply_alone(pace, unit)
-        return self._queue_in_time(unit) if self.is_crowded else self._queue(unit)
+        return self._queue_in_time(unit) if self._backlog.is_full else self._queue(unit)
 
     async def _apply_alone(self, pace: Pace, unit: _Unit) -> list[Any]:
         self._alone = (pace.turn, id(asyncio.current_task()))
@@ -482,15 +525,13 @@ class Writer:
         return (await self._queue(_Work(work)))[0]  # type: ignore[no-any-return]
 
     async def _queue_in_time(self, unit: _Unit) -> list[Any]:
-        if self.is_crowded:
-            await self.room()
+        await self._backlog.room()
         return await self._queue(unit)
 
     def _queue(self, unit: _Unit) -> asyncio.Future[list[Any]]:
         _require(not self._is_closed)
         unit.future = self._loop.create_future()
-        self._queued_units += 1
-        self._queued_bytes += unit.size
+        self._backlog.add(unit.size)
         self._waiting.append(unit)
         if not self._is_scheduled and not self.is_running:
             self._is_scheduled = True
@@ -501,25 +542,13 @@ class Writer:
         return unit.future
 
     @property
-    def is_crowded(self) -> bool:
-        """Whether so much waits that a caller should, too: back-pressure."""
-        return self._queued_units >= QUEUE_UNITS or self._queued_bytes >= QUEUE_BYTES
-
-    async def room(self) -> None:
-        """Wait until the queue is not crowded."""
-        while self.is_crowded:
-            room: asyncio.Future[None] = self._loop.create_future()
-            self._room.append(room)
-            await room
-
-    @property
     def raw(self) -> driver.Connection:
         """The driver's connection."""
         return self._connection.raw
 
     async def close(self) -> None:
         """Commit what waits, then close the connection."""
-        while self._queued_units or self.is_running:  # a woken caller may have queued once more
+        while self._backlog.units or self.is_running:  # a woken caller may have queued once more
             self._quiet = self._loop.create_future()
             await self._quiet
         self._is_closed = True
@@ -599,8 +628,6 @@ class Writer:
             self._bell.ring()
 
     def _deliver(self, units: list[_Unit], *, is_end: bool) -> None:
-        self._queued_units -= len(units)
-        self._queued_bytes -= sum(unit.size for unit in units)
         for unit in units:
             future, outcome = unit.future, unit.outcome
             if future is None or future.done():  # its caller was cancelled
@@ -610,14 +637,11 @@ class Writer:
             else:
                 future.set_result(outcome)
         self._ring()
-        if self._room:
-            room, self._room = self._room, []
-            for waiter in room:
-                _settle(waiter, None, None)
+        self._backlog.subtract(len(units), sum(unit.size for unit in units))
         if is_end:
             self.is_running = False
             self._flush()
-        if self._quiet is not None and not self._queued_units and not self.is_running:
+        if self._quiet is not None and not self._backlog.units and not self.is_running:
             _settle(self._quiet, None, None)
 
     # On whichever thread writes

@@ -19,11 +19,13 @@ A trigger notes deleted items; the batch that deletes them drops their entries b
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import orjson
@@ -243,7 +245,9 @@ class Journal:
 
     def between(self, after: int, until: int) -> list[list[Change]]:
         """Return the changes of each transaction with `after < version <= until`, in order."""
-        return [changes for version, changes in list(self._records) if after < version <= until]
+        records = list(self._records)  # another thread may be adding to them
+        begin, end = (bisect_right(records, at, key=itemgetter(0)) for at in (after, until))
+        return [changes for _, changes in records[begin:end]]
 
 
 class Change(NamedTuple):
@@ -321,6 +325,7 @@ class IndexedBatch(Batch):
 
         A unit may get an `UnembeddedError`: some of its texts need vectors.
         """
+        self._require_few(units)
         outcomes: list[list[Any] | Exception] = []
         for ops in units:
             try:
@@ -511,7 +516,7 @@ class IndexedBatch(Batch):
     def _write_fresh(self, entries: Sequence[_Entries]) -> None:
         """As `_write_entries`, for many items of which nothing is in the index yet."""
         words: list[tuple[int, str, str]] = []
-        slots: list[tuple[int, bytes]] = []
+        slots: list[tuple[int, bytearray]] = []
         vectors: list[Change] = []
         for entry in entries:
             item, path = entry.item, entry.path
@@ -523,7 +528,7 @@ class IndexedBatch(Batch):
             words.append(
                 (item, "\n".join(map(prepare, entry.texts.values())), _namespace_words(path))
             )
-            slots.append((item, b"".join(entry.texts)))
+            slots.append((item, bytearray().join(entry.texts)))  # bound in half the time of bytes
         self._connection.executemany(_ADD_WORDS, words)
         self._connection.executemany(_SET_ENTRIES, slots)
         self._add_vectors(vectors)
@@ -535,12 +540,19 @@ class IndexedBatch(Batch):
         if self._description.dimensions is None:
             assert added[0].vector is not None
             self._create_vectors(len(added[0].vector) // 4)
-        rows: dict[str, list[tuple[int, str, bytes | None]]] = {}
-        for path, rowid, vector in added:
-            rows.setdefault(self._insert_for(path), []).append((rowid, path, vector))
-        for statement, some in rows.items():
-            self._connection.executemany(statement, some)
-        self._touched |= dict.fromkeys(change.path for change in added)
+        by_path: dict[str, list[Change]] = {}
+        for change in added:
+            by_path.setdefault(change.path, []).append(change)
+        small: list[Change] = []
+        large: list[Change] = []
+        for path, changes in by_path.items():
+            room = self._room_for(path)
+            small += changes[:room]
+            large += changes[room:]
+            self._room[path] = max(0, room - len(changes))
+        self._connection.executemany(_INSERT_SMALL, small)
+        self._connection.executemany(_INSERT_LARGE, large)
+        self._touched |= dict.fromkeys(by_path)
         if self._setup is not None and self._setup.journal.is_read:
             self._vector_changes += added
 
@@ -607,7 +619,7 @@ class IndexedBatch(Batch):
                 is_free = True
             if is_free or not self._replace_vector(rowid, vector):
                 statement = self._insert_for(path)
-                self._execute(statement, (rowid, path, vector))
+                self._execute(statement, (path, rowid, vector))
         elif not is_free:
             self._delete_vector(rowid)
         self._touched[path] = None
@@ -616,15 +628,19 @@ class IndexedBatch(Batch):
 
     def _insert_for(self, path: str) -> str:
         """Return the statement that inserts the next vector of a namespace."""
-        room = self._room.get(path)
-        if room is None:
-            if self._execute(_HAS_LARGE_CHUNK, (path,)).fetchone():
-                room = 0
-            else:
-                chunks = self._execute(_COUNT_SMALL_CHUNKS, (path, SMALL_CHUNKS)).fetchone()[0]
-                room = (SMALL_CHUNKS - chunks) * SMALL_CHUNK
+        room = self._room_for(path)
         self._room[path] = max(0, room - 1)
         return _INSERT_SMALL if room else _INSERT_LARGE
+
+    def _room_for(self, path: str) -> int:
+        """Return how many vectors of a namespace may yet go to small chunks."""
+        room = self._room.get(path)
+        if room is not None:
+            return room
+        if self._execute(_HAS_LARGE_CHUNK, (path,)).fetchone():
+            return 0
+        chunks: int = self._execute(_COUNT_SMALL_CHUNKS, (path, SMALL_CHUNKS)).fetchone()[0]
+        return (SMALL_CHUNKS - chunks) * SMALL_CHUNK
 
     def _replace_vector(self, rowid: int, vector: bytes) -> bool:
         return any(self._execute(update, (vector, rowid)).rowcount for update in _UPDATE_VECTOR)
@@ -853,7 +869,7 @@ LEFT JOIN items ON items.id = index_pending.item
 LEFT JOIN index_entries ON index_entries.item = index_pending.item
 WHERE index_pending.item > ?
 ORDER BY index_pending.item
-LIMIT ?
+LIMIT +?
 """
 _GET_SINCE = """
 SELECT items.id, items.path, items.indexing, CAST(items.value AS BLOB), index_entries.slots,
@@ -872,7 +888,7 @@ FROM items
 LEFT JOIN index_entries ON index_entries.item = items.id
 WHERE items.id > ?
 ORDER BY items.id
-LIMIT ?
+LIMIT +?
 """
 _CHECKS = {
     "index_entries": """
@@ -886,7 +902,7 @@ SELECT count(*) FROM words_docsize WHERE id NOT IN (SELECT id FROM items)
 # vec0's own tables, by the index that we add
 _HAS_LARGE_CHUNK = "SELECT 1 FROM vectors_large_chunks WHERE partition00 = ? LIMIT 1"
 _COUNT_SMALL_CHUNKS = """
-SELECT count(*) FROM (SELECT 1 FROM vectors_small_chunks WHERE partition00 = ? LIMIT ?)
+SELECT count(*) FROM (SELECT 1 FROM vectors_small_chunks WHERE partition00 = ? LIMIT +?)
 """
 _UPDATE_VECTOR = (
     "UPDATE vectors_small SET embedding = ? WHERE rowid = ?",
@@ -896,5 +912,5 @@ _DELETE_VECTOR = (
     "DELETE FROM vectors_small WHERE rowid = ?",
     "DELETE FROM vectors_large WHERE rowid = ?",
 )
-_INSERT_SMALL = "INSERT INTO vectors_small (rowid, path, embedding) VALUES (?, ?, ?)"
-_INSERT_LARGE = "INSERT INTO vectors_large (rowid, path, embedding) VALUES (?, ?, ?)"
+_INSERT_SMALL = "INSERT INTO vectors_small (path, rowid, embedding) VALUES (?, ?, ?)"
+_INSERT_LARGE = "INSERT INTO vectors_large (path, rowid, embedding) VALUES (?, ?, ?)"

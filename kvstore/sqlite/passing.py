@@ -13,6 +13,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from kvstore.sql import Sql
 from kvstore.sqlite import driver, statements
 
@@ -54,8 +56,8 @@ class Passing:
         passed = self._known.pop(key, None)
         if passed is None:
             statement = statements.select_passing(path, subtree, condition)
-            rows = connection.execute(statement.text, statement.params)
-            passed = _Passed(version, array("q", [item for (item,) in rows]))
+            (ids,) = connection.execute(statement.text, statement.params).fetchone()
+            passed = _Passed(version, array("q", orjson.loads(ids)))
         elif passed.version != version:
             statement = statements.select_passing_since(path, subtree, condition, passed.version)
             changed = dict(connection.execute(statement.text, statement.params).fetchall())

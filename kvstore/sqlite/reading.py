@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -32,6 +32,7 @@ __all__ = [
     "get_small",
     "get_small_by_id",
     "get_small_points",
+    "is_light",
     "keys",
     "list_namespaces",
     "page",
@@ -134,6 +135,14 @@ def get_many(
     return [_item(namespace, path, row[0], row[1:]) for row in rows]
 
 
+def is_light(
+    connection: driver.Connection, longest: int, path: str, pattern: Pattern | None = None
+) -> bool:
+    """Whether a namespace, or what of it begins as a pattern does, has few rows and bytes."""
+    (octets,) = _run(connection, statements.weigh(path, pattern)).fetchone()
+    return octets is not None and octets <= longest
+
+
 def get_by_id(connection: driver.Connection, ids: Sequence[int]) -> dict[int, Item]:
     """Return the items of some rows, by their ids."""
     rows = connection.execute(statements.GET_BY_ID, (orjson.dumps(list(ids)).decode(),))
@@ -141,7 +150,7 @@ def get_by_id(connection: driver.Connection, ids: Sequence[int]) -> dict[int, It
 
 
 def get_small_by_id(
-    connection: driver.Connection, path: str, ids: Sequence[int], now: int, longest: int
+    connection: driver.Connection, path: str, ids: Iterable[int], now: int, longest: int
 ) -> dict[int, Item] | None:
     """Return the live items of some rows of a namespace, or `None`: their values are longer."""
     namespace = decode_namespace(path)

@@ -24,7 +24,7 @@ from kvstore.ranking import (
     relevance,
     similarity_of_distance,
 )
-from kvstore.sql import Sql, all_of
+from kvstore.sql import TRUE, Sql, all_of
 from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite.filters import compile_filter
 from kvstore.sqlite.indexing import (
@@ -36,7 +36,7 @@ from kvstore.sqlite.indexing import (
     namespace_token,
     subtree_token,
 )
-from kvstore.sqlite.vectors import VectorCache
+from kvstore.sqlite.vectors import VectorCache, scores_of_chunks
 from kvstore.text import Phrase
 from kvstore.types import Item
 
@@ -45,7 +45,6 @@ __all__ = ["search", "search_small"]
 Block = list[tuple[float, int]]
 """Candidates: scores and ids of items, best first; no later block has a better one."""
 
-SMALL_CHUNKS = 16  # of a namespace that is searched on the event loop's thread: 128 vectors
 SAMPLE = 100  # items that a filter is tried on, to see whether many pass
 MANY = 0.2
 MOST_NEIGHBOURS = 4096  # that vec0 gives at once
@@ -66,7 +65,7 @@ class _Scope:
 
     @property
     def is_filtered(self) -> bool:
-        return self.filter.text != "1"
+        return self.filter != TRUE
 
     @property
     def filtered(self) -> tuple[str, bool, Sql]:
@@ -153,27 +152,32 @@ def search_small(
         return None
     connection.execute("BEGIN")
     try:
-        survey = statements.survey(path, SMALL_CHUNKS + 1)
-        row = connection.execute(survey.text, survey.params).fetchone()
-        text, has_garbage, chunks, has_large_chunks = row
-        if text is None or has_garbage or has_large_chunks or chunks > SMALL_CHUNKS:
+        chunks = connection.execute(statements.SURVEY, (path, path)).fetchall()
+        if not chunks or len(chunks) > statements.FEW_CHUNKS:
             return None
-        check_index(described(text), setup, asked.vector)
-        nearest = statements.nearest(
-            "vectors_small", Sql("path = ?", (path,)), None, vector, max(1, SMALL_CHUNK * chunks)
-        )
-        scores: dict[int, float] = {}
-        for rowid, distance in connection.execute(nearest.text, nearest.params):
-            scores.setdefault(rowid & ITEM_MASK, similarity_of_distance(distance))
+        text, has_more, *_ = chunks[0]
+        if has_more:
+            return None
+        check_index(described(text), setup, vector)
+        scores = scores_of_chunks([chunk[2:] for chunk in chunks if chunk[2]], vector)
+        if scores is None:
+            nearest = statements.nearest(
+                "vectors_small", Sql("path = ?", (path,)), None, vector, SMALL_CHUNK * len(chunks)
+            )
+            rows = connection.execute(nearest.text, nearest.params)
+            scores = [(similarity_of_distance(distance), rowid) for rowid, distance in rows]
+        scores.sort(reverse=True)
+        best: dict[int, float] = {}
+        for score, rowid in scores:
+            best.setdefault(rowid & ITEM_MASK, score)
         wanted = asked.offset + asked.limit
-        best = list(scores)
         if wanted < len(best):
-            least = scores[best[wanted - 1]] if wanted else 2.0
-            best = [item for item in best if scores[item] >= least]  # equals are ranked by place
+            least = list(best.values())[wanted - 1] if wanted else 2.0
+            best = {item: score for item, score in best.items() if score >= least}  # and equals
         items = reading.get_small_by_id(connection, path, best, now, longest)
         if items is None or len(items) < len(best):
             return None  # some have expired, and others come after them
-        hits = [Hit(scores[id_], (path, item.key), id_) for id_, item in items.items()]
+        hits = [Hit(best[id_], (path, item.key), id_) for id_, item in items.items()]
         hits.sort(key=_rank)
         return _scored(items, page_of(asked, lambda _: hits, None))
     finally:
@@ -286,6 +290,16 @@ def _share(connection: driver.Connection, scope: _Scope) -> float:
     return float(connection.execute(statement.text, statement.params).fetchone()[0] or 0)
 
 
+def _any_passes(
+    connection: driver.Connection, scope: _Scope, rows: Iterable[tuple[float, int]]
+) -> bool:
+    """Whether one of some vectors, by distance and rowid, is of an item in the scope."""
+    statement = statements.select_among(scope.condition)
+    items = orjson.dumps([rowid & ITEM_MASK for _, rowid in rows]).decode()
+    found = connection.execute(f"{statement.text} LIMIT 1", (items, *statement.params))
+    return found.fetchone() is not None
+
+
 def _among(connection: driver.Connection, setup: Setup, scope: _Scope) -> Sql | None:
     """Be a vector of an item that passes the filter; `None`: there is no filter."""
     if not scope.is_filtered:
@@ -304,7 +318,8 @@ def _unseen_neighbours(
     """Ask vec0 for more and more neighbours, until it has given them all.
 
     With a filter, vec0 looks only among the vectors of items that pass; but when many seem to,
-    the nearest of all are tried first, which is quicker, unless that has failed before.
+    the nearest of all are tried first, which is quicker, unless that has failed before. Of a large
+    namespace, some vectors are in small chunks: when no item near by passes there, all are asked.
     """
     whole_store = scope.subtree and not scope.path
     within = None if whole_store else statements.in_range(scope.path, scope.subtree)
@@ -332,6 +347,9 @@ def _unseen_neighbours(
             found.append(rows)
             if len(rows) >= asked_for:
                 reach = min(reach, rows[-1][0])
+                if tries_all and not _any_passes(connection, scope, rows):
+                    found = []
+                    break
         is_complete = reach == 3.0
         block: Block = []
         for distance, rowid in merge(*found):

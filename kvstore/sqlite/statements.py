@@ -2,6 +2,9 @@
 
 Expired rows are hidden by `LIVE` in every read; the sweep only frees their space. The instant
 comes in as a parameter, from the store's clock, in microseconds.
+
+A plain `LIMIT ?` has SQLite compile the statement anew at each call, to plan for the number that is
+bound; `LIMIT +?` has not.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ LIVE = "(expires_at IS NULL OR expires_at > ?)"
 READS_LENGTH_ALONE = driver.VERSION >= (3, 43, 0)
 OCTETS = "octet_length(value)" if READS_LENGTH_ALONE else "length(CAST(value AS BLOB))"
 
-WEIGHED_ROWS = 129
+OCTETS_OF_KEY = OCTETS.replace("value", "key")
+FEW = 128  # rows that are worked on at once on the event loop's thread
 
 ROW = "CAST(value AS BLOB), version, created_at, updated_at, expires_at, checksum"
 
@@ -137,7 +141,7 @@ RETURNING expires_at
 # The partial index items_expiry
 SWEEP = """
 DELETE FROM items
-WHERE id IN (SELECT id FROM items WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)
+WHERE id IN (SELECT id FROM items WHERE expires_at <= ? ORDER BY expires_at LIMIT +?)
 """
 
 # The primary key of meta
@@ -174,14 +178,14 @@ FROM changes
 LEFT JOIN items ON items.path = changes.path AND items.key = changes.key
 WHERE changes.version > ?
 ORDER BY changes.version
-LIMIT ?
+LIMIT +?
 """
 
 # Of the file, 64 GiB into the address space of what searches by meaning
 MAP_FILE = "PRAGMA mmap_size = 68719476736"
 
 ADD_CHANGE = "INSERT INTO changes (version, kind, path, key, at) VALUES (?, ?, ?, ?, ?)"
-GET_OLDEST_CHANGES = "SELECT version, at FROM changes ORDER BY version LIMIT ?"
+GET_OLDEST_CHANGES = "SELECT version, at FROM changes ORDER BY version LIMIT +?"
 DELETE_CHANGES = "DELETE FROM changes WHERE version <= ?"
 
 # Continues a DELETE of items
@@ -215,7 +219,7 @@ SELECT id, CAST(path AS BLOB), CAST(key AS BLOB), CAST(value AS BLOB), version,
 FROM items
 WHERE id > ?
 ORDER BY id
-LIMIT ?
+LIMIT +?
 """
 COUNT_ROWS = "SELECT count(*) FROM items"
 
@@ -347,7 +351,7 @@ def select_keys(path: str, subtree: bool, pattern: Pattern, now: int, limit: int
     return (
         Sql("SELECT key")
         + matching(path, subtree, pattern, now)
-        + Sql("ORDER BY path, key LIMIT ?", (-1 if limit is None else limit,))
+        + Sql("ORDER BY path, key LIMIT +?", (-1 if limit is None else limit,))
     )
 
 
@@ -356,12 +360,21 @@ def count(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql:
     return Sql("SELECT count(*)") + matching(path, subtree, pattern, now)
 
 
-def weigh(path: str, pattern: Pattern) -> Sql:
-    """Count the rows that a removal looks at, up to `WEIGHED_ROWS`, and their bytes."""
+def weigh(path: str, pattern: Pattern | None = None) -> Sql:
+    """Sum up the bytes of keys and values in a namespace, or NULL if it has more than `FEW` rows.
+
+    A pattern's literal head narrows it. The many are counted in the index alone.
+    """
+    within = in_range(path, subtree=False)
+    if pattern is not None:
+        within = all_of([within, _begins(pattern)])
     return (
-        Sql(f"SELECT count(*), sum(octets) FROM (SELECT {OCTETS} AS octets FROM items WHERE")
-        + all_of([in_range(path, subtree=False), _begins(pattern)])
-        + Sql(f"LIMIT {WEIGHED_ROWS})")
+        Sql("SELECT CASE WHEN (SELECT 1 FROM items WHERE")
+        + within
+        + Sql(f"LIMIT 1 OFFSET {FEW}) IS NULL THEN")
+        + Sql(f"(SELECT coalesce(sum({OCTETS_OF_KEY} + {OCTETS}), 0) FROM items WHERE")
+        + within
+        + Sql(") END")
     )
 
 
@@ -381,7 +394,7 @@ def select_latest(
         + live(now)
         + Sql("AND")
         + condition
-        + Sql("ORDER BY updated_at DESC, path, key LIMIT ? OFFSET ?)", (limit, offset))
+        + Sql("ORDER BY updated_at DESC, path, key LIMIT +? OFFSET +?)", (limit, offset))
         + Sql("ORDER BY updated_at DESC, path, key")
     )
 
@@ -412,7 +425,7 @@ def select_page(
         + key_matches(pattern)
         + Sql("AND")
         + live(now)
-        + Sql("ORDER BY path, key LIMIT ?", (limit,))
+        + Sql("ORDER BY path, key LIMIT +?", (limit,))
     )
 
 
@@ -427,7 +440,7 @@ def select_records(path: str, now: int, after: tuple[str, str] | None, limit: in
         + below
         + Sql("AND")
         + live(now)
-        + Sql("ORDER BY path, key LIMIT ?", (limit,))
+        + Sql("ORDER BY path, key LIMIT +?", (limit,))
     )
 
 
@@ -444,17 +457,13 @@ ORDER BY rank
 VECTOR_TABLES = ("vectors_small", "vectors_large")
 
 
-@cache
-def survey(most_chunks: int) -> str:
-    """Read the index's description, and the vectors of a namespace, a chunk each, to a limit.
+FEW_CHUNKS = 16  # of a namespace that is searched on the event loop's thread: 128 vectors
 
-    There is a row in any case; its chunk is NULL if there is none, or if the second column says
-    that vec0's small chunks are not all there is to it. The primary key of meta, the indexes on
-    vec0's tables that we add, and the rowids of its chunks, of which vec0 itself makes use.
-
-    The limit is in the text: a statement with a bound one is compiled anew at each call.
-    """
-    return f"""
+# The index's description, and the vectors of a namespace, a chunk each, to one more than a few.
+# There is a row in any case: its chunk is NULL if there is none, or if the second column says that
+# vec0's small chunks are not all there is to it. The primary key of meta, the indexes on vec0's
+# tables that we add, and the rowids of its chunks, by which vec0 itself reads them.
+SURVEY = f"""
 SELECT known.value, known.has_more, chunks.validity, chunks.rowids, held.vectors
 FROM (
     SELECT value, EXISTS (SELECT 1 FROM index_garbage)
@@ -464,7 +473,7 @@ FROM (
 ) AS known
 LEFT JOIN vectors_small_chunks AS chunks ON NOT known.has_more AND chunks.partition00 = ?
 LEFT JOIN vectors_small_vector_chunks00 AS held ON held._rowid_ = chunks.chunk_id
-LIMIT {most_chunks}
+LIMIT {FEW_CHUNKS} + 1
 """
 
 
@@ -475,7 +484,7 @@ def sample(path: str, subtree: bool, condition: Sql, rows: int) -> Sql:
         + condition
         + Sql(") FROM (SELECT * FROM items WHERE")
         + in_range(path, subtree)
-        + Sql("LIMIT ?) AS items", (rows,))
+        + Sql("LIMIT +?) AS items", (rows,))
     )
 
 
@@ -532,7 +541,12 @@ def select_passing(path: str, subtree: bool, condition: Sql) -> Sql:
 
     To give the driver many rows takes longer.
     """
-    return Sql("SELECT json_group_array(id) FROM items WHERE") + in_range(path, subtree) + Sql("AND") + condition
+    return (
+        Sql("SELECT json_group_array(id) FROM items WHERE")
+        + in_range(path, subtree)
+        + Sql("AND")
+        + condition
+    )
 
 
 def select_passing_since(path: str, subtree: bool, condition: Sql, version: int) -> Sql:

@@ -7,10 +7,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from kvstore.errors import InvalidArgumentError, StoreAccessError
 from kvstore.filters import Filter
@@ -20,7 +20,7 @@ from kvstore.patterns import Pattern
 from kvstore.ranking import Search
 from kvstore.report import Meter, Report, Stats
 from kvstore.sqlite import backup, changes, checking, driver, forks, reading, statements
-from kvstore.sqlite.connection import WorkerConnection, connect, is_busy, translated
+from kvstore.sqlite.connection import WorkerConnection, connect, is_busy, release, translated
 from kvstore.sqlite.engine import INLINE_BYTES, InlineReader, Pace, Reader, Writer
 from kvstore.sqlite.indexing import Journal, Setup, load_vectors, prepare_index
 from kvstore.sqlite.migrate import check_file, migrate
@@ -32,6 +32,8 @@ from kvstore.watching import ChangePage
 
 __all__ = ["SQLiteStore"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Durability = Literal["normal", "full"]
 
 _IN_MEMORY = ":memory:"
@@ -116,7 +118,7 @@ class SQLiteStore(Store):
             inline = connect(path, "ro")
             inline_search = None
             if self._embedder is not None:
-                inline_search = self._connect_reader(path, busy_timeout=0.0)
+                inline_search = self._connect_reader(path, busy_timeout=0.0, is_mapped=True)
         except BaseException:
             for connection in connections:
                 await connection.close()
@@ -134,6 +136,7 @@ class SQLiteStore(Store):
             busy_timeout=self._busy_timeout,
             pace=pace if self._durability == "normal" else None,
             bell=self._bell,
+            backlog=self._backlog,
             setup=self._setup,
         )
         forks.remember(self)
@@ -242,10 +245,33 @@ class SQLiteStore(Store):
         return self._inline.get_later(namespace, path, key)
 
     async def _get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
-        return await self._points.submit(reading.get_many, namespace, path, keys, self._now())
+        items = self._inline.get_few(namespace, path, keys)
+        if items is None:
+            return await self._points.submit(reading.get_many, namespace, path, keys, self._now())
+        if self._pace.is_turn_over:
+            await self._pace.next_turn()
+        return items
+
+    async def _look_through(
+        self,
+        path: str,
+        subtree: bool,
+        read: Callable[Concatenate[driver.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Read in a namespace or subtree: a small namespace here, all else in a thread."""
+        if not subtree:
+            found = self._inline.scan(path, lambda connection: read(connection, *args, **kwargs))
+            if found is not None:
+                if self._pace.is_turn_over:
+                    await self._pace.next_turn()
+                return found[0]
+        return await self._scans.submit(read, *args, **kwargs)
 
     async def _select(self, path: str, selection: Selection) -> list[Item]:
-        return await self._scans.submit(reading.select, path, selection, self._now())
+        subtree, now = selection.subtree, self._now()
+        return await self._look_through(path, subtree, reading.select, path, selection, now)
 
     async def _list_namespaces(
         self, asked: NamespaceQuery, limit: int | None, offset: int
@@ -255,10 +281,14 @@ class SQLiteStore(Store):
     async def _keys(
         self, path: str, pattern: Pattern, subtree: bool, limit: int | None
     ) -> list[str]:
-        return await self._scans.submit(reading.keys, path, pattern, subtree, limit, self._now())
+        now = self._now()
+        return await self._look_through(
+            path, subtree, reading.keys, path, pattern, subtree, limit, now
+        )
 
     async def _count(self, path: str, pattern: Pattern, subtree: bool) -> int:
-        return await self._scans.submit(reading.count, path, pattern, subtree, self._now())
+        now = self._now()
+        return await self._look_through(path, subtree, reading.count, path, pattern, subtree, now)
 
     async def _page(
         self,
@@ -270,8 +300,8 @@ class SQLiteStore(Store):
         limit: int,
     ) -> Page:
         now = self._now()
-        return await self._scans.submit(
-            reading.page, path, pattern, filter, subtree, after, limit, now
+        return await self._look_through(
+            path, subtree, reading.page, path, pattern, filter, subtree, after, limit, now
         )
 
     async def _records(
@@ -306,17 +336,13 @@ class SQLiteStore(Store):
             return search_small(connection, setup, path, asked, self._now(), INLINE_BYTES)
         except driver.Error:
             return None  # the thread meets it again, and has the time to deal with it
+        except BaseException as exc:
+            release(exc)
+            raise
         finally:
             self._pace.record(began)
 
     # Write
-
-    @property
-    def _is_crowded(self) -> bool:  # type: ignore[override]
-        return self._writer.is_crowded
-
-    async def _room(self) -> None:
-        await self._writer.room()
 
     def _apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
         if self._embedder is None:

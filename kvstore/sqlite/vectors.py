@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kvstore.description import Description
+from kvstore.embedding import numpy_or_none
 from kvstore.namespace import subtree_range
 from kvstore.ranking import SCORE_DIGITS
 from kvstore.sql import Sql
@@ -27,7 +28,7 @@ from kvstore.sqlite.indexing import (
     Journal,
 )
 
-__all__ = ["VectorCache", "new_cache"]
+__all__ = ["VectorCache", "new_cache", "scores_of_chunks"]
 
 _ScopeKey = tuple[str, bool]
 Block = list[tuple[float, int]]
@@ -42,11 +43,39 @@ def new_cache(budget: int, journal: Journal) -> VectorCache | None:
     """Return a cache of so many bytes, or `None` without numpy or without room."""
     if budget <= 0:
         return None
-    try:
-        import numpy as np
-    except ImportError:
+    np = numpy_or_none()
+    return None if np is None else VectorCache(np, budget, journal)
+
+
+def scores_of_chunks(
+    chunks: Sequence[tuple[bytes, bytes, bytes]], vector: bytes
+) -> list[tuple[float, int]] | None:
+    """Return the cosine and the rowid of each vector of a few chunks, or `None` without numpy.
+
+    To ask vec0 takes longer: for each search it compiles a statement and opens a blob.
+
+    Args:
+        chunks: as vec0 keeps them: a bit for each place that is taken, the rowids, the vectors.
+        vector: of the query, and as long as those.
+    """
+    np = numpy_or_none()
+    if np is None:
         return None
-    return VectorCache(np, budget, journal)
+    if not chunks:
+        return []
+    taken, rowids, vectors = (b"".join(parts) for parts in zip(*chunks, strict=True))
+    # In doubles, so that equal vectors get equal scores wherever they stand.
+    query = np.frombuffer(vector, dtype=np.float32).astype(np.float64)
+    matrix = np.frombuffer(vectors, dtype=np.float32).reshape(-1, len(query))
+    cosines = (matrix @ query).round(SCORE_DIGITS).tolist()
+    bits = int.from_bytes(taken, "little")
+    return [
+        (cosine, rowid)
+        for at, (cosine, rowid) in enumerate(
+            zip(cosines, memoryview(rowids).cast("q"), strict=True)
+        )
+        if bits >> at & 1
+    ]
 
 
 @dataclass(slots=True)
@@ -126,7 +155,7 @@ class VectorCache:
         if within.text == "path = ?":
             return False  # a namespace of many has large chunks
         chunks = Sql(
-            f"SELECT count(*) FROM (SELECT 1 FROM vectors_small_chunks WHERE {range_} LIMIT ?)",  # noqa: S608
+            f"SELECT count(*) FROM (SELECT 1 FROM vectors_small_chunks WHERE {range_} LIMIT +?)",  # noqa: S608
             (*within.params, SMALL_CHUNKS),
         )
         return bool(_one(connection, chunks) >= SMALL_CHUNKS)
@@ -235,7 +264,7 @@ class VectorCache:
         for table in tables:
             rows = connection.execute(
                 f"SELECT validity, rowids, vectors FROM {table}_chunks AS chunks "  # noqa: S608
-                f"JOIN {table}_vector_chunks00 AS held ON held.rowid = chunks.chunk_id "
+                f"CROSS JOIN {table}_vector_chunks00 AS held ON held._rowid_ = chunks.chunk_id "
                 f"WHERE {range_}",
                 within.params,
             )
@@ -291,8 +320,9 @@ class Scores:
                 is_filtered = False
                 size = _FIRST_BLOCK
                 continue
-            if size < len(cosines):
-                best = np.argpartition(cosines, len(cosines) - size)[-size:]
+            count = min(size, examined - len(seen)) if is_filtered else size
+            if count < len(cosines):
+                best = np.argpartition(cosines, len(cosines) - count)[-count:]
                 least = cosines[best].min() - 10**-SCORE_DIGITS  # equals belong together
                 top = np.flatnonzero(cosines >= least)
             else:

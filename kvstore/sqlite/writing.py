@@ -29,11 +29,13 @@ from kvstore.operations import (
     Trim,
     check_version,
 )
-from kvstore.sqlite import changes, driver, statements
+from kvstore.sqlite import changes, driver, reading, statements
 from kvstore.sqlite.reading import checksum
 from kvstore.types import Item, pack_item
 
-__all__ = ["Batch", "NotInlineError", "is_plain"]
+__all__ = ["INLINE_OPS", "Batch", "NotInlineError", "is_plain"]
+
+INLINE_OPS = 16  # on the event loop's thread, of those that cost more than a plain put
 
 _ANY_LENGTH = 2**62
 _CHANGES_AT_ONCE = 1_000  # held back before they are written
@@ -122,8 +124,9 @@ class Batch:
 
         Raises:
             driver.Error: the transaction cannot go on.
-            NotInlineError: a value is too long for the event loop's own thread.
+            NotInlineError: it would take too long for the event loop's own thread.
         """
+        self._require_few(units)
         outcomes: list[list[Any] | Exception] = []
         puts: list[Put] = []
         shares: list[int] = []  # how many of `puts` are of each of the last units
@@ -380,12 +383,20 @@ class Batch:
         self._connection.executemany(statements.ADD_CHANGE, self._changes)
         self._changes.clear()
 
+    @property
+    def _is_heavy(self) -> bool:
+        """Whether each write takes others along: an entry of the index or of the change feed."""
+        return self._is_watched or self.index is not None
+
+    def _require_few(self, units: Sequence[Sequence[Operation]]) -> None:
+        """Refuse many heavy writes on the event loop's own thread."""
+        if self._longest is not None and self._is_heavy and sum(map(len, units)) > INLINE_OPS:
+            raise NotInlineError
+
     def _require_little(self, op: Remove, longest: int) -> None:
-        """Refuse a removal that looks at many rows or at long ones, or has index entries."""
-        statement = statements.weigh(op.path, op.pattern)
-        rows, octets = self._execute(statement.text, statement.params).fetchone()
-        is_little = rows < statements.WEIGHED_ROWS and (octets or 0) <= longest
-        if op.subtree or self.index is not None or not is_little:
+        """Refuse a removal that looks at many rows or at long ones, or that is heavy."""
+        is_little = reading.is_light(self._connection, longest, op.path, op.pattern)
+        if op.subtree or self._is_heavy or not is_little:
             raise NotInlineError
 
     def _touch(self, op: Touch) -> dict[str, int]:

@@ -16,7 +16,7 @@ LAYERS = (
     "errors",
     "codec instants",
     "types",
-    "description embedding filters namespace paths patterns ranking report sql text",
+    "backlog description embedding filters namespace paths patterns ranking report sql text",
     "operations",
     "exchange watching",
     "store",

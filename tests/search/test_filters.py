@@ -16,7 +16,7 @@ from kvstore.sqlite.connection import connect
 from kvstore.sqlite.filters import compile_filter
 from kvstore.sqlite.passing import Passing
 from kvstore.testing import ManualClock
-from kvstore.testing_search import RecordingEmbeddings
+from kvstore.testing_search import RecordingEmbeddings, cosine
 
 NS = ("notes",)
 pytestmark = pytest.mark.skipif(
@@ -70,6 +70,45 @@ async def test_filters_stay_true_through_any_history(
             if turn % 4 == 3:
                 for each in (writer, oracle):
                     await each.sweep()
+
+
+@pytest.mark.parametrize("cache", [0, 2**24], ids=["vec0", "cache"])
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.6])
+async def test_a_filter_whose_matches_are_the_farthest(
+    tmp_path: Path, cache: int, share: float
+) -> None:
+    model, count = RecordingEmbeddings(), 1500
+    query = model.vector("query")
+    texts = sorted(
+        (f"text {at}" for at in range(count)), key=lambda text: -cosine(query, model.vector(text))
+    )
+    index = IndexConfig(model, fields=("text",))
+    path = tmp_path / "store.db"
+    async with SQLiteStore(path, index=index, vector_cache_bytes=cache) as store:
+        values = {f"k{at:04}": {"text": text, "far": at} for at, text in enumerate(texts)}
+        await store.put_many(NS, dict(random.Random(3).sample(sorted(values.items()), count)))
+        for _ in range(3):  # the third is answered from the cache, where there is one
+            await store.search(NS, "query")
+        first = int(count * (1 - share))
+        for limit in (1, 12):
+            for begin in (first, first + 1, first):
+                asked = {"far": {"$gte": begin}}
+                items = await store.search(NS, "query", filter=asked, limit=limit)
+                assert [item.value["far"] for item in items] == list(range(begin, begin + limit))
+
+
+@pytest.mark.parametrize("cache", [0, 2**24], ids=["vec0", "cache"])
+async def test_without_a_filter_no_value_is_asked(tmp_path: Path, cache: int) -> None:
+    path, index = tmp_path / "store.db", IndexConfig(RecordingEmbeddings())
+    async with SQLiteStore(path, index=index, vector_cache_bytes=cache) as store:
+        await store.put_many(NS, {f"k{at}": f"text {at}" for at in range(1500)})
+        asked: list[str] = []
+        for _ in range(3):
+            store._scans.raw.set_trace_callback(asked.append)
+            assert len(await store.search(NS, "query", limit=20)) == 20
+    assert [sql for sql in asked if "items" in sql]
+    by_ids = ("FROM json_each", "id IN (SELECT value FROM json_each")
+    assert not [sql for sql in asked if "items" in sql and not any(map(sql.__contains__, by_ids))]
 
 
 async def test_only_what_was_written_since_is_asked_again(tmp_path: Path) -> None:

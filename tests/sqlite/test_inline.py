@@ -85,13 +85,20 @@ async def test_a_damaged_row_is_told_from_either_way(
     raw = connection.connect(path, "rw")
     raw.execute("UPDATE items SET value = ? WHERE key = 'é004'", ('{"kind":"a"}',))
     raw.close()
+    kept = []
     async with kvstore.SQLiteStore(path) as store:
         for _ in range(2):
-            with pytest.raises(kvstore.StoreCorruptError, match="é004"):
+            with pytest.raises(kvstore.StoreCorruptError, match="é004") as told:
                 await store.search(SMALL, filter={"kind": "a"}, limit=100)
-            assert await store.get(SMALL, "é005") is not None
+            kept.append(told.value)  # and with it what the read had in hand
+            version = (await store.put(SMALL, "é005", {"kind": "b"})).version
+            item = await store.get(SMALL, "é005")
+            assert item is not None
+            assert item.version == version
+            (latest,) = await store.search(SMALL, filter={"kind": "b"}, limit=1)
+            assert latest.version == version
             monkeypatch.setattr(engine, "INLINE_BYTES", -1)
-        assert threads == ["select"]
+        assert threads == ["select", "select"]
 
 
 async def test_many_that_look_at_once_leave_the_loop_room(tmp_path: Path) -> None:

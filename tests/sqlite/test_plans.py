@@ -85,8 +85,9 @@ HOT: dict[str, list[str]] = {
 
 # Upkeep that goes through all items, as is its purpose.
 WHOLE_TABLE = {"CHECK_ROWS", "COUNT_ROWS"}
-# Of the FTS5 table that the first index makes; it has no other way than FTS5's own.
-MADE_ON_DEMAND = {"MATCH_WORDS"}
+# Of the FTS5 table that the first index makes, and has no other way than its own; of vec0's tables
+# that the first vector makes: see tests/search.
+MADE_ON_DEMAND = {"MATCH_WORDS", "SURVEY"}
 
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH)\b")
 WRITTEN = {
