@@ -1,9 +1,15 @@
-"""Measure PostgresStore: `python -m benchmarks.postgres [--quick]`, writes `results/postgres.json`.
+"""Measure PostgresStore: `python -m benchmarks.postgres`, writes `results/postgres.json`.
 
-Against LangGraph's `AsyncPostgresStore`, and for single reads against a prepared statement of plain
-asyncpg. All work on one server, which keeps its promises (fsync, synchronous_commit): one that is
-started for the purpose, or that of `--url`. Rounds alternate between the contenders, and a ratio
-is the median of the rounds' ratios.
+    python -m benchmarks.postgres [--parts main filter replica] [--quick] [--url URL]
+
+- `main`: puts and gets, against LangGraph's `AsyncPostgresStore`, and for single reads against a
+  prepared statement of plain asyncpg; and where the processor time of a put goes.
+- `filter`: search by meaning, with and without a filter, against the same.
+- `replica`: processes that read and write, over one server and over one with a streaming replica.
+
+All work on a server that keeps its promises (fsync, synchronous_commit): one that is started for
+the purpose, or that of `--url` (not for `replica`, which needs two of its own). Rounds alternate
+between the contenders, and a ratio is the median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -13,13 +19,14 @@ import asyncio
 import gc
 import itertools
 import math
+import multiprocessing
 import platform
 import random
 import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack, closing
+from contextlib import AsyncExitStack, ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +42,7 @@ from benchmarks.workloads import SEED, value
 from kvstore import IndexConfig
 from kvstore.namespace import encode_namespace
 from kvstore.postgres import PostgresStore
-from kvstore.postgres.statements import GET
+from kvstore.postgres.statements import GET, PUT_PLAIN, SEPARATOR
 from tests.postgres.server import Database, Server
 
 ITEMS = 10_000  # in each store before the first round
@@ -46,6 +53,10 @@ TASKS = 100
 VECTORS = 100_000
 GROUPS = 100  # of the vectors' items; a filter asks for one: 1 %
 QUERIES = 50
+PROCESSES = 4  # that read and write at once
+READERS = 8  # tasks in each of them
+SECONDS = 3.0  # of a round of theirs
+WRITES = (0.01, 0.1)  # shares of their calls
 
 SETTINGS = {
     "fsync": "on",
@@ -73,7 +84,9 @@ class Bench:
     raw: Any
     calls: int
     rounds: int
+    pid: int | None
     rows: list[Row] = field(default_factory=list)
+    figures: dict[str, float] = field(default_factory=dict)
 
     async def run(self) -> list[Row]:
         """Measure puts and gets."""
@@ -92,6 +105,7 @@ class Bench:
         await self._compare(f"get, {TASKS} tasks", get, TASKS, one, NO_BAR)
         await self._compare("get, one after another", get, 1, one, NO_BAR)
         await self._compare_raw()
+        await self._take_apart()
         return self.rows
 
     async def _compare(
@@ -145,19 +159,83 @@ class Bench:
         names = ("PostgresStore.get", "asyncpg, prepared fetch")
         self._add(row("get, one after another", names, taken, 1.3))
 
+    async def _take_apart(self) -> None:
+        """Find out what of a put is whose, for 100 tasks: client, server, and what is the least."""
+
+        async def nothing(*_: Any) -> None:
+            await asyncio.sleep(0)
+
+        batches = iter(
+            [
+                (
+                    SEPARATOR + SEPARATOR.join([encode_namespace(one(0))] * TASKS),
+                    SEPARATOR + SEPARATOR.join(f"k{task}-{at % 100}" for task in range(TASKS)),
+                    SEPARATOR
+                    + SEPARATOR.join([orjson.dumps(value(at, VALUE_BYTES)).decode()] * TASKS),
+                    TASKS,
+                    time.time_ns() // 1000,
+                )
+                for at in range(self.rounds * self.calls // TASKS)
+            ]
+        )
+        statement = await self.raw.prepare(PUT_PLAIN)
+
+        async def bare() -> None:
+            await statement.fetchrow(*next(batches))
+
+        found: dict[str, list[tuple[float, float, float]]] = {}
+        for number in range(self.rounds):
+            given = self._given(True, TASKS, one, self.calls, number)
+            for name, method, calls in (
+                ("PostgresStore.put", self.ours.put, given),
+                (f"{LANGGRAPH}.aput", self.theirs.aput, given),
+                ("a task that waits for nothing", nothing, given),
+                ("asyncpg, one upsert of 100 rows", bare, [[()] * (self.calls // TASKS)]),
+            ):
+                server = self._server_us()
+                with timed(self.calls) as taken:
+                    client = time.process_time()
+                    await _all(method, calls)
+                    client = time.process_time() - client
+                server = self._server_us() - server
+                spent = taken[0], 1e6 * client / self.calls, server / self.calls
+                found.setdefault(name, []).append(spent)
+        for name, rounds in found.items():
+            figures = [statistics.median(each) for each in zip(*rounds, strict=True)]
+            for what, figure in zip(("wall", "client", "server"), figures, strict=True):
+                self.figures[f"put, {TASKS} tasks, {name}: {what}, us"] = figure
+            print("  {}: wall {:.1f}, client {:.1f}, server {:.1f} us".format(name, *figures))
+
+    def _server_us(self) -> float:
+        """Return the processor time of the server's processes; 0 if they cannot be seen."""
+        import psutil
+
+        if self.pid is None:
+            return 0.0
+        parent = psutil.Process(self.pid)
+        total = 0
+        for process in (parent, *parent.children()):
+            with suppress(OSError):
+                total += int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[0])
+        return total / 1000
+
     def _add(self, made: Row) -> None:
         print(line(made), flush=True)
         self.rows.append(made)
 
 
 async def _drive(method: Call, given: Sequence[Sequence[tuple[Any, ...]]]) -> float:
+    with timed(sum(map(len, given))) as taken:
+        await _all(method, given)
+    return taken[0]
+
+
+async def _all(method: Call, given: Sequence[Sequence[tuple[Any, ...]]]) -> None:
     async def work(mine: Sequence[tuple[Any, ...]]) -> None:
         for arguments in mine:
             await method(*arguments)
 
-    with timed(sum(map(len, given))) as taken:
-        await asyncio.gather(*map(work, given))
-    return taken[0]
+    await asyncio.gather(*map(work, given))
 
 
 # Search
@@ -351,66 +429,228 @@ class SearchBench:
         self.figures[what] = figure
 
 
+# A replica
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one process does."""
+
+    url: str
+    read_url: str | None
+    number: int
+    seconds: float
+    writes: float
+
+
+@dataclass
+class Done:
+    """What one process has done."""
+
+    reads: int = 0
+    writes: int = 0
+    stale: int = 0  # reads of what the process had just written that did not see it
+
+
+async def _work(load: Load, start: Any) -> Done:
+    """Read what all share, write what is one's own, and look whether that is there."""
+    done = Done()
+    async with PostgresStore(load.url, read_url=load.read_url) as store:
+        await store.get(one(0), "k0-0")
+        start.wait()
+        end = time.perf_counter() + load.seconds
+
+        async def read_and_write(task: int) -> None:
+            numbers = random.Random(f"{load.number} {task}")
+            mine, written = ("own", f"{load.number}"), itertools.count()
+            while time.perf_counter() < end:
+                if numbers.random() < load.writes:
+                    number = next(written)
+                    await store.put(mine, f"{task}", {**value(number, VALUE_BYTES), "n": number})
+                    done.writes += 1
+                    item = await store.get(mine, f"{task}")
+                    done.stale += item is None or item.value["n"] != number
+                else:
+                    key = f"k{numbers.randrange(TASKS)}-{numbers.randrange(ITEMS // TASKS)}"
+                    assert await store.get(one(0), key) is not None
+                done.reads += 1
+
+        await asyncio.gather(*map(read_and_write, range(READERS)))
+    return done
+
+
+def _process(load: Load, start: Any, results: Any) -> None:
+    results.put(asyncio.run(_work(load, start)))
+
+
+def run_processes(url: str, read_url: str | None, seconds: float, writes: float) -> Done:
+    """Have several processes read and write at once; return what they did together."""
+    context = multiprocessing.get_context("spawn")
+    start, results = context.Barrier(PROCESSES), context.Queue()
+    processes = [
+        context.Process(
+            target=_process,
+            args=(Load(url, read_url, number, seconds, writes), start, results),
+            daemon=True,
+        )
+        for number in range(PROCESSES)
+    ]
+    for process in processes:
+        process.start()
+    parts = [results.get(timeout=60 + seconds) for _ in processes]
+    for process in processes:
+        process.join()
+    return Done(*(sum(each) for each in zip(*(vars(part).values() for part in parts), strict=True)))
+
+
+def measure_replica(*, is_quick: bool) -> dict[str, float]:
+    """Compare one server with a primary and its streaming replica, under processes that work.
+
+    Raises:
+        AssertionError: a read did not see what its store had written.
+    """
+    rounds, seconds = (1, 1.0) if is_quick else (3, SECONDS)
+    figures: dict[str, float] = {}
+    with ExitStack() as stack:
+        primary = stack.enter_context(Server(SETTINGS))
+        replica = stack.enter_context(Server(SETTINGS, primary=primary))
+        asyncio.run(_fill_shared(primary.url))
+        databases = [
+            stack.enter_context(closing(Database(server.url))) for server in (primary, replica)
+        ]
+        for writes in WRITES:
+            found: dict[str, list[tuple[float, ...]]] = {}
+            for _ in range(rounds):
+                for what, read_url in (("one server", None), ("with a replica", replica.url)):
+                    before = [_transactions(database) for database in databases]
+                    done = run_processes(primary.url, read_url, seconds, writes)
+                    primary_did, replica_did = (
+                        _transactions(database) - first
+                        for database, first in zip(databases, before, strict=True)
+                    )
+                    assert not done.stale, f"{done.stale} reads missed their own store's write"
+                    share = replica_did / (primary_did + replica_did)
+                    found.setdefault(what, []).append(
+                        (done.reads / seconds, done.writes / seconds, share)
+                    )
+            for what, each in found.items():
+                reads, written, share = (statistics.median(one) for one in zip(*each, strict=True))
+                name = f"{PROCESSES} processes, {writes:.0%} writes, {what}"
+                figures[f"{name}: reads/s"] = reads
+                figures[f"{name}: writes/s"] = written
+                figures[f"{name}: share of the replica in all transactions"] = share
+                print(
+                    f"| {name} | {reads:,.0f} reads/s | {written:,.0f} writes/s | "
+                    f"{share:.0%} at the replica |",
+                    flush=True,
+                )
+    return figures
+
+
+async def _fill_shared(url: str) -> None:
+    async with PostgresStore(url) as store:
+        for task in range(TASKS):
+            keys = (f"k{task}-{at}" for at in range(ITEMS // TASKS))
+            await store.put_many(one(0), {key: value(task, VALUE_BYTES) for key in keys})
+
+
+def _transactions(database: Database) -> int:
+    """Return how many transactions a server has had; a session counts those at its end."""
+    sql = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = 'postgres'"
+    return int(database.execute(sql))
+
+
 # Together
 
 
-async def measure(url: str | None, *, is_quick: bool) -> dict[str, Any]:
-    """Measure everything."""
+PARTS = ("main", "filter", "replica")
+
+
+async def measure_calls(url: str, pid: int | None, *, is_quick: bool) -> Bench:
+    """Compare puts and gets."""
     import asyncpg
     from langgraph.store.postgres.aio import AsyncPostgresStore
 
-    with ExitStack() as server, tempfile.TemporaryDirectory() as scratch:
-        where = circumstances(Path(scratch))
-        url = url or server.enter_context(Server(SETTINGS)).url
-        database = server.enter_context(closing(Database(url)))
-        urls = [server.enter_context(database.schema()) for _ in "ab"]
-        async with AsyncExitStack() as stack:
-            ours = await stack.enter_async_context(PostgresStore(urls[0]))
-            theirs = await stack.enter_async_context(
-                AsyncPostgresStore.from_conn_string(
-                    urls[0], pool_config={"min_size": 1, "max_size": 10}
+    async with AsyncExitStack() as stack:
+        ours = await stack.enter_async_context(PostgresStore(url))
+        theirs = await stack.enter_async_context(
+            AsyncPostgresStore.from_conn_string(url, pool_config={"min_size": 1, "max_size": 10})
+        )
+        await theirs.setup()
+        raw = await asyncpg.connect(url)
+        stack.push_async_callback(raw.close)
+        rounds, calls = (3, 600) if is_quick else (ROUNDS, CALLS)
+        bench = Bench(ours, theirs, raw, calls, rounds, pid)
+        await bench.run()
+        return bench
+
+
+async def measure_search(url: str, *, is_quick: bool) -> SearchBench:
+    """Compare searches."""
+    import asyncpg
+
+    raw = await asyncpg.connect(url)
+    search = SearchBench(5_000 if is_quick else VECTORS, url, url, raw)
+    try:
+        await search.run()
+    finally:
+        await raw.close()
+    return search
+
+
+def measure(parts: Sequence[str], url: str | None, *, is_quick: bool) -> dict[str, Any]:
+    """Measure some parts; return what each gave, under its name."""
+    results: dict[str, Any] = {}
+    for part in parts:
+        print(f"{part} ...", flush=True)
+        with ExitStack() as stack:
+            scratch = stack.enter_context(tempfile.TemporaryDirectory())
+            where = circumstances(Path(scratch))
+            rows: list[Row] = []
+            if part == "replica":
+                workload: dict[str, Any] = {
+                    "processes": PROCESSES,
+                    "tasks_each": READERS,
+                    "seconds": SECONDS,
+                }
+                figures = measure_replica(is_quick=is_quick)
+            else:
+                server = None if url else stack.enter_context(Server(SETTINGS))
+                database = stack.enter_context(closing(Database(url or server.url)))  # type: ignore[union-attr]
+                schema = stack.enter_context(database.schema())
+                where["server"] = database.execute("SELECT version()")
+                where["pgvector"] = database.execute(
+                    "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
                 )
-            )
-            await theirs.setup()
-            raw = await asyncpg.connect(urls[0])
-            stack.push_async_callback(raw.close)
-            rounds, calls = (3, 600) if is_quick else (ROUNDS, CALLS)
-            rows = await Bench(ours, theirs, raw, calls, rounds).run()
-        raw = await asyncpg.connect(urls[1])
-        count = 5_000 if is_quick else VECTORS
-        search = SearchBench(count, urls[1], urls[1], raw)
-        try:
-            server_version = await raw.fetchval("SHOW server_version")
-            extension = await raw.fetchval(
-                "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
-            )
-            await search.run()
-        finally:
-            await raw.close()
-    where["versions"] = {
-        "python": platform.python_version(),
-        "postgresql": server_version,
-        "pgvector": extension,
-        **{
-            name: version(name)
-            for name in ("asyncpg", "langgraph-checkpoint-postgres", "psycopg", "orjson")
-        },
-    }
-    workload = {
-        "items": ITEMS,
-        "value_bytes": VALUE_BYTES,
-        "rounds": rounds,
-        "calls_a_round": calls,
-        "vectors": count,
-        "dimensions": DIMENSIONS,
-        "settings": SETTINGS,
-    }
-    return {
-        **where,
-        "workload": workload,
-        "rows": [{**asdict(made), "is_met": made.is_met} for made in rows + search.rows],
-        "figures": search.figures,
-    }
+                made: Bench | SearchBench
+                if part == "main":
+                    pid = None if server is None else server.pid
+                    made = asyncio.run(measure_calls(schema, pid, is_quick=is_quick))
+                    workload = {
+                        "items": ITEMS,
+                        "value_bytes": VALUE_BYTES,
+                        "rounds": made.rounds,
+                        "calls_a_round": made.calls,
+                    }
+                else:
+                    made = asyncio.run(measure_search(schema, is_quick=is_quick))
+                    workload = {"vectors": made.count, "dimensions": DIMENSIONS}
+                rows, figures = made.rows, made.figures
+        where["versions"] = {
+            "python": platform.python_version(),
+            **{
+                name: version(name)
+                for name in ("asyncpg", "langgraph-checkpoint-postgres", "psycopg", "orjson")
+            },
+        }
+        results[part] = {
+            **where,
+            "workload": workload,
+            "settings": SETTINGS,
+            "rows": [{**asdict(row), "is_met": row.is_met} for row in rows],
+            "figures": figures,
+        }
+    return results
 
 
 def line(made: Row) -> str:
@@ -427,13 +667,15 @@ def line(made: Row) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.postgres", description=__doc__)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--quick", action="store_true", help="little data; writes nothing")
     parser.add_argument("--url", help="of a server where schemas can be made")
     given = parser.parse_args(arguments)
-    result = asyncio.run(measure(given.url, is_quick=given.quick))
+    result = measure(given.parts, given.url, is_quick=given.quick)
     if not given.quick:
         path = Path(__file__).parent / "results" / "postgres.json"
-        path.write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
+        kept = orjson.loads(path.read_bytes()) if path.exists() else {}
+        path.write_bytes(orjson.dumps(kept | result, option=orjson.OPT_INDENT_2) + b"\n")
 
 
 if __name__ == "__main__":

@@ -2,14 +2,14 @@
 
 While a transaction is on its way, what is asked for meanwhile gathers, and is the next one. Each
 caller gets its own result or its own error, once its transaction is committed. Of many plain puts
-two transactions are on their way at once, on two connections: the server commits them one after
+two transactions may be on their way at once, on two connections: the server commits them one after
 the other, but while it works on one, this process works on the other.
 
 When the connection is lost, nothing that was acknowledged is, and nothing is written twice: what
 certainly was not committed is tried again on a new connection; what may have been is looked up by
-its transaction's number (or, of plain puts in one statement, by what they have written, once the
-server's process that may still be at it is gone). What cannot be told raises `StoreAccessError`,
-and says so.
+its transaction's number (or, of what is one statement, by what it has written, once the server's
+process that may still be at it is gone). What cannot be told raises `StoreAccessError`, and says
+so.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from random import getrandbits
 from typing import Any, Final
 
 import asyncpg
 
+from kvstore.backlog import Backlog
 from kvstore.errors import StoreAccessError, StoreBusyError, StoreError
 from kvstore.instants import to_micros
 from kvstore.operations import Mutate, Operation, Put, Restore
@@ -38,7 +40,7 @@ from kvstore.postgres.connection import (
 )
 from kvstore.postgres.keys import SURELY_SHORT, Address, check_length
 from kvstore.postgres.replica import Replica
-from kvstore.postgres.writing import Batch, MakeIndexer, find_plain, put_plain
+from kvstore.postgres.writing import Batch, MakeIndexer, find_plain, is_simple, put_plain
 from kvstore.watching import Bell
 
 __all__ = ["Writer"]
@@ -46,10 +48,12 @@ __all__ = ["Writer"]
 BATCH_OPS = 2_000  # what one group commit may hold, so that it never holds the lock long
 BATCH_BYTES = 8 * 2**20
 PLAIN_BYTES = 64 * 2**20  # what one statement may hold; a message ends at 1 GB
-QUEUE_UNITS = 20_000  # beyond these, callers wait before they queue: back-pressure
-QUEUE_BYTES = 64 * 2**20
 IDLE_S = 60  # after which the server ends a transaction whose client says nothing more
-LEAST_SHARE = 128  # plain puts that are worth a transaction beside another
+LEAST_PUTS = 64  # on their way or waiting, that two transactions at once are worth it
+ROW_S = 10e-6  # what one more row takes the server, roughly
+CALLER_S = 6e-6  # what one more put takes this process, which it can do while the server works
+TOLL_S = 2e-3  # what a transaction is believed to take, however little it does, before one was seen
+LOCKED_TURNS = 64  # transactions that lock before they read, after one that did not and failed
 _TRIES = 5  # for one transaction
 _ASK_PAUSE_S = 0.05  # between two questions for the outcome of a transaction
 _CONFLICTS: Final = ("40001", "40P01")  # the server gave up one transaction of several
@@ -97,6 +101,7 @@ class _Attempt:
         self.units: list[_Unit] = []  # of a transaction that is one statement
         self.now = 0
         self.xid = ""
+        self.turns: tuple[int, int] | None = None  # before and after, of one that takes no lock
         self.is_sent = False  # the server may have been told to commit
         self.outcomes: list[list[Any] | Exception] = []
         self.is_news = False
@@ -127,6 +132,7 @@ class Writer:
         clock: the present time in seconds since the epoch.
         busy_timeout: how long to wait for other processes, or for the server to come back.
         bell: rung when there is something for those who watch.
+        backlog: counts what waits, and is the store's.
         make_indexer: from the description of the search index to what keeps it.
         channel: where to notify those who watch.
         replica: told of each commit, so that it does not serve reads that miss it.
@@ -140,6 +146,7 @@ class Writer:
         clock: Callable[[], float],
         busy_timeout: float,
         bell: Bell,
+        backlog: Backlog,
         make_indexer: MakeIndexer,
         channel: str,
         replica: Replica | None = None,
@@ -151,15 +158,16 @@ class Writer:
         self._make_indexer = make_indexer
         self._channel = channel
         self._replica = replica
+        self._locked_turns = 0  # to come
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Unit] = deque()
-        self._queued_units = 0
-        self._queued_bytes = 0
-        self._room: list[asyncio.Future[None]] = []
+        self._backlog = backlog
         self._is_scheduled = False  # `_launch` is, for the end of this turn of the loop
         self._lanes = [_Lane(connection), _Lane(None)]
         self._is_plain = True  # no one watched, and there was no index, at the last look
         self._version = -1  # of the store after the last commit here; -1: unknown
+        self._toll = TOLL_S
+        self._landed = 0.0  # when the last flight did
         self._quiet: asyncio.Future[None] | None = None  # set by `close`, done when all is
 
     def apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
@@ -167,37 +175,24 @@ class Writer:
         for op in ops:
             if isinstance(op, (Put, Mutate)) and len(op.path) + len(op.key) > SURELY_SHORT:
                 check_length(op.namespace, op.path, op.key)
-        return self._apply_later(ops) if self.is_crowded else self._queue(ops)
+        return self._apply_later(ops) if self._backlog.is_full else self._queue(ops)
 
     async def _apply_later(self, ops: Sequence[Operation]) -> list[Any]:
-        await self.room()
+        await self._backlog.room()
         return await self._queue(ops)
 
     def _queue(self, ops: Sequence[Operation]) -> asyncio.Future[list[Any]]:
         unit = _Unit(ops, self._loop.create_future())
-        self._queued_units += 1
-        self._queued_bytes += unit.size
+        self._backlog.add(unit.size)
         self._waiting.append(unit)
         if not self._is_scheduled:
             self._is_scheduled = True
             self._loop.call_soon(self._launch)
         return unit.future
 
-    @property
-    def is_crowded(self) -> bool:
-        """Whether so much waits that a caller should, too: back-pressure."""
-        return self._queued_units >= QUEUE_UNITS or self._queued_bytes >= QUEUE_BYTES
-
-    async def room(self) -> None:
-        """Wait until the queue is not crowded."""
-        while self.is_crowded:
-            room: asyncio.Future[None] = self._loop.create_future()
-            self._room.append(room)
-            await room
-
     async def close(self) -> None:
         """Commit what waits, then close the connections."""
-        while self._queued_units:  # a woken caller may have queued once more
+        while self._backlog.units:  # a woken caller may have queued once more
             self._quiet = self._loop.create_future()
             await self._quiet
         for lane in self._lanes:
@@ -210,7 +205,7 @@ class Writer:
         while self._waiting:
             free = [lane for lane in self._lanes if lane.flight is None]
             others = [lane.addresses for lane in self._lanes if lane.flight is not None]
-            if not free or None in others:
+            if not free or None in others or (others and not self._is_overlapping):
                 return
             units = self._take(len(free))
             addresses = self._addresses(units)
@@ -226,6 +221,16 @@ class Writer:
             )
             lane.flight = self._loop.create_task(self._fly(units, lane))
 
+    @property
+    def _is_overlapping(self) -> bool:
+        """Whether two transactions at once are quicker than one with all that waits.
+
+        They are if what this process can do, while the server works on the other, outweighs what
+        a transaction takes by itself, which is mostly the disk's.
+        """
+        puts = self._backlog.units
+        return puts >= LEAST_PUTS and puts * CALLER_S > self._toll
+
     def _addresses(self, units: list[_Unit]) -> set[Address] | None:
         """Return the items that plain puts name; `None`: there are other operations.
 
@@ -239,13 +244,13 @@ class Writer:
     def _take(self, lanes: int) -> list[_Unit]:
         """Take from the queue what one transaction may hold.
 
-        Where many plain puts wait and more than one lane is free, a part is left for the others.
+        Where two may be on their way at once, and none is yet, a half is left for the other.
         """
         waiting = self._waiting
         first = waiting[0]
         kind, most = first.is_plain, BATCH_OPS
         sorts_out = self._is_plain
-        if kind and sorts_out and len(waiting) >= 2 * LEAST_SHARE:
+        if kind and sorts_out and self._is_overlapping:
             most = min(most, -(-len(waiting) // lanes))
         taken: list[_Unit] = []
         ops = size = 0
@@ -275,17 +280,12 @@ class Writer:
                 raise
         finally:
             lane.flight = None
-            for unit in units:
-                self._queued_units -= 1
-                self._queued_bytes -= unit.size
-            room, self._room = self._room, []
-            for waiter in room:
-                if not waiter.done():
-                    waiter.set_result(None)
+            self._landed = self._loop.time()
+            self._backlog.subtract(len(units), sum(unit.size for unit in units))
             if not self._is_scheduled:
                 self._is_scheduled = True
                 self._loop.call_soon(self._launch)
-            if self._quiet is not None and not self._queued_units and not self._quiet.done():
+            if self._quiet is not None and not self._backlog.units and not self._quiet.done():
                 self._quiet.set_result(None)
 
     async def _commit_or_fail(self, units: list[_Unit], lane: _Lane) -> None:
@@ -341,6 +341,7 @@ class Writer:
             DriverError: the transaction as a whole failed; `attempt` tells how far it got.
         """
         raw = await self._connection(lane)
+        began = self._loop.time()
         attempt.now = to_micros(self._clock())
         is_done = False
         if (
@@ -349,6 +350,11 @@ class Writer:
             and sum(unit.size for unit in units) <= PLAIN_BYTES
         ):
             is_done = await self._commit_plain(raw, units, attempt, lane.is_distinct)
+            rows = sum(len(unit.ops) for unit in units)
+            taken = self._loop.time() - max(began, self._landed)  # before, it waited for another
+            self._toll += (max(0.0, taken - rows * ROW_S) - self._toll) / 8
+        elif self._may_look(units):
+            is_done = await self._commit_looked(raw, units, attempt)
         if not is_done:
             await self._commit_batch(raw, units, attempt)
         if self._replica is not None:
@@ -401,15 +407,55 @@ class Writer:
         rest = iter(items)
         attempt.outcomes = [list(islice(rest, len(unit.ops))) for unit in units]
 
+    def _may_look(self, units: list[_Unit]) -> bool:
+        """Whether to read before the state is locked, in the hope that nobody else writes."""
+        return (
+            not self._locked_turns
+            and not self._target.is_pooler
+            and all(is_simple(unit.ops) for unit in units)
+        )
+
+    async def _commit_looked(self, raw: Connection, units: list[_Unit], attempt: _Attempt) -> bool:
+        """Read, apply, and only then lock and write; whether nobody else has written meanwhile."""
+        self._locked_turns = LOCKED_TURNS  # unless this goes well
+        batch = Batch(raw, attempt.now, self._make_indexer, self._channel)
+        attempt.outcomes = await batch.look([unit.ops for unit in units])
+        if not batch.is_changed:
+            self._note_state(batch)
+        elif batch.is_writable:
+            attempt.turns = batch.turn, getrandbits(62)
+            attempt.is_sent = True
+            if not await batch.write(attempt.turns[1]):
+                attempt.turns = None
+                attempt.is_sent = False
+                return False
+            self._note_state(batch)
+        else:
+            await raw.execute(self._begin())
+            if not await batch.lock():
+                await raw.execute("ROLLBACK")
+                return False
+            await batch.flush()
+            await self._finish(raw, batch, attempt)
+        self._locked_turns = 0
+        return True
+
     async def _commit_batch(self, raw: Connection, units: list[_Unit], attempt: _Attempt) -> None:
         await raw.execute(self._begin())
         batch = Batch(raw, attempt.now, self._make_indexer, self._channel)
         await batch.begin()
-        attempt.xid = batch.xid
         attempt.outcomes = await batch.apply([unit.ops for unit in units])
+        await self._finish(raw, batch, attempt)
+        self._locked_turns = max(0, self._locked_turns - 1)
+
+    async def _finish(self, raw: Connection, batch: Batch, attempt: _Attempt) -> None:
+        attempt.xid = batch.xid
         attempt.is_news = batch.is_news
         attempt.is_sent = True
         await raw.execute(f"{batch.finish()} COMMIT")
+        self._note_state(batch)
+
+    def _note_state(self, batch: Batch) -> None:
         self._is_plain = not batch.is_watched and batch.index is None
         self._version = batch.version
 
@@ -447,6 +493,12 @@ class Writer:
         """Ask the server, on a new connection, what has become of a transaction."""
         before = lane.backend
         raw = await self._connection(lane)
+        if attempt.turns is not None:
+            await self._end(raw, before)
+            turn = await raw.fetchval(statements.GET_TURN)
+            if turn not in attempt.turns:
+                raise self._unknown()
+            return bool(turn == attempt.turns[1])
         if attempt.units and not attempt.xid:
             await self._end(raw, before)
             puts: list[Put] = [op for unit in attempt.units for op in unit.ops]  # type: ignore[misc]

@@ -84,7 +84,7 @@ _CREATE_EXTENSION = (
 
 
 async def _store(connection: Connection, description: Description) -> None:
-    sql_text = "UPDATE kvstore_state SET index = $1 WHERE id = 1"
+    sql_text = "UPDATE kvstore_state SET index = $1, turn = turn + 1 WHERE id = 1"
     await connection.execute(sql_text, description.text)
 
 

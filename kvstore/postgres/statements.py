@@ -65,15 +65,23 @@ CROSS JOIN LATERAL (
 """
 
 # As GET_BY_ADDRESS; values only where they are asked for
-GET_STATES = f"""
+_STATES = f"""
 SELECT {ADDRESS}, items.version, items.created_at, items.updated_at, items.expires_at, items.ttl,
-    items.indexing, CASE WHEN wanted.with_value THEN items.value END
+    items.indexing, CASE WHEN wanted.with_value THEN items.value END AS value
 FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[]) AS wanted (root, path, key, with_value)
 CROSS JOIN LATERAL (
     SELECT * FROM kvstore_items AS items
     WHERE items.root = wanted.root AND items.path = wanted.path AND items.key = wanted.key
     LIMIT 1
 ) AS items
+"""
+GET_STATES = _STATES
+# With the store's state as of the same instant; a row without an item if there is none
+GET_STATES_UNLOCKED = f"""
+SELECT state.version, state.watched_until, state.changes_begin, state.index, state.turn, items.*
+FROM kvstore_state AS state
+LEFT JOIN LATERAL ({_STATES}) AS items ON TRUE
+WHERE state.id = 1
 """
 
 # The one row of the store's state. Who has locked it writes alone, until the transaction ends.
@@ -83,7 +91,7 @@ SET LOCAL lock_timeout = {lock_timeout};
 SET LOCAL idle_in_transaction_session_timeout = {idle_timeout}
 """
 LOCK_STATE = """
-SELECT version, watched_until, changes_begin, index, pg_current_xact_id()::text
+SELECT version, watched_until, changes_begin, index, turn, pg_current_xact_id()::text
 FROM kvstore_state
 WHERE id = 1
 FOR UPDATE
@@ -96,17 +104,19 @@ SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
 END_BACKEND = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2
 """
+GET_TURN = "SELECT turn FROM kvstore_state WHERE id = 1"
 GET_STATE = "SELECT version, watched_until, changes_begin, index FROM kvstore_state WHERE id = 1"
-SET_VERSION = "UPDATE kvstore_state SET version = {version} WHERE id = 1{ring};"
-SET_WATCHED_UNTIL = "UPDATE kvstore_state SET watched_until = $1 WHERE id = 1"
-SET_CHANGES_BEGIN = "UPDATE kvstore_state SET changes_begin = $1 WHERE id = 1"
+# Whoever writes changes `turn`, whatever he writes: see WRITE_UNLOCKED.
+SET_VERSION = "UPDATE kvstore_state SET version = {version}, turn = turn + 1 WHERE id = 1{ring};"
+SET_WATCHED_UNTIL = "UPDATE kvstore_state SET watched_until = $1, turn = turn + 1 WHERE id = 1"
+SET_CHANGES_BEGIN = "UPDATE kvstore_state SET changes_begin = $1, turn = turn + 1 WHERE id = 1"
 
 # Everything that plain puts need, in one statement and so in one round trip: it locks the state,
 # takes the versions, and upserts. It does nothing while somebody watches or there is an index.
 # An expired row is replaced as if it were not there.
 _PUT = """
 WITH counter AS (
-    UPDATE kvstore_state SET version = version + {count}
+    UPDATE kvstore_state SET version = version + {count}, turn = turn + 1
     WHERE id = 1 AND watched_until = 0 AND index IS NULL
     RETURNING version - {count} AS base
 ), stored AS (
@@ -173,15 +183,15 @@ FROM stored
 )
 
 # The primary key
-UPSERT = """
+_UPSERT = """
 INSERT INTO kvstore_items (
     root, path, key, version, created_at, updated_at, value, expires_at, ttl, indexing
 )
-SELECT *
+SELECT written.*
 FROM unnest(
     $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[],
     $8::bigint[], $9::bigint[], $10::text[]
-)
+) AS written{mine}
 ON CONFLICT (root, path, key) DO UPDATE SET
     version = excluded.version,
     created_at = excluded.created_at,
@@ -191,17 +201,34 @@ ON CONFLICT (root, path, key) DO UPDATE SET
     ttl = excluded.ttl,
     indexing = excluded.indexing
 """
-DELETE = """
+_DELETE = """
 DELETE FROM kvstore_items AS items
-USING unnest($1::text[], $2::text[], $3::text[]) AS gone (root, path, key)
+USING unnest({roots}::text[], {paths}::text[], {keys}::text[]) AS gone (root, path, key){mine}
 WHERE items.root = gone.root AND items.path = gone.path AND items.key = gone.key
 """
-TOUCH = """
+_TOUCH = """
 UPDATE kvstore_items AS items
 SET expires_at = touched.expires_at
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])
-    AS touched (root, path, key, expires_at)
+FROM unnest({roots}::text[], {paths}::text[], {keys}::text[], {expiries}::bigint[])
+    AS touched (root, path, key, expires_at){mine}
 WHERE items.root = touched.root AND items.path = touched.path AND items.key = touched.key
+"""
+UPSERT = _UPSERT.format(mine="")
+DELETE = _DELETE.format(roots="$1", paths="$2", keys="$3", mine="")
+TOUCH = _TOUCH.format(roots="$1", paths="$2", keys="$3", expiries="$4", mine="")
+
+# All three in one statement, which takes effect if nobody has written since the state was read:
+# $18 is the turn of then, $19 another one, $20 the store's new version. The rows that it writes,
+# deletes and touches are not the same.
+_MINE = ", mine"
+WRITE_UNLOCKED = f"""
+WITH mine AS (
+    UPDATE kvstore_state SET version = $20, turn = $19 WHERE id = 1 AND turn = $18 RETURNING id
+), upsert AS ({_UPSERT.format(mine=_MINE)}
+), deletion AS ({_DELETE.format(roots="$11", paths="$12", keys="$13", mine=_MINE)}
+), renewal AS ({_TOUCH.format(roots="$14", paths="$15", keys="$16", expiries="$17", mine=_MINE)}
+)
+SELECT count(*) FROM mine
 """
 
 # The partial index kvstore_items_expiry, then the primary key

@@ -140,6 +140,7 @@ class PostgresStore(Store):
             clock=self._clock,
             busy_timeout=self._busy_timeout,
             bell=self._bell,
+            backlog=self._backlog,
             make_indexer=lambda description: Indexer(description, self._setup),
             channel=channel,
             replica=replica,
@@ -238,13 +239,6 @@ class PostgresStore(Store):
         return await self._pool.run_alone(run)
 
     # Write
-
-    @property
-    def _is_crowded(self) -> bool:  # type: ignore[override]
-        return self._writer.is_crowded
-
-    async def _room(self) -> None:
-        await self._writer.room()
 
     def _apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
         if self._embedder is None:

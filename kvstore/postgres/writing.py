@@ -9,6 +9,10 @@ A `Batch` reads the rows that its units name by one statement, applies the units
 one after the other, and writes what has come of it by one statement for each kind of write. A
 unit's conditions are tested before its first write, so a unit that fails has changed nothing, and
 its neighbours in the same transaction go on.
+
+While one process alone writes, the rows are read before the state is locked, together with its
+`turn`, which each write transaction changes; what has come of them is written if the turn is still
+the same. If that is nothing but rows, one statement does it all, in one round trip.
 """
 
 from __future__ import annotations
@@ -46,7 +50,7 @@ from kvstore.postgres.keys import SURELY_SHORT, Address, check_length, encode_ke
 from kvstore.postgres.reading import columns, matching_addresses
 from kvstore.types import Item, pack_item
 
-__all__ = ["Batch", "Entry", "IndexWriter", "find_plain", "put_plain"]
+__all__ = ["Batch", "Entry", "IndexWriter", "find_plain", "is_simple", "put_plain"]
 
 _SIMPLE = (Put, Delete, Check, Mutate, Touch)  # they name their items
 _WRITTEN_AT_ONCE = 5_000  # rows in one statement
@@ -55,6 +59,7 @@ _RESTORED_AT_ONCE = 500  # records in one statement
 _RESTORED_BYTES = 8 * 2**20
 _REMOVED_AT_ONCE = 5_000
 _ALL = 2**62
+_NO_STATE = "kvstore_state has lost its row; restore it from a backup"
 _BEFORE = statements.SEPARATOR
 _BEFORE_BYTES = _BEFORE.encode()
 
@@ -238,6 +243,7 @@ class Batch:
     Attributes:
         xid: the transaction's number, by which to ask for its outcome.
         index: the description of the search index; `None`: there is none.
+        turn: of the store, when `look` read its state.
     """
 
     def __init__(
@@ -252,20 +258,86 @@ class Batch:
         self._written: dict[Address, None] = {}
         self._deleted: dict[Address, None] = {}
         self._touched: dict[Address, None] = {}
+        self._has_more = False  # has written something beside new versions
         self._changes: list[tuple[int, Kind, str, str, int]] = []
+        self._indexer: IndexWriter | None = None
         self.xid = ""
         self.index: str | None = None
+        self.turn = 0
 
     async def begin(self) -> None:
         """Lock the state, waiting for other writers."""
-        row = await self._connection.fetchrow(statements.LOCK_STATE)
-        if row is None:
-            raise SchemaError("kvstore_state has lost its row; restore it from a backup")
-        self._version, self._until, self._begin, self.index, self.xid = row
+        row = await self._lock()
+        self._version, self._until, self._begin, self.index, self.turn, self.xid = row
         self._first_version = self._version
-        self._indexer: IndexWriter | None = None
         if self.index is not None:
             self._indexer = self._make_indexer(self.index)
+
+    async def _lock(self) -> Sequence[Any]:
+        row = await self._connection.fetchrow(statements.LOCK_STATE)
+        if row is None:
+            raise SchemaError(_NO_STATE)
+        return tuple(row)
+
+    async def look(self, units: Sequence[Sequence[Operation]]) -> list[list[Any] | Exception]:
+        """As `begin` and `apply`, but without a lock, and nothing is written yet.
+
+        If `is_changed`, what is to be written is by `write`, or in a transaction by `lock` and
+        `flush`.
+
+        Args:
+            units: all of them `is_simple`.
+        """
+        wanted = _named(units)
+        found = await self._connection.fetch(
+            statements.GET_STATES_UNLOCKED, *columns(wanted), list(wanted.values())
+        )
+        if not found:
+            raise SchemaError(_NO_STATE)
+        self._version, self._until, self._begin, self.index, self.turn = tuple(found[0])[:5]
+        self._first_version = self._version
+        rows = [tuple(row)[5:] for row in found if row[5] is not None]
+        self._rows = {row[:2]: _Row(*row[2:]) for row in rows}
+        if self.index is not None:
+            self._indexer = self._make_indexer(self.index)
+            await self._indexer.load(self._connection, list(wanted))
+        return [self._apply_simple(ops) for ops in units]
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether there is something to write."""
+        return bool(self._written or self._deleted or self._touched)
+
+    async def lock(self) -> bool:
+        """Lock the state, in a transaction; whether nobody has written since `look`."""
+        *_, turn, self.xid = await self._lock()
+        return bool(turn == self.turn)
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether `write` can: there are just rows, and one statement holds them."""
+        return (
+            not self.is_watched
+            and self.index is None
+            and sum(1 for _ in _pieces(self._written, self._rows)) <= 1
+        )
+
+    async def write(self, turn: int) -> bool:
+        """Write and commit what `look` has come to, unless somebody has written since.
+
+        Args:
+            turn: the store's next, which nobody else chooses.
+
+        Returns:
+            Whether it did.
+        """
+        touched, expiries = self._renewed()
+        rows = self._columns(self._written) if self._written else [()] * 10
+        done = await self._connection.fetchval(
+            statements.WRITE_UNLOCKED, *rows, *columns(self._deleted), *columns(touched), expiries,
+            self.turn, turn, self._version,
+        )  # fmt: skip
+        return bool(done)
 
     @property
     def version(self) -> int:
@@ -291,12 +363,12 @@ class Batch:
             DriverError: the transaction cannot go on.
         """
         outcomes: list[list[Any] | Exception] = []
-        for simple, group in groupby(units, key=_is_simple):
+        for simple, group in groupby(units, key=is_simple):
             if simple:
                 run = list(group)
                 await self._load(run)
                 outcomes += map(self._apply_simple, run)
-                await self._flush()
+                await self.flush()
             else:
                 for ops in group:
                     outcomes.append(await self._apply_other(ops))
@@ -304,24 +376,16 @@ class Batch:
 
     def finish(self) -> str:
         """Return the statements with which the transaction ends, before COMMIT."""
-        if self._version == self._first_version:
+        if self._version == self._first_version and not self._has_more:
             return ""
-        ring = f" RETURNING pg_notify('{self._channel}', '')" if self.is_watched else ""
+        ring = f" RETURNING pg_notify('{self._channel}', '')" if self.is_news else ""
         return statements.SET_VERSION.format(version=self._version, ring=ring)
 
     # Units whose operations name their items: in memory, between a load and a flush
 
     async def _load(self, units: Iterable[Sequence[Operation]]) -> None:
         """Read the rows that units name."""
-        wanted: dict[Address, bool] = {}
-        for ops in units:
-            for op in ops:
-                if isinstance(op, Touch):
-                    for key in op.keys:
-                        wanted.setdefault((op.path, encode_key(key)), False)
-                elif isinstance(op, (Put, Delete, Check, Mutate)):
-                    address = op.path, encode_key(op.key)
-                    wanted[address] = wanted.get(address, False) or isinstance(op, Mutate)
+        wanted = _named(units)
         found = await self._connection.fetch(
             statements.GET_STATES, *columns(wanted), list(wanted.values())
         )
@@ -447,28 +511,37 @@ class Batch:
                     self._touched[address] = None
         return renewed
 
-    async def _flush(self) -> None:
+    async def flush(self) -> None:
         """Write what has been changed in memory."""
         execute = self._connection.execute
         if self._deleted:
             await execute(statements.DELETE, *columns(self._deleted))
         for some in _pieces(self._written, self._rows):
-            rows = [
-                (root_of(path), path, key, row.version, row.created_at, row.updated_at, row.value,
-                 row.expires_at, row.ttl, row.indexing)
-                for path, key in some
-                for row in (self._rows[path, key],)
-            ]  # fmt: skip
-            await execute(statements.UPSERT, *zip(*rows, strict=True))
-        touched = [address for address in self._touched if address not in self._written]
+            await execute(statements.UPSERT, *self._columns(some))
+        touched, expiries = self._renewed()
         if touched:
-            expiries = [self._rows[address].expires_at for address in touched]
+            self._has_more = True
             await execute(statements.TOUCH, *columns(touched), expiries)
         for kept in (self._deleted, self._written, self._touched):
             kept.clear()
         await self._write_changes()
         if self._indexer is not None:
             await self._indexer.flush(self._connection)
+
+    def _columns(self, addresses: Iterable[Address]) -> list[tuple[Any, ...]]:
+        """Return rows as they are to be written, by columns."""
+        rows = [
+            (root_of(path), path, key, row.version, row.created_at, row.updated_at, row.value,
+             row.expires_at, row.ttl, row.indexing)
+            for path, key in addresses
+            for row in (self._rows[path, key],)
+        ]  # fmt: skip
+        return list(zip(*rows, strict=True))
+
+    def _renewed(self) -> tuple[list[Address], list[int | None]]:
+        """Return the rows whose lifetime alone is renewed, and when they end."""
+        touched = [address for address in self._touched if address not in self._written]
+        return touched, [self._rows[address].expires_at for address in touched]
 
     def _note(self, kind: Kind, address: Address) -> None:
         """Record a change at the present version, for those who watch."""
@@ -497,6 +570,7 @@ class Batch:
             failure = exc
         else:
             await self._connection.execute("RELEASE SAVEPOINT unit")
+            self._has_more = True
             return answers
         assert isinstance(failure, Exception)
         await self._connection.execute("ROLLBACK TO SAVEPOINT unit; RELEASE SAVEPOINT unit")
@@ -535,7 +609,7 @@ class Batch:
         answer = self._apply_simple([op])
         if isinstance(answer, Exception):
             raise answer
-        await self._flush()
+        await self.flush()
         return answer[0]
 
     async def _dropped(self, kind: Kind, gone: Sequence[Address]) -> None:
@@ -640,8 +714,23 @@ def _pieces(addresses: Iterable[Address], rows: Mapping[Address, _Row]) -> Itera
         yield piece
 
 
-def _is_simple(ops: Sequence[Operation]) -> bool:
+def is_simple(ops: Sequence[Operation]) -> bool:
+    """Whether all operations name their items."""
     return all(isinstance(op, _SIMPLE) for op in ops)
+
+
+def _named(units: Iterable[Sequence[Operation]]) -> dict[Address, bool]:
+    """Return the items that simple units name, and whether their values are wanted."""
+    wanted: dict[Address, bool] = {}
+    for ops in units:
+        for op in ops:
+            if isinstance(op, Touch):
+                for key in op.keys:
+                    wanted.setdefault((op.path, encode_key(key)), False)
+            elif isinstance(op, (Put, Delete, Check, Mutate)):
+                address = op.path, encode_key(op.key)
+                wanted[address] = wanted.get(address, False) or isinstance(op, Mutate)
+    return wanted
 
 
 class _UnreadableError(Exception):

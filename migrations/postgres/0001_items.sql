@@ -23,9 +23,10 @@ CREATE INDEX kvstore_items_expiry ON kvstore_items (expires_at) WHERE expires_at
 CREATE TABLE kvstore_state (
     id smallint PRIMARY KEY CHECK (id = 1),
     version bigint NOT NULL,
+    turn bigint NOT NULL,               -- another one after each write transaction
     watched_until bigint NOT NULL,      -- see 0002_changes.sql
     changes_begin bigint NOT NULL,
     index text                          -- the search index's description; NULL: there is none
 ) WITH (fillfactor = 10);               -- room for its next versions, on the same page
 
-INSERT INTO kvstore_state (id, version, watched_until, changes_begin) VALUES (1, 0, 0, 0);
+INSERT INTO kvstore_state (id, version, turn, watched_until, changes_begin) VALUES (1, 0, 0, 0, 0);

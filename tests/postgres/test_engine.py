@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from .server import reason_to_skip
 if reason_to_skip() is not None:
     pytest.skip(str(reason_to_skip()), allow_module_level=True)
 
-from kvstore import ConflictError
+from kvstore import ConflictError, IndexConfig
 from kvstore.postgres import PostgresStore
+from kvstore.postgres.writing import Batch
 
 NS = ("a", "b")
 
@@ -81,3 +83,67 @@ async def test_what_its_caller_gave_up_before_it_began_is_not_written(postgres_u
         item = await store.get(NS, "begun")
         assert item is not None
         assert item.value == 1
+
+
+@pytest.mark.parametrize("index", [None, IndexConfig()])
+@pytest.mark.parametrize("what", ["write", "renew", "watch", "delete"])
+async def test_what_is_written_between_a_look_and_the_lock_is_seen(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, index: IndexConfig | None, what: str
+) -> None:
+    now = 1e9
+    look = Batch.look
+    options: dict[str, Any] = {"index": index, "clock": lambda: now, "sweep_interval": None}
+    async with (
+        PostgresStore(postgres_url, **options) as store,
+        PostgresStore(postgres_url, **options) as other,
+        AsyncExitStack() as stack,
+    ):
+        await store.put(NS, "n", 1, ttl=100)
+        now += 10
+        changes: list[Any] = []
+
+        async def interfere(batch: Batch, units: Any) -> Any:
+            outcomes = await look(batch, units)
+            monkeypatch.setattr(Batch, "look", look)
+            match what:
+                case "write":
+                    assert await other.increment(NS, "n", 10) == 11
+                case "renew":
+                    assert await other.get(NS, "n", refresh_ttl=True) is not None
+                case "watch":
+                    changes.append(await stack.enter_async_context(other.watch()))
+                case "delete":
+                    assert await other.delete(NS, "n")
+            return outcomes
+
+        monkeypatch.setattr(Batch, "look", interfere)
+        answer = await store.increment(NS, "n")
+        assert answer == {"write": 12, "renew": 2, "watch": 2, "delete": 1}[what]
+        item = await other.get(NS, "n")
+        assert item is not None
+        assert item.value == answer
+        if what == "renew":
+            assert item.expires_at is not None
+            assert item.expires_at.timestamp() == now + 100
+        for watch in changes:
+            async with asyncio.timeout(10):
+                change = await anext(watch)
+            assert (change.kind, change.version) == ("put", item.version)
+        assert (await other.check()).ok
+
+
+async def test_stores_that_write_at_once_lose_nothing(postgres_url: str) -> None:
+    async with AsyncExitStack() as stack:
+        stores = [
+            await stack.enter_async_context(PostgresStore(postgres_url, pool_size=1))
+            for _ in range(3)
+        ]
+
+        async def work(store: PostgresStore) -> None:
+            for number in range(40):
+                await store.increment(NS, "n")
+                await store.put(NS, f"k{number % 5}", number)
+
+        await asyncio.gather(*map(work, stores))
+        assert await stores[0].increment(NS, "n", 0) == 120
+        assert (await stores[0].stats()).version == 241

@@ -7,7 +7,7 @@ before the server gets it, or after the server has done what it says, with the a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
-from kvstore import StoreAccessError
+from kvstore import IndexConfig, StoreAccessError
+from kvstore.embeddings import HashingEmbeddings
 
 from .server import reason_to_skip
 
@@ -26,7 +27,6 @@ from kvstore.postgres import PostgresStore
 
 NS = ("a", "b")
 When = Literal["before", "after"]
-READY = b"Z\x00\x00\x00\x05"  # the server's word that it has done what it was told
 
 
 class Proxy:
@@ -37,6 +37,7 @@ class Proxy:
         self._left = 0
         self._when: When = "before"
         self.cuts = 0
+        self.messages = 0  # to the server
         self._tasks: set[asyncio.Task[None]] = set()
 
     def cut(self, message: int, when: When) -> None:
@@ -51,14 +52,16 @@ class Proxy:
         down = asyncio.create_task(self._answer(up_reader, writer))
         try:
             while data := await reader.read(1 << 20):
+                self.messages += 1
                 if self._left:
                     self._left -= 1
                     if not self._left:
                         self.cuts += 1
                         if self._when == "after":
                             down.cancel()
+                            await asyncio.wait([down])
                             up_writer.write(data)
-                            await up_reader.readuntil(READY)
+                            await up_reader.read(1)  # the server has done it
                         break
                 up_writer.write(data)
         finally:
@@ -96,35 +99,90 @@ async def through_proxy(url: str, folder: Path) -> AsyncIterator[tuple[str, Prox
         await proxy.close()
 
 
+@asynccontextmanager
+async def pair_at(
+    address: str, folder: Path, index: IndexConfig | None = None
+) -> AsyncIterator[tuple[PostgresStore, PostgresStore, Proxy]]:
+    async with (
+        through_proxy(address, folder) as (url, proxy),
+        PostgresStore(address) as straight,
+        PostgresStore(url, busy_timeout=2, index=index) as store,
+    ):
+        yield store, straight, proxy
+
+
 @pytest.fixture
 async def pair(
     postgres_url: str, tmp_path: Path
 ) -> AsyncIterator[tuple[PostgresStore, PostgresStore, Proxy]]:
     """A store behind a proxy, one without, and the proxy."""
-    async with (
-        through_proxy(postgres_url, tmp_path) as (url, proxy),
-        PostgresStore(postgres_url) as straight,
-        PostgresStore(url, busy_timeout=2) as store,
-    ):
-        yield store, straight, proxy
-
-
-MESSAGES = range(1, 8)
+    async with pair_at(postgres_url, tmp_path) as made:
+        yield made
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(("index", "messages"), [(None, 2), (IndexConfig(), 5)])
 async def test_a_change_is_made_exactly_once(
+    postgres_url: str, tmp_path: Path, when: When, index: IndexConfig | None, messages: int
+) -> None:
+    """Without an index it is made without a lock, and with one in a transaction that locks."""
+    async with pair_at(postgres_url, tmp_path, index) as (store, straight, proxy):
+        await store.increment(NS, "n")  # the statements are known now
+        for number in range(1, 8):
+            proxy.cut(number, when)
+            assert await store.increment(NS, "n") == number + 1
+            item = await straight.get(NS, "n")
+            assert item is not None
+            assert item.value == number + 1
+        assert proxy.cuts >= messages
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_deletion_is_answered_as_it_was_done(
     pair: tuple[PostgresStore, PostgresStore, Proxy], when: When
 ) -> None:
     store, straight, proxy = pair
-    await store.increment(NS, "n")  # the statements are known now
-    for number in MESSAGES:
+    await store.delete(NS, "k")
+    for number in (1, 2):
+        await straight.put(NS, "k", 1)
         proxy.cut(number, when)
-        assert await store.increment(NS, "n") == number + 1
-        item = await straight.get(NS, "n")
-        assert item is not None
-        assert item.value == number + 1
-    assert proxy.cuts >= 5
+        assert await store.delete(NS, "k")
+        assert await straight.get(NS, "k") is None
+    assert proxy.cuts == 2
+
+
+async def test_a_single_key_takes_few_round_trips(
+    pair: tuple[PostgresStore, PostgresStore, Proxy],
+) -> None:
+    store, _, proxy = pair
+
+    async def round_trips() -> dict[str, int]:
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "put": lambda: store.put(NS, "k", 1),
+            "get": lambda: store.get(NS, "k"),
+            "increment": lambda: store.increment(NS, "k"),
+            "put over a version": lambda: store.put(NS, "new", 1, if_version=0),
+            "update": lambda: store.update(NS, "k", lambda value: value + 1),
+            "delete": lambda: store.delete(NS, "new"),
+            "delete nothing": lambda: store.delete(NS, "new"),
+        }
+        taken = {}
+        for name, call in calls.items():
+            before = proxy.messages
+            await call()
+            taken[name] = proxy.messages - before
+        return taken
+
+    await round_trips()  # the statements are known now
+    assert await round_trips() == {
+        "put": 1,
+        "get": 1,
+        "increment": 2,
+        "put over a version": 2,
+        "update": 3,
+        "delete": 2,
+        "delete nothing": 1,
+    }
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -182,3 +240,25 @@ async def test_a_read_is_tried_again(
         assert await store.keys(NS) == ["a", "b"]
         assert [item.value for item in await store.search(NS, "2")] == [2]
     assert proxy.cuts == 3
+
+
+async def test_a_text_is_embedded_before_the_one_transaction_that_stores_it(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    """Two looks, without a transaction, tell which texts the model has to be asked for."""
+    proxies: list[Proxy] = []
+    asked: list[int] = []
+    hashing = HashingEmbeddings(8)
+
+    async def embed(texts: list[str]) -> list[list[float]]:
+        asked.append(proxies[0].messages)
+        return await hashing.embed_documents(texts)
+
+    index = IndexConfig(embed, dimensions=8, model_id="counted")
+    async with pair_at(postgres_url, tmp_path, index) as (store, _, proxy):
+        proxies.append(proxy)
+        for text in ("one", "two", "three"):
+            before = proxy.messages
+            await store.put(NS, "k", text)
+        assert asked[-1] - before == 2
+        assert [item.value for item in await store.search(NS, "three")] == ["three"]

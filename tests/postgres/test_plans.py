@@ -34,6 +34,12 @@ STATEMENTS: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "GET_POINTS": (statements.GET_POINTS, (*COLUMNS, NOW), {KEY}),
     "GET_BY_ADDRESS": (statements.GET_BY_ADDRESS, COLUMNS, {KEY}),
     "GET_STATES": (statements.GET_STATES, (*COLUMNS, [True]), {KEY}),
+    "GET_STATES_UNLOCKED": (statements.GET_STATES_UNLOCKED, (*COLUMNS, [True]), {KEY}),
+    "WRITE_UNLOCKED": (
+        statements.WRITE_UNLOCKED,
+        (*COLUMNS, *[[NOW]] * 3, ["1"], *[[None]] * 3, *COLUMNS, *COLUMNS, [NOW], 1, 2, 3),
+        {KEY},
+    ),
     "DELETE": (statements.DELETE, COLUMNS, {KEY}),
     "TOUCH": (statements.TOUCH, (*COLUMNS, [NOW]), {KEY}),
     "SWEEP": (statements.SWEEP, (NOW, 10), {KEY, EXPIRY}),
