@@ -1,0 +1,220 @@
+"""An index outlives the store that made it, in a file or on a server, and meets other ones."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kvstore
+from kvstore import EmbeddingError, IndexConfig, IndexMismatchError, Store
+from kvstore.testing_search import RecordingEmbeddings, found, random_vector
+
+NS = ("notes",)
+
+
+class OtherModel(RecordingEmbeddings):
+    """A model whose vectors have another length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model_id = "other"
+
+    def vector(self, text: str) -> list[float]:
+        return random_vector(text, 5)
+
+
+@pytest.fixture(params=["file", "server"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where stores lie that the test opens one after the other."""
+    if request.param == "file":
+        return str(tmp_path / "store.db")
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture
+def model() -> RecordingEmbeddings:
+    return RecordingEmbeddings()
+
+
+def store_with(place: str, model: Any, **config: Any) -> Store:
+    return kvstore.open(place, index=IndexConfig(model, **config))
+
+
+async def test_an_index_lasts(place: str, model: RecordingEmbeddings) -> None:
+    async with store_with(place, model) as store:
+        await store.put_many(NS, {"a": "apple", "b": "banana"})
+    async with store_with(place, model) as store:
+        assert found(await store.search(NS, "banana", limit=1)) == ["b"]
+        assert found(await store.search(NS, "banana", mode="text")) == ["b"]
+    assert len(model.texts) == 2
+
+
+async def test_an_index_added_later_needs_reindex(place: str, model: RecordingEmbeddings) -> None:
+    async with kvstore.open(place) as store:
+        await store.put_many(NS, {f"k{at}": f"text {at}" for at in range(200)})
+    async with store_with(place, model) as store:
+        await store.put(NS, "new", "new")
+        for mode in ("semantic", "hybrid", "text"):
+            with pytest.raises(IndexMismatchError, match="reindex"):
+                await store.search(NS, "text", mode=mode)
+        assert len(await store.search(NS, limit=300)) == 201
+        seen: list[tuple[int, int | None]] = []
+        assert await store.reindex(progress=lambda done, total: seen.append((done, total))) == 200
+        assert seen[-1] == (200, 200)
+        assert len(await store.search(NS, "text", limit=300)) == 201
+        assert found(await store.search(NS, "text 7", limit=1)) == ["k7"]
+        assert len(model.texts) == 201
+        assert await store.reindex() == 0
+        assert (await store.check()).ok
+
+
+@pytest.mark.parametrize("index", [None, IndexConfig()], ids=["no index", "no model"])
+async def test_what_a_store_without_the_model_writes_is_marked(
+    place: str, model: RecordingEmbeddings, index: IndexConfig | None
+) -> None:
+    async with store_with(place, model) as store:
+        await store.put_many(NS, {"a": "apple", "b": "banana", "c": "cherry", "d": "date"})
+    async with kvstore.open(place, index=index) as store:
+        await store.put(NS, "a", "avocado")
+        await store.put(NS, "b", "banana")
+        await store.put(NS, "e", "elder")
+        await store.delete(NS, "c")
+        await store.put(NS, "d", None)
+        assert (await store.check()).ok
+    async with store_with(place, model) as store:
+        assert found(await store.search(NS, "apple")) == ["b"]
+        assert found(await store.search(NS, "apple", mode="text")) == []
+        assert sorted(found(await store.search(NS, "avocado elder", mode="text"))) == ["a", "e"]
+        assert await store.reindex() == 2
+        assert model.texts[4:] == ["avocado", "elder"]
+        assert sorted(found(await store.search(NS, "apple"))) == ["a", "b", "e"]
+
+
+async def test_another_model_is_noticed_and_reindex_makes_it_the_index(
+    place: str, model: RecordingEmbeddings
+) -> None:
+    other = OtherModel()
+    async with store_with(place, model) as first:
+        await first.put_many(NS, {"a": "apple", "b": "banana"})
+        async with store_with(place, other) as store:
+            for mode in ("auto", "semantic", "hybrid"):
+                with pytest.raises(IndexMismatchError, match=r"await store\.reindex"):
+                    await store.search(NS, "apple", mode=mode)
+            assert found(await store.search(NS, "apple", mode="text")) == ["a"]
+            await store.put(NS, "c", "cherry")
+            assert found(await store.search(NS, "cherry", mode="text")) == ["c"]
+            assert other.texts == []
+            assert (await store.check()).ok
+            assert await store.reindex() == 3
+            assert sorted(other.texts) == ["apple", "banana", "cherry"]
+            (item,) = await store.search(NS, "cherry", limit=1)
+            assert (item.key, item.score) == ("c", 1.0)
+            assert (await store.check()).ok
+        with pytest.raises(IndexMismatchError):
+            await first.search(NS, "apple")
+        await first.put(NS, "d", "date")
+        assert found(await first.search(NS, "date", mode="text")) == ["d"]
+        assert (await first.check()).ok
+
+
+async def test_other_dimensions_of_the_same_model_are_noticed(
+    place: str, model: RecordingEmbeddings
+) -> None:
+    async with store_with(place, model, model_id="m") as store:
+        await store.put(NS, "a", "apple")
+    async with store_with(place, OtherModel(), model_id="m") as store:
+        with pytest.raises(IndexMismatchError, match="8 numbers"):
+            await store.search(NS, "apple")
+        await store.put(NS, "b", "banana")
+        await store.put(NS, "c", "cherry")
+        assert (await store.check()).ok
+        assert await store.reindex() == 3
+        assert found(await store.search(NS, "banana", limit=1)) == ["b"]
+
+
+async def test_dimensions_may_be_told(place: str, model: RecordingEmbeddings) -> None:
+    async with store_with(place, model, dimensions=7) as store:
+        with pytest.raises(EmbeddingError, match="7 were expected"):
+            await store.put(NS, "a", "apple")
+
+
+async def test_other_fields_reuse_the_vectors_that_are_there(
+    place: str, model: RecordingEmbeddings
+) -> None:
+    async with store_with(place, model, fields=["title"]) as store:
+        await store.put(NS, "a", {"title": "apple", "body": "red"})
+        await store.put(NS, "b", {"title": "banana", "body": "yellow"}, index=["body"])
+    async with store_with(place, model, fields=["title", "body"]) as store:
+        with pytest.raises(IndexMismatchError, match="fields"):
+            await store.search(NS, "red")
+        assert await store.search(NS, "red", mode="text") == []
+        await store.reindex()
+        assert found(await store.search(NS, "red", limit=1)) == ["a"]
+        assert found(await store.search(NS, "red", mode="text")) == ["a"]
+        assert await store.search(NS, "banana", mode="text") == []
+        assert sorted(model.texts) == ["apple", "red", "yellow"]
+        assert (await store.check()).ok
+
+
+async def test_reindex_goes_on_where_it_was(place: str, model: RecordingEmbeddings) -> None:
+    async with kvstore.open(place) as store:
+        await store.put_many(NS, {f"k{at:03}": f"text {at}" for at in range(300)})
+    model.poison = "text 200"
+    async with store_with(place, model) as store:
+        with pytest.raises(EmbeddingError):
+            await store.reindex()
+        done = len(model.texts)
+        assert 100 < done < 300
+        with pytest.raises(IndexMismatchError):
+            await store.search(NS, "text")
+    model.poison = None
+    before = model.texts
+    async with store_with(place, model) as store:
+        assert await store.reindex() < 200
+        assert len(model.texts) < len(before) + 200
+        assert len(await store.search(NS, "text", limit=400)) == 300
+
+
+async def test_reindex_while_the_store_is_in_use(place: str, model: RecordingEmbeddings) -> None:
+    async with kvstore.open(place) as store:
+        await store.put_many(NS, {f"k{at:03}": f"text {at}" for at in range(300)})
+    async with store_with(place, model) as store:
+        written = 0
+
+        async def write() -> None:
+            nonlocal written
+            while not is_done:
+                await store.put(NS, f"k{written % 350:03}", f"new {written}")
+                await store.delete(NS, f"k{(written * 7) % 350:03}")
+                written += 1
+
+        is_done = False
+        writing = asyncio.create_task(write())
+        await store.reindex()
+        is_done = True
+        await writing
+        assert written > 0
+        assert (await store.check()).ok
+        assert len(await store.search(NS, "text", limit=500)) == await store.count(NS)
+
+
+async def test_what_is_imported_is_indexed(
+    place: str, model: RecordingEmbeddings, tmp_path: Path
+) -> None:
+    file = tmp_path / "items.jsonl"
+    async with store_with(place, model) as store:
+        await store.put_many(NS, {f"k{at}": f"text {at}" for at in range(50)})
+        await store.export_items(file)
+        await store.remove(NS, "k1*")
+        await store.put(NS, "k2", "changed")
+        before = len(model.texts)
+        await store.import_items(file)
+        assert len(model.texts) - before == 12
+        assert len(await store.search(NS, "text", limit=100)) == 50
+        assert found(await store.search(NS, "text 2", limit=1)) == ["k2"]
+        assert await store.search(NS, "changed", mode="text") == []
+        assert (await store.check()).ok
