@@ -27,6 +27,7 @@ __all__ = [
     "Leaf",
     "Not",
     "Or",
+    "comparisons",
     "json_type",
     "matches",
     "parse_filter",
@@ -94,6 +95,18 @@ Filter = Leaf | And | Or | Not
 
 ALL: Final = And(())
 _MAX_DEPTH = 64
+
+
+def comparisons(filter: Filter) -> int:
+    """Count the values that one item is compared with, at most."""
+    match filter:
+        case In(operands=operands):
+            return len(operands)
+        case And(parts=parts) | Or(parts=parts):
+            return sum(map(comparisons, parts))
+        case Not(part=part):
+            return comparisons(part)
+    return 1
 
 
 def parse_filter(spec: Mapping[str, Any] | None) -> Filter:

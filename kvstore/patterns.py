@@ -19,6 +19,7 @@ __all__ = ["AnyOne", "Class", "Pattern", "Star", "compile_pattern", "escape", "t
 
 _WILDCARD = re.compile(r"[*?\[]")
 _MAX_CODE_POINT = 0x10FFFF
+_QUICK_CHARACTERS = 100  # each may be compared with each of the key's
 _SURROGATES = range(0xD800, 0xE000)
 
 
@@ -39,6 +40,12 @@ class Pattern:
     head: str
     after_head: str | None
     regex: re.Pattern[str]
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether a match takes a time by the length of the key alone."""
+        stars = self.text.count("*") - self.text.endswith("*")
+        return len(self.text) <= _QUICK_CHARACTERS and stars <= 1
 
     @property
     def matches_all(self) -> bool:

@@ -233,6 +233,8 @@ class Store(ABC):
         """
         async with self._lifecycle:
             if self._loop is None:
+                self._backlog = Backlog()  # a fork may have left something in the last one
+                self._embedding_writes = 0
                 await self._open()
                 self._loop = asyncio.get_running_loop()
                 if self._sweep_interval is not None:

@@ -41,8 +41,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 INLINE_BYTES = 64 * 1024  # the longest value that is read or overwritten on the loop's thread
+INLINE_COMPARISONS = 16  # of a filter that runs on the loop's thread, for each item
 GROUP_READS = 32  # point reads that share a statement ...
 GROUP_BYTES = INLINE_BYTES // 8  # ... and the longest value that is read with others
+LONG_PATH = 2_000  # characters of a namespace and keys that are read through in a thread
 INLINE_PUTS = 128  # what one inline transaction may hold, of plain puts; else it is `INLINE_OPS`
 TURN_S = 0.0005  # what inline work may take of one turn of the loop ...
 SHARE_S = 0.00005  # ... and after how much of it those who wait for a turn wait for the next
@@ -59,8 +61,6 @@ _KNOWS_NOOP = driver.VERSION >= (3, 51, 0)  # https://sqlite.org/pragma.html#pra
 POLITE_S = 1.0  # how long after a wait for the lock other processes are believed to want it
 POLITE_PAUSE_S = 0.001  # what they then get between two of our transactions
 READ_DELIVERY_S = 0.001  # results of a running hop are delivered at least this often
-
-_QUICK = (Put, Delete, Mutate, Check, Touch)  # bounded work, unlike Sweep
 
 
 class Pace:
@@ -189,8 +189,8 @@ class InlineReader:
             self._alone = (pace.turn, id(asyncio.current_task()))
         elif task != id(asyncio.current_task()):
             return None
-        self.is_running = True
         try:
+            self.is_running = True
             now = to_micros(self._clock())
             return reading.get_small(self._cursor, namespace, path, key, now, INLINE_BYTES)
         except driver.Error:
@@ -211,10 +211,12 @@ class InlineReader:
         """Return the live items among a few keys, as they are at once, or `None`: ask a thread."""
         pace = self._pace
         began = time.perf_counter()
-        if len(keys) > GROUP_READS or pace.is_turn_over or not pace.allows(began):
+        if len(keys) > GROUP_READS or len(path) + sum(map(len, keys)) > LONG_PATH:
             return None
-        self.is_running = True
+        if self._worker.is_busy or pace.is_turn_over or not pace.allows(began):
+            return None
         try:
+            self.is_running = True
             points = [(namespace, path, key) for key in keys]
             now = to_micros(self._clock())
             answers = reading.get_small_points(self._cursor, points, now, GROUP_BYTES)
@@ -234,11 +236,13 @@ class InlineReader:
         """Run a read of a whole namespace, if it is small, or return `None`: ask a thread."""
         pace = self._pace
         began = time.perf_counter()
+        if not statements.READS_LENGTH_ALONE or len(path) > LONG_PATH:
+            return None
         if pace.is_turn_over or not pace.allows(began):
             return None
-        self.is_running = True
-        self.raw.text_factory = str
         try:
+            self.is_running = True
+            self.raw.text_factory = str
             return (read(self.raw),) if reading.is_light(self.raw, INLINE_BYTES, path) else None
         except driver.Error:
             return None  # the thread meets it again, and has the time to deal with it
@@ -274,8 +278,8 @@ class InlineReader:
                 self._waiting.extendleft(reversed(reads))
                 break
             has_read = True
-            self.is_running = True
             try:
+                self.is_running = True
                 points = [point for point, _ in reads]
                 now = to_micros(self._clock())
                 answers = reading.get_small_points(self._cursor, points, now, GROUP_BYTES)
@@ -366,6 +370,11 @@ class Reader:
             self._loop.call_soon(self._flush)
 
     @property
+    def is_busy(self) -> bool:
+        """Whether the thread is at work, or will be before this turn of the loop is over."""
+        return self.is_running or self._is_scheduled
+
+    @property
     def raw(self) -> driver.Connection:
         """The driver's connection."""
         return self._connection.raw
@@ -427,7 +436,7 @@ _NOT_YET: _Outcome = []
 class _Unit:
     """Operations that are applied together or not at all, and the caller that waits for them."""
 
-    __slots__ = ("future", "ops", "outcome", "size")
+    __slots__ = ("future", "is_refused", "ops", "outcome", "size")
 
     work: Callable[[driver.Connection], Any] | None = None  # instead of operations
 
@@ -436,7 +445,8 @@ class _Unit:
         self.size = 256 * len(ops)  # roughly, in bytes
         for op in ops:
             if type(op) is Put:
-                self.size += len(op.key) + len(op.data)
+                self.size += len(op.path) + len(op.key) + len(op.data)
+        self.is_refused = False  # it is too much for the loop's own thread
         self.future: asyncio.Future[list[Any]] | None = None  # `None`: nobody waits
         self.outcome = _NOT_YET
 
@@ -484,6 +494,7 @@ class Writer:
         self._setup = setup
         self._bell = bell
         self._has_news = False
+        self._is_heavy = setup is not None  # the file is watched or has an index
         self._path = path
         self._clock = clock
         self._busy_timeout = busy_timeout
@@ -596,7 +607,7 @@ class Writer:
             len(units) <= INLINE_PUTS
             and sum(unit.size for unit in units) <= INLINE_BYTES
             and self._is_quick([op for unit in units for op in unit.ops])
-            and all(unit.work is None for unit in units)
+            and not any(unit.is_refused or unit.work is not None for unit in units)
             and self._wal_pages < CHECKPOINT_PAGES
             and not pace.is_turn_over
             and pace.allows(time.perf_counter())
@@ -604,11 +615,18 @@ class Writer:
 
     def _is_quick(self, ops: Sequence[Operation]) -> bool:
         """Whether operations are a little bounded work."""
-        if len(ops) <= INLINE_OPS:
-            return all(
-                isinstance(op, _QUICK) or (isinstance(op, Remove) and not op.subtree) for op in ops
-            )
-        return len(ops) <= INLINE_PUTS and self._setup is None and all(map(is_plain, ops))
+        if len(ops) > INLINE_OPS:
+            return len(ops) <= INLINE_PUTS and not self._is_heavy and all(map(is_plain, ops))
+        for op in ops:
+            match op:
+                case Put() | Delete() | Mutate() | Check():
+                    continue
+                case Touch(keys=keys) if len(keys) <= INLINE_OPS:
+                    continue
+                case Remove(subtree=False, pattern=pattern) if pattern.is_quick and len(ops) == 1:
+                    return not self._is_heavy
+            return False
+        return True
 
     def _commit_inline(self, pace: Pace, units: list[_Unit]) -> bool:
         """Commit on this thread; whether it did: it never waits, and never takes long."""
@@ -616,6 +634,8 @@ class Writer:
         try:
             self._commit(units, timeout=0.0, longest=INLINE_BYTES)
         except Exception:  # noqa: BLE001 - the worker meets it again, and has time to deal with it
+            for unit in units:
+                unit.is_refused = True
             return False
         finally:
             pace.record(began, min(sum(len(unit.ops) for unit in units), INLINE_OPS))
@@ -675,6 +695,7 @@ class Writer:
             if waited:
                 self._polite_until = time.monotonic() + POLITE_S
             batch = begin_batch(raw, to_micros(self._clock()), longest, self._setup)
+            self._is_heavy = batch.is_heavy
             wanted = [unit for unit in units if unit.future is None or not unit.future.cancelled()]
             outcomes = batch.apply([unit.ops for unit in wanted])
             batch.finish()

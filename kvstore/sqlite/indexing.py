@@ -318,7 +318,7 @@ class IndexedBatch(Batch):
         self._has_vec0: bool | None = None
         _require_words(connection)
         if self._description.dimensions is not None:
-            self._collect_garbage()
+            self._collect_garbage(longest is not None)
 
     def apply(self, units: Sequence[Sequence[Operation]]) -> list[list[Any] | Exception]:
         """Apply units as the base class does.
@@ -685,10 +685,12 @@ class IndexedBatch(Batch):
         self._execute("DELETE FROM index_pending WHERE item IN (SELECT item FROM index_dropped)")
         self._execute("DELETE FROM index_dropped")
 
-    def _collect_garbage(self) -> None:
+    def _collect_garbage(self, is_inline: bool) -> None:
         """Delete the vectors that a process without sqlite-vec has left."""
         garbage = self._execute("SELECT vector FROM index_garbage").fetchall()
         if garbage and self._can_use_vectors():
+            if is_inline:
+                raise NotInlineError
             for (rowid,) in garbage:
                 self._delete_vector(rowid)
             self._execute("DELETE FROM index_garbage")

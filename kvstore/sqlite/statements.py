@@ -252,15 +252,15 @@ def key_matches(pattern: Pattern) -> Sql:
     """Match a pattern: a range of the index for its literal head, GLOB for the rest."""
     if pattern.matches_all:
         return Sql("1")
-    if pattern.literal is not None:
-        return Sql("key = ?", (pattern.literal,))
-    if pattern.text == pattern.head + "*":
+    if pattern.literal is not None or pattern.text == pattern.head + "*":
         return _begins(pattern)
     return all_of([_begins(pattern), _globs(pattern.text)])
 
 
 def _begins(pattern: Pattern) -> Sql:
-    """Match the keys that begin with a pattern's literal head."""
+    """Match the keys that begin with a pattern's literal head, or are all of it."""
+    if pattern.literal is not None:
+        return Sql("key = ?", (pattern.literal,))
     parts = []
     if pattern.head:
         parts.append(Sql("key >= ?", (pattern.head,)))

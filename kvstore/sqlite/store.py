@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from kvstore.errors import InvalidArgumentError, StoreAccessError
-from kvstore.filters import Filter
+from kvstore.filters import Filter, comparisons
 from kvstore.instants import to_micros
 from kvstore.operations import Operation, Record
 from kvstore.patterns import Pattern
@@ -21,7 +21,14 @@ from kvstore.ranking import Search
 from kvstore.report import Meter, Report, Stats
 from kvstore.sqlite import backup, changes, checking, driver, forks, reading, statements
 from kvstore.sqlite.connection import WorkerConnection, connect, is_busy, release, translated
-from kvstore.sqlite.engine import INLINE_BYTES, InlineReader, Pace, Reader, Writer
+from kvstore.sqlite.engine import (
+    INLINE_BYTES,
+    INLINE_COMPARISONS,
+    InlineReader,
+    Pace,
+    Reader,
+    Writer,
+)
 from kvstore.sqlite.indexing import Journal, Setup, load_vectors, prepare_index
 from kvstore.sqlite.migrate import check_file, migrate
 from kvstore.sqlite.searching import search, search_small
@@ -255,13 +262,16 @@ class SQLiteStore(Store):
     async def _look_through(
         self,
         path: str,
-        subtree: bool,
+        is_quick: bool,
         read: Callable[Concatenate[driver.Connection, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Read in a namespace or subtree: a small namespace here, all else in a thread."""
-        if not subtree:
+        """Read in a namespace or a subtree: here if it is a small namespace, else in a thread.
+
+        `is_quick` tells whether the read takes but a moment in a small namespace.
+        """
+        if is_quick and not self._scans.is_busy:  # a thread at work takes turns with this one
             found = self._inline.scan(path, lambda connection: read(connection, *args, **kwargs))
             if found is not None:
                 if self._pace.is_turn_over:
@@ -270,8 +280,13 @@ class SQLiteStore(Store):
         return await self._scans.submit(read, *args, **kwargs)
 
     async def _select(self, path: str, selection: Selection) -> list[Item]:
-        subtree, now = selection.subtree, self._now()
-        return await self._look_through(path, subtree, reading.select, path, selection, now)
+        is_quick = (
+            not selection.subtree
+            and comparisons(selection.filter) <= INLINE_COMPARISONS
+            and len(selection.text or "") <= INLINE_COMPARISONS
+        )
+        now = self._now()
+        return await self._look_through(path, is_quick, reading.select, path, selection, now)
 
     async def _list_namespaces(
         self, asked: NamespaceQuery, limit: int | None, offset: int
@@ -281,14 +296,14 @@ class SQLiteStore(Store):
     async def _keys(
         self, path: str, pattern: Pattern, subtree: bool, limit: int | None
     ) -> list[str]:
-        now = self._now()
+        is_quick, now = pattern.is_quick and not subtree, self._now()
         return await self._look_through(
-            path, subtree, reading.keys, path, pattern, subtree, limit, now
+            path, is_quick, reading.keys, path, pattern, subtree, limit, now
         )
 
     async def _count(self, path: str, pattern: Pattern, subtree: bool) -> int:
-        now = self._now()
-        return await self._look_through(path, subtree, reading.count, path, pattern, subtree, now)
+        is_quick, now = pattern.is_quick and not subtree, self._now()
+        return await self._look_through(path, is_quick, reading.count, path, pattern, subtree, now)
 
     async def _page(
         self,
@@ -300,8 +315,9 @@ class SQLiteStore(Store):
         limit: int,
     ) -> Page:
         now = self._now()
+        is_quick = not subtree and pattern.is_quick and comparisons(filter) <= INLINE_COMPARISONS
         return await self._look_through(
-            path, subtree, reading.page, path, pattern, filter, subtree, after, limit, now
+            path, is_quick, reading.page, path, pattern, filter, subtree, after, limit, now
         )
 
     async def _records(

@@ -384,19 +384,19 @@ class Batch:
         self._changes.clear()
 
     @property
-    def _is_heavy(self) -> bool:
+    def is_heavy(self) -> bool:
         """Whether each write takes others along: an entry of the index or of the change feed."""
         return self._is_watched or self.index is not None
 
     def _require_few(self, units: Sequence[Sequence[Operation]]) -> None:
         """Refuse many heavy writes on the event loop's own thread."""
-        if self._longest is not None and self._is_heavy and sum(map(len, units)) > INLINE_OPS:
+        if self._longest is not None and self.is_heavy and sum(map(len, units)) > INLINE_OPS:
             raise NotInlineError
 
     def _require_little(self, op: Remove, longest: int) -> None:
         """Refuse a removal that looks at many rows or at long ones, or that is heavy."""
         is_little = reading.is_light(self._connection, longest, op.path, op.pattern)
-        if op.subtree or self._is_heavy or not is_little:
+        if op.subtree or self.is_heavy or not is_little:
             raise NotInlineError
 
     def _touch(self, op: Touch) -> dict[str, int]:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import random
+import signal
 import sys
 import threading
 from contextlib import suppress
@@ -282,6 +283,37 @@ def _fork_and_use(store: kvstore.Store) -> None:
         try:
             asyncio.run(_read(store))
         except kvstore.StoreClosedError:
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+async def test_a_forked_child_opens_its_copy_anew_and_closes_it(tmp_path: Path) -> None:
+    store = kvstore.SQLiteStore(tmp_path / "store.db")
+    async with store:
+        await store.put(NAMESPACE, "a", 1)
+        puts = [asyncio.create_task(store.put(NAMESPACE, str(n), n)) for n in range(5)]
+        await asyncio.sleep(0)
+        assert store._backlog.units > 0
+        forking = threading.Thread(target=_fork_and_reopen, args=(store,))
+        forking.start()
+        forking.join()  # the loop stands still, and so the puts wait when the process is forked
+        await asyncio.gather(*puts)
+        assert sorted(await store.keys(NAMESPACE)) == ["0", "1", "2", "3", "4", "a", "child"]
+
+
+def _fork_and_reopen(store: kvstore.Store) -> None:
+    async def use() -> None:
+        async with store:
+            await store.put(NAMESPACE, "child", 1)
+
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # ends a child that hangs
+        try:
+            asyncio.run(use())
             os._exit(0)
         finally:
             os._exit(1)

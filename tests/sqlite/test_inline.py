@@ -64,6 +64,33 @@ async def test_a_small_namespace_is_read_without_a_thread(
         assert threads == ["count"]
 
 
+async def test_what_takes_long_in_a_small_namespace_goes_to_a_thread(
+    tmp_path: Path, threads: list[str]
+) -> None:
+    async with kvstore.SQLiteStore(tmp_path / "store.db") as store:
+        await fill(store)
+        for filter in ({"n": {"$in": list(range(17))}}, {"$or": [{"n": n} for n in range(17)]}):
+            assert len(await store.search(SMALL, filter=filter, limit=100)) == 17
+            assert threads.pop() == "select"
+        await store.search(SMALL, "x" * 17)
+        assert threads.pop() == "select"
+        for pattern in ("*a*b*c", "?" * 101):
+            assert await store.keys(SMALL, pattern) == []
+            assert threads.pop() == "keys"
+        assert threads == []
+
+
+async def test_a_crowd_waits_for_the_thread_that_is_at_work(
+    tmp_path: Path, threads: list[str]
+) -> None:
+    """Two threads that read at once would take turns at every row."""
+    async with kvstore.SQLiteStore(tmp_path / "store.db") as store:
+        await fill(store)
+        counts = [store.count(namespace) for namespace in (LARGE, SMALL, SMALL)]
+        assert await asyncio.gather(*counts) == [129, 128, 128]
+        assert threads == ["count"] * 3
+
+
 async def test_both_ways_give_the_same(
     tmp_path: Path, threads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

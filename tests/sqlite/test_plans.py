@@ -330,7 +330,8 @@ def test_a_removal_on_the_event_loop_takes_short_values_alone(sqlite: driver.Con
     with pytest.raises(NotInlineError):
         remove("long_*")
     assert remove("none_*") == [[0]]
-    assert remove("temp_1") == [[1]]
+    fill(sqlite, NS, [f"big_{n}" for n in range(500)])
+    assert remove("big_1") == [[1]]
 
 
 def test_a_page_of_a_scan_costs_by_its_rows(sqlite: driver.Connection) -> None:
