@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 INLINE_BYTES = 64 * 1024  # the longest value that is read or overwritten on the loop's thread
 INLINE_COMPARISONS = 16  # of a filter that runs on the loop's thread, for each item
-GROUP_READS = 32  # point reads that share a statement ...
+GROUP_READS = 20  # point reads that share a statement ...
 GROUP_BYTES = INLINE_BYTES // 8  # ... and the longest value that is read with others
 LONG_PATH = 2_000  # characters of a namespace and keys that are read through in a thread
 INLINE_PUTS = 128  # what one inline transaction may hold, of plain puts; else it is `INLINE_OPS`

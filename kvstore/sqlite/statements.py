@@ -107,8 +107,12 @@ def upsert_plain(rows: int) -> str:
     half the time of UPSERT. A row that is over an item of another kind is left alone and not
     returned; so is one over a value longer than the last parameter, as to free that takes time.
     Rows are told apart by their version. The unique index on (path, key).
+
+    The parameters: the instant, the longest value to replace, and of each row path, key, version,
+    checksum and value.
     """
-    places = ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * rows)
+    firsts = range(3, 3 + 5 * rows, 5)
+    places = ", ".join(f"(?{n}, ?{n + 1}, ?{n + 2}, ?1, ?1, ?{n + 3}, ?{n + 4})" for n in firsts)
     return f"""
 INSERT INTO items (path, key, version, created_at, updated_at, checksum, value)
 VALUES {places}
@@ -119,7 +123,7 @@ ON CONFLICT (path, key) DO UPDATE SET
     value = excluded.value
 WHERE items.expires_at IS NULL
     AND items.indexing IS NULL
-    AND {OCTETS.replace("value", "items.value")} <= ?
+    AND {OCTETS.replace("value", "items.value")} <= ?2
 RETURNING version, created_at, updated_at
 """
 

@@ -39,7 +39,7 @@ INLINE_OPS = 16  # on the event loop's thread, of those that cost more than a pl
 
 _ANY_LENGTH = 2**62
 _CHANGES_AT_ONCE = 1_000  # held back before they are written
-_ROWS = (64, 32, 16, 8, 4, 2, 1)  # of the statements that many puts share
+_ROWS = (128, 64, 32, 16, 8, 4, 2, 1)  # of the statements that many puts share
 
 
 def is_plain(op: Operation) -> bool:
@@ -234,13 +234,11 @@ class Batch:
             for path, key in dict.fromkeys((op.path, op.key) for op in puts):
                 self._note_expired(path, key)
         version = self._version
-        params: list[Any] = []
+        params: list[Any] = [now, _ANY_LENGTH if self._longest is None else self._longest]
         for op in puts:
             version += 1
             path, key, data = op.path, op.key, op.data
-            code = checksum(path, key, version, data)
-            params += (path, key, version, now, now, code, data.decode())
-        params.append(_ANY_LENGTH if self._longest is None else self._longest)
+            params += (path, key, version, checksum(path, key, version, data), data.decode())
         rows = self._execute(statements.upsert_plain(len(puts)), params).fetchall()
         stored = {row[0]: row for row in rows}
         version, self._version = self._version, version
@@ -276,21 +274,15 @@ class Batch:
         expires_at = None if ttl is None else now + ttl
         if kept is not None and kept.is_live:
             ttl, expires_at, indexing = kept.ttl, kept.expires_at, kept.indexing
-        row = (
-            op.path,
-            op.key,
-            version,
-            now,
-            now,
-            checksum(op.path, op.key, version, data),
-            data.decode(),
-        )
+        code, text = checksum(op.path, op.key, version, data), data.decode()
         times = None
         if kept is not None and expires_at is None and indexing is None:  # over its like
             longest = _ANY_LENGTH if self._longest is None else self._longest
-            times = self._execute(statements.upsert_plain(1), (*row, longest)).fetchall()
+            params = (now, longest, op.path, op.key, version, code, text)
+            times = self._execute(statements.upsert_plain(1), params).fetchall()
         if not times:
-            times = self._execute(statements.UPSERT, (*row, expires_at, ttl, indexing)).fetchall()
+            row = (op.path, op.key, version, now, now, code, text, expires_at, ttl, indexing)
+            times = self._execute(statements.UPSERT, row).fetchall()
         self._version = version
         if self._is_watched:
             self._note("put", op.path, op.key, version)

@@ -152,7 +152,7 @@ async def test_a_few_keys_are_read_without_a_thread(
 ) -> None:
     async with kvstore.SQLiteStore(tmp_path / "store.db") as store:
         await fill(store)
-        keys = ["é007", "absent", "é001", *(f"é{n:03}" for n in range(20, 40))]
+        keys = ["é007", "absent", "é001", *(f"é{n:03}" for n in range(20, 30))]
         few = await store.get_many(SMALL, keys)
         assert list(few) == [key for key in keys if key != "absent"]
         assert threads == []
