@@ -17,7 +17,15 @@ from typing import Any
 from benchmarks.contenders import Contender, Raw
 from benchmarks.workloads import Call, Work
 
-__all__ = ["Lateness", "Timing", "drive", "drop_page_cache", "lateness", "percentile"]
+__all__ = [
+    "Lateness",
+    "Timing",
+    "drive",
+    "drop_page_cache",
+    "fill_page_cache",
+    "lateness",
+    "percentile",
+]
 
 TICK_S = 0.001  # how often the loop is asked whether it is on time
 
@@ -185,6 +193,15 @@ async def lateness(
         ticks=len(late),
         calls=done,
     )
+
+
+def fill_page_cache(folder: Path) -> None:
+    """Have the kernel hold the folder's files: it may have let go of what lay there for long."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                while file.read(2**20):
+                    pass
 
 
 def drop_page_cache(folder: Path) -> None:

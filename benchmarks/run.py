@@ -30,7 +30,14 @@ import orjson
 
 from benchmarks import core, report
 from benchmarks.contenders import CONTENDERS, Bare, Contender, KVStore, Raw, Tasks, driver, optional
-from benchmarks.measure import Lateness, Timing, drive, drop_page_cache, lateness
+from benchmarks.measure import (
+    Lateness,
+    Timing,
+    drive,
+    drop_page_cache,
+    fill_page_cache,
+    lateness,
+)
 from benchmarks.workloads import (
     FILTER,
     GROUPS,
@@ -158,6 +165,8 @@ async def run_rows(bench: Bench, group: Group) -> dict[str, Any]:
         say(f"{group.name} {number}/{len(group.works)}: {work.op}, {work.tasks} at once")
         takers = {n: c for n, c in contenders.items() if work.op not in c.lacks}
         timings: dict[str, list[Timing]] = {name: [] for name in takers}
+        for contender in takers.values():
+            fill_page_cache(contender.folder)
         for round_number in range(-1, group.rounds):
             plan = make_plan(work, group.dataset, round_number)
             for name in rotated(list(takers), round_number):

@@ -881,6 +881,19 @@ class StoreConformance:
 
         await asyncio.gather(*(work(f"{n}") for n in range(10)))
 
+    async def test_puts_of_one_item_at_once_keep_their_order(self, store: Store) -> None:
+        first = await store.put(NS, "k0", "before")
+        puts = (store.put(NS, f"k{n % 3}", n) for n in range(600))
+        items = await asyncio.gather(*puts)
+        assert [item.value for item in items] == list(range(600))
+        assert len({item.version for item in items}) == 600
+        for key in range(3):
+            versions = [item.version for item in items[key::3]]
+            assert versions == sorted(versions)
+            item = await store.get(NS, f"k{key}")
+            assert item == items[597 + key]
+        assert {item.created_at for item in items[::3]} == {first.created_at}
+
     async def test_thousands_of_puts_in_one_gather(self, store: Store) -> None:
         items = await asyncio.gather(*(store.put(NS, f"{n}", n) for n in range(3_000)))
         assert [item.value for item in items] == list(range(3_000))

@@ -221,6 +221,24 @@ class Batch:
         return None
 
     def _put_plain(self, puts: list[Put]) -> list[Item]:
+        """Upsert plain items; of many puts, those that another one replaces write nothing."""
+        if len(puts) <= _ROWS[0] or self._is_watched:
+            return self._put_all(puts)
+        last = {(op.path, op.key): op for op in puts}
+        version = self._version
+        self._version += len(puts) - len(last)
+        stored = dict(zip(last, self._put_all(list(last.values())), strict=True))
+        items = []
+        for op in puts:
+            item: Any = stored[op.path, op.key]
+            if last[op.path, op.key] is not op:
+                version += 1
+                times = item._created, item._updated
+                item = pack_item(op.namespace, op.key, op.data, version, *times, None)
+            items.append(item)
+        return items
+
+    def _put_all(self, puts: list[Put]) -> list[Item]:
         """Upsert plain items by as few statements as may be."""
         items: list[Item] = []
         for rows in _ROWS:
