@@ -55,7 +55,7 @@ REST_S = (0.001, 0.05)  # ... so the next ones go to a thread, each time twice a
 BATCH_OPS = 2_000  # what one group commit may hold, so that it never holds the lock long
 BATCH_BYTES = 16 * 2**20
 
-CHECKPOINT_PAGES = 4_000  # 16 MiB of WAL, which one table of its index holds
+CHECKPOINT_PAGES = 2_000  # 8 MiB of WAL
 PAGE_BYTES = 4096
 _KNOWS_NOOP = driver.VERSION >= (3, 51, 0)  # https://sqlite.org/pragma.html#pragma_wal_checkpoint
 POLITE_S = 1.0  # how long after a wait for the lock other processes are believed to want it
