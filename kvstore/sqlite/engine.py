@@ -127,6 +127,11 @@ class Pace:
         self._queue.append(waiter)
         await waiter
 
+    async def give_way(self) -> None:
+        """Wait for a share of a later turn if this one is over."""
+        if self.is_turn_over:
+            await self.next_turn()
+
     def _new_turn(self) -> None:
         self._spent = 0.0
         self.turn += 1
@@ -524,8 +529,7 @@ class Writer:
     async def _apply_alone(self, pace: Pace, unit: _Unit) -> list[Any]:
         self._alone = (pace.turn, id(asyncio.current_task()))
         if not self.is_running and self._commit_inline(pace, [unit]):
-            if pace.is_turn_over:
-                await pace.next_turn()
+            await pace.give_way()
             if isinstance(unit.outcome, BaseException):
                 raise unit.outcome
             return unit.outcome

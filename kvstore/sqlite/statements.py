@@ -105,7 +105,7 @@ def upsert_plain(rows: int) -> str:
 
     It touches no column that another index holds, and many rows share one statement: it takes
     half the time of UPSERT. A row that is over an item of another kind is left alone and not
-    returned; so is one over a value longer than the last parameter, as to free that takes time.
+    returned; so is one over a value longer than the second parameter, as to free that takes time.
     Rows are told apart by their version. The unique index on (path, key).
 
     The parameters: the instant, the longest value to replace, and of each row path, key, version,

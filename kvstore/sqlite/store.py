@@ -255,8 +255,7 @@ class SQLiteStore(Store):
         items = self._inline.get_few(namespace, path, keys)
         if items is None:
             return await self._points.submit(reading.get_many, namespace, path, keys, self._now())
-        if self._pace.is_turn_over:
-            await self._pace.next_turn()
+        await self._pace.give_way()
         return items
 
     async def _look_through(
@@ -274,8 +273,7 @@ class SQLiteStore(Store):
         if is_quick and not self._scans.is_busy:  # a thread at work takes turns with this one
             found = self._inline.scan(path, lambda connection: read(connection, *args, **kwargs))
             if found is not None:
-                if self._pace.is_turn_over:
-                    await self._pace.next_turn()
+                await self._pace.give_way()
                 return found[0]
         return await self._scans.submit(read, *args, **kwargs)
 
@@ -336,8 +334,7 @@ class SQLiteStore(Store):
         self._learn_dimensions()
         items = self._search_inline(path, asked)
         if items is not None:
-            if self._pace.is_turn_over:
-                await self._pace.next_turn()
+            await self._pace.give_way()
             return items
         now = self._now()
         return await self._scans.submit(search, self._setup, self._cache, path, asked, now)

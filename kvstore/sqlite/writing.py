@@ -108,6 +108,7 @@ class Batch:
         self._execute = connection.cursor().execute
         self._now = now
         self._longest = longest
+        self._most = _ANY_LENGTH if longest is None else longest
         row = self._execute(statements.GET_VERSION_WATCH_AND_INDEX).fetchone()
         if row is None:
             raise StoreCorruptError("the file has lost its version; restore it from a backup")
@@ -252,7 +253,7 @@ class Batch:
             for path, key in dict.fromkeys((op.path, op.key) for op in puts):
                 self._note_expired(path, key)
         version = self._version
-        params: list[Any] = [now, _ANY_LENGTH if self._longest is None else self._longest]
+        params: list[Any] = [now, self._most]
         for op in puts:
             version += 1
             path, key, data = op.path, op.key, op.data
@@ -295,8 +296,7 @@ class Batch:
         code, text = checksum(op.path, op.key, version, data), data.decode()
         times = None
         if kept is not None and expires_at is None and indexing is None:  # over its like
-            longest = _ANY_LENGTH if self._longest is None else self._longest
-            params = (now, longest, op.path, op.key, version, code, text)
+            params = (now, self._most, op.path, op.key, version, code, text)
             times = self._execute(statements.upsert_plain(1), params).fetchall()
         if not times:
             row = (op.path, op.key, version, now, now, code, text, expires_at, ttl, indexing)
@@ -405,8 +405,8 @@ class Batch:
 
     def _require_little(self, op: Remove, longest: int) -> None:
         """Refuse a removal that looks at many rows or at long ones, or that is heavy."""
-        is_little = reading.is_light(self._connection, longest, op.path, op.pattern)
-        if op.subtree or self.is_heavy or not is_little:
+        is_heavy = op.subtree or self.is_heavy
+        if is_heavy or not reading.is_light(self._connection, longest, op.path, op.pattern):
             raise NotInlineError
 
     def _touch(self, op: Touch) -> dict[str, int]:
@@ -419,15 +419,13 @@ class Batch:
         return renewed
 
     def _state(self, path: str, key: str, *, with_data: bool = False) -> _State | None:
-        longest = _ANY_LENGTH if self._longest is None else self._longest
-        row = self._execute(
-            statements.GET_STATE, (longest if with_data else -1, path, key)
-        ).fetchone()
+        longest = self._most if with_data else -1
+        row = self._execute(statements.GET_STATE, (longest, path, key)).fetchone()
         if row is None:
             return None
         id, version, expires_at, ttl, indexing, code, size, data = row
         is_live = expires_at is None or expires_at > self._now
         state = _State(id, version, expires_at, ttl, indexing, code, size, data, is_live)
-        if state.size > longest:
+        if state.size > self._most:
             raise NotInlineError
         return state
