@@ -8,18 +8,13 @@ session's `search_path`.
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from functools import cache
-from importlib import resources
-
 from kvstore.errors import SchemaError
 from kvstore.postgres.connection import Connection, Target, translated
+from kvstore.schema import Script, scripts
 
-__all__ = ["Migration", "migrate", "migrations"]
+__all__ = ["migrate", "migrations"]
 
 LOCK = 0x6B767374  # "kvst", of the advisory lock
-_FILE_NAME = re.compile(r"(\d{4})_\w+\.sql")
 
 _HAS_RECORD = """
 SELECT EXISTS (
@@ -36,25 +31,9 @@ CREATE TABLE kvstore_schema (
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Migration:
-    """One step of the schema."""
-
-    number: int
-    name: str
-    script: str
-
-
-@cache
-def migrations() -> tuple[Migration, ...]:
+def migrations() -> tuple[Script, ...]:
     """Return the steps, in order."""
-    folder = resources.files("kvstore.migrations") / "postgres"
-    found = sorted(folder.iterdir(), key=lambda file: file.name)
-    return tuple(
-        Migration(int(match[1]), file.name, file.read_text("utf-8"))
-        for file in found
-        if (match := _FILE_NAME.fullmatch(file.name))
-    )
+    return scripts("postgres")
 
 
 async def migrate(connection: Connection, target: Target) -> None:
@@ -74,7 +53,7 @@ async def migrate(connection: Connection, target: Target) -> None:
                 await connection.execute(_CREATE_RECORD)
             for step in migrations():
                 if step.number > applied:
-                    await connection.execute(step.script)
+                    await connection.execute(step.text)
                     await connection.execute(
                         "INSERT INTO kvstore_schema (number, name) VALUES ($1, $2)",
                         step.number,

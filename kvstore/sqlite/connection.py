@@ -13,7 +13,24 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from sqlite3 import (
+from typing import Any, Literal
+from urllib.parse import quote
+
+import aiosqlite
+
+from kvstore import codec
+from kvstore.errors import (
+    StoreAccessError,
+    StoreBusyError,
+    StoreClosedError,
+    StoreCorruptError,
+    StoreError,
+    StoreFullError,
+    ValueTooLargeError,
+)
+from kvstore.patterns import compile_pattern
+from kvstore.sqlite import driver
+from kvstore.sqlite.codes import (
     SQLITE_AUTH,
     SQLITE_BUSY,
     SQLITE_CANTOPEN,
@@ -35,23 +52,6 @@ from sqlite3 import (
     SQLITE_READONLY,
     SQLITE_TOOBIG,
 )
-from typing import Any, Literal
-from urllib.parse import quote
-
-import aiosqlite
-
-from kvstore import codec
-from kvstore.errors import (
-    StoreAccessError,
-    StoreBusyError,
-    StoreClosedError,
-    StoreCorruptError,
-    StoreError,
-    StoreFullError,
-    ValueTooLargeError,
-)
-from kvstore.patterns import compile_pattern
-from kvstore.sqlite import driver
 from kvstore.sqlite.filters import match_filter
 from kvstore.text import contains
 

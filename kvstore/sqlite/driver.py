@@ -2,7 +2,8 @@
 
 `pysqlite3` is taken where it is installed: it carries a current SQLite that can load extensions.
 The stock `sqlite3` of many Pythons cannot (python.org's on macOS, many of pyenv's); with such a
-one everything works but semantic search.
+one everything works but semantic search. A program may have put `pysqlite3` in the place of
+`sqlite3` in `sys.modules`, as many do: nothing is taken from either that only one of them has.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ __all__ = [
     "Cursor",
     "Error",
     "ProgrammingError",
+    "complete_statement",
     "connect",
     "require_extensions",
 ]
@@ -53,6 +55,11 @@ else:
     Cursor = _module.Cursor
     Error = _module.Error
     ProgrammingError = _module.ProgrammingError
+
+
+def complete_statement(text: str) -> bool:
+    """Whether a text ends with the end of a statement."""
+    return bool(_module.complete_statement(text))
 
 
 def connect(uri: str) -> Connection:

@@ -8,14 +8,12 @@ as kvstore's. See https://sqlite.org/fileformat2.html#application_id.
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib import resources
 from pathlib import Path
-from sqlite3 import complete_statement
 
 from kvstore.errors import SchemaError, StoreAccessError, StoreCorruptError
+from kvstore.schema import scripts
 from kvstore.sqlite import driver
 from kvstore.sqlite.connection import connect, transaction, translated
 
@@ -25,7 +23,6 @@ APPLICATION_ID = 0x6B767374  # "kvst"
 _MAGIC = b"SQLite format 3\0"
 _FRACTIONS = b"\x40\x20\x20"  # the same in every database's header
 _HEADER_BYTES = 108  # of the file, and of its first page
-_FILE_NAME = re.compile(r"(\d{4})_\w+\.sql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +37,9 @@ class Migration:
 @cache
 def migrations() -> tuple[Migration, ...]:
     """Return the steps, in order."""
-    folder = resources.files("kvstore.migrations") / "sqlite"
-    found = sorted(folder.iterdir(), key=lambda file: file.name)
     return tuple(
-        Migration(int(match[1]), file.name, tuple(_statements(file.read_text("utf-8"))))
-        for file in found
-        if (match := _FILE_NAME.fullmatch(file.name))
+        Migration(script.number, script.name, tuple(_statements(script.text)))
+        for script in scripts("sqlite")
     )
 
 
@@ -54,7 +48,7 @@ def _statements(script: str) -> list[str]:
     found = [""]
     for line in script.splitlines(keepends=True):
         found[-1] += line
-        if complete_statement(found[-1]):
+        if driver.complete_statement(found[-1]):
             found.append("")
     return found[:-1]
 

@@ -84,26 +84,28 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["wheel", "editable"])
-def test_an_installed_store_opens_and_lasts(
+def test_an_installed_store_opens_and_lasts_in_and_outside_of_a_checkout(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     venv.create(tmp_path / "venv", with_pip=True)
     (python,) = [path for path in (tmp_path / "venv").glob("*/python*") if path.stem == "python"]
+    checkout = copy_source(tmp_path / "checkout")
     if kind == "wheel":
         home, what = tmp_path / "venv", [request.getfixturevalue("wheel")]
     else:
-        home = copy_source(tmp_path / "checkout")
-        what = ["-e", home]
+        home, what = checkout, ["-e", checkout]
     run(python, "-m", "pip", "install", "--quiet", *what, cwd=tmp_path)
 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    for visit in ("1", "2"):
-        count, imported = run(python, "-c", _PROGRAM, "agent.db", cwd=elsewhere).split()
-        assert count == visit
-        assert home in Path(imported).parents
-        demo = run(python, "-m", "kvstore.examples.demo", cwd=elsewhere)
-        assert demo.startswith(f"Run {visit} on demo.db\n")
+    # In the checkout its own code comes before what is installed.
+    for place, source in ((elsewhere, home), (checkout, checkout)):
+        for visit in ("1", "2"):
+            count, imported = run(python, "-c", _PROGRAM, "agent.db", cwd=place).split()
+            assert count == visit
+            assert source in Path(imported).parents
+            demo = run(python, "-m", "kvstore.examples.demo", cwd=place)
+            assert demo.startswith(f"Run {visit} on demo.db\n")
 
 
 def test_the_changelog_leads_to_the_version() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -12,10 +13,25 @@ from pathlib import Path
 import pytest
 
 from kvstore import MissingDependencyError
-from kvstore.sqlite import driver
+from kvstore.sqlite import codes, driver
 
 ROOT = Path(__file__).parents[2]
 STOCK = "import sys; sys.modules['pysqlite3'] = None\n"
+# What many programs do before anything else, in two ways that go round.
+PUT_IN_ITS_PLACE = "import sys, pysqlite3; sys.modules['sqlite3'] = pysqlite3\n"
+MOVED_TO_ITS_PLACE = (
+    "import sys, pysqlite3; sys.modules['sqlite3'] = sys.modules.pop('pysqlite3')\n"
+)
+PUTS_AND_GETS = """
+import asyncio, sys, kvstore
+
+async def main():
+    async with kvstore.open(sys.argv[1]) as store:
+        await store.put(("a",), "k", "v")
+        print((await store.get(("a",), "k")).value, (await store.check()).ok)
+
+asyncio.run(main())
+"""
 
 
 def test_pysqlite3_is_taken_where_it_is_installed() -> None:
@@ -43,8 +59,12 @@ def test_a_sqlite_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 def stock(script: str, *args: str) -> subprocess.CompletedProcess[str]:
     """Run a script where the stock sqlite3 is all there is."""
+    return python(STOCK + script, *args)
+
+
+def python(script: str, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", STOCK + script, *args],
+        [sys.executable, "-W", "error", "-c", script, *args],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -56,10 +76,39 @@ def stock(script: str, *args: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_stock_module_is_taken_elsewhere() -> None:
     done = stock(
-        "from kvstore.sqlite import driver; print(driver.NAME, driver.CAN_LOAD_EXTENSIONS)"
+        "from kvstore.sqlite import codes, driver; print(driver.NAME, driver.CAN_LOAD_EXTENSIONS)"
     )
     can_load = hasattr(sqlite3.Connection, "enable_load_extension")
     assert done.stdout.split() == ["sqlite3", str(can_load)], done.stderr
+
+
+@pytest.mark.skipif(find_spec("pysqlite3") is None, reason="there is no pysqlite3 to put there")
+@pytest.mark.parametrize("swap", [PUT_IN_ITS_PLACE, MOVED_TO_ITS_PLACE])
+def test_pysqlite3_in_the_place_of_sqlite3_is_no_matter(swap: str, tmp_path: Path) -> None:
+    done = python(swap + PUTS_AND_GETS, str(tmp_path / "a.db"))
+    assert done.stdout.split() == ["v", "True"], done.stderr
+
+
+def test_a_store_works_on_the_stock_module(tmp_path: Path) -> None:
+    done = stock(PUTS_AND_GETS, str(tmp_path / "a.db"))
+    assert done.stdout.split() == ["v", "True"], done.stderr
+
+
+def test_the_result_codes_are_those_of_sqlite() -> None:
+    ours = {name: getattr(codes, name) for name in codes.__all__}
+    assert ours == {name: getattr(sqlite3, name) for name in codes.__all__}
+
+
+def test_nothing_but_the_driver_imports_sqlite3() -> None:
+    package = Path(driver.__file__).parents[1]
+    importing = [
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if re.search(
+            r"^\s*(import|from) (sqlite3|pysqlite3)\b", path.read_text("utf-8"), re.MULTILINE
+        )
+    ]
+    assert importing == ["sqlite/driver.py"]
 
 
 @pytest.mark.slow

@@ -1,0 +1,65 @@
+"""Where the SQL files are that make and upgrade a store: the one place that looks for them.
+
+They lie in the folder `migrations/` of the source tree, and in an installed package, a wheel or a
+frozen program in `kvstore/migrations/`. They are looked for beside this very code, never by the
+name of another module: a checkout on `sys.path` and an installation of another version do not mix.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from kvstore.errors import MissingDependencyError
+
+__all__ = ["Script", "scripts"]
+
+_FILE_NAME = re.compile(r"(\d{4})_\w+\.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One step of a schema, as its file has it."""
+
+    number: int
+    name: str
+    text: str
+
+
+@cache
+def scripts(database: str) -> tuple[Script, ...]:
+    """Return the steps for a database, in order.
+
+    Args:
+        database: `"sqlite"` or `"postgres"`.
+
+    Raises:
+        MissingDependencyError: the files did not come along with the code.
+    """
+    for folder in _folders():
+        found = _scripts(folder / database)
+        if found:
+            return found
+    raise MissingDependencyError(
+        "kvstore's SQL files, kvstore/migrations/*/*.sql, are missing: this copy of it is "
+        "incomplete. Install it again; a program that freezes it takes its data files along"
+    )
+
+
+def _folders() -> list[Traversable]:
+    inside = resources.files("kvstore") / "migrations"
+    return [inside, Path(__file__).parents[1] / "migrations"]
+
+
+def _scripts(folder: Traversable) -> tuple[Script, ...]:
+    if not folder.is_dir():
+        return ()
+    return tuple(
+        Script(int(match[1]), file.name, file.read_text("utf-8"))
+        for file in sorted(folder.iterdir(), key=lambda file: file.name)
+        if (match := _FILE_NAME.fullmatch(file.name))
+    )
