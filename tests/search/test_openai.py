@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -47,6 +48,7 @@ class Server:
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.answers: list[Answer] = []
+        self.rule: Callable[[list[str]], Answer | None] = lambda texts: None
         self.url = ""
         self.is_over = asyncio.Event()
 
@@ -60,6 +62,7 @@ class Server:
                 secret = dict(line.split(": ", 1) for line in lines if line)
                 self.requests.append(Request(request.split()[1], secret, body))
                 answer = self.answers.pop(0) if self.answers else Answer()
+                answer = self.rule(body["input"]) or answer
                 if answer.hangs:
                     await self.is_over.wait()
                 if answer.hangs or answer.hangs_up:
@@ -244,6 +247,14 @@ async def test_no_server_at_all(pauses: list[float]) -> None:
     assert_no_key(caught.value)
 
 
+async def test_a_password_in_the_address_is_not_told() -> None:
+    url = "http://user:very-secret@127.0.0.1:9/v1"
+    async with OpenAIEmbeddings("m", base_url=url, attempts=1) as embeddings:
+        with pytest.raises(EmbeddingError, match=r"127\.0\.0\.1:9") as caught:
+            await embeddings.embed_query("a")
+    assert "very-secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -275,15 +286,128 @@ async def test_what_is_no_answer_fails_the_put_that_needed_it(
         assert found(await store.search(("n",), "text")) == ["k"]
 
 
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_what_is_too_much_for_a_server_goes_in_halves(
+    server: Server, make: Make, status: int
+) -> None:
+    """Servers take 10 texts, or 32, and say so by an error."""
+    server.rule = lambda texts: Answer(status, b"{}") if len(texts) > 10 else None
+    texts = ["x" * at for at in range(1, 101)]
+    embeddings = make()
+    assert await embeddings.embed_documents(texts) == [vector(text) for text in texts]
+    asked = len(server.requests)
+    assert await embeddings.embed_documents(texts) == [vector(text) for text in texts]
+    assert len(server.requests) - asked <= 13  # it has learnt how many the server takes
+
+
+async def test_a_text_that_is_refused_does_not_make_the_batches_smaller(
+    server: Server, make: Make
+) -> None:
+    server.rule = lambda texts: Answer(422, b"{}") if "bad" in texts else None
+    embeddings = make(batch_size=8)
+    with pytest.raises(EmbeddingError, match="422"):
+        await embeddings.embed_documents(["good"] * 7 + ["bad"])
+    server.requests.clear()
+    await embeddings.embed_documents(["good"] * 8)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "try pulling it first", "type": "api_error"}},
+        {"error": "try pulling it first"},
+        {"message": "try pulling it first", "code": 404},
+        {"detail": [{"loc": ["body"], "msg": "try pulling it first"}]},
+        [{"error": {"code": 404, "message": "try pulling it first"}}],
+        "try pulling it first",
+    ],
+)
+async def test_an_error_has_the_servers_own_words(server: Server, make: Make, body: Any) -> None:
+    server.answers = [Answer(404, json.dumps(body).encode())]
+    with pytest.raises(EmbeddingError, match=r"HTTP 404 .*: try pulling it first"):
+        await make().embed_query("a")
+
+
+async def test_the_servers_words_are_short_and_steer_no_terminal(
+    server: Server, make: Make
+) -> None:
+    server.answers = [Answer(404, json.dumps({"error": "\x1b[31m\n" + "x" * 10_000}).encode())]
+    with pytest.raises(EmbeddingError) as caught:
+        await make().embed_query("a")
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"embedding": [1.0]}, {"index": 1, "embedding": [2.0]}],
+        [{"embedding": [1.0]}, {"embedding": [2.0]}],
+        [{"index": 1, "embedding": [2.0]}, {"embedding": [1.0]}],
+        [{"index": 1, "embedding": "AAAAQA=="}, {"index": 0, "embedding": "AACAPw=="}],
+    ],
+)
+async def test_answers_come_in_several_shapes(server: Server, make: Make, rows: Any) -> None:
+    server.answers = [Answer(body=json.dumps({"data": rows}).encode())]
+    assert await make().embed_documents(["a", "b"]) == [[1.0], [2.0]]
+
+
+async def test_indexes_that_make_no_sense_are_refused(server: Server, make: Make) -> None:
+    rows = [{"index": 3, "embedding": [1.0]}, {"index": 3, "embedding": [2.0]}]
+    server.answers = [Answer(body=json.dumps({"data": rows}).encode())]
+    with pytest.raises(EmbeddingError):
+        await make().embed_documents(["a", "b"])
+
+
+async def test_a_server_that_ignores_dimensions_is_noticed(server: Server, make: Make) -> None:
+    with pytest.raises(EmbeddingError, match="vectors of 3 numbers, where dimensions=2"):
+        await make(dimensions=2).embed_query("a")
+
+
+@pytest.mark.parametrize("url", ["localhost:11434/v1", "ftp://host/v1", "https:///v1", ""])
+def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="http://localhost"):
+        OpenAIEmbeddings("m", base_url=url)
+
+
+async def test_a_certificate_that_does_not_verify_is_not_tried_again(
+    make: Make, pauses: list[float]
+) -> None:
+    def refuse(_: httpx.Request) -> httpx.Response:
+        try:
+            raise ssl.SSLCertVerificationError(1, "self-signed certificate")
+        except ssl.SSLError as exc:
+            raise httpx.ConnectError(str(exc)) from exc
+
+    client = httpx.AsyncClient(transport=httpx.MockTransport(refuse))
+    with pytest.raises(EmbeddingError, match=r"after 1 attempts: .*self-signed"):
+        await make(client=client).embed_query("a")
+    await client.aclose()
+    assert pauses == []
+
+
+def test_whatever_changes_the_vectors_is_part_of_the_models_identity() -> None:
+    ids = {
+        OpenAIEmbeddings("m").model_id,
+        OpenAIEmbeddings("n").model_id,
+        OpenAIEmbeddings("m", dimensions=8).model_id,
+        OpenAIEmbeddings("m", document_prefix="d: ").model_id,
+        OpenAIEmbeddings("m", query_prefix="d: ").model_id,
+    }
+    assert len(ids) == 5
+    assert OpenAIEmbeddings("m").model_id == "m"
+
+
 async def test_one_text_that_is_refused_fails_its_put_alone(server: Server, make: Make) -> None:
     """Concurrent puts share a call; when the server refuses it for a text, each gets its own."""
-    server.answers = [Answer(400, b"{}"), Answer(400, b"{}")]
+    server.rule = lambda texts: Answer(400, b"{}") if "text b" in texts else None
     async with InMemoryStore(index=IndexConfig(make())) as store:
         outcomes = await asyncio.gather(
             *(store.put(("n",), key, f"text {key}") for key in "abc"), return_exceptions=True
         )
-        assert len([each for each in outcomes if isinstance(each, EmbeddingError)]) == 1
-        assert await store.count(("n",)) == 2
+        assert [isinstance(each, EmbeddingError) for each in outcomes] == [False, True, False]
+        assert await store.keys(("n",)) == ["a", "c"]
 
 
 async def test_a_server_that_is_down_is_not_asked_for_each_text(server: Server, make: Make) -> None:
