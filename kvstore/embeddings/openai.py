@@ -80,9 +80,7 @@ class OpenAIEmbeddings:
             raise InvalidArgumentError("batch_size and attempts are at least 1")
         where = urlsplit(base_url)
         if where.scheme not in ("http", "https") or not where.hostname:
-            raise InvalidArgumentError(
-                f"base_url is an address such as 'http://localhost:11434/v1'"
-            )
+            raise InvalidArgumentError("base_url is an address such as 'http://localhost:11434/v1'")
         try:
             import httpx
         except ImportError as exc:

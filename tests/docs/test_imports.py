@@ -34,6 +34,7 @@ HOMES = {
     "aiosqlite": {"sqlite"},
     "asyncpg": {"postgres"},
     "fastembed": {"embeddings"},
+    "onnxruntime": {"embeddings"},
     "httpx": {"embeddings"},
     "key_value": {"integrations"},
     "langchain_core": {"integrations"},
