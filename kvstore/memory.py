@@ -7,12 +7,8 @@ primitive runs without awaiting, so each is atomic on the event loop.
 from __future__ import annotations
 
 import asyncio
-import math
-import operator
-from array import array
 from bisect import bisect_left, bisect_right
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -23,6 +19,7 @@ from kvstore.errors import ConflictError, StoreError
 from kvstore.exchange import Sink, partial_file
 from kvstore.filters import Filter, matches
 from kvstore.instants import to_micros
+from kvstore.memory_index import MemoryIndex
 from kvstore.namespace import decode_namespace, show, subtree_range
 from kvstore.operations import (
     Adopt,
@@ -43,10 +40,10 @@ from kvstore.operations import (
     check_version,
 )
 from kvstore.patterns import Pattern
-from kvstore.ranking import Hit, Search, page_of, relevance, similarity
+from kvstore.ranking import Search, page_of
 from kvstore.report import Meter, Report, RootStats, Stats
 from kvstore.store import NamespaceQuery, Page, Selection, Store
-from kvstore.text import Phrase, contains, prepare, stems, texts_of
+from kvstore.text import contains, texts_of
 from kvstore.types import Change, IndexConfig, Item, Namespace, make_item
 from kvstore.watching import ChangePage
 
@@ -99,7 +96,7 @@ class InMemoryStore(Store):
         self._soonest: int | None = None  # nothing expires before this
         self._lease = 0  # when the recording of changes may end; 0: none are recorded
         self._changes: list[_Change] = []
-        self._index = None if index is None else _Index(has_vectors=self._embedder is not None)
+        self._index = None if index is None else MemoryIndex(has_vectors=self._embedder is not None)
         self._changes_begin = 0  # every change after this version is there, while there is a lease
 
     @classmethod
@@ -248,7 +245,7 @@ class InMemoryStore(Store):
             self._bell.ring()
         return answers
 
-    def _require_vectors(self, index: _Index, ops: Sequence[Operation], now: int) -> None:
+    def _require_vectors(self, index: MemoryIndex, ops: Sequence[Operation], now: int) -> None:
         """Raise `UnembeddedError` if a text that the unit would index has no vector."""
         missing: list[str] = []
         for op in ops:
@@ -526,92 +523,6 @@ class InMemoryStore(Store):
         )
 
 
-@dataclass(slots=True)
-class _Entry:
-    """What the index holds of an item: the vectors of its texts, and its words."""
-
-    vectors: dict[str, bytes]
-    words: list[str]
-    counts: Counter[str]
-
-
-class _Index:
-    """The search index: every search looks at every entry.
-
-    Attributes:
-        pending: the items some of whose texts have no vectors: those of an import.
-    """
-
-    def __init__(self, *, has_vectors: bool) -> None:
-        self._has_vectors = has_vectors
-        self._entries: dict[_Address, _Entry] = {}
-        self._length = 0  # of all entries, in words
-        self.pending: set[_Address] = set()
-
-    def held(self, address: _Address) -> Mapping[str, bytes]:
-        """Return the vectors of an item."""
-        entry = self._entries.get(address)
-        return {} if entry is None else entry.vectors
-
-    def put(self, address: _Address, texts: Sequence[str], known: Mapping[str, bytes]) -> None:
-        """Index the texts of an item, and nothing else of it."""
-        before = self.discard(address)
-        if not texts:
-            return
-        vectors: dict[str, bytes] = {}
-        if self._has_vectors:
-            held = {**known, **(before.vectors if before is not None else {})}
-            vectors = {text: held[text] for text in texts if text in held}
-            if len(vectors) < len(texts):
-                self.pending.add(address)
-        words = [word for text in texts for word in stems(prepare(text))]
-        self._length += len(words)
-        self._entries[address] = _Entry(vectors, words, Counter(words))
-
-    def discard(self, address: _Address) -> _Entry | None:
-        """Take an item out."""
-        self.pending.discard(address)
-        entry = self._entries.pop(address, None)
-        if entry is not None:
-            self._length -= len(entry.words)
-        return entry
-
-    def by_meaning(self, scope: Iterable[_Address], vector: bytes) -> list[Hit]:
-        """Rank items by the cosine of their best vectors."""
-        query = array("f", vector)
-        hits = []
-        for address in scope:
-            entry = self._entries.get(address)
-            held = [] if entry is None else [each for each in entry.vectors.values() if each]
-            if held:
-                best = max(sum(map(operator.mul, query, array("f", each))) for each in held)
-                hits.append(Hit(similarity(best), address, 0))
-        return sorted(hits, key=lambda hit: (-hit.score, hit.place))
-
-    def by_words(self, scope: Iterable[_Address], phrases: Iterable[Phrase]) -> list[Hit]:
-        """Rank items by BM25, with the constants of FTS5."""
-        wanted = {tuple(word for part in phrase for word in stems(part)) for phrase in phrases}
-        weights = dict.fromkeys(self._entries, 0.0)
-        mean = self._length / max(1, len(self._entries))
-        for phrase in wanted:
-            found = {
-                address: frequency
-                for address, entry in self._entries.items()
-                if (frequency := _frequency(entry, phrase))
-            }
-            others = len(self._entries) - len(found)
-            rarity = max(1e-6, math.log((others + 0.5) / (len(found) + 0.5)))
-            for address, frequency in found.items():
-                length = len(self._entries[address].words) / mean
-                weights[address] += rarity * frequency * 2.2 / (frequency + 0.3 + 0.9 * length)
-        hits = [
-            Hit(relevance(weights[address]), address, 0)
-            for address in scope
-            if weights.get(address)
-        ]
-        return sorted(hits, key=lambda hit: (-hit.score, hit.place))
-
-
 def _planned(op: Put | Mutate, before: _Row | None) -> tuple[bytes | None, tuple[str, ...] | None]:
     """Return the data that an operation is to write, and which of it is to be indexed."""
     keeps = isinstance(op, Mutate) or op.keep
@@ -621,13 +532,6 @@ def _planned(op: Put | Mutate, before: _Row | None) -> tuple[bytes | None, tuple
         data, _ = op.change(None if before is None else before.data)
     own = op.indexing if isinstance(op, Put) else None
     return data, before.indexing if before is not None and keeps else own
-
-
-def _frequency(entry: _Entry, phrase: Phrase) -> int:
-    if len(phrase) == 1 or 0 in (entry.counts[word] for word in phrase):
-        return entry.counts[phrase[0]] if len(phrase) == 1 else 0
-    words, length = entry.words, len(phrase)
-    return sum(tuple(words[at : at + length]) == phrase for at in range(len(words) - length + 1))
 
 
 def _renew(row: _Row, now: int) -> int:

@@ -20,6 +20,7 @@ LAYERS = (
     "operations",
     "exchange watching",
     "store",
+    "memory_index",
     "memory sqlite postgres",
     "opening embeddings testing testing_search transfer",
     "flow runtime",
