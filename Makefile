@@ -7,6 +7,7 @@ EXTRAS ?= dev,test
 DEMO_VENV ?= .venv-demo
 URL ?= demo.db
 TESTS ?=
+SEEDS ?= 20000
 ARGS ?=
 
 BIN = $(VENV)/bin
@@ -14,7 +15,7 @@ CODE = $(wildcard kvstore migrations tests benchmarks)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-fast lint format type bench bench-quick build
+.PHONY: help install demo test test-fast simulate lint format type bench bench-quick build
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +35,9 @@ test: $(VENV)/ready ## all tests
 
 test-fast: $(VENV)/ready ## the tests that take no time
 	$(BIN)/python -m pytest -m "not slow" $(ARGS) $(TESTS)
+
+simulate: $(VENV)/ready ## SEEDS=20000 schedules of concurrent calls, cancelled and failing
+	$(BIN)/python -m tests.simulation.schedules --seeds $(SEEDS) $(ARGS)
 
 lint: $(VENV)/ready ## the whole gate before a commit
 	$(BIN)/ruff check

@@ -62,8 +62,12 @@ def complete_statement(text: str) -> bool:
     return bool(_module.complete_statement(text))
 
 
-def connect(uri: str) -> Connection:
+def connect(uri: str, factory: type[Connection] = Connection) -> Connection:
     """Open a connection in autocommit mode, for use by one thread at a time.
+
+    Args:
+        uri: the file, as SQLite writes it: `file:...?mode=...`.
+        factory: the connection's class; that of a simulation decides when a statement runs.
 
     Raises:
         Error: SQLite cannot open the file.
@@ -75,7 +79,12 @@ def connect(uri: str) -> Connection:
             "pip install pysqlite3"
         )
     connection: Connection = _module.connect(
-        uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=256
+        uri,
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=256,
+        factory=factory,
     )
     return connection
 

@@ -108,16 +108,18 @@ class SQLiteStore(Store):
 
     # Lifecycle
 
+    _worker: type[WorkerConnection] = WorkerConnection  # a simulation has its own threads
+
     async def _open(self) -> None:
         path = self._choose_file()
         connections: list[WorkerConnection] = []
         try:
-            writer = WorkerConnection(lambda: self._connect_writer(path))
+            writer = self._worker(lambda: self._connect_writer(path))
             await writer.open()
             connections.append(writer)
             readers = [
-                WorkerConnection(lambda: self._connect_reader(path)),
-                WorkerConnection(lambda: self._connect_reader(path, is_mapped=True)),
+                self._worker(lambda: self._connect_reader(path)),
+                self._worker(lambda: self._connect_reader(path, is_mapped=True)),
             ]
             for reader in readers:
                 await reader.open()
@@ -373,7 +375,7 @@ class SQLiteStore(Store):
     async def _own_reader(self) -> AsyncIterator[Reader]:
         """Give a connection and a thread for something long, so that nothing waits behind it."""
         path = self._file
-        worker = WorkerConnection(lambda: connect(path, "ro", busy_timeout=5.0))
+        worker = self._worker(lambda: connect(path, "ro", busy_timeout=5.0))
         await worker.open()
         reader = Reader(worker, path)
         try:
