@@ -29,7 +29,7 @@ def optional(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as exc:
         raise SystemExit(
-            f"the benchmarks need {name}: pip install 'kvstore[bench]' has every contender"
+            f"the benchmarks need {name}: pip install -e '.[bench]' has every contender"
         ) from exc
 
 

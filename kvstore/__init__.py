@@ -1,5 +1,6 @@
 """Asyncio-native key-value store: state for agents, flows and desktop apps in one SQLite file."""
 
+from kvstore import distribution, opening
 from kvstore.errors import (
     ConflictError,
     EmbeddingError,
@@ -26,7 +27,6 @@ from kvstore.errors import (
 )
 from kvstore.flow import AsyncKeyValueStore, FlowScope, KeyValueStore, KeyValueStoreNode
 from kvstore.memory import InMemoryStore
-from kvstore.opening import open_store as open
 from kvstore.patterns import escape
 from kvstore.report import Report, RootStats, Stats
 from kvstore.runtime import RuntimeAwareTool, ToolRuntime
@@ -77,7 +77,10 @@ __all__ = [
     "Watch",
     "WatchExpiredError",
     "WrongLoopError",
+    "__version__",
     "copy",
     "escape",
-    "open",
 ]
+
+__version__ = distribution.VERSION
+open = opening.open_store  # not in __all__: a star import leaves the builtin alone

@@ -26,6 +26,7 @@ from typing import IO, Any, Self
 import orjson
 
 from kvstore import codec
+from kvstore.distribution import NAME
 from kvstore.errors import (
     InvalidArgumentError,
     InvalidKeyError,
@@ -318,7 +319,7 @@ class Intake:
             if content.get("format") != FORMAT:
                 raise InvalidArgumentError(
                     f"the import has format {content.get('format')!r}, and this version of "
-                    f"kvstore reads {FORMAT}: pip install --upgrade kvstore"
+                    f"kvstore reads {FORMAT}: pip install --upgrade {NAME}"
                 )
             self._has_header = True
         elif content["kvstore"] == "end" and self._has_header and not self._has_footer:

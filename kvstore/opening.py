@@ -24,7 +24,7 @@ def open_store(url: str | os.PathLike[str], **options: Any) -> Store:
     Args:
         url: `"agent.db"` or `"sqlite:///agent.db"` (relative; `sqlite:////tmp/agent.db` is
             absolute): `SQLiteStore`. `"memory://"`: `InMemoryStore`.
-            `"postgresql://user@host/db"`: `PostgresStore`, of the extra `kvstore[postgres]`.
+            `"postgresql://user@host/db"`: `PostgresStore`, of the extra `agent-kvstore[postgres]`.
         options: the keyword arguments of that class.
 
     Raises:

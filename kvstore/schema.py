@@ -16,8 +16,9 @@ from pathlib import Path
 
 from kvstore.errors import MissingDependencyError
 
-__all__ = ["Script", "scripts"]
+__all__ = ["Script", "folder", "scripts"]
 
+_FIRST = "0001_items.sql"
 _FILE_NAME = re.compile(r"(\d{4})_\w+\.sql")
 
 
@@ -40,26 +41,26 @@ def scripts(database: str) -> tuple[Script, ...]:
     Raises:
         MissingDependencyError: the files did not come along with the code.
     """
-    for folder in _folders():
-        found = _scripts(folder / database)
-        if found:
+    files = sorted((folder() / database).iterdir(), key=lambda file: file.name)
+    return tuple(
+        Script(int(match[1]), file.name, file.read_text("utf-8"))
+        for file in files
+        if (match := _FILE_NAME.fullmatch(file.name))
+    )
+
+
+def folder() -> Traversable:
+    """Return the folder that holds one of SQL files for each database.
+
+    Raises:
+        MissingDependencyError: it did not come along with the code.
+    """
+    places = (resources.files("kvstore"), Path(__file__).parents[1])
+    for place in places:
+        found = place / "migrations"
+        if (found / "sqlite" / _FIRST).is_file():
             return found
     raise MissingDependencyError(
         "kvstore's SQL files, kvstore/migrations/*/*.sql, are missing: this copy of it is "
         "incomplete. Install it again; a program that freezes it takes its data files along"
-    )
-
-
-def _folders() -> list[Traversable]:
-    inside = resources.files("kvstore") / "migrations"
-    return [inside, Path(__file__).parents[1] / "migrations"]
-
-
-def _scripts(folder: Traversable) -> tuple[Script, ...]:
-    if not folder.is_dir():
-        return ()
-    return tuple(
-        Script(int(match[1]), file.name, file.read_text("utf-8"))
-        for file in sorted(folder.iterdir(), key=lambda file: file.name)
-        if (match := _FILE_NAME.fullmatch(file.name))
     )

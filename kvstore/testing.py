@@ -32,6 +32,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from kvstore.distribution import how_to_install
 from kvstore.errors import (
     ConflictError,
     InvalidArgumentError,
@@ -57,7 +58,8 @@ try:
     import pytest_asyncio
 except ImportError as exc:
     raise MissingDependencyError(
-        "kvstore.testing needs pytest and pytest-asyncio: pip install 'kvstore[test]'"
+        "kvstore.testing needs pytest and pytest-asyncio: "
+        f"{how_to_install('test', 'pytest', 'pytest-asyncio')}"
     ) from exc
 
 __all__ = ["ManualClock", "StoreConformance", "StoreFactory"]

@@ -17,6 +17,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from kvstore.distribution import how_to_install
 from kvstore.errors import (
     EmbeddingError,
     InvalidArgumentError,
@@ -33,7 +34,8 @@ try:
     import pytest_asyncio
 except ImportError as exc:
     raise MissingDependencyError(
-        "kvstore.testing_search needs pytest and pytest-asyncio: pip install 'kvstore[test]'"
+        "kvstore.testing_search needs pytest and pytest-asyncio: "
+        f"{how_to_install('test', 'pytest', 'pytest-asyncio')}"
     ) from exc
 
 __all__ = ["RecordingEmbeddings", "SearchConformance"]

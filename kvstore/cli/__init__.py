@@ -1,8 +1,10 @@
-"""The command line, of the extra `kvstore[cli]`."""
+"""The command line, of the extra `cli`."""
 
 from __future__ import annotations
 
 import sys
+
+from kvstore.distribution import how_to_install
 
 __all__ = ["main"]
 
@@ -17,7 +19,7 @@ def main() -> None:
         if exc.name is None or exc.name.partition(".")[0] not in _OURS:
             raise
         sys.stderr.write(
-            f'kvstore: the command line needs {exc.name}: pip install "kvstore[cli]"\n'
+            f"kvstore: the command line needs {exc.name}: {how_to_install('cli', *sorted(_OURS))}\n"
         )
         sys.exit(3)
     sys.exit(run())

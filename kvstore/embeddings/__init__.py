@@ -3,10 +3,10 @@
 - `LocalEmbeddings`: a real model in this process, its weights installed by pip: no key, no network
   (extra `kvstore[local]`). `LocalReranker` comes with it.
 - `OpenAIEmbeddings`: any server with OpenAI's `/embeddings`: OpenAI, Ollama, vLLM, TEI, LM Studio
-  (extra `kvstore[http]`).
-- `FastEmbedEmbeddings`: models in ONNX form, in this process (extra `kvstore[fastembed]`).
+  (extra `agent-kvstore[http]`).
+- `FastEmbedEmbeddings`: models in ONNX form, in this process (extra `agent-kvstore[fastembed]`).
 - `SentenceTransformerEmbeddings`: models in PyTorch form, in this process (extra
-  `kvstore[sentence-transformers]`).
+  `agent-kvstore[sentence-transformers]`).
 - `HashingEmbeddings`: no model at all, offline and deterministic: for tests and demos.
 
 A LangChain `Embeddings` and a plain function need none of these.

@@ -6,6 +6,7 @@ import asyncio
 from threading import Lock
 from typing import Any
 
+from kvstore.distribution import how_to_install
 from kvstore.errors import MissingDependencyError
 
 __all__ = ["FastEmbedEmbeddings"]
@@ -24,7 +25,7 @@ class FastEmbedEmbeddings:
             import fastembed
         except ImportError as exc:
             raise MissingDependencyError(
-                "FastEmbedEmbeddings needs fastembed: pip install 'kvstore[fastembed]'"
+                f"FastEmbedEmbeddings needs fastembed: {how_to_install('fastembed', 'fastembed')}"
             ) from exc
         self.model = model
         self._make: Any = lambda: fastembed.TextEmbedding(model, **options)

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
+from kvstore.distribution import how_to_install
 from kvstore.embedding import UnavailableError
 from kvstore.errors import EmbeddingError, InvalidArgumentError, MissingDependencyError
 
@@ -85,7 +86,7 @@ class OpenAIEmbeddings:
             import httpx
         except ImportError as exc:
             raise MissingDependencyError(
-                "OpenAIEmbeddings needs httpx: pip install 'kvstore[http]'"
+                f"OpenAIEmbeddings needs httpx: {how_to_install('http', 'httpx')}"
             ) from exc
         self._httpx = httpx
         self.model = model

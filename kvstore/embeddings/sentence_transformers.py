@@ -6,6 +6,7 @@ import asyncio
 from threading import Lock
 from typing import Any
 
+from kvstore.distribution import how_to_install
 from kvstore.errors import MissingDependencyError
 
 __all__ = ["SentenceTransformerEmbeddings"]
@@ -34,7 +35,7 @@ class SentenceTransformerEmbeddings:
         except ImportError as exc:
             raise MissingDependencyError(
                 "SentenceTransformerEmbeddings needs sentence-transformers: "
-                "pip install 'kvstore[sentence-transformers]'"
+                f"{how_to_install('sentence-transformers', 'sentence-transformers')}"
             ) from exc
         self.model = model
         self._query_prefix = query_prefix

@@ -1,6 +1,6 @@
 """A FastMCP server whose response cache outlives it.
 
-    pip install 'kvstore[key-value]' fastmcp
+    pip install 'agent-kvstore[key-value]' fastmcp
     python -m kvstore.examples.fastmcp_storage [PATH_OR_URL]      (mcp.db unless you name another)
 
 Run it twice: the second server answers from what the first one worked out. The same object is

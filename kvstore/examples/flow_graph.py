@@ -1,6 +1,6 @@
 """Key-value store nodes as steps of a LangGraph graph: read, count, write.
 
-    pip install 'kvstore[langgraph]'
+    pip install 'agent-kvstore[langgraph]'
     python -m kvstore.examples.flow_graph [PATH_OR_URL]      (graph.db unless you name another)
 
 Run it twice: the second run reads what the first one wrote.

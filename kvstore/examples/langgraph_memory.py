@@ -1,6 +1,6 @@
 """A LangGraph agent with a long-term memory: its tools use `runtime.store`.
 
-    pip install 'kvstore[langgraph]'
+    pip install 'agent-kvstore[langgraph]'
     python -m kvstore.examples.langgraph_memory [PATH_OR_URL]     (agent.db unless you name one)
 
 Run it twice: the second run recalls what the first one was told. The model is a scripted one, so

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, SupportsFloat
 
+from kvstore.distribution import how_to_install
 from kvstore.errors import (
     ConflictError,
     InvalidKeyError,
@@ -44,7 +45,8 @@ try:
     )
 except ImportError as exc:
     raise MissingDependencyError(
-        "kvstore.integrations.key_value needs py-key-value: pip install 'kvstore[key-value]'"
+        "kvstore.integrations.key_value needs py-key-value: "
+        f"{how_to_install('key-value', 'py-key-value-aio')}"
     ) from exc
 
 __all__ = ["KVStoreBackend"]

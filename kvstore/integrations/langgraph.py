@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
+from kvstore.distribution import how_to_install
 from kvstore.errors import (
     InvalidArgumentError,
     MissingDependencyError,
@@ -52,7 +53,8 @@ try:
     )
 except ImportError as exc:
     raise MissingDependencyError(
-        "kvstore.integrations.langgraph needs LangGraph: pip install 'kvstore[langgraph]'"
+        "kvstore.integrations.langgraph needs LangGraph: "
+        f"{how_to_install('langgraph', 'langgraph')}"
     ) from exc
 
 from kvstore.integrations.langgraph_filter import translate

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from kvstore.distribution import how_to_install
 from kvstore.errors import (
     InvalidArgumentError,
     MissingDependencyError,
@@ -31,7 +32,8 @@ try:
     import asyncpg
 except ImportError:
     raise MissingDependencyError(
-        "PostgresStore needs asyncpg, which is not installed: pip install 'kvstore[postgres]'"
+        f"PostgresStore needs asyncpg, which is not installed: "
+        f"{how_to_install('postgres', 'asyncpg')}"
     ) from None
 
 __all__ = [

@@ -61,7 +61,7 @@ class SQLiteStore(Store):
         file_mode: the permissions of a file that is made, such as `0o600` for its owner alone;
             `None`: as the process's umask has it. A file that is there keeps its own.
         vector_cache_bytes: memory for the vectors of large namespaces, where numpy is installed
-            (`kvstore[fast]`); 0: none.
+            (`agent-kvstore[fast]`); 0: none.
         options: those of `Store`: `default_ttl`, `refresh_ttl`, `max_value_bytes`, `clock`,
             `sweep_interval`, `history`.
     """

@@ -325,7 +325,10 @@ def test_without_the_extra_the_message_names_it(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 3
-    assert done.stderr == b'kvstore: the command line needs typer: pip install "kvstore[cli]"\n'
+    assert done.stderr == (
+        b"kvstore: the command line needs typer: pip install 'agent-kvstore[cli]', "
+        b"or pip install rich textual typer\n"
+    )
 
 
 def test_help_names_every_command(run: Run) -> None:

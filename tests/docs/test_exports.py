@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import subprocess
 import sys
 from types import ModuleType
@@ -22,7 +23,16 @@ def test_all_names_just_what_the_package_defines() -> None:
         for name, value in vars(kvstore).items()
         if not name.startswith("_") and not isinstance(value, ModuleType)
     }
-    assert set(kvstore.__all__) - {"__version__"} == defined
+    assert set(kvstore.__all__) - {"__version__"} == defined - {"open"}
+
+
+def test_a_star_import_replaces_no_builtin() -> None:
+    given: dict[str, object] = {}
+    exec("from kvstore import *", given)
+    del given["__builtins__"]
+    assert set(given) == set(kvstore.__all__)
+    assert not set(given) & set(dir(builtins))
+    assert kvstore.open("memory://")
 
 
 def test_the_core_is_exported() -> None:
@@ -34,7 +44,6 @@ def test_the_core_is_exported() -> None:
         "SearchQuery",
         "Store",
         "escape",
-        "open",
     }
     assert core <= set(kvstore.__all__)
 
@@ -43,7 +52,9 @@ def test_every_error_is_exported() -> None:
     assert set(errors.__all__) <= set(kvstore.__all__)
 
 
-@pytest.mark.parametrize("name", [name for name in kvstore.__all__ if name != "__version__"])
+@pytest.mark.parametrize(
+    "name", ["open", *(name for name in kvstore.__all__ if name != "__version__")]
+)
 def test_every_public_name_says_what_it_is(name: str) -> None:
     assert (getattr(kvstore, name).__doc__ or "").strip()
 

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "kvstore"
 
 # A module imports from its own layer and the layers before it. Backends do not know each other.
 LAYERS = (
-    "errors",
+    "distribution errors",
     "codec instants schema",
     "types",
     "backlog description embedding filters namespace paths patterns ranking report sql text",
@@ -24,7 +24,7 @@ LAYERS = (
     "memory sqlite postgres",
     "opening embeddings testing testing_search transfer",
     "flow runtime",
-    "integrations cli __main__",
+    "integrations cli __main__ __pyinstaller",
 )
 BACKENDS = {"memory", "sqlite", "postgres"}
 EXAMPLES = "examples"  # sees the public modules alone, as a user does
@@ -40,6 +40,7 @@ HOMES = {
     "key_value": {"integrations"},
     "langchain_core": {"integrations"},
     "langgraph": {"integrations"},
+    "PyInstaller": {"__pyinstaller"},
     "pysqlite3": {"sqlite"},
     "pytest": {"testing", "testing_search"},
     "pytest_asyncio": {"testing", "testing_search"},

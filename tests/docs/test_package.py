@@ -15,8 +15,11 @@ from zipfile import ZipFile
 
 import pytest
 
+import kvstore
+from kvstore import distribution
+
 ROOT = Path(__file__).parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 _PROGRAM = """
 import asyncio, sys, kvstore
@@ -108,9 +111,22 @@ def test_an_installed_store_opens_and_lasts_in_and_outside_of_a_checkout(
             assert demo.startswith(f"Run {visit} on demo.db\n")
 
 
+def test_the_distribution_is_named_in_one_place() -> None:
+    assert PROJECT["name"] == distribution.NAME
+    assert PROJECT["scripts"][distribution.NAME] == PROJECT["scripts"]["kvstore"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "kvstore").rglob("*.py")), ids=str)
+def test_no_hint_names_the_package_of_somebody_else(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert not re.search(r"(?<!agent-)\bkvstore\[[a-z]|pip install[^\n]* kvstore\b", text)
+    for extra in re.findall(r"how_to_install\(\s*[\"'](.+?)[\"']", text):
+        assert extra in PROJECT["optional-dependencies"], f"{path} names an extra that is not there"
+
+
 def test_the_changelog_leads_to_the_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
     headings = re.findall(r"^## \[(.+?)\]", changelog, re.MULTILINE)
     released = [heading for heading in headings if heading != "Unreleased"]
     assert "Unreleased" not in headings[1:], "what is unreleased comes first"
-    assert released[:1] in ([], [PROJECT["project"]["version"]])
+    assert released[:1] in ([], [kvstore.__version__])

@@ -682,4 +682,4 @@ def test_without_langgraph_the_error_names_what_to_install() -> None:
         cwd=ROOT,
     )
     assert done.stdout.startswith("MissingDependencyError")
-    assert "kvstore[langgraph]" in done.stdout
+    assert "'agent-kvstore[langgraph]', or pip install langgraph" in done.stdout

@@ -32,7 +32,9 @@ def test_without_the_library_the_error_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, module: str, kind: Any, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingDependencyError, match=rf"pip install 'kvstore\[{extra}\]'"):
+    with pytest.raises(
+        MissingDependencyError, match=rf"'agent-kvstore\[{extra}\]', or pip install"
+    ):
         kind("some-model")
 
 

@@ -29,7 +29,7 @@ def test_without_its_packages_the_import_names_the_extra(package: str, tmp_path:
     script = f"import sys; sys.modules[{package!r}] = None; import kvstore.testing"
     done = run("-c", script, folder=tmp_path)
     assert "MissingDependencyError" in done.stderr
-    assert "kvstore[test]" in done.stderr
+    assert "'agent-kvstore[test]', or pip install pytest" in done.stderr
 
 
 def test_kvstore_itself_does_not_need_them(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Hooks that PyInstaller runs before it looks for a module, named after the module."""
