@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import enum
+import json
 import math
 import re
 from typing import Any
@@ -20,7 +21,7 @@ import orjson
 
 from kvstore.errors import StoreCorruptError, ValueEncodingError
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "parse_json", "untag"]
 
 _TAG = "$bytes"
 _TAG_BYTES = b'$bytes"'
@@ -28,6 +29,8 @@ _TAG_KEY = re.compile(r"\$+bytes")
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 _MAX_DEPTH = 250  # orjson gives up at 254 levels and does not say where
 _INTEGERS = range(-(2**63), 2**64)  # what orjson reads and writes exactly
+_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_LONG_INTEGER = b"0" * 19  # the digits of the least integer that may not fit 64 bits
 
 
 def encode(value: Any) -> bytes:
@@ -60,6 +63,44 @@ def decode(data: bytes) -> Any:
         return _untagged(value) if b"$" in data and _TAG_BYTES in data else value
     except (ValueError, TypeError, RecursionError) as exc:  # no JSON, or no base64 in the tag
         raise StoreCorruptError("a stored value is not the JSON that kvstore writes") from exc
+
+
+def parse_json(text: bytes) -> Any:
+    """Read JSON that comes from elsewhere, exactly; `bytes` stay tagged, see `untag`.
+
+    orjson makes floats of integers beyond 64 bits and says nothing. These come back as they are,
+    and `encode` refuses them by name.
+
+    Raises:
+        ValueError: it is no JSON, or nests deeper than anything that can be stored.
+    """
+    value = orjson.loads(text)
+    if _LONG_INTEGER in text.translate(_AS_ZEROS):
+        try:
+            return json.loads(text, parse_int=_parse_integer)
+        except RecursionError:
+            raise ValueError("it nests too deep") from None
+    return value
+
+
+def _parse_integer(digits: str) -> int:
+    # What is longer fits 64 bits less still, and Python takes its time over very long ones.
+    return int(digits[:25])
+
+
+def untag(value: Any) -> Any:
+    """Put `bytes` in the place of the tagged objects that stand for them in JSON.
+
+    Raises:
+        ValueEncodingError: a tag holds no base64.
+    """
+    try:
+        return _untagged(value)
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise ValueEncodingError(
+            'an object {"$bytes": ...} holds no base64; write {"$$bytes": ...} for one that is '
+            "meant as it stands"
+        ) from exc
 
 
 def _default(value: Any) -> Any:

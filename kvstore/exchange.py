@@ -13,12 +13,18 @@ A file without a header is taken, too: lines of objects with `namespace`, `key` 
 
 from __future__ import annotations
 
+import codecs
+import heapq
+import marshal
 import os
 import secrets
 import tempfile
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -29,18 +35,15 @@ from kvstore import codec
 from kvstore.distribution import NAME
 from kvstore.errors import (
     InvalidArgumentError,
-    InvalidKeyError,
-    InvalidNamespaceError,
     StoreAccessError,
-    StoreCorruptError,
     StoreError,
     StoreFullError,
-    ValueEncodingError,
     ValueTooLargeError,
 )
-from kvstore.instants import to_datetime
-from kvstore.namespace import address, check_key, decode_namespace, show
+from kvstore.instants import EARLIEST, LATEST, lifetime, to_datetime
+from kvstore.namespace import address, check_key, decode_namespace
 from kvstore.operations import Record
+from kvstore.rules import encode_value, parse_indexing
 from kvstore.types import EPOCH
 
 __all__ = ["Intake", "Sink", "Spool", "file_errors", "open_file", "partial_file", "whole_path"]
@@ -48,9 +51,14 @@ __all__ = ["Intake", "Sink", "Spool", "file_errors", "open_file", "partial_file"
 FORMAT = 1
 _CHUNK = 1 << 20  # bytes of a file that are read or written at once
 _MAX_VERSION = 2**53
-_BITMAP = 1 << 15  # versions that one piece of the bitmap tells apart
 _MICROSECOND = timedelta(microseconds=1)
-_TIMES = ("created_at", "updated_at", "expires_at")
+_WRITTEN_OUT = 3  # times as long may a value's text be as what is stored: "\\u00e9" for two bytes
+_LINE_HEAD = 1 << 20  # bytes of a line beside its value
+_RUN = 1 << 20  # versions that are sorted in memory
+_RUN_PIECE = 1 << 16  # bytes of a sorted run that are read at once
+_FIELDS = attrgetter(
+    "path", "key", "data", "version", "created_at", "updated_at", "expires_at", "ttl", "indexing"
+)
 
 
 @contextmanager
@@ -189,49 +197,28 @@ def _item_line(record: Record) -> bytes:
 
 
 class Spool:
-    """Records in a temporary file, in the order in which they came."""
+    """Records in a temporary file, in the order in which they came; may be iterated again."""
 
     def __init__(self) -> None:
         with file_errors("a temporary file cannot be made"):
             self._file = tempfile.TemporaryFile(prefix="kvstore-")  # noqa: SIM115
         self.count = 0
 
-    def add(self, records: Iterable[Record]) -> None:
+    def add(self, records: Sequence[Record]) -> None:
         """Write records at the end."""
-        lines = [
-            orjson.dumps(
-                (
-                    record.path,
-                    record.key,
-                    record.version,
-                    record.created_at,
-                    record.updated_at,
-                    record.expires_at,
-                    record.ttl,
-                    record.indexing,
-                )
-            )
-            + b"\t"  # JSON holds no raw TAB
-            + record.data
-            + b"\n"
-            for record in records
-        ]
         with file_errors("a temporary file cannot be written"):
-            self._file.write(b"".join(lines))
-        self.count += len(lines)
+            marshal.dump([_FIELDS(record) for record in records], self._file)
+        self.count += len(records)
 
-    def records(self) -> Iterator[Record]:
-        """Read them all from the beginning."""
-        self._file.seek(0)
-        for line in self._file:
-            head, _, data = line.partition(b"\t")
-            path, key, version, created_at, updated_at, expires_at, ttl, indexing = orjson.loads(
-                head
-            )
-            paths = None if indexing is None else tuple(indexing)
-            yield Record(
-                path, key, data[:-1], version, created_at, updated_at, expires_at, ttl, paths
-            )
+    def __iter__(self) -> Iterator[Record]:
+        with file_errors("a temporary file cannot be read"):
+            self._file.seek(0)
+            read = 0
+            while read < self.count:
+                piece = marshal.load(self._file)  # noqa: S302 - nobody else has the file
+                for fields in piece:
+                    yield Record(*fields)
+                read += len(piece)
 
     def __enter__(self) -> Self:
         return self
@@ -248,17 +235,20 @@ class Spool:
 class Intake:
     """Reads an export from a file object and checks it, piece by piece.
 
+    What it lets through could have been put: it goes through the code that `put` uses. Memory
+    holds a piece of the file and one line, which is refused when it is longer than any line of an
+    item that the store takes.
+
     Args:
-        file: of text or of bytes.
+        file: of text or of bytes; UTF-8 or, as a byte order mark has it, UTF-16.
         now: the times of items that come without, in microseconds.
         max_value_bytes: the longest encoded value that is accepted.
     """
 
     def __init__(self, file: IO[Any], now: int, max_value_bytes: int) -> None:
-        self._file = file
+        self._lines = _Lines(file, _WRITTEN_OUT * max_value_bytes + _LINE_HEAD)
         self._now = now
         self._max_value_bytes = max_value_bytes
-        self._number = 0
         self._items = 0
         self._has_header = False
         self._has_footer = False
@@ -272,8 +262,7 @@ class Intake:
             StoreError: a namespace, key or value in it is none; names the line.
         """
         while True:
-            with file_errors("the import cannot be read"):
-                lines = self._file.readlines(_CHUNK)
+            lines = self._lines.read()
             if not lines:
                 self._finish()
                 return []
@@ -281,20 +270,29 @@ class Intake:
             if found:
                 return found
 
+    def close(self) -> None:
+        """Release what it holds beside the file."""
+        self._versions.close()
+
     def _finish(self) -> None:
+        twice = self._versions.twice()
+        if twice is not None:
+            raise InvalidArgumentError(
+                f"the version {twice} stands in the file twice; nothing was imported"
+            )
         if self._has_header and not self._has_footer:
             raise InvalidArgumentError(
-                f"the import is cut off after line {self._number}: its last line is missing; "
+                f"the import is cut off after line {self._lines.number}: its last line is missing; "
                 "nothing was imported"
             )
 
-    def _parse(self, line: str | bytes) -> Record | None:
-        self._number += 1
-        where = f"line {self._number} of the import"
-        if not line.strip():
+    def _parse(self, line: bytes) -> Record | None:
+        self._lines.number += 1
+        if not line or line.isspace():
             return None
+        where = f"line {self._lines.number} of the import"
         try:
-            content = orjson.loads(line)
+            content = codec.parse_json(line)
         except ValueError:
             raise InvalidArgumentError(f"{where} is not JSON; nothing was imported") from None
         if not isinstance(content, dict):
@@ -305,20 +303,18 @@ class Intake:
         if self._has_footer:
             raise InvalidArgumentError(f"{where} stands after the last line of an export")
         try:
-            record = self._record(content)
-        except (InvalidNamespaceError, InvalidKeyError, InvalidArgumentError) as exc:
+            record = self._record(content, line)
+        except StoreError as exc:
             raise type(exc)(f"{where}: {exc}; nothing was imported") from exc
-        except (StoreCorruptError, ValueEncodingError) as exc:
-            raise ValueEncodingError(f"{where}: its value is not one of kvstore's") from exc
         self._items += 1
         return record
 
     def _mark(self, content: dict[str, Any], where: str) -> None:
         """Take the header or the footer."""
-        if content["kvstore"] == "export" and self._number == 1:
+        if content["kvstore"] == "export" and self._lines.number == 1:
             if content.get("format") != FORMAT:
                 raise InvalidArgumentError(
-                    f"the import has format {content.get('format')!r}, and this version of "
+                    f"the import has format {content.get('format')!r:.40}, and this version of "
                     f"kvstore reads {FORMAT}: pip install --upgrade {NAME}"
                 )
             self._has_header = True
@@ -326,39 +322,43 @@ class Intake:
             if content.get("items") != self._items:
                 raise InvalidArgumentError(
                     f"the import holds {self._items} items, and its last line speaks of "
-                    f"{content.get('items')!r}; nothing was imported"
+                    f"{content.get('items')!r:.40}; nothing was imported"
                 )
             self._has_footer = True
         else:
             raise InvalidArgumentError(f"{where} is neither an item nor in its place")
 
-    def _record(self, content: dict[str, Any]) -> Record:
-        missing = [name for name in ("namespace", "key", "value") if name not in content]
-        if missing:
-            raise InvalidArgumentError(f"it has no {missing[0]!r}")
-        labels, path = address(content["namespace"])
+    def _record(self, content: dict[str, Any], line: bytes) -> Record:
+        for name in ("namespace", "key", "value"):
+            if name not in content:
+                raise InvalidArgumentError(f"it has no {name!r}")
+        place = content["namespace"]
+        labels, path = address(tuple(place) if type(place) is list else place)
         key = check_key(content["key"])
-        data = orjson.dumps(content["value"])
-        if b'$bytes"' in data:
-            codec.decode(data)  # raises for a tag without base64
-        if len(data) > self._max_value_bytes:
-            raise ValueTooLargeError(
-                f"line {self._number} of the import: the value of {show(labels, key)} takes "
-                f"{len(data):,} bytes, and this store's max_value_bytes is "
-                f"{self._max_value_bytes:,}"
-            )
-        times = [_micros(content.get(name), name) for name in _TIMES]
-        created_at, updated_at, expires_at = times
+        value = content["value"]
+        if b"$" in line:
+            value = codec.untag(value)
+        data = encode_value(value, labels, key, self._max_value_bytes)
+        now, get = self._now, content.get
+        created_at, updated_at = (
+            _micros(get("created_at"), "created_at"),
+            _micros(get("updated_at"), "updated_at"),
+        )
+        expires_at, ttl = _micros(get("expires_at"), "expires_at"), get("ttl")
+        if ttl is not None:
+            ttl = lifetime(ttl)
+            if expires_at is None:  # a line of one's own, which says it as `put` does
+                expires_at = now + ttl
         return Record(
             path,
             key,
             data,
             self._version(content),
-            self._now if created_at is None else created_at,
-            self._now if updated_at is None else updated_at,
+            now if created_at is None else created_at,
+            now if updated_at is None else updated_at,
             expires_at,
-            _ttl(content.get("ttl")),
-            _indexing(content.get("index")),
+            ttl,
+            parse_indexing(get("index")),
         )
 
     def _version(self, content: dict[str, Any]) -> int:
@@ -368,55 +368,133 @@ class Intake:
         version = content.get("version")
         if type(version) is not int or not 0 < version < _MAX_VERSION:
             raise InvalidArgumentError("its version is no positive int")
-        if not self._versions.add(version):
-            raise InvalidArgumentError(f"its version {version} stands in the file twice")
+        self._versions.add(version)
         return version
 
 
+class _Lines:
+    """Cuts a file object into lines, whatever they are long, and makes UTF-8 of them.
+
+    Attributes:
+        number: of the line that is at work; whoever takes a line counts it.
+    """
+
+    def __init__(self, file: IO[Any], longest: int) -> None:
+        self._file = file
+        self._longest = longest
+        self._decode: Callable[..., str] | None = None  # where it is not UTF-8
+        self._is_begun = self._is_done = False
+        self._rest: list[bytes] = []  # of a line that has not ended yet
+        self._rest_bytes = 0
+        self.number = 0
+
+    def read(self) -> list[bytes]:
+        """Return the next lines without their ends, an empty list at the end.
+
+        Raises:
+            InvalidArgumentError: a line is too long, or the file is no text; names the line.
+        """
+        while not self._is_done:
+            with file_errors("the import cannot be read"):
+                chunk = self._file.read(_CHUNK)
+            if not chunk:
+                self._is_done = True
+            head, newline, tail = self._utf8(chunk).rpartition(b"\n")
+            lines = []
+            if newline:
+                lines = b"".join((*self._rest, head)).split(b"\n")
+                self._rest, self._rest_bytes = [], 0
+            self._rest.append(tail)
+            self._rest_bytes += len(tail)
+            if self._is_done and self._rest_bytes:  # the last line has no end
+                lines.append(b"".join(self._rest))
+            for at, line in enumerate(lines):
+                self._require_short(len(line), at)
+            self._require_short(self._rest_bytes, len(lines))
+            if lines:
+                return lines
+        return []
+
+    def _require_short(self, length: int, lines_before: int) -> None:
+        if length > self._longest:
+            raise ValueTooLargeError(
+                f"line {self.number + lines_before + 1} of the import is longer than "
+                f"{self._longest:,} bytes, as no item can be by this store's max_value_bytes; "
+                "nothing was imported"
+            )
+
+    def _utf8(self, chunk: str | bytes) -> bytes:
+        if isinstance(chunk, str):
+            if not self._is_begun:
+                chunk = chunk.removeprefix("\ufeff")
+                self._is_begun = True
+            return chunk.encode("utf-8", "surrogatepass")  # what is no text is no JSON either
+        if not self._is_begun and chunk:
+            self._is_begun = True
+            if chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                self._decode = codecs.getincrementaldecoder("utf-16")().decode
+            elif chunk[:2].count(0) == 1:  # the brace that begins a line, without a mark
+                name = "utf-16-le" if chunk[1] == 0 else "utf-16-be"
+                self._decode = codecs.getincrementaldecoder(name)().decode
+            chunk = chunk.removeprefix(codecs.BOM_UTF8)
+        if self._decode is None:
+            return chunk
+        try:
+            return self._decode(chunk, not chunk).encode()
+        except UnicodeDecodeError:
+            raise InvalidArgumentError(
+                f"the import is not UTF-16, as its beginning has it, after line {self.number}; "
+                "nothing was imported"
+            ) from None
+
+
 class _Versions:
-    """A set of versions in little memory: a bitmap in pieces."""
+    """Finds out whether a version comes twice, in little memory: sorted runs, in files, merged."""
 
     def __init__(self) -> None:
-        self._pieces: dict[int, bytearray] = {}
+        self._run = array("q")
+        self._files: list[IO[bytes]] = []
 
-    def add(self, version: int) -> bool:
-        """Add one; whether it is new."""
-        number, rest = divmod(version, _BITMAP)
-        piece = self._pieces.get(number)
-        if piece is None:
-            piece = self._pieces[number] = bytearray(_BITMAP // 8)
-        bit = 1 << (rest & 7)
-        if piece[rest >> 3] & bit:
-            return False
-        piece[rest >> 3] |= bit
-        return True
+    def add(self, version: int) -> None:
+        """Take note of one."""
+        self._run.append(version)
+        if len(self._run) >= _RUN:
+            self._write_run()
+
+    def twice(self) -> int | None:
+        """Return a version that came twice, or `None`."""
+        runs: list[Iterable[int]] = [sorted(self._run)]
+        runs += map(_read_run, self._files)
+        return next((one for one, other in pairwise(heapq.merge(*runs)) if one == other), None)
+
+    def close(self) -> None:
+        """Remove the files."""
+        for file in self._files:
+            file.close()
+
+    def _write_run(self) -> None:
+        with file_errors("a temporary file cannot be written"):
+            file = tempfile.TemporaryFile(prefix="kvstore-")  # noqa: SIM115
+            self._files.append(file)
+            array("q", sorted(self._run)).tofile(file)
+        self._run = array("q")
+
+
+def _read_run(file: IO[bytes]) -> Iterator[int]:
+    file.seek(0)
+    while piece := file.read(_RUN_PIECE):
+        yield from array("q", piece)
 
 
 def _micros(text: object, name: str) -> int | None:
     if text is None:
         return None
     try:
-        instant = datetime.fromisoformat(text)  # type: ignore[arg-type]
-        return (instant - EPOCH) // _MICROSECOND
+        micros = (datetime.fromisoformat(text) - EPOCH) // _MICROSECOND  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         raise InvalidArgumentError(
             f"its {name} is no ISO 8601 time with an offset, such as 2026-01-31T12:00:00+00:00"
         ) from None
-
-
-def _ttl(seconds: object) -> int | None:
-    if seconds is None:
-        return None
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
-        raise InvalidArgumentError("its ttl is no positive number of seconds")
-    return max(1, round(seconds * 1_000_000))
-
-
-def _indexing(index: object) -> tuple[str, ...] | None:
-    if index is None:
-        return None
-    if index is False:
-        return ()
-    if isinstance(index, list) and all(isinstance(path, str) for path in index):
-        return tuple(index)
-    raise InvalidArgumentError("its index is neither false nor a list of paths")
+    if not EARLIEST <= micros <= LATEST:
+        raise InvalidArgumentError(f"its {name} lies outside the years 1 to 9999 of UTC")
+    return micros

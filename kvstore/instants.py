@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from kvstore.errors import InvalidTTLError
+from kvstore.errors import InvalidArgumentError, InvalidTTLError
 
 __all__ = ["EARLIEST", "EPOCH", "LATEST", "lifetime", "to_datetime", "to_micros"]
 
@@ -17,15 +17,31 @@ _MAX_TTL_S = 100 * 366 * 86_400  # a century; keeps every expiry within datetime
 
 
 def to_micros(seconds: float) -> int:
-    """Convert seconds since the epoch to whole microseconds."""
-    return int(seconds * _MICROS)
+    """Convert seconds since the epoch, as a clock gives them, to whole microseconds.
+
+    Raises:
+        InvalidArgumentError: no datetime can tell that instant. A clock in milliseconds is told
+            so; by its time every lifetime would be over.
+    """
+    try:
+        micros = int(seconds * _MICROS)
+    except (TypeError, ValueError, OverflowError):  # no number; NaN; infinity
+        micros = LATEST + 1
+    if EARLIEST <= micros <= LATEST:
+        return micros
+    raise InvalidArgumentError(
+        f"the clock gives seconds since the epoch, as time.time() does, not {seconds!r:.40}"
+    )
 
 
 def to_datetime(micros: int) -> datetime:
-    """Convert microseconds since the epoch to an aware UTC datetime, exactly."""
+    """Convert microseconds since the epoch to an aware UTC datetime, exactly.
+
+    What a damaged or foreign file may hold beyond the years 1 to 9999 becomes the nearest instant.
+    """
     if 0 <= micros < _EXACT_AS_FLOAT:
         return datetime.fromtimestamp(micros / _MICROS, UTC)  # twice as fast
-    return EPOCH + timedelta(microseconds=micros)
+    return EPOCH + timedelta(microseconds=max(EARLIEST, min(micros, LATEST)))
 
 
 def lifetime(ttl: float | timedelta) -> int:

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from kvstore import codec
-from kvstore.errors import ConflictError, StoreError
 from kvstore.exchange import Sink, partial_file
 from kvstore.filters import Filter, matches
 from kvstore.instants import to_micros
 from kvstore.memory_index import MemoryIndex
 from kvstore.namespace import decode_namespace, show, subtree_range
 from kvstore.operations import (
+    Admission,
     Adopt,
     Check,
     Delete,
@@ -42,6 +42,7 @@ from kvstore.operations import (
 from kvstore.patterns import Pattern
 from kvstore.ranking import Search, page_of
 from kvstore.report import Meter, Report, RootStats, Stats
+from kvstore.rules import row_problem
 from kvstore.store import NamespaceQuery, Page, Selection, Store
 from kvstore.text import contains, texts_of
 from kvstore.types import Change, IndexConfig, Item, Namespace, make_item
@@ -132,7 +133,7 @@ class InMemoryStore(Store):
                 selection.text is None or contains(value, selection.text)
             ):
                 found.append((address, row))
-        found.sort(key=lambda entry: (-entry[1].updated_at, entry[0]))
+        found.sort(key=lambda entry: entry[1].version, reverse=True)
         page = found[selection.offset :][: selection.limit]
         return [_item(decode_namespace(path), key, row) for (path, key), row in page]
 
@@ -235,8 +236,6 @@ class InMemoryStore(Store):
             if isinstance(op, (Put, Delete, Check)):
                 row = self._live(op.path, op.key, now)
                 check_version(op, row.version if row is not None else 0)
-            elif isinstance(op, Restore):
-                op.records = self._admitted(op, now)
         if self._index is not None:
             self._require_vectors(self._index, ops, now)
         before = self._version
@@ -323,7 +322,6 @@ class InMemoryStore(Store):
             row.expires_at = now + op.ttl
         if before is not None:
             row.created_at = before.created_at
-            row.updated_at = max(now, before.updated_at)
             if keep:
                 row.ttl, row.expires_at, row.indexing = (
                     before.ttl,
@@ -376,38 +374,32 @@ class InMemoryStore(Store):
             self._soonest = min((each for each in expiries if each is not None), default=None)
         return len(expired[:limit])
 
-    def _admitted(self, op: Restore, now: int) -> list[Record]:
-        """Return the records that are to be written, or raise, before anything is."""
-        admitted: dict[_Address, Record] = {}
-        for record in op.records:
-            if record.expires_at is not None and record.expires_at <= now:
-                continue
-            address = (record.path, record.key)
-            if op.on_conflict != "replace" and (address in admitted or self._live(*address, now)):
-                if op.on_conflict == "error":
-                    where = show(decode_namespace(record.path), record.key)
-                    raise ConflictError(f"{where} is there already; nothing was imported")
-                continue
-            admitted[address] = record
-        return sorted(admitted.values(), key=lambda record: record.version)
-
     def _restore_rows(self, op: Restore, now: int) -> int:
-        written = 0
-        for record in op.records:
-            self._make_way(record.path, record.key, now)
-            self._version += 1
-            written += 1
+        if self._lease:  # so that no record replaces an expired item, untold
+            self._sweep_rows(len(self._rows), now)
+        records = list(op.records)
+        admission = Admission(op, self._version, now)
+        addresses = () if admission.replaces else ((each.path, each.key) for each in records)
+        there = {address for address in addresses if self._live(*address, now) is not None}
+        admitted = list(admission.admit(records, there))  # from here on, nothing fails
+        last = {(record.path, record.key): record for _, record in admitted}
+        for version, record in sorted(admitted, key=lambda each: each[0]):
+            address = record.path, record.key
+            if last[address] is not record:  # a later one has the same key
+                self._note("put", address, version, now)
+                continue
             row = _Row(
                 record.data,
-                self._version,
+                version,
                 record.created_at,
                 record.updated_at,
                 record.ttl,
                 record.expires_at,
                 record.indexing,
             )
-            self._store_row((record.path, record.key), row, now)
-        return written
+            self._store_row(address, row, now)
+        self._version = admission.version
+        return admission.written
 
     def _reindex_rows(self, op: Reindex) -> tuple[int, int]:
         index = self._index
@@ -446,9 +438,13 @@ class InMemoryStore(Store):
             self._lease = max(self._lease, now + op.history)
         elif self._lease <= now:
             self._lease = 0
-        before = len(self._changes)
-        self._cut(bisect_right(self._changes, now - op.history, key=lambda change: change.at))
-        return before - len(self._changes)
+        else:  # not longer than it could be now: the clock may have been ahead
+            self._lease = min(self._lease, now + op.history)
+        oldest = now - op.history
+        first = enumerate(self._changes[: op.limit], 1)
+        old = max((number for number, change in first if change.at <= oldest), default=0)
+        self._cut(old)
+        return old
 
     async def _read_changes(
         self, after: int, path: str, pattern: Pattern, subtree: bool
@@ -490,10 +486,11 @@ class InMemoryStore(Store):
         problems = []
         rows = list(self._rows.items())
         for number, ((path, key), row) in enumerate(rows, 1):
-            try:
-                codec.decode(row.data)
-            except StoreError as exc:
-                problems.append(f"{show(decode_namespace(path), key)}: {exc}")
+            paths = None if row.indexing is None else list(row.indexing)
+            times = row.created_at, row.updated_at, row.expires_at, row.ttl
+            problem = row_problem(row.data, paths, *times)
+            if problem is not None:
+                problems.append(f"{show(decode_namespace(path), key)}: {problem}")
             if number % _SLICE == 0:
                 meter.show(number, len(rows))
                 await asyncio.sleep(0)

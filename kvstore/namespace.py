@@ -67,7 +67,7 @@ def check_label(label: object, what: str) -> None:
 
 
 def check_key(key: str) -> str:
-    """Return the key.
+    """Return the key as a plain `str`: an enum's member becomes the text that it is.
 
     Raises:
         InvalidKeyError: it is not a `str`, or holds a lone surrogate.
@@ -76,7 +76,7 @@ def check_key(key: str) -> str:
         raise InvalidKeyError(f"a key is a str, not {type(key).__name__}")
     if not key.isascii() and not is_text(key):
         raise InvalidKeyError(f"the key {key!r} holds a lone surrogate")
-    return key
+    return key if type(key) is str else str.__str__(key)
 
 
 def is_text(text: str) -> bool:

@@ -8,19 +8,25 @@ operations of a unit name the same item.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-from kvstore.errors import ConflictError, ValueEncodingError, ValueTypeError
+from kvstore.errors import (
+    ConflictError,
+    InvalidArgumentError,
+    ValueEncodingError,
+    ValueTypeError,
+)
 from kvstore.filters import json_type
-from kvstore.namespace import show
+from kvstore.namespace import decode_namespace, show
 from kvstore.paths import MISSING, Path, resolve
 from kvstore.patterns import Pattern
 from kvstore.types import Namespace
 
 __all__ = [
+    "Admission",
     "Adopt",
     "Check",
     "Conflict",
@@ -41,7 +47,12 @@ __all__ = [
     "check_version",
     "increment",
     "pop",
+    "take_piece",
 ]
+
+_MOST_VERSIONS = 2**62
+_PIECE_RECORDS = 500
+_PIECE_BYTES = 8 * 2**20
 
 
 @dataclass(slots=True)
@@ -142,7 +153,7 @@ class Record:
     """An item with all that a store keeps of it, as exports carry it; times in microseconds.
 
     Attributes:
-        version: orders the records of one `Restore`; 0: after all before it.
+        version: orders the records of one `Restore`; 0: after those that stand before it.
     """
 
     path: str
@@ -156,6 +167,18 @@ class Record:
     indexing: tuple[str, ...] | None = None
 
 
+def take_piece(records: Iterator[Record]) -> list[Record]:
+    """Take the next records: as many as may be in hand at once, none at the end."""
+    taken: list[Record] = []
+    size = 0
+    for record in records:
+        taken.append(record)
+        size += len(record.data)
+        if size > _PIECE_BYTES or len(taken) >= _PIECE_RECORDS:
+            break
+    return taken
+
+
 Conflict = Literal["replace", "skip", "error"]
 
 
@@ -163,17 +186,81 @@ Conflict = Literal["replace", "skip", "error"]
 class Restore:
     """Write records with their times; answers how many. Their versions keep their order.
 
-    Records whose time is over are left out. Unlike with the others, a condition may fail, or the
-    iterator raise, after writes: the backend undoes those of the unit.
+    They are written as if put one after the other, by the rule of `Admission`. Unlike with the
+    others, a condition may fail, or the iterator raise, after writes. The backend undoes those: by
+    giving up the transaction, in which a `Restore` is alone.
 
     Attributes:
-        records: read once, perhaps in another thread.
+        records: may be read again where a transaction is tried again, perhaps in another thread.
         on_conflict: what to do where an item is there: replace it, skip the record, or raise
             `ConflictError`.
     """
 
     records: Iterable[Record]
     on_conflict: Conflict
+
+
+class Admission:
+    """Decides which records of a `Restore` are written, and at which versions.
+
+    A record whose time is over is left out. Of several for one key the last is what stays if
+    items are replaced; else the first one is there when the next comes.
+
+    Args:
+        op: the operation.
+        version: the store's, before it.
+        now: the instant, in microseconds.
+
+    Attributes:
+        written: how many records were let in so far.
+        version: the store's, with those.
+    """
+
+    def __init__(self, op: Restore, version: int, now: int) -> None:
+        self._on_conflict = op.on_conflict
+        self._base = version
+        self._now = now
+        self.version = version
+        self.written = 0
+
+    @property
+    def replaces(self) -> bool:
+        """Whether it makes no difference what is there."""
+        return self._on_conflict == "replace"
+
+    def admit(
+        self, records: Iterable[Record], there: set[tuple[str, str]]
+    ) -> Iterator[tuple[int, Record]]:
+        """Yield the records to write, in order, each with its version.
+
+        Args:
+            records: the next ones.
+            there: the addresses of those for which a live item is there; may be empty if
+                `replaces`. What is let in is added.
+
+        Raises:
+            ConflictError: an item is there, and that is an error.
+        """
+        for record in records:
+            if record.expires_at is not None and record.expires_at <= self._now:
+                continue
+            if not self.replaces:
+                address = record.path, record.key
+                if address in there:
+                    if self._on_conflict == "skip":
+                        continue
+                    where = show(decode_namespace(record.path), record.key)
+                    raise ConflictError(f"{where} is there already; nothing was imported")
+                there.add(address)
+            version = self._base + record.version if record.version else self.version + 1
+            self.version = max(self.version, version)
+            if version > _MOST_VERSIONS:
+                raise InvalidArgumentError(
+                    f"the versions of the items go up to {record.version:,}, and the store has no "
+                    "more of them; import the items without their header and versions"
+                )
+            self.written += 1
+            yield version, record
 
 
 @dataclass(slots=True)

@@ -36,6 +36,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -52,7 +53,6 @@ from kvstore.errors import (
     InvalidNamespaceError,
     StoreClosedError,
     StoreError,
-    ValueTooLargeError,
     ValueTypeError,
     WrongLoopError,
 )
@@ -81,7 +81,8 @@ from kvstore.paths import EACH, MISSING, PathError, parse_path
 from kvstore.patterns import Pattern, compile_pattern
 from kvstore.ranking import Search
 from kvstore.report import Meter, Progress, Report, Stats
-from kvstore.text import WHOLE, query_phrases
+from kvstore.rules import check_field, encode_value, parse_indexing
+from kvstore.text import query_phrases
 from kvstore.types import EPOCH, IndexConfig, Item, Namespace, SearchQuery
 from kvstore.watching import Bell, ChangePage, Watch
 
@@ -202,7 +203,7 @@ class Store(ABC):
         self._embedder: Embedder | None = None
         if index is not None:
             for field in index.fields:
-                _check_field(field)
+                check_field(field)
             if index.embeddings is not None:
                 self._embedder = Embedder(index)
         self._embedding_writes = 0  # writes that wait for the model
@@ -346,7 +347,7 @@ class Store(ABC):
         """
         self._require_open()
         labels, path = address(namespace)
-        check_key(key)
+        key = check_key(key)
         items = self._peek(labels, path, key)
         if items is None:
             items = await self._get(labels, path, key)
@@ -383,9 +384,9 @@ class Store(ABC):
     ) -> list[Item]:
         """Find items of a namespace.
 
-        Without a query: the items that pass the filter, latest `updated_at` first, then by
-        namespace and key. With a query and no index: those of them whose text contains it,
-        whatever the case, in the same order.
+        Without a query: the items that pass the filter, the latest write first: by `version`, so
+        that a clock that was wrong changes nothing. With a query and no index: those of them
+        whose text contains it, whatever the case, in the same order.
 
         Args:
             namespace: where to look; items of other namespaces are never found.
@@ -685,7 +686,7 @@ class Store(ABC):
         if not callable(fn):
             raise InvalidArgumentError(f"update takes a function, not {type(fn).__name__}")
         labels, path = address(namespace)
-        check_key(key)
+        key = check_key(key)
         attempt = 0
         while True:
             found = await self._get_many(labels, path, (key,))
@@ -903,23 +904,15 @@ class Store(ABC):
 
     async def _stage(self, file: IO[Any], spool: Spool, meter: Meter) -> None:
         """Check a whole import, into a spool."""
-        intake = Intake(file, to_micros(self._clock()), self._max_value_bytes)
-        while records := await asyncio.to_thread(intake.read):
-            await asyncio.to_thread(spool.add, records)
-            meter.show(spool.count, None)
+        with closing(Intake(file, to_micros(self._clock()), self._max_value_bytes)) as intake:
+            while records := await asyncio.to_thread(intake.read):
+                await asyncio.to_thread(spool.add, records)
+                meter.show(spool.count, None)
 
     async def _restore(self, spool: Spool, on_conflict: Conflict, meter: Meter) -> int:
         """Write what is spooled, in one unit."""
         self._require_open()
-
-        def records() -> Iterator[Record]:
-            for number, record in enumerate(spool.records()):
-                if number % _EXPORT_SLICE == 0:
-                    meter.show(number, spool.count)
-                yield record
-            meter.show(spool.count, spool.count)
-
-        written: int = (await self._apply((Restore(records(), on_conflict),)))[0]
+        written: int = (await self._apply((Restore(_Metered(spool, meter), on_conflict),)))[0]
         if written and self._embedder is not None:
             try:
                 await self.reindex()
@@ -1047,7 +1040,7 @@ class Store(ABC):
         if_version: int | None = None,
     ) -> Put:
         labels, path = address(namespace)
-        check_key(key)
+        key = check_key(key)
         if if_version is not None:
             _check_version(if_version)
         return Put(
@@ -1057,24 +1050,19 @@ class Store(ABC):
             self._encode(value, labels, key),
             self._default_ttl if ttl is None else lifetime(ttl),
             if_version,
-            None if index is None else _indexing(index),
+            None if index is None else parse_indexing(index),
         )
 
     def _encode(self, value: Any, namespace: Namespace, key: str) -> bytes:
-        data = codec.encode(value.value if isinstance(value, Item) else value)
-        if len(data) > self._max_value_bytes:
-            raise ValueTooLargeError(
-                f"the value of {show(namespace, key)} takes {len(data):,} bytes, and this store's "
-                f"max_value_bytes is {self._max_value_bytes:,}"
-            )
-        return data
+        stored = value.value if isinstance(value, Item) else value
+        return encode_value(stored, namespace, key, self._max_value_bytes)
 
     async def _mutate(
         self, namespace: Sequence[str], key: str, build: Callable[[str], operations.Change]
     ) -> Any:
         self._require_open()
         labels, path = address(namespace)
-        check_key(key)
+        key = check_key(key)
         change = build(show(labels, key))
 
         def change_data(data: bytes | None) -> tuple[bytes | None, Any]:
@@ -1226,7 +1214,7 @@ class Store(ABC):
 
     @abstractmethod
     async def _select(self, path: str, selection: Selection) -> list[Item]:
-        """Return the live items that pass, latest `updated_at` first, then by (path, key)."""
+        """Return the live items that pass, the latest write first: by version."""
 
     @abstractmethod
     async def _list_namespaces(
@@ -1312,7 +1300,7 @@ class Transaction:
         What it has put comes back with `version` 0: it has none yet.
         """
         labels, path = address(namespace)
-        check_key(key)
+        key = check_key(key)
         written = self._written.get((path, key))
         if isinstance(written, Put):
             return _unversioned(written)
@@ -1341,7 +1329,8 @@ class Transaction:
     def delete(self, namespace: Sequence[str], key: str) -> Awaitable[None]:
         """Delete the item when the transaction commits."""
         labels, path = address(namespace)
-        self._written[path, check_key(key)] = Delete(labels, path, key)
+        key = check_key(key)
+        self._written[path, key] = Delete(labels, path, key)
         return _Ready(None)
 
     async def _commit(self) -> None:
@@ -1357,6 +1346,22 @@ class Transaction:
         if unit:
             self._store._require_open()
             await self._store._apply(unit)
+
+
+class _Metered:
+    """The records of a spool, of which a meter shows how many are read; may be iterated again."""
+
+    def __init__(self, spool: Spool, meter: Meter) -> None:
+        self._spool = spool
+        self._meter = meter
+
+    def __iter__(self) -> Iterator[Record]:
+        total = self._spool.count
+        for number, record in enumerate(self._spool):
+            if number % _EXPORT_SLICE == 0:
+                self._meter.show(number, total)
+            yield record
+        self._meter.show(total, total)
 
 
 class _Ready(Generic[T]):
@@ -1441,27 +1446,4 @@ def _label_pattern(labels: LabelPattern, what: str) -> tuple[str | EllipsisType,
     for position, label in enumerate(labels):
         if label is not ...:
             check_label(label, f"label {position} of the {what}")
-    return tuple(labels)
-
-
-def _indexing(index: Indexing) -> tuple[str, ...] | None:
-    if index is True:
-        return None
-    if index is False:
-        return ()
-    if isinstance(index, str) or not isinstance(index, Sequence):
-        raise InvalidArgumentError("index takes False or a list of paths, such as ['title']")
-    for path in index:
-        _check_field(path)
-    return tuple(index)
-
-
-def _check_field(field: str) -> None:
-    """Require a path whose text can be indexed."""
-    if not isinstance(field, str):
-        raise InvalidArgumentError(f"a path to index is a str, not {type(field).__name__}")
-    if field != WHOLE:
-        try:
-            parse_path(field)
-        except PathError as exc:
-            raise InvalidArgumentError(str(exc)) from None
+    return tuple(label if label is ... else str.__str__(label) for label in labels)

@@ -239,10 +239,13 @@ def lease_after(until: int, op: Trim, now: int) -> int:
     """Return the lease as a look at the clock leaves it.
 
     One that is over is marked first, and ends some time later: watchers that the machine's sleep
-    or a set clock has surprised get the time to renew it.
+    or a set clock has surprised get the time to renew it. One that a clock took which was ahead is
+    cut to what it could be now.
     """
     if op.is_watched:
         return max(until, now + op.history // 2)
     if until > 0:
-        return -now if until <= now else until
+        return -now if until <= now else min(until, now + op.history)
+    if -until > now:
+        return -now
     return 0 if now >= GRACE - until else until

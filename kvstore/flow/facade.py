@@ -252,7 +252,8 @@ class AsyncKeyValueStore:
         Raises:
             InvalidPatternError: the pattern does not parse, and there is no such key.
         """
-        if "[" not in check_key(key) and "*" not in key and "?" not in key:
+        key = check_key(key)
+        if "[" not in key and "*" not in key and "?" not in key:
             return int(await self._store.delete(self._place(key, entity_id), key))
         try:
             pattern = compile_pattern(key)

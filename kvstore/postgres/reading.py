@@ -8,9 +8,8 @@ from typing import Any
 import orjson
 
 from kvstore import codec
-from kvstore.errors import StoreCorruptError, StoreError
+from kvstore.errors import StoreCorruptError
 from kvstore.filters import ALL, Filter, matches
-from kvstore.instants import EARLIEST, LATEST
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
 from kvstore.operations import Record
 from kvstore.patterns import Pattern
@@ -19,6 +18,7 @@ from kvstore.postgres.connection import Connection, Link
 from kvstore.postgres.filters import compile_filter, compile_text, is_exact
 from kvstore.postgres.keys import Address, decode_key, encode_key, root_of
 from kvstore.report import RootStats, Stats
+from kvstore.rules import row_problem
 from kvstore.sql import Sql, all_of
 from kvstore.store import NamespaceQuery, Page, Selection
 from kvstore.text import contains
@@ -303,13 +303,12 @@ def check_row(row: Sequence[Any], newest: int) -> str | None:
         return f"the row at {show(labels)}: its key is not as kvstore writes it"
     where = show(labels, decode_key(key))
     try:
-        codec.decode(value.encode())
-        if indexing is not None:
-            orjson.loads(indexing)
-    except (StoreError, ValueError):
-        return f"{where}: its value is not what kvstore writes"
-    if not EARLIEST <= created_at <= updated_at <= LATEST or (expires_at is None) != (ttl is None):
-        return f"{where}: its times are out of order"
+        paths = None if indexing is None else orjson.loads(indexing)
+    except ValueError:
+        return f"{where}: what of it is indexed is not what kvstore writes"
+    problem = row_problem(value.encode(), paths, created_at, updated_at, expires_at, ttl)
+    if problem is not None:
+        return f"{where}: {problem}"
     if not 0 < version <= newest:
         return f"{where}: its version {version} is ahead of the store's, {newest}"
     return None

@@ -131,10 +131,7 @@ WITH counter AS (
             WHEN items.expires_at <= excluded.updated_at THEN excluded.created_at
             ELSE items.created_at
         END,
-        updated_at = CASE
-            WHEN items.expires_at <= excluded.updated_at THEN excluded.updated_at
-            ELSE greatest(items.updated_at, excluded.updated_at)
-        END,
+        updated_at = excluded.updated_at,
         value = excluded.value,
         expires_at = excluded.expires_at,
         ttl = excluded.ttl,
@@ -457,7 +454,7 @@ def select_latest(path: str, subtree: bool, condition: Sql, now: int) -> Sql:
     return (
         Sql(f"SELECT {ADDRESS}, {ROW} FROM kvstore_items AS items WHERE")
         + all_of([in_range(path, subtree), live(now), condition])
-        + Sql("ORDER BY items.updated_at DESC, items.root, items.path, items.key")
+        + Sql("ORDER BY items.version DESC, items.root, items.path, items.key")
     )
 
 

@@ -20,14 +20,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
 
-from kvstore.errors import ConflictError, SchemaError, StoreError
-from kvstore.namespace import decode_namespace, show
+from kvstore.errors import SchemaError, StoreError
+from kvstore.namespace import decode_namespace
 from kvstore.operations import (
+    Admission,
     Adopt,
     Check,
     Delete,
@@ -43,6 +44,7 @@ from kvstore.operations import (
     Touch,
     Trim,
     check_version,
+    take_piece,
 )
 from kvstore.postgres import changes, statements
 from kvstore.postgres.connection import Connection, DriverError
@@ -55,8 +57,6 @@ __all__ = ["Batch", "Entry", "IndexWriter", "find_plain", "is_simple", "put_plai
 _SIMPLE = (Put, Delete, Check, Mutate, Touch)  # they name their items
 _WRITTEN_AT_ONCE = 5_000  # rows in one statement
 _WRITTEN_CHARS = 16 * 2**20
-_RESTORED_AT_ONCE = 500  # records in one statement
-_RESTORED_BYTES = 8 * 2**20
 _REMOVED_AT_ONCE = 5_000
 _ALL = 2**62
 _NO_STATE = "kvstore_state has lost its row; restore it from a backup"
@@ -200,7 +200,7 @@ async def find_plain(
     bases = {}
     for path, key, value, found, created_at, updated_at, _ in rows:
         at = numbers[path, key]
-        if value == puts[at - 1].data.decode() and updated_at >= now and found > version:
+        if value == puts[at - 1].data.decode() and updated_at == now and found > version:
             bases[path, key] = found - at, created_at, updated_at
     if not bases:
         return [] if present == version else None
@@ -477,7 +477,6 @@ class Batch:
         row = _Row(self._version, now, now, expires_at, op.ttl, indexing, data.decode())
         if before is not None:
             row.created_at = before.created_at
-            row.updated_at = max(now, before.updated_at)
             if keep:
                 row.ttl, row.expires_at, row.indexing = (
                     before.ttl,
@@ -650,54 +649,40 @@ class Batch:
         if self.is_watched:  # so that no record replaces an expired item, untold
             gone = await self._connection.fetch(statements.SWEEP, self._now, _ALL)
             await self._dropped("expire", [(row[0], row[1]) for row in gone])
-        base = first = self._version
-        written = 0
+        first = self._version
+        admission = Admission(op, self._version, self._now)
         records = iter(op.records)
         while some := await _next_piece(records):
-            written += await self._restore_piece(op, some, base)
-        if self._indexer is not None and written:
+            await self._restore_piece(admission, some)
+        self._version = admission.version
+        if self._indexer is not None and admission.written:
             await self._indexer.restored(self._connection, first + 1)
-        return written
+        return admission.written
 
-    async def _restore_piece(self, op: Restore, records: list[Record], base: int) -> int:
+    async def _restore_piece(self, admission: Admission, records: list[Record]) -> None:
         there: set[Address] = set()
-        if op.on_conflict != "replace":
-            wanted = [(record.path, encode_key(record.key)) for record in records]
-            rows = await self._connection.fetch(
+        if not admission.replaces:
+            wanted = {(each.path, encode_key(each.key)): each for each in records}
+            found = await self._connection.fetch(
                 statements.GET_STATES, *columns(wanted), [False] * len(wanted)
             )
-            there = {(row[0], row[1]) for row in rows if _Row(*tuple(row)[2:]).is_live(self._now)}
-        rows_to_write: dict[Address, tuple[Any, ...]] = {}
-        written = 0
-        for record in records:
-            if record.expires_at is not None and record.expires_at <= self._now:
-                continue
+            live = [row for row in found if _Row(*tuple(row)[2:]).is_live(self._now)]
+            there = {(row[0], wanted[row[0], row[1]].key) for row in live}
+        rows: dict[Address, tuple[Any, ...]] = {}
+        for version, record in admission.admit(records, there):
             address = record.path, encode_key(record.key)
-            if op.on_conflict != "replace":
-                if address in there:
-                    if op.on_conflict == "skip":
-                        continue
-                    where = show(decode_namespace(record.path), record.key)
-                    raise ConflictError(f"{where} is there already; nothing was imported")
-                there.add(address)
             if len(record.path) + len(record.key) > SURELY_SHORT:
                 check_length(decode_namespace(record.path), record.path, record.key)
-            version = base + record.version if record.version else self._version + 1
-            noted, self._version = self._version, version
+            self._version = version
             self._note("put", address)
-            self._version = max(noted, version)
-            rows_to_write[address] = (
+            rows[address] = (
                 root_of(record.path), *address, version, record.created_at, record.updated_at,
                 record.data.decode(), record.expires_at, record.ttl,
                 None if record.indexing is None else orjson.dumps(record.indexing).decode(),
             )  # fmt: skip
-            written += 1
-        if rows_to_write:
-            await self._connection.execute(
-                statements.UPSERT, *zip(*rows_to_write.values(), strict=True)
-            )
+        if rows:
+            await self._connection.execute(statements.UPSERT, *zip(*rows.values(), strict=True))
             await self._write_changes()
-        return written
 
 
 def _pieces(addresses: Iterable[Address], rows: Mapping[Address, _Row]) -> Iterator[list[Address]]:
@@ -739,18 +724,6 @@ class _UnreadableError(Exception):
 
 async def _next_piece(records: Iterator[Record]) -> list[Record]:
     try:
-        return await asyncio.to_thread(_piece, records)
+        return await asyncio.to_thread(take_piece, records)
     except Exception as exc:
         raise _UnreadableError from exc
-
-
-def _piece(records: Iterator[Record]) -> list[Record]:
-    """Take the next records, as many as one statement should have."""
-    taken: list[Record] = []
-    size = 0
-    for record in islice(records, _RESTORED_AT_ONCE):
-        taken.append(record)
-        size += len(record.data)
-        if size > _RESTORED_BYTES:
-            break
-    return taken

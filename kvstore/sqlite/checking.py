@@ -8,10 +8,9 @@ from typing import Any
 
 import orjson
 
-from kvstore import codec
-from kvstore.errors import StoreError
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
 from kvstore.report import Meter, Report, RootStats, Stats
+from kvstore.rules import row_problem
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.reading import checksum
 from kvstore.types import Namespace
@@ -99,14 +98,12 @@ def _row_problem(row: tuple[Any, ...], newest: int) -> str | None:
     if checksum(path, key, version, data) != sum_:
         return f"{where}: its checksum does not match"
     try:
-        codec.decode(data)
-        if indexing is not None:
-            orjson.loads(indexing)
-    except (StoreError, ValueError):
-        return f"{where}: its value is not what kvstore writes"
-    times = [created_at, updated_at, *(each for each in (expires_at, ttl) if each is not None)]
-    if any(type(each) is not int for each in times) or created_at > updated_at:
-        return f"{where}: its times are out of order"
+        paths = None if indexing is None else orjson.loads(indexing)
+    except ValueError:
+        return f"{where}: what of it is indexed is not what kvstore writes"
+    problem = row_problem(data, paths, created_at, updated_at, expires_at, ttl)
+    if problem is not None:
+        return f"{where}: {problem}"
     if not 0 < version <= newest:
         return f"{where}: its version {version} is ahead of the store's, {newest}"
     return None

@@ -31,7 +31,7 @@ from kvstore.operations import Check, Delete, Mutate, Operation, Put, Remove, To
 from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite.connection import WorkerConnection, is_busy, release, transaction, translate
 from kvstore.sqlite.indexing import Setup, begin_batch
-from kvstore.sqlite.writing import INLINE_OPS, is_plain
+from kvstore.sqlite.writing import INLINE_OPS, has_restore, is_plain
 from kvstore.types import Item, Namespace
 from kvstore.watching import Bell
 
@@ -441,7 +441,7 @@ _NOT_YET: _Outcome = []
 class _Unit:
     """Operations that are applied together or not at all, and the caller that waits for them."""
 
-    __slots__ = ("future", "is_refused", "ops", "outcome", "size")
+    __slots__ = ("future", "is_alone", "is_refused", "ops", "outcome", "size")
 
     work: Callable[[driver.Connection], Any] | None = None  # instead of operations
 
@@ -451,6 +451,7 @@ class _Unit:
         for op in ops:
             if type(op) is Put:
                 self.size += len(op.path) + len(op.key) + len(op.data)
+        self.is_alone = has_restore(ops)  # in its transaction
         self.is_refused = False  # it is too much for the loop's own thread
         self.future: asyncio.Future[list[Any]] | None = None  # `None`: nobody waits
         self.outcome = _NOT_YET
@@ -464,6 +465,7 @@ class _Work(_Unit):
     def __init__(self, work: Callable[[driver.Connection], Any]) -> None:
         super().__init__(())
         self.work = work
+        self.is_alone = True
 
 
 class Writer:
@@ -676,12 +678,12 @@ class Writer:
         ops = size = 0
         while self._waiting:
             unit = self._waiting[0]
-            if unit.work is not None and taken:
+            if unit.is_alone and taken:
                 break
             if taken and (ops + len(unit.ops) > BATCH_OPS or size + unit.size > BATCH_BYTES):
                 break
             taken.append(self._waiting.popleft())
-            if unit.work is not None:
+            if unit.is_alone:
                 break
             ops += len(unit.ops)
             size += unit.size

@@ -50,7 +50,7 @@ from kvstore.sqlite import driver, statements
 from kvstore.sqlite.checking import INDEX_CHECKS
 from kvstore.sqlite.connection import transaction
 from kvstore.sqlite.passing import Passing
-from kvstore.sqlite.writing import Batch, NotInlineError, is_plain
+from kvstore.sqlite.writing import Batch, NotInlineError, has_restore, is_plain
 from kvstore.text import prepare, texts_of
 from kvstore.types import Item
 
@@ -332,7 +332,9 @@ class IndexedBatch(Batch):
                 outcomes.append(self._apply_unit(ops))
             except (driver.Error, NotInlineError):
                 raise
-            except Exception as exc:  # noqa: BLE001 - it belongs to the unit's caller
+            except Exception as exc:
+                if has_restore(ops):
+                    raise
                 outcomes.append(exc)
         return outcomes
 

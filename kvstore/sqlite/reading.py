@@ -11,7 +11,6 @@ import orjson
 from kvstore import codec
 from kvstore.errors import StoreCorruptError
 from kvstore.filters import Filter
-from kvstore.instants import EARLIEST, LATEST
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
 from kvstore.operations import Record
 from kvstore.patterns import Pattern
@@ -58,10 +57,10 @@ def _item(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> Item
     """
     data, version, created_at, updated_at, expires_at, expected = row
     try:
-        if checksum(path, key, version, data) != expected or not (
-            EARLIEST <= created_at <= LATEST
-            and EARLIEST <= updated_at <= LATEST
-            and (expires_at is None or EARLIEST <= expires_at <= LATEST)
+        if (
+            checksum(path, key, version, data) != expected
+            or type(created_at) is not int
+            or type(updated_at) is not int
         ):
             raise _damaged(namespace, key)
         value = codec.decode(data)

@@ -86,10 +86,7 @@ ON CONFLICT (path, key) DO UPDATE SET
         WHEN items.expires_at <= excluded.updated_at THEN excluded.created_at
         ELSE items.created_at
     END,
-    updated_at = CASE
-        WHEN items.expires_at <= excluded.updated_at THEN excluded.updated_at
-        ELSE max(items.updated_at, excluded.updated_at)
-    END,
+    updated_at = excluded.updated_at,
     checksum = excluded.checksum,
     value = excluded.value,
     expires_at = excluded.expires_at,
@@ -118,7 +115,7 @@ INSERT INTO items (path, key, version, created_at, updated_at, checksum, value)
 VALUES {places}
 ON CONFLICT (path, key) DO UPDATE SET
     version = excluded.version,
-    updated_at = max(items.updated_at, excluded.updated_at),
+    updated_at = excluded.updated_at,
     checksum = excluded.checksum,
     value = excluded.value
 WHERE items.expires_at IS NULL
@@ -213,7 +210,6 @@ ON CONFLICT (path, key) DO UPDATE SET
     expires_at = excluded.expires_at,
     ttl = excluded.ttl,
     indexing = excluded.indexing
-RETURNING id
 """
 
 # The primary key; text as bytes, so that a damaged one can be told
@@ -398,8 +394,8 @@ def select_latest(
         + live(now)
         + Sql("AND")
         + condition
-        + Sql("ORDER BY updated_at DESC, path, key LIMIT +? OFFSET +?)", (limit, offset))
-        + Sql("ORDER BY updated_at DESC, path, key")
+        + Sql("ORDER BY version DESC LIMIT +? OFFSET +?)", (limit, offset))
+        + Sql("ORDER BY version DESC")
     )
 
 

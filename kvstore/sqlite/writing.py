@@ -1,7 +1,8 @@
 """Writes as plain functions on a connection: units of operations inside one transaction.
 
 A unit's conditions are tested before its first write, so a unit that fails has changed nothing,
-and its neighbours in the same transaction go on: no savepoint is needed.
+and its neighbours in the same transaction go on: no savepoint is needed. A `Restore` alone may fail
+late; it has no neighbours.
 """
 
 from __future__ import annotations
@@ -13,27 +14,30 @@ from typing import Any, Literal
 
 import orjson
 
-from kvstore.errors import ConflictError, StoreCorruptError
-from kvstore.namespace import decode_namespace, show
+from kvstore.errors import StoreCorruptError
+from kvstore.namespace import show
 from kvstore.operations import (
+    Admission,
     Check,
     Delete,
     Lease,
     Mutate,
     Operation,
     Put,
+    Record,
     Remove,
     Restore,
     Sweep,
     Touch,
     Trim,
     check_version,
+    take_piece,
 )
 from kvstore.sqlite import changes, driver, reading, statements
 from kvstore.sqlite.reading import checksum
 from kvstore.types import Item, pack_item
 
-__all__ = ["INLINE_OPS", "Batch", "NotInlineError", "is_plain"]
+__all__ = ["INLINE_OPS", "Batch", "NotInlineError", "has_restore", "is_plain"]
 
 INLINE_OPS = 16  # on the event loop's thread, of those that cost more than a plain put
 
@@ -51,6 +55,11 @@ def is_plain(op: Operation) -> bool:
         and op.indexing is None
         and not op.keep
     )
+
+
+def has_restore(ops: Sequence[Operation]) -> bool:
+    """Whether a unit writes before it knows that it can, and so needs a transaction of its own."""
+    return any(type(op) is Restore for op in ops)
 
 
 class NotInlineError(Exception):
@@ -126,6 +135,7 @@ class Batch:
         Raises:
             driver.Error: the transaction cannot go on.
             NotInlineError: it would take too long for the event loop's own thread.
+            Exception: what a `Restore` met; the transaction must be given up.
         """
         self._require_few(units)
         outcomes: list[list[Any] | Exception] = []
@@ -143,7 +153,9 @@ class Batch:
                 outcomes.append(list(map(self._write, ops, plans)))
             except (driver.Error, NotInlineError):
                 raise
-            except Exception as exc:  # noqa: BLE001 - it belongs to the unit's caller
+            except Exception as exc:
+                if has_restore(ops):
+                    raise
                 outcomes.append(exc)
         outcomes += self._put_shares(puts, shares)
         return outcomes
@@ -322,57 +334,43 @@ class Batch:
         return deleted
 
     def _restore(self, op: Restore) -> int:
-        """Write records; undo them if they cannot all be written."""
-        self._write_changes()
-        before = self._version
-        self._execute("SAVEPOINT restoring")
-        try:
-            written = self._restore_records(op)
-        except BaseException:
-            self._changes.clear()
-            self._version = before
-            if self._connection.in_transaction:  # a full disk rolls back by itself
-                self._execute("ROLLBACK TO restoring")
-                self._execute("RELEASE restoring")
-            raise
-        self._execute("RELEASE restoring")
-        return written
+        """Write records. What fails here has written, so the transaction must be given up.
 
-    def _restore_records(self, op: Restore) -> int:
+        There is no savepoint: each statement inside one costs more the more it has changed.
+        """
         if self._is_watched:  # so that no record replaces an expired item, untold
             self._delete_rows("expire", statements.SWEEP, (self._now, -1))
-        base = self._version
-        written = 0
-        for record in op.records:
-            path, key = record.path, record.key
-            if record.expires_at is not None and record.expires_at <= self._now:
-                continue
-            if op.on_conflict != "replace":
-                state = self._state(path, key)
-                if state is not None and state.is_live:
-                    if op.on_conflict == "skip":
-                        continue
-                    where = show(decode_namespace(path), key)
-                    raise ConflictError(f"{where} is there already; nothing was imported")
-            version = base + record.version if record.version else self._version + 1
-            self._version = max(self._version, version)
-            row = (
-                path,
-                key,
-                version,
-                record.created_at,
-                record.updated_at,
-                checksum(path, key, version, record.data),
-                record.data.decode(),
-                record.expires_at,
-                record.ttl,
-                None if record.indexing is None else orjson.dumps(record.indexing).decode(),
-            )
-            self._execute(statements.RESTORE, row).fetchall()
-            if self._is_watched:
-                self._note("put", path, key, version)
-            written += 1
-        return written
+        admission = Admission(op, self._version, self._now)
+        records = iter(op.records)
+        while some := take_piece(records):
+            there = set() if admission.replaces else self._live_among(some)
+            rows = []
+            for version, record in admission.admit(some, there):
+                path, key, data = record.path, record.key, record.data
+                if self._is_watched:
+                    self._note("put", path, key, version)
+                indexing = record.indexing
+                rows.append(
+                    (
+                        path,
+                        key,
+                        version,
+                        record.created_at,
+                        record.updated_at,
+                        checksum(path, key, version, data),
+                        data.decode(),
+                        record.expires_at,
+                        record.ttl,
+                        None if indexing is None else orjson.dumps(indexing).decode(),
+                    )
+                )
+            self._connection.executemany(statements.RESTORE, rows)
+        self._version = admission.version
+        return admission.written
+
+    def _live_among(self, records: Sequence[Record]) -> set[tuple[str, str]]:
+        states = ((each.path, each.key, self._state(each.path, each.key)) for each in records)
+        return {(path, key) for path, key, state in states if state is not None and state.is_live}
 
     def _note(
         self, kind: Literal["put", "delete", "expire"], path: str, key: str, version: int

@@ -16,7 +16,7 @@ LAYERS = (
     "distribution errors",
     "codec instants schema",
     "types",
-    "backlog description embedding filters namespace paths patterns ranking report sql text",
+    "backlog description embedding filters namespace paths patterns ranking report rules sql text",
     "operations",
     "exchange watching",
     "store",

@@ -44,7 +44,7 @@ DAMAGES = {
     "version": ("UPDATE items SET version = 1 WHERE key = '0007'", "'0007'.*checksum"),
     "path": ("UPDATE items SET path = 'm' WHERE key = '0007'", "path is no namespace"),
     "bytes": ("UPDATE items SET key = CAST(x'ff' AS TEXT) WHERE key = '0007'", "is no text"),
-    "times": ("UPDATE items SET updated_at = 0 WHERE key = '0007'", "'0007'.*out of order"),
+    "times": ("UPDATE items SET created_at = 1 << 60 WHERE key = '0007'", "'0007'.*created_at"),
     "indexing": ("UPDATE items SET indexing = '[' WHERE key = '0007'", "'0007'.*not what kvstore"),
     "behind": ("UPDATE meta SET value = 5 WHERE name = 'version'", "ahead of the store's, 5"),
     "no number": ("UPDATE meta SET value = NULL WHERE name = 'changes_begin'", "meta: a number"),
@@ -134,7 +134,7 @@ async def test_damage_in_memory_is_found() -> None:
         await store.put(NS, "k", 1)
         next(iter(store._rows.values())).data = b"{"
         assert (await store.check()).problems == (
-            "('n',) / 'k': a stored value is not the JSON that kvstore writes",
+            "('n',) / 'k': its value is not what kvstore writes",
         )
 
 

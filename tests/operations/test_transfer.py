@@ -26,6 +26,7 @@ from kvstore import (
     InvalidArgumentError,
     InvalidKeyError,
     InvalidNamespaceError,
+    InvalidTTLError,
     SQLiteStore,
     Store,
     StoreAccessError,
@@ -154,6 +155,31 @@ async def test_one_namespace_can_be_exported(store: Store) -> None:
         assert await target.list_namespaces() == [("a",), ("a", "b")]
 
 
+DOUBLE = """
+    {"namespace": ["n"], "key": "a", "value": 1}
+    {"namespace": ["n"], "key": "b", "value": 2}
+    {"namespace": ["n"], "key": "a", "value": 3}
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "number", "values"),
+    [("replace", 3, {"b": 2, "a": 3}), ("skip", 2, {"a": 1, "b": 2}), ("error", 0, {})],
+)
+async def test_lines_count_as_put_one_after_the_other(
+    store: Store, mode: Any, number: int, values: dict[str, int]
+) -> None:
+    """So a key that stands in a file twice means the same everywhere."""
+    if mode == "error":
+        with pytest.raises(ConflictError, match="'a' is there already"):
+            await store.import_items(io.StringIO(DOUBLE), on_conflict=mode)
+    else:
+        assert await store.import_items(io.StringIO(DOUBLE), on_conflict=mode) == number
+    items = sorted(await everything(store), key=lambda item: item.version)
+    assert {item.key: item.value for item in items} == values
+    assert [item.key for item in items] == list(values)
+
+
 @pytest.mark.parametrize("mode", ["replace", "skip", "error"])
 async def test_on_conflict(store: Store, mode: Any) -> None:
     await store.put_many(("n",), {"both": "old", "mine": "old"})
@@ -208,6 +234,28 @@ async def test_any_file_object_will_do(store: Store, make: Callable[[], Any]) ->
     assert [item.value for item in await everything(store)] == [VALUES[k] for k in sorted(VALUES)]
 
 
+@pytest.mark.parametrize(
+    "encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"], ids=lambda name: name
+)
+async def test_a_byte_order_mark_tells_how_to_read(store: Store, encoding: str) -> None:
+    line = '{"namespace":["ü"],"key":"🙂","value":"zwölf"}\r\n'
+    data = (line + line.replace("🙂", r"\ud83d\ude42")).encode(encoding)
+    assert await store.import_items(io.BytesIO(data[:-2])) == 2
+    item = await store.get(("ü",), "🙂")
+    assert item is not None
+    assert item.value == "zwölf"
+    await store.import_items(io.StringIO("\ufeff" + line))
+
+
+async def test_a_lifetime_in_a_line_of_ones_own_begins_now(
+    store: Store, clock: ManualClock
+) -> None:
+    await store.import_items(io.StringIO('{"namespace":["n"],"key":"k","value":1,"ttl":60}'))
+    item = await store.get(("n",), "k")
+    assert item is not None
+    assert item.expires_at == clock.now + timedelta(seconds=60)
+
+
 async def test_lines_of_ones_own_need_no_header(store: Store, clock: ManualClock) -> None:
     text = """
         {"namespace": ["users"], "key": "a", "value": {"n": 1}}
@@ -242,10 +290,32 @@ OURS = '{"namespace":["n"],"key":"k","version":%d,"value":1}\n'
         (
             '{"namespace":[],"key":"","value":{"$bytes":"?"}}',
             ValueEncodingError,
-            "line 1.*not one of kvstore's",
+            "line 1.*holds no base64",
         ),
-        (LINE.replace("1", '1,"ttl":-1'), InvalidArgumentError, "line 1.*ttl"),
+        (LINE.replace("1", '1,"ttl":-1'), InvalidTTLError, "line 1.*ttl"),
+        (LINE.replace("1", '1,"ttl":1e300'), InvalidTTLError, "line 1.*a century"),
+        (LINE.replace("1", '1,"ttl":"1"'), InvalidTTLError, "line 1.*ttl"),
         (LINE.replace("1", '1,"index":"a"'), InvalidArgumentError, "line 1.*index"),
+        (LINE.replace("1", '1,"index":["a..b"]'), InvalidArgumentError, "line 1.*'a..b'"),
+        (LINE.replace("1", '{"a":[18446744073709551616]}'), ValueEncodingError, "line 1.*a\\[0\\]"),
+        (LINE.replace("1", "-9223372036854775809"), ValueEncodingError, "line 1.*64 bits"),
+        (LINE.replace("1", "9" * 200), ValueEncodingError, "line 1.*64 bits"),
+        (LINE.replace("1", "1e400"), InvalidArgumentError, "line 1.*not JSON"),
+        (LINE.replace("1", "NaN"), InvalidArgumentError, "line 1.*not JSON"),
+        (LINE.replace("1", "[" * 300 + "]" * 300), ValueEncodingError, "line 1.*nests deeper"),
+        (LINE.replace("1", "[" * 9_000 + "]" * 9_000), InvalidArgumentError, "line 1.*not JSON"),
+        (
+            LINE.replace("1", '1,"created_at":"0001-01-01T00:00:00+14:00"'),
+            InvalidArgumentError,
+            "line 1.*created_at lies outside",
+        ),
+        (
+            LINE.replace("1", '1,"expires_at":"9999-12-31T23:59:59-14:00"'),
+            InvalidArgumentError,
+            "line 1.*expires_at lies outside",
+        ),
+        (LINE + "x" * 2_000_000, ValueTooLargeError, "line 2.*longer than"),
+        (LINE.replace("k", "\ud800"), InvalidArgumentError, "line 1.*not JSON"),
         (LINE.replace("1", '1,"created_at":"soon"'), InvalidArgumentError, "line 1.*created_at"),
         (
             LINE.replace("1", '1,"expires_at":"2026-01-01T00:00:00"'),
@@ -282,6 +352,54 @@ async def test_what_is_no_export_is_refused_as_a_whole(
                 await store.import_items(io.StringIO(each))
             assert "xxx" not in str(caught.value)
             assert await everything(store) == before
+
+
+async def test_a_line_without_an_end_takes_no_memory(store: Store) -> None:
+    class Endless(io.RawIOBase):
+        given = 0
+
+        def read(self, size: int = -1) -> bytes:
+            self.given += size
+            return b"[" * size
+
+    async with InMemoryStore(max_value_bytes=1_000) as small:
+        endless = Endless()
+        with pytest.raises(ValueTooLargeError, match="line 1 of the import is longer"):
+            await small.import_items(endless)  # type: ignore[arg-type]
+        assert endless.given < 4 * 2**20
+
+
+async def test_versions_far_apart_take_no_memory(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And two that are the same are found, though they lie far apart in the file."""
+    monkeypatch.setattr("kvstore.exchange._RUN", 100)
+    lines = [OURS.replace('"k"', f'"{n}"') % (n * 2**33 + 1) for n in range(1_000)]
+    end = '{"kvstore":"end","items":%d}\n'
+    text = HEADER + "".join(lines) + end % 1_000
+    assert await store.import_items(io.StringIO(text)) == 1_000
+    assert (await store.check()).ok
+    twice = HEADER + "".join([*lines, OURS % 1]) + end % 1_001
+    with pytest.raises(InvalidArgumentError, match="version 1 stands in the file twice"):
+        await store.import_items(io.StringIO(twice))
+
+
+async def test_what_was_imported_is_sound(store: Store) -> None:
+    """Odd, but nothing that a store could not hold: among it the work of a clock that went back."""
+    text = """
+        {"namespace":["n"],"key":"later","value":1,"created_at":"2031-01-01T00:00:00+00:00"}
+        {"namespace":["n"],"key":"first","value":1,"created_at":"0001-01-01T00:00:00+00:00"}
+        {"namespace":["n"],"key":"last","value":1,"expires_at":"9999-12-31T23:59:59.999999+00:00"}
+        {"namespace":["n"],"key":"none","value":{"$$bytes":"?"},"index":[],"ttl":0.0000001}
+        {"namespace":["n"],"key":"int","value":[18446744073709551615,"18446744073709551616"]}
+    """
+    await store.import_items(io.StringIO(text))
+    before = await everything(store)
+    assert (await store.check()).ok
+    data = await exported(store)
+    await store.remove(("n",), "*")
+    await store.import_items(io.BytesIO(data))
+    assert but_versions(await everything(store)) == but_versions(before)
 
 
 async def test_a_failed_export_leaves_no_file(store: Store, tmp_path: Path) -> None:
