@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import orjson
 
-from kvstore.errors import IndexMismatchError
+from kvstore.errors import IndexMismatchError, StoreCorruptError
 
 __all__ = ["Brought", "Description", "check_index"]
 
@@ -34,9 +34,18 @@ class Description:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what `text` has written."""
-        known: dict[str, Any] = orjson.loads(text)
-        return cls(**{**known, "fields": tuple(known["fields"])})
+        """Read what `text` has written.
+
+        Raises:
+            StoreCorruptError: it has not.
+        """
+        try:
+            known: dict[str, Any] = orjson.loads(text)
+            return cls(**{**known, "fields": tuple(known["fields"])})
+        except (KeyError, TypeError, ValueError) as exc:
+            raise StoreCorruptError(
+                "the description of the search index is damaged; restore the store from a backup"
+            ) from exc
 
     @property
     def text(self) -> str:

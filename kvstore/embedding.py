@@ -87,11 +87,21 @@ class Embedder:
         on_their_way: how many callers are finding out whether they need a vector. While there
             are any, a call is put off for a moment, so that they can share it.
 
+    Args:
+        config: with a model.
+        most_dimensions: how many numbers a vector may have at most; `None`: any number.
+
     Raises:
-        InvalidArgumentError: `config.embeddings` is no model.
+        InvalidArgumentError: `config.embeddings` is no model, or its vectors are too long.
     """
 
-    def __init__(self, config: IndexConfig) -> None:
+    def __init__(self, config: IndexConfig, most_dimensions: int | None = None) -> None:
+        if most_dimensions is not None and (config.dimensions or 0) > most_dimensions:
+            raise InvalidArgumentError(
+                f"dimensions is {config.dimensions:,}, and this store takes vectors of at most "
+                f"{most_dimensions:,} numbers: use a model with shorter ones, or have it cut them"
+            )
+        self._most_dimensions = most_dimensions
         self._model = _adapt(config.embeddings)
         self._name = _name_of(config.embeddings)
         self.model_id = config.model_id or self._name
@@ -236,6 +246,13 @@ class Embedder:
                 f"{count} texts"
             )
         found = _unit_vectors(vectors) or [self._unit(vector) for vector in vectors]
+        if self._most_dimensions is not None and any(
+            length > self._most_dimensions for _, length in found
+        ):
+            raise EmbeddingError(
+                f"the embedding model {self._name} returned a vector of more than "
+                f"{self._most_dimensions:,} numbers, which is the most that this store takes"
+            )
         if self.dimensions is None and found:
             self.dimensions = found[0][1]
         for _, length in found:

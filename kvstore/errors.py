@@ -17,6 +17,7 @@
     ├── StoreFullError                        the disk, a quota or a file-size limit is full
     ├── StoreCorruptError                     not a database, or damaged
     ├── StoreAccessError (OSError)            the file cannot be opened or written
+    │   └── ReadOnlyError                     a write to what may only be read
     ├── SchemaError                           written by a newer version, or not a kvstore file
     ├── IndexMismatchError                    the index was made by another model
     ├── EmbeddingError                        the embedding model failed
@@ -38,6 +39,7 @@ __all__ = [
     "InvalidPatternError",
     "InvalidTTLError",
     "MissingDependencyError",
+    "ReadOnlyError",
     "SchemaError",
     "StoreAccessError",
     "StoreBusyError",
@@ -119,6 +121,10 @@ class StoreCorruptError(StoreError):
 
 class StoreAccessError(StoreError, OSError):
     """The file cannot be opened or written: a missing directory, permissions, read-only."""
+
+
+class ReadOnlyError(StoreAccessError):
+    """A write to what may only be read: a store with `read_only=True`, a write-protected file."""
 
 
 class SchemaError(StoreError):

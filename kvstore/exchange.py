@@ -40,6 +40,7 @@ from kvstore.errors import (
     StoreFullError,
     ValueTooLargeError,
 )
+from kvstore.filenames import FilePath, file_path, special
 from kvstore.instants import EARLIEST, LATEST, lifetime, to_datetime
 from kvstore.namespace import address, check_key, decode_namespace
 from kvstore.operations import Record
@@ -87,9 +88,13 @@ def _full_errnos() -> frozenset[int]:
 _FULL = _full_errnos()
 
 
-def whole_path(path: str | os.PathLike[str]) -> Path:
-    """Return a path that stays the same whatever the working directory becomes."""
-    return Path(path).absolute()
+def whole_path(path: FilePath) -> Path:
+    """Return a path that stays the same whatever the working directory becomes.
+
+    Raises:
+        InvalidArgumentError: it is none.
+    """
+    return file_path(path).absolute()
 
 
 def open_file(path: Path) -> IO[bytes]:
@@ -115,6 +120,9 @@ def partial_file(path: Path, mode: int | None = None) -> Iterator[Path]:
     """
     partial = path.with_name(f"{path.name}.partial-{secrets.token_hex(4)}")
     with file_errors(path):
+        what = special(path.stat().st_mode) if path.exists() else None
+        if what is not None:  # it would be replaced: /dev/null, say, by a file
+            raise StoreAccessError(f"{path} is {what}; name a regular file")
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
         handle = os.open(partial, flags, 0o666 if mode is None else 0o600)
         os.close(handle)

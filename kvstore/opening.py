@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from kvstore.errors import InvalidArgumentError
+from kvstore.filenames import FilePath
 from kvstore.memory import InMemoryStore
 from kvstore.sqlite import SQLiteStore
 from kvstore.store import Store
@@ -18,46 +19,97 @@ __all__ = ["open_store"]
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):")  # two letters at least: C:\ is a path
 
 
-def open_store(url: str | os.PathLike[str], **options: Any) -> Store:
+def open_store(url: FilePath, **options: Any) -> Store:
     """Return the store for a path or a URL; open it by `async with` or `await store.open()`.
 
     Args:
         url: `"agent.db"` or `"sqlite:///agent.db"` (relative; `sqlite:////tmp/agent.db` is
             absolute): `SQLiteStore`. `"memory://"`: `InMemoryStore`.
             `"postgresql://user@host/db"`: `PostgresStore`, of the extra `agent-kvstore[postgres]`.
+            After the path of a `sqlite` URL there may be options: `?durability=full`,
+            `?busy_timeout=2.5`, and several with `&` between them. `%` begins an escape there
+            (`%3F` is a question mark, `%25` a percent sign), and `#` is part of the path. A path
+            that is no URL is taken as it is.
         options: the keyword arguments of that class.
 
     Raises:
-        InvalidArgumentError: the URL has another scheme.
+        InvalidArgumentError: the URL has another scheme, or an option that is not understood.
         MissingDependencyError: the backend needs an extra that is not installed.
     """
-    if isinstance(url, Path) or not isinstance(url, str):
-        return SQLiteStore(os.fspath(url), **options)
-    match = _SCHEME.match(url)
-    scheme = match[1].lower() if match and url != ":memory:" else None
-    match scheme:
-        case None:
-            return SQLiteStore(url, **options)
+    match = _SCHEME.match(url) if isinstance(url, str) and url != ":memory:" else None
+    if match is None or not isinstance(url, str):
+        return SQLiteStore(url, **options)
+    match match[1].lower():
         case "sqlite":
-            return SQLiteStore(_sqlite_path(url), **options)
+            path, said = _parts_of(url)
+            return SQLiteStore(path, **_merged(said, options))
         case "memory":
+            if url[match.end() :] not in ("", "//"):
+                raise InvalidArgumentError("the URL of a store in memory is 'memory://' alone")
             return InMemoryStore(**options)
         case "postgresql" | "postgres":
             from kvstore.postgres import PostgresStore
 
             return PostgresStore(url, **options)
-    raise InvalidArgumentError(
-        f"{scheme}: is no scheme that kvstore opens; there are a path, sqlite:///path, memory:// "
-        "and postgresql://user@host/db (write ./ in front of a path that looks like a URL)"
-    )
+        case scheme:
+            raise InvalidArgumentError(
+                f"{scheme}: is no scheme that kvstore opens; there are a path, sqlite:///path, "
+                "memory:// and postgresql://user@host/db (write ./ in front of a path that looks "
+                "like a URL)"
+            )
 
 
-def _sqlite_path(url: str) -> str:
-    parts = urlsplit(url)
-    path = unquote(parts.path)
-    if parts.netloc or not path.startswith("/") or len(path) < 2:
+def _parts_of(url: str) -> tuple[str, dict[str, Any]]:
+    """Return path and options of a SQLite URL."""
+    whole, _, query = url.partition("?")
+    _, slashes, path = whole.partition(":///")
+    if not slashes or not path:
         raise InvalidArgumentError(
             "a SQLite URL has three slashes and a path: 'sqlite:///agent.db' is relative, "
             "'sqlite:////var/lib/agent.db' absolute"
         )
-    return path[1:]
+    return os.fsdecode(unquote_to_bytes(os.fsencode(path))), _options_of(query)
+
+
+def _options_of(query: str) -> dict[str, Any]:
+    """Return what the options in a URL mean as keyword arguments."""
+    found: dict[str, Any] = {}
+    try:
+        said = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:
+        raise InvalidArgumentError(f"the options of the URL, {query!r}, do not parse") from None
+    for name, text in said:
+        read = _OPTIONS.get(name)
+        if read is None:
+            raise InvalidArgumentError(
+                f"{name!r} is no option that a SQLite URL can have; there are {', '.join(_OPTIONS)}"
+                " (a question mark in a path is written %3F)"
+            )
+        keyword, value = read(text)
+        if keyword in found:
+            raise InvalidArgumentError(f"the URL has {name!r} twice")
+        found[keyword] = value
+    return found
+
+
+def _busy_timeout(text: str) -> tuple[str, Any]:
+    try:
+        return "busy_timeout", float(text)
+    except ValueError:
+        raise InvalidArgumentError(f"busy_timeout is a number of seconds, not {text!r}") from None
+
+
+_OPTIONS: Mapping[str, Callable[[str], tuple[str, Any]]] = {
+    "durability": lambda text: ("durability", text),
+    "busy_timeout": _busy_timeout,
+}
+
+
+def _merged(said: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a URL and the keyword arguments as one."""
+    for name in said.keys() & options.keys():
+        if said[name] != options[name]:
+            raise InvalidArgumentError(
+                f"the URL says {name}={said[name]!r}, and the keyword argument {options[name]!r}"
+            )
+    return said | options

@@ -57,6 +57,7 @@ from kvstore.errors import (
     WrongLoopError,
 )
 from kvstore.exchange import Intake, Sink, Spool, open_file, partial_file, whole_path
+from kvstore.filenames import FilePath
 from kvstore.filters import Filter, parse_filter
 from kvstore.instants import lifetime, to_datetime, to_micros
 from kvstore.namespace import address, check_key, check_label, encode_namespace, is_text, show
@@ -182,6 +183,8 @@ class Store(ABC):
             can be resumed.
     """
 
+    _most_dimensions: int | None = None  # that a vector may have; `None`: any number
+
     def __init__(
         self,
         *,
@@ -205,7 +208,7 @@ class Store(ABC):
             for field in index.fields:
                 check_field(field)
             if index.embeddings is not None:
-                self._embedder = Embedder(index)
+                self._embedder = Embedder(index, self._most_dimensions)
         self._embedding_writes = 0  # writes that wait for the model
         self._default_ttl = None if default_ttl is None else lifetime(default_ttl)
         self._refresh_ttl = refresh_ttl
@@ -798,9 +801,7 @@ class Store(ABC):
             _check_count(since, "since")
         return Watch(self, path, compile_pattern(pattern), subtree, since)
 
-    async def backup(
-        self, path: str | os.PathLike[str], *, progress: Progress | None = None
-    ) -> None:
+    async def backup(self, path: FilePath, *, progress: Progress | None = None) -> None:
         """Write a consistent copy of the whole store to a file, while others write.
 
         The copy takes its name when it is complete; a file of that name is replaced. The backup
@@ -821,7 +822,7 @@ class Store(ABC):
 
     async def export_items(
         self,
-        file: str | os.PathLike[str] | IO[Any],
+        file: FilePath | IO[Any],
         *,
         namespace: Sequence[str] = (),
         progress: Progress | None = None,
@@ -845,7 +846,7 @@ class Store(ABC):
         self._require_open()
         _, path = address(namespace)
         with Meter(progress) as meter:
-            if not isinstance(file, (str, os.PathLike)):
+            if not isinstance(file, (str, bytes, os.PathLike)):
                 return await self._export(file, path, meter)
             with partial_file(whole_path(file)) as partial, partial.open("wb") as opened:
                 return await self._export(opened, path, meter)
@@ -864,7 +865,7 @@ class Store(ABC):
 
     async def import_items(
         self,
-        file: str | os.PathLike[str] | IO[Any],
+        file: FilePath | IO[Any],
         *,
         on_conflict: Conflict = "replace",
         progress: Progress | None = None,
@@ -895,8 +896,8 @@ class Store(ABC):
                 f"on_conflict is 'replace', 'skip' or 'error', not {on_conflict!r}"
             )
         with Meter(progress) as meter, Spool() as spool:
-            if isinstance(file, (str, os.PathLike)):
-                with open_file(Path(file)) as opened:
+            if isinstance(file, (str, bytes, os.PathLike)):
+                with open_file(whole_path(file)) as opened:
                     await self._stage(opened, spool, meter)
             else:
                 await self._stage(file, spool, meter)

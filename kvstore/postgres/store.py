@@ -48,6 +48,7 @@ T = TypeVar("T")
 _CHECK_SLICE = 1_000  # rows looked at in one read
 _MOST_PROBLEMS = 100
 _MOST_CONNECTIONS = 1_000
+_MOST_DIMENSIONS = 16_000  # of pgvector
 
 
 class PostgresStore(Store):
@@ -74,6 +75,8 @@ class PostgresStore(Store):
         options: those of `Store`: `default_ttl`, `refresh_ttl`, `max_value_bytes`, `clock`,
             `sweep_interval`, `history`.
     """
+
+    _most_dimensions = _MOST_DIMENSIONS
 
     def __init__(
         self,

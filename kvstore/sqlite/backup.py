@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from kvstore.errors import StoreAccessError
-from kvstore.exchange import partial_file
+from kvstore.errors import StoreAccessError, StoreCorruptError
+from kvstore.exchange import file_errors, partial_file
 from kvstore.report import Meter
 from kvstore.sqlite import driver
 from kvstore.sqlite.connection import connect, translated
@@ -33,8 +34,10 @@ def backup(connection: driver.Connection, source: Path, target: Path, meter: Met
     The read transaction around it holds one snapshot. Without it SQLite would begin anew at each
     write of another connection (https://sqlite.org/backup.html).
     """
-    _check_free(source, target)
-    mode = stat.S_IMODE(source.stat().st_mode)
+    with file_errors(target):
+        _check_free(source, target)
+    with file_errors(source):
+        mode = stat.S_IMODE(source.stat().st_mode)
     with partial_file(target, mode) as partial:
         copy = connect(partial, "rwc")
         try:
@@ -45,7 +48,7 @@ def backup(connection: driver.Connection, source: Path, target: Path, meter: Met
                 def show(status: int, remaining: int, total: int) -> None:
                     meter.show(total - remaining, total)
 
-                connection.backup(copy, pages=_STEP_PAGES, progress=show, sleep=0)
+                _copy_pages(connection, copy, partial, show)
                 # One file, complete in itself; a store that opens it switches the log on again.
                 copy.execute("PRAGMA journal_mode = DELETE").fetchall()
         finally:
@@ -55,6 +58,39 @@ def backup(connection: driver.Connection, source: Path, target: Path, meter: Met
             for suffix in (*_SIDE_FILES, "-shm"):
                 with suppress(OSError):
                     Path(f"{partial}{suffix}").unlink()
+
+
+def _copy_pages(
+    connection: driver.Connection,
+    copy: driver.Connection,
+    partial: Path,
+    show: Callable[[int, int, int], None],
+) -> None:
+    """Have SQLite copy all pages.
+
+    Some drivers raise a backup's errors without their codes. Then an attempt to write to the copy
+    tells whether it is that which fails.
+
+    Raises:
+        StoreFullError: there is no room for the copy.
+        driver.Error: with its code.
+    """
+    try:
+        connection.backup(copy, pages=_STEP_PAGES, progress=show, sleep=0)
+    except driver.OperationalError as exc:
+        if getattr(exc, "sqlite_errorcode", None) is not None:
+            raise
+        with file_errors(partial), partial.open("ab", buffering=0) as file:
+            for _ in range(2):  # the first may still fit in part
+                file.write(bytes(_STEP_PAGES * 4096))
+            os.fsync(file.fileno())
+        raise StoreAccessError(f"{partial} or its source cannot be read or written") from exc
+    except driver.DatabaseError as exc:
+        if getattr(exc, "sqlite_errorcode", None) is not None or type(exc) is not (
+            driver.DatabaseError
+        ):
+            raise
+        raise StoreCorruptError("the store is damaged; 'await store.check()' tells where") from exc
 
 
 def _check_free(source: Path, target: Path) -> None:

@@ -1,54 +1,104 @@
-"""Looking a store over: is everything as it was written, and how much is there of it."""
+"""Looking a store over: is everything as it was written, and how much is there of it.
+
+Both see one moment: what others write meanwhile is neither damage nor counted twice.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from kvstore.errors import StoreCorruptError, StoreError
+from kvstore.exchange import file_errors
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
 from kvstore.report import Meter, Report, RootStats, Stats
 from kvstore.rules import row_problem
 from kvstore.sqlite import driver, statements
-from kvstore.sqlite.reading import checksum
+from kvstore.sqlite.codes import SQLITE_CORRUPT, SQLITE_FORMAT, SQLITE_IOERR, SQLITE_NOTADB
+from kvstore.sqlite.connection import is_unclear
+from kvstore.sqlite.reading import checksum, is_version
 from kvstore.types import Namespace
 
-__all__ = ["check", "stats"]
+__all__ = ["check", "check_rows", "stats"]
 
-_SLICE = 1_000  # rows between two looks at whether to go on; no read transaction outlives it
+_SLICE = 1_000  # rows between two looks at whether to go on
 _MOST_PROBLEMS = 100
+_UNREADABLE = (SQLITE_CORRUPT, SQLITE_FORMAT, SQLITE_IOERR, SQLITE_NOTADB)
 
 # Each yields one line for each problem of an index, given a connection to read from.
 INDEX_CHECKS: list[Callable[[driver.Connection], Iterator[str]]] = []
 
 
+@contextmanager
+def _one_moment(connection: driver.Connection) -> Iterator[None]:
+    """Have all statements of a block see one state of the file."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
 def check(connection: driver.Connection, path: Path, meter: Meter) -> Report:
-    """Look everything over, in slices."""
+    """Look everything over; what cannot be read ends its own part alone.
+
+    The log cannot start over while it lasts, and grows by what others write.
+    """
     problems: list[str] = []
     looked_at = 0
-    try:
-        total: int = connection.execute(statements.COUNT_ROWS).fetchone()[0]
-        meter.show(0, total)
-        problems += _check_file(connection, meter)
-        for looked_at, problem in _check_rows(connection):
+
+    def rows() -> Iterator[str]:
+        nonlocal looked_at
+        for looked_at, problem in check_rows(connection):
             if problem is not None:
-                problems.append(problem)
-            if len(problems) > _MOST_PROBLEMS:
-                break
+                yield problem
             if looked_at % _SLICE == 0:
                 meter.show(looked_at, max(total, looked_at))
-        problems += _check_meta(connection)
-        for check_index in INDEX_CHECKS:
-            problems += check_index(connection)
-        meter.show(looked_at, looked_at)
-    except driver.Error as exc:  # too damaged to be read on
-        name = getattr(exc, "sqlite_errorname", type(exc).__name__)
-        problems.append(f"{path}: cannot be read on ({name}); restore it from a backup")
+
+    with _one_moment(connection):
+        total = _count_rows(connection)
+        meter.show(0, total)
+        parts = [_check_file(connection, meter), rows(), _check_meta(connection)]
+        for part in (*parts, *(check_index(connection) for check_index in INDEX_CHECKS)):
+            for problem in _readable(part, path):
+                problems.append(problem)
+                if len(problems) > _MOST_PROBLEMS:
+                    break
+            meter.check()
+    meter.show(looked_at, looked_at)
     if len(problems) > _MOST_PROBLEMS:
         problems[_MOST_PROBLEMS:] = ["and more of them"]
-    return Report(looked_at, tuple(problems))
+    return Report(looked_at, tuple(dict.fromkeys(problems)))
+
+
+def _readable(problems: Iterable[str], path: Path) -> Iterator[str]:
+    """Yield problems, and if they cannot be found, that.
+
+    Raises:
+        driver.Error: it is no damage that keeps them from being found.
+    """
+    try:
+        yield from problems
+    except driver.Error as exc:
+        if not is_unclear(exc) and getattr(exc, "sqlite_errorcode", 0) & 0xFF not in _UNREADABLE:
+            raise
+        name = getattr(exc, "sqlite_errorname", type(exc).__name__)
+        yield f"{path}: cannot be read on ({name}); restore it from a backup"
+    except StoreError as exc:
+        yield str(exc)
+
+
+def _count_rows(connection: driver.Connection) -> int:
+    """Return how many rows there are to look at; 0 if that cannot be told."""
+    with suppress(driver.Error):
+        number: int = connection.execute(statements.COUNT_ROWS).fetchone()[0]
+        return number
+    return 0
 
 
 def _check_file(connection: driver.Connection, meter: Meter) -> Iterator[str]:
@@ -70,32 +120,43 @@ def _check_file(connection: driver.Connection, meter: Meter) -> Iterator[str]:
         connection.set_progress_handler(None, 0)
 
 
-def _check_rows(connection: driver.Connection) -> Iterator[tuple[int, str | None]]:
+def check_rows(connection: driver.Connection) -> Iterator[tuple[int, str | None]]:
     """Yield, for each row, how many there were so far, and what is wrong with it."""
     number = last = 0
     while True:
         rows = connection.execute(statements.CHECK_ROWS, (last, _SLICE)).fetchall()
-        # After the rows: none of them can be newer.
-        version: int = connection.execute(statements.GET_VERSION).fetchone()[0]
+        # After the rows: none of them can be newer, in a transaction or out of it.
+        state = connection.execute(statements.GET_VERSION).fetchone()
+        newest = state[0] if state is not None and is_version(state[0]) else None
         for row in rows:
             number += 1
-            yield number, _row_problem(row, version)
+            yield number, _row_problem(row, newest)
         if len(rows) < _SLICE:
             return
         last = rows[-1][0]
 
 
-def _row_problem(row: tuple[Any, ...], newest: int) -> str | None:
-    (id_, path, key, data, version, created_at, updated_at, expires_at, ttl, indexing, sum_) = row
+def _row_problem(row: tuple[Any, ...], newest: int | None) -> str | None:
+    """Say what is wrong with a row.
+
+    Args:
+        row: as `CHECK_ROWS` has it; any column may hold anything.
+        newest: the store's version; `None`: it has none.
+    """
+    (id_, types, path, key, data, version, created_at, updated_at, expires_at, ttl, indexing) = row[
+        :-1
+    ]
+    if types != "texttexttext":
+        return f"row {id_}: its path, its key or its value is no text"
     try:
         path, key = path.decode(), key.decode()
         labels = decode_namespace(path)
-        if encode_namespace(labels) != path:
+        if encode_namespace(labels) != path or "" in labels:
             return f"row {id_}: its path is no namespace"
-    except (UnicodeDecodeError, AttributeError, IndexError):
+    except (ValueError, IndexError):
         return f"row {id_}: its path or its key is no text"
     where = show(labels, key)
-    if checksum(path, key, version, data) != sum_:
+    if type(version) is not int or checksum(path, key, version, data) != row[-1]:
         return f"{where}: its checksum does not match"
     try:
         paths = None if indexing is None else orjson.loads(indexing)
@@ -104,43 +165,73 @@ def _row_problem(row: tuple[Any, ...], newest: int) -> str | None:
     problem = row_problem(data, paths, created_at, updated_at, expires_at, ttl)
     if problem is not None:
         return f"{where}: {problem}"
-    if not 0 < version <= newest:
+    if newest is not None and not 0 < version <= newest:
         return f"{where}: its version {version} is ahead of the store's, {newest}"
     return None
 
 
 def _check_meta(connection: driver.Connection) -> Iterator[str]:
-    version: Any = connection.execute(statements.GET_VERSION).fetchone()[0]
+    row = connection.execute(statements.GET_VERSION).fetchone()
+    version: Any = None if row is None else row[0]
     until, begin, last = connection.execute(statements.GET_FEED_STATE).fetchone()
-    if not all(type(each) is int for each in (version, until, begin)):
+    if type(version) is not int or type(until) is not int or type(begin) is not int:
         yield "meta: a number of the store's own is missing or is none"
+    elif not is_version(version):
+        yield f"meta: the store's version, {version}, is none that writing leads to"
     elif begin > version or (last or 0) > version:
         yield f"changes: the feed is ahead of the store's version, {version}"
 
 
+def _labels(path: Any) -> Namespace:
+    """Return the labels of a path that a row has.
+
+    Raises:
+        StoreCorruptError: it is none that is written.
+    """
+    with suppress(ValueError, IndexError, TypeError, AttributeError):
+        labels = decode_namespace(path)
+        if encode_namespace(labels) == path:
+            return labels
+    raise StoreCorruptError(f"{path!r} is no namespace; 'await store.check()' tells what is wrong")
+
+
 def stats(connection: driver.Connection, path: Path, now: int, meter: Meter) -> Stats:
-    """Measure everything, by one statement for each root namespace."""
+    """Measure everything, by one statement for each root namespace.
+
+    Raises:
+        StoreCorruptError: what is damaged cannot be measured.
+    """
+    with _one_moment(connection):
+        return _stats(connection, path, now, meter)
+
+
+def _stats(connection: driver.Connection, path: Path, now: int, meter: Meter) -> Stats:
     roots: dict[Namespace, RootStats] = {}
-    version: int = connection.execute(statements.GET_VERSION).fetchone()[0]
+    state = connection.execute(statements.GET_VERSION).fetchone()
+    if state is None or not is_version(state[0]):
+        raise StoreCorruptError(f"{path} has lost its version; restore it from a backup")
+    version: int = state[0]
     low, high = "", "\0"  # `()` itself: its path is empty
     while True:
         items, namespaces, size = connection.execute(
             statements.MEASURE, (low, high, now)
         ).fetchone()
         if items:
-            roots[decode_namespace(low)] = RootStats(items, namespaces, int(size))
+            roots[_labels(low)] = RootStats(items, namespaces, int(size))
         meter.check()
         found = statements.first_live_path(high, None, now)
         row = connection.execute(found.text, found.params).fetchone()
         if row is None:
             break
-        low, upper = subtree_range(encode_namespace(decode_namespace(row[0])[:1]))
+        low, upper = subtree_range(encode_namespace(_labels(row[0])[:1]))
         assert upper is not None
         high = upper
     rest = connection.execute(statements.COUNT_REST, (now,)).fetchone()
     expired, changes, has_index, pending = rest
     items = sum(root.items for root in roots.values())
     wal = Path(f"{path}-wal")
+    with file_errors(path):
+        file_bytes, wal_bytes = path.stat().st_size, wal.stat().st_size if wal.exists() else 0
     return Stats(
         items=items,
         namespaces=sum(root.namespaces for root in roots.values()),
@@ -150,6 +241,6 @@ def stats(connection: driver.Connection, path: Path, now: int, meter: Meter) -> 
         expired=expired,
         indexed=max(0, items - pending) if has_index else None,
         changes=changes,
-        file_bytes=path.stat().st_size,
-        wal_bytes=wal.stat().st_size if wal.exists() else 0,
+        file_bytes=file_bytes,
+        wal_bytes=wal_bytes,
     )

@@ -7,6 +7,8 @@ one hop does any amount of work, where aiosqlite's own methods pay a hop for eac
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import random
 import time
 import traceback
@@ -20,6 +22,7 @@ import aiosqlite
 
 from kvstore import codec
 from kvstore.errors import (
+    ReadOnlyError,
     StoreAccessError,
     StoreBusyError,
     StoreClosedError,
@@ -60,6 +63,7 @@ __all__ = [
     "begin",
     "connect",
     "is_busy",
+    "is_unclear",
     "release",
     "transaction",
     "translate",
@@ -84,7 +88,7 @@ def connect(path: Path, access: Access, *, busy_timeout: float = 0.0) -> driver.
         StoreError: as `translated` has it.
     """
     with translated(path):
-        connection = driver.connect(f"file:{quote(str(path))}?mode={access}")
+        connection = driver.connect(f"file:{quote(os.fsencode(path))}?mode={access}")
         try:
             connection.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
@@ -232,6 +236,9 @@ _EXTENDED: dict[int, tuple[type[StoreError], str]] = {
     SQLITE_IOERR_SHORT_READ: (StoreCorruptError, "is damaged: it ends too early"),
     SQLITE_IOERR_CORRUPTFS: (StoreCorruptError, "is damaged, by the file system's word"),
 }
+_REFUSED = "is in order as far as is known, and SQLite refused a statement; please report this"
+_LONGEST_PATH = 504  # bytes; SQLite's own limit is 512, and names of its side files are longer
+_FILES_OF_A_CONNECTION = 4  # the file, its log, the log's index, and a journal
 _DAMAGED = "is damaged, or no kvstore file; restore it from a backup"
 _PRIMARY: dict[int, tuple[type[StoreError], str]] = {
     SQLITE_BUSY: (
@@ -244,15 +251,10 @@ _PRIMARY: dict[int, tuple[type[StoreError], str]] = {
     SQLITE_CORRUPT: (StoreCorruptError, _DAMAGED),
     SQLITE_NOTADB: (StoreCorruptError, "is not a database, or is damaged"),
     SQLITE_FORMAT: (StoreCorruptError, _DAMAGED),
-    SQLITE_ERROR: (StoreCorruptError, _DAMAGED),  # a missing table, JSON that does not parse
     SQLITE_IOERR: (StoreAccessError, "cannot be read or written: the system reports an I/O error"),
-    SQLITE_READONLY: (StoreAccessError, "is read-only; check its permissions"),
+    SQLITE_READONLY: (ReadOnlyError, "is read-only; check its permissions"),
     SQLITE_PERM: (StoreAccessError, "may not be used; check its permissions"),
     SQLITE_AUTH: (StoreAccessError, "may not be used; check its permissions"),
-    SQLITE_CANTOPEN: (
-        StoreAccessError,
-        "cannot be opened; check that its directory exists and may be written",
-    ),
     SQLITE_TOOBIG: (ValueTooLargeError, "takes no value that long"),
     SQLITE_NOMEM: (StoreError, "cannot be used: out of memory"),
     SQLITE_MISUSE: (StoreClosedError, "is closed"),
@@ -260,12 +262,58 @@ _PRIMARY: dict[int, tuple[type[StoreError], str]] = {
 
 
 def translate(exc: driver.Error, path: Path) -> StoreError:
-    """Return our error for one of the driver's, by its code and never by its text."""
+    """Return our error for one of the driver's, by its code and never by its text.
+
+    Damage is what SQLite calls so. Where its word leaves open whose fault it is (`is_unclear`),
+    `kvstore.sqlite.diagnosis` looks at the file.
+    """
     code: int | None = getattr(exc, "sqlite_errorcode", None)
     if code is None:  # raised by the driver itself, and not by SQLite
         if isinstance(exc, driver.ProgrammingError):
             return StoreClosedError(f"the connection to {path} is closed")
-        return StoreCorruptError(f"{path} {_DAMAGED} (a text in it is not UTF-8)")
-    kind, what = _EXTENDED.get(code) or _PRIMARY.get(code & 0xFF) or (StoreError, "failed")
+        return StoreError(f"{path}: the driver failed ({type(exc).__name__})")
     name = getattr(exc, "sqlite_errorname", code)
+    if code & 0xFF == SQLITE_CANTOPEN:
+        return StoreAccessError(f"{path} cannot be opened: {_why_not_opened(path)} ({name})")
+    kind, what = _EXTENDED.get(code) or _PRIMARY.get(code & 0xFF) or (StoreError, _REFUSED)
     return kind(f"{path} {what} ({name})")
+
+
+def is_unclear(exc: driver.Error) -> bool:
+    """Whether an error may come of a damaged row as well as of a statement of ours.
+
+    SQLITE_ERROR is said of JSON that does not parse, of a table that is missing and of a statement
+    that makes no sense; the driver gives no code where a text is not UTF-8.
+    """
+    code = getattr(exc, "sqlite_errorcode", None)
+    if code is None:
+        return not isinstance(exc, driver.ProgrammingError)
+    return bool(code & 0xFF == SQLITE_ERROR)
+
+
+def _why_not_opened(path: Path) -> str:
+    """Say what keeps SQLite from opening a file; its own word for it is always the same."""
+    if not _has_descriptors():
+        return "no more files can be open at once; close some, or raise the limit (ulimit -n)"
+    length = len(os.fsencode(path))
+    if os.name == "posix" and length > _LONGEST_PATH:
+        return (
+            f"SQLite takes no path longer than {_LONGEST_PATH} bytes, and this one has {length}; "
+            "use a shorter one"
+        )
+    return "check that its directory exists and may be written"
+
+
+def _has_descriptors() -> bool:
+    """Whether so many more files can be open as a connection needs."""
+    taken: list[int] = []
+    try:
+        for _ in range(_FILES_OF_A_CONNECTION):
+            # Not the file itself: to close it would let go of all its locks.
+            taken.append(os.open(os.devnull, os.O_RDONLY))  # noqa: PERF401 - one at a time: they are to be closed
+    except OSError as exc:
+        return exc.errno not in (errno.EMFILE, errno.ENFILE)
+    finally:
+        for handle in taken:
+            os.close(handle)
+    return True

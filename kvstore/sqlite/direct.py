@@ -19,7 +19,8 @@ from kvstore.filters import Filter
 from kvstore.operations import Operation, Sweep
 from kvstore.patterns import Pattern
 from kvstore.sqlite import driver, forks, reading
-from kvstore.sqlite.connection import connect, release, transaction, translate
+from kvstore.sqlite.connection import connect, release, transaction
+from kvstore.sqlite.diagnosis import explain
 from kvstore.sqlite.indexing import begin_batch
 from kvstore.sqlite.store import SQLiteStore
 from kvstore.store import NamespaceQuery, Page, Selection, pause_s
@@ -133,7 +134,7 @@ class DirectSQLiteStore(SQLiteStore):
             return read(connection, *args, **kwargs)
         except driver.Error as exc:
             release(exc)
-            raise translate(exc, self._file) from exc
+            raise explain(exc, self._file, connection) from exc
         except BaseException as exc:
             release(exc)
             raise
@@ -194,7 +195,7 @@ class DirectSQLiteStore(SQLiteStore):
                     batch.finish()
                 batch.committed()
             except driver.Error as exc:
-                raise translate(exc, self._file) from exc
+                raise explain(exc, self._file, connection) from exc
         if isinstance(outcome, Exception):
             raise outcome
         return outcome

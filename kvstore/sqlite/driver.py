@@ -20,7 +20,9 @@ __all__ = [
     "VERSION",
     "Connection",
     "Cursor",
+    "DatabaseError",
     "Error",
+    "OperationalError",
     "ProgrammingError",
     "complete_statement",
     "connect",
@@ -48,12 +50,16 @@ CAN_LOAD_EXTENSIONS: bool = hasattr(_module.Connection, "enable_load_extension")
 if TYPE_CHECKING:
     Connection = sqlite3.Connection
     Cursor = sqlite3.Cursor
+    DatabaseError = sqlite3.DatabaseError
     Error = sqlite3.Error
+    OperationalError = sqlite3.OperationalError
     ProgrammingError = sqlite3.ProgrammingError
 else:
     Connection = _module.Connection
     Cursor = _module.Cursor
+    DatabaseError = _module.DatabaseError
     Error = _module.Error
+    OperationalError = _module.OperationalError
     ProgrammingError = _module.ProgrammingError
 
 

@@ -29,7 +29,8 @@ from kvstore.errors import StoreClosedError, StoreError
 from kvstore.instants import to_micros
 from kvstore.operations import Check, Delete, Mutate, Operation, Put, Remove, Touch
 from kvstore.sqlite import driver, reading, statements
-from kvstore.sqlite.connection import WorkerConnection, is_busy, release, transaction, translate
+from kvstore.sqlite.connection import WorkerConnection, is_busy, release, transaction
+from kvstore.sqlite.diagnosis import explain
 from kvstore.sqlite.indexing import Setup, begin_batch
 from kvstore.sqlite.writing import INLINE_OPS, has_restore, is_plain
 from kvstore.types import Item, Namespace
@@ -418,7 +419,7 @@ class Reader:
             job.result = job.work()
         except driver.Error as exc:
             release(exc)
-            job.error = translate(exc, self._path)
+            job.error = explain(exc, self._path, self._connection.raw)
             job.error.__cause__ = exc
         except BaseException as exc:  # noqa: BLE001 - it belongs to the caller
             release(exc)
@@ -756,7 +757,7 @@ class Writer:
                 unit.outcome = exc
 
     def _error(self, exc: driver.Error) -> StoreError:
-        error = translate(exc, self._path)
+        error = explain(exc, self._path, self._connection.raw)
         error.__cause__ = exc
         return error
 

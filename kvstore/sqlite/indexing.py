@@ -32,7 +32,12 @@ import orjson
 
 from kvstore import codec
 from kvstore.description import Brought, Description
-from kvstore.errors import IndexMismatchError, MissingDependencyError, ValueTooLargeError
+from kvstore.errors import (
+    IndexMismatchError,
+    MissingDependencyError,
+    StoreError,
+    ValueTooLargeError,
+)
 from kvstore.operations import (
     Adopt,
     Check,
@@ -82,7 +87,7 @@ SMALL_CHUNKS = 128  # of a namespace; its vectors beyond them go to large chunks
 JOURNAL_VECTORS = 20_000  # changes that are kept for the caches of this process
 
 _FREE = bytes(HASH_BYTES)
-_CHECK_SLICE = 1_000  # items looked at in one read transaction
+_CHECK_SLICE = 1_000  # items looked at by one statement
 
 
 # Description
@@ -198,6 +203,12 @@ def load_vectors(connection: driver.Connection) -> None:
     connection.enable_load_extension(True)
     try:
         sqlite_vec.load(connection)
+    except (driver.Error, OSError) as exc:
+        raise MissingDependencyError(
+            f"semantic search needs sqlite-vec, whose library cannot be loaded from "
+            f"{sqlite_vec.loadable_path()}: pip install --force-reinstall sqlite-vec, and have a "
+            "frozen program carry it (PyInstaller: --collect-all sqlite_vec)"
+        ) from exc
     finally:
         connection.enable_load_extension(False)
 
@@ -779,10 +790,7 @@ class IndexedBatch(Batch):
 
 
 def find_problems(connection: driver.Connection) -> Iterator[str]:
-    """Hold the index against the items, without any help of sqlite-vec.
-
-    No read transaction outlives a slice of the items.
-    """
+    """Hold the index against the items, without any help of sqlite-vec."""
     description = describe(connection)
     if description is None:
         return
@@ -790,8 +798,11 @@ def find_problems(connection: driver.Connection) -> Iterator[str]:
     while True:
         rows = connection.execute(_GET_CHECKED, (last, _CHECK_SLICE)).fetchall()
         for item, indexing, value, slots, has_words, is_pending in rows:
-            fields = description.fields if indexing is None else orjson.loads(indexing)
-            texts = {_hash(text) for text in texts_of(codec.decode(value), fields)}
+            try:
+                fields = description.fields if indexing is None else orjson.loads(indexing)
+                texts = {_hash(text) for text in texts_of(codec.decode(value), fields)}
+            except (StoreError, TypeError, ValueError):
+                continue  # a damaged row, which is told as such
             codes = _codes(slots or b"")
             if (slots is not None) != bool(has_words):
                 yield f"index: item {item} is in one of its tables and not in the other"

@@ -13,6 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from kvstore.errors import SchemaError, StoreAccessError, StoreCorruptError
+from kvstore.filenames import special
 from kvstore.schema import scripts
 from kvstore.sqlite import driver
 from kvstore.sqlite.connection import connect, transaction, translated
@@ -57,14 +58,21 @@ def check_file(path: Path) -> None:
     """Refuse a file that is no kvstore file of a known version, and leave it untouched.
 
     Raises:
-        StoreCorruptError: a directory, no database, or damaged.
+        StoreCorruptError: no regular file, no database, or damaged.
         StoreAccessError: it may not be read, or its directory does not exist.
         SchemaError: another program's database, or of a newer version of kvstore.
     """
-    if path.is_dir():
-        raise StoreCorruptError(f"{path} is a directory, not a database file; name a file in it")
-    if not path.parent.is_dir():
-        raise StoreAccessError(f"the directory {path.parent} does not exist; create it first")
+    try:
+        what = special(path.stat().st_mode)
+        if what is not None:  # not even opened: a pipe would wait for a writer
+            raise StoreCorruptError(f"{path} is {what}, not a database file; name a regular file")
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise StoreAccessError(
+                f"the directory {path.parent} does not exist; create it first"
+            ) from None
+    except OSError as exc:
+        raise StoreAccessError(f"{path} cannot be used: {exc.strerror}") from exc
     try:
         with path.open("rb") as file:
             header = file.read(_HEADER_BYTES)

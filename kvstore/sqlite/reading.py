@@ -32,12 +32,21 @@ __all__ = [
     "get_small_by_id",
     "get_small_points",
     "is_light",
+    "is_version",
     "keys",
     "list_namespaces",
     "page",
     "records",
     "select",
 ]
+
+
+_MOST_VERSION = 2**62  # beyond what a store can ever have written
+
+
+def is_version(value: Any) -> bool:
+    """Whether what is kept as the store's version is one."""
+    return type(value) is int and 0 <= value < _MOST_VERSION
 
 
 def checksum(path: str, key: str, version: int, data: bytes) -> int:
@@ -270,10 +279,18 @@ def records(
 
 def _record(row: Sequence[Any]) -> Record:
     path, key, data, version, created_at, updated_at, expires_at, expected, ttl, indexing = row
-    if checksum(path, key, version, data) != expected:
+    try:
+        namespace = decode_namespace(path)
+        times = (created_at, updated_at, *(() if expires_at is None else (expires_at,)))
+        if (
+            checksum(path, key, version, data) != expected
+            or encode_namespace(namespace) != path
+            or not all(type(each) is int for each in times)
+        ):
+            raise _damaged(namespace, key)
+        paths = None if indexing is None else tuple(orjson.loads(indexing))
+    except (AttributeError, IndexError, TypeError, ValueError) as exc:
         raise StoreCorruptError(
-            f"the row of {show(decode_namespace(path), key)} is damaged: its checksum does not "
-            "match; restore it from a backup, or put it anew"
-        )
-    paths = None if indexing is None else tuple(orjson.loads(indexing))
+            f"the row of {key!r} in {path!r} is damaged; restore it from a backup, or put it anew"
+        ) from exc
     return Record(path, key, data, version, created_at, updated_at, expires_at, ttl, paths)

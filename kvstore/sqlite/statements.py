@@ -214,7 +214,8 @@ ON CONFLICT (path, key) DO UPDATE SET
 
 # The primary key; text as bytes, so that a damaged one can be told
 CHECK_ROWS = """
-SELECT id, CAST(path AS BLOB), CAST(key AS BLOB), CAST(value AS BLOB), version,
+SELECT id, typeof(path) || typeof(key) || typeof(value),
+    CAST(path AS BLOB), CAST(key AS BLOB), CAST(value AS BLOB), version,
     created_at, updated_at, expires_at, ttl, indexing, checksum
 FROM items
 WHERE id > ?

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import tempfile
 import time
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from kvstore.errors import InvalidArgumentError, StoreAccessError
+from kvstore.exchange import file_errors
+from kvstore.filenames import FilePath, file_path, resolved
 from kvstore.filters import Filter, comparisons
 from kvstore.instants import to_micros
 from kvstore.operations import Operation, Record
@@ -44,6 +45,7 @@ T = TypeVar("T")
 Durability = Literal["normal", "full"]
 
 _IN_MEMORY = ":memory:"
+_MOST_DIMENSIONS = 8192  # of sqlite-vec
 
 
 class SQLiteStore(Store):
@@ -66,9 +68,11 @@ class SQLiteStore(Store):
             `sweep_interval`, `history`.
     """
 
+    _most_dimensions = _MOST_DIMENSIONS
+
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: FilePath,
         *,
         index: IndexConfig | None = None,
         durability: Durability = "normal",
@@ -82,7 +86,7 @@ class SQLiteStore(Store):
             raise InvalidArgumentError(f"durability is 'normal' or 'full', not {durability!r}")
         if busy_timeout != 0:
             check_seconds(busy_timeout, "busy_timeout")
-        self.path = Path(path)
+        self.path = file_path(path)
         self._durability = durability
         self._busy_timeout = float(busy_timeout)
         if file_mode is not None and (file_mode & ~0o777 or file_mode & 0o600 != 0o600):
@@ -102,7 +106,7 @@ class SQLiteStore(Store):
         self._file = self.path  # absolute, once it is open
 
     @classmethod
-    def with_embeddings(cls, path: str | os.PathLike[str], model: Any, **options: Any) -> Self:
+    def with_embeddings(cls, path: FilePath, model: Any, **options: Any) -> Self:
         """Short for `SQLiteStore(path, index=IndexConfig(model))`."""
         return cls(path, index=IndexConfig(model), **options)
 
@@ -152,10 +156,12 @@ class SQLiteStore(Store):
 
     def _choose_file(self) -> Path:
         """Settle which file this store is, just before it opens it."""
-        self._file = self.path.resolve()
         if str(self.path) == _IN_MEMORY:
-            self._temporary = tempfile.mkdtemp(prefix="kvstore-")
+            with file_errors("a temporary directory"):
+                self._temporary = tempfile.mkdtemp(prefix="kvstore-")
             self._file = Path(self._temporary, "memory.db")
+        else:
+            self._file = resolved(self.path)
         forks.release_inherited(self._file)
         return self._file
 

@@ -34,7 +34,7 @@ from kvstore.operations import (
     take_piece,
 )
 from kvstore.sqlite import changes, driver, reading, statements
-from kvstore.sqlite.reading import checksum
+from kvstore.sqlite.reading import checksum, is_version
 from kvstore.types import Item, pack_item
 
 __all__ = ["INLINE_OPS", "Batch", "NotInlineError", "has_restore", "is_plain"]
@@ -119,7 +119,7 @@ class Batch:
         self._longest = longest
         self._most = _ANY_LENGTH if longest is None else longest
         row = self._execute(statements.GET_VERSION_WATCH_AND_INDEX).fetchone()
-        if row is None:
+        if row is None or not is_version(row[0]):
             raise StoreCorruptError("the file has lost its version; restore it from a backup")
         self._version, watched_until, self.index = row
         self._first_version = self._version

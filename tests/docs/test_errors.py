@@ -10,7 +10,7 @@ import pytest
 from kvstore import errors
 from kvstore.errors import StoreError
 
-_BRANCH = re.compile(r"^    [├└]── (\w+)(?: \((\w+)\))? +\S", re.MULTILINE)
+_BRANCH = re.compile(r"^    (│   )?[├└]── (\w+)(?: \((\w+)\))? +\S", re.MULTILINE)
 
 CLASSES = {name: getattr(errors, name) for name in errors.__all__}
 
@@ -18,10 +18,12 @@ CLASSES = {name: getattr(errors, name) for name in errors.__all__}
 def test_the_drawn_tree_is_the_tree_of_classes() -> None:
     drawing = errors.__doc__ or ""
     assert "\n    StoreError\n" in drawing
-    drawn = {
-        name: (StoreError, getattr(builtins, builtin)) if builtin else (StoreError,)
-        for name, builtin in _BRANCH.findall(drawing)
-    }
+    drawn: dict[str, tuple[type, ...]] = {}
+    outer: type = StoreError
+    for is_below, name, builtin in _BRANCH.findall(drawing):
+        parent = outer if is_below else StoreError
+        drawn[name] = (parent, getattr(builtins, builtin)) if builtin else (parent,)
+        outer = outer if is_below else CLASSES[name]
     assert drawn == {
         name: error.__bases__ for name, error in CLASSES.items() if error is not StoreError
     }

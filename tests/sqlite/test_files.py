@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kvstore import (
+    InvalidArgumentError,
     SchemaError,
     SQLiteStore,
     StoreAccessError,
@@ -67,6 +70,19 @@ def header_and_nonsense(path: Path) -> None:
     path.write_bytes(b"SQLite format 3\0" + bytes(range(256)) * 32)
 
 
+def named_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def listening_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+def link_to_a_device(path: Path) -> None:
+    path.symlink_to(os.devnull)
+
+
 def foreign_database(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE items (id INTEGER PRIMARY KEY, path TEXT, key TEXT)")
@@ -108,6 +124,9 @@ REFUSED: list[tuple[Callable[[Path], None], type[StoreError], str]] = [
     (header_alone, StoreCorruptError, "not a database|damaged"),
     (header_and_nonsense, StoreCorruptError, "not a database|damaged"),
     (Path.mkdir, StoreCorruptError, "is a directory"),
+    (named_pipe, StoreCorruptError, "is a named pipe"),
+    (listening_socket, StoreCorruptError, "is a socket"),
+    (link_to_a_device, StoreCorruptError, "is a device"),
     (foreign_database, SchemaError, "another program"),
     (foreign_database_in_wal_mode, SchemaError, "another program"),
     (foreign_application, SchemaError, "another program"),
@@ -130,7 +149,7 @@ async def test_a_file_that_is_not_ours_is_refused_and_untouched(
     for _ in range(2):
         with pytest.raises(error, match=said) as refusal:
             await store.open()
-        assert str(path) in str(refusal.value)
+        assert str(path.resolve()) in str(refusal.value)
         assert written(tmp_path) == before
         assert path.stat().st_mtime_ns == changed_at
     await store.close()
@@ -218,6 +237,39 @@ async def test_any_file_name_is_a_file_name(tmp_path: Path, name: str) -> None:
     async with SQLiteStore(path) as store:
         assert await store.keys(NS) == ["k"]
     assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names of bytes as POSIX has them")
+@pytest.mark.parametrize("as_bytes", [True, False])
+async def test_a_name_that_is_no_utf8_is_a_file_name(tmp_path: Path, as_bytes: bool) -> None:
+    name = os.fsencode(tmp_path) + b"/r\xe9sum\xe9?#%41.db"
+    for _ in range(2):
+        async with SQLiteStore(name if as_bytes else os.fsdecode(name)) as store:
+            await store.put(NS, "k", 1)
+            await store.backup(name + b".copy")
+    names = sorted(os.fsencode(file.name) for file in tmp_path.iterdir())
+    assert names == [b"r\xe9sum\xe9?#%41.db", b"r\xe9sum\xe9?#%41.db.copy"]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"), [("", "is empty"), ("a\0b", "NUL"), (b"a\0b", "NUL"), (5, "not int")]
+)
+def test_what_can_be_no_name_is_refused(path: Any, said: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=said):
+        SQLiteStore(path)
+
+
+async def test_links_in_a_circle_and_names_too_long_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "circle.db").symlink_to("circle.db")
+    for path, said in [
+        (tmp_path / "circle.db", "circle"),
+        (tmp_path / ("x" * 300), "too long"),
+        (tmp_path.joinpath(*["d" * 100] * 6) / "x.db", "504 bytes"),
+    ]:
+        if said == "504 bytes":
+            path.parent.mkdir(parents=True)
+        with pytest.raises(StoreAccessError, match=said):
+            await SQLiteStore(path).open()
 
 
 async def test_a_relative_path_and_a_str_are_paths(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,11 @@ from kvstore import InMemoryStore, InvalidArgumentError, MissingDependencyError,
         ("sqlite:////var/lib/agent.db", "/var/lib/agent.db"),
         ("SQLite:///agent.db", "agent.db"),
         ("sqlite:///a%20b%3F.db", "a b?.db"),
+        ("sqlite:///my#notes.db", "my#notes.db"),
+        ("sqlite:///100%.db", "100%.db"),
+        ("sqlite:///r%E9sum%E9.db", os.fsdecode(b"r\xe9sum\xe9.db")),
+        ("sqlite:///ü.db?durability=full&busy_timeout=2.5", "ü.db"),
+        (b"agent.db", "agent.db"),
         ("a b?.db", "a b?.db"),
         ("C:\\agent.db", "C:\\agent.db"),
     ],
@@ -47,11 +53,24 @@ def test_options_go_to_the_store(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://host/agent.db", "redis://host", "sqlite://agent.db", "sqlite://", "sqlite:///"]
+    "url",
+    [
+        *("http://host/agent.db", "redis://host", "memory://name", "memory:?x=1"),
+        *("sqlite://agent.db", "sqlite://", "sqlite:///", "sqlite://host/agent.db", "sqlite:a.db"),
+        *("sqlite:///a.db?durabilty=full", "sqlite:///a.db?durability", "sqlite:///a.db?x"),
+        *("sqlite:///a.db?durability=most", "sqlite:///a.db?busy_timeout=soon", "sqlite:///%00"),
+        "sqlite:///a.db?busy_timeout=1&busy_timeout=2",
+    ],
 )
 def test_what_is_no_store_is_refused(url: str) -> None:
     with pytest.raises(InvalidArgumentError):
         kvstore.open(url)
+
+
+def test_a_url_and_a_keyword_must_not_disagree() -> None:
+    assert kvstore.open("sqlite:///a.db?durability=full", durability="full")
+    with pytest.raises(InvalidArgumentError, match=r"'full'.*'normal'"):
+        kvstore.open("sqlite:///a.db?durability=full", durability="normal")
 
 
 def test_postgres_names_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
