@@ -8,6 +8,9 @@ DEMO_VENV ?= .venv-demo
 URL ?= demo.db
 TESTS ?=
 SEEDS ?= 20000
+SECONDS ?= 3600
+KILLS ?= 1000
+HISTORIES ?= /tmp/kvstore-histories.db
 ARGS ?=
 
 BIN = $(VENV)/bin
@@ -15,7 +18,7 @@ CODE = $(wildcard kvstore migrations tests benchmarks)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-fast simulate lint format type bench bench-quick build
+.PHONY: help install demo test test-fast simulate histories lint format type bench bench-quick build
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +41,9 @@ test-fast: $(VENV)/ready ## the tests that take no time
 
 simulate: $(VENV)/ready ## SEEDS=20000 schedules of concurrent calls, cancelled and failing
 	$(BIN)/python -m tests.simulation.schedules --seeds $(SEEDS) $(ARGS)
+
+histories: $(VENV)/ready ## processes on one file for SECONDS=3600 and KILLS=1000, killed and judged
+	$(BIN)/python -m tests.faults.histories --seconds $(SECONDS) --kills $(KILLS) --file $(HISTORIES) $(ARGS)
 
 lint: $(VENV)/ready ## the whole gate before a commit
 	$(BIN)/ruff check
