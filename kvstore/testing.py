@@ -1612,6 +1612,26 @@ class StoreConformance:
         scanned = await _scan(store, NS, filter=filter, batch_size=3)
         assert [item.key for item in scanned] == sorted(expected)
 
+    async def test_a_name_is_not_the_head_of_another(self, store: Store) -> None:
+        """Neither before a NUL, which ends texts in C, nor before a dot."""
+        values = [{"a": 1}, {"a\0b": 1}, {"a\0": 1}, {"a.b": 1}, {"": 1}, {"\0": 1}, {"b": "\0"}]
+        await store.put_many(NS, {f"{n}": value for n, value in enumerate(values)})
+
+        async def found(filter: dict[str, Any]) -> list[str]:
+            return sorted(item.key for item in await store.search(NS, filter=filter))
+
+        assert await found({"a": 1}) == ["0"]
+        assert await found({"a": {"$in": [1, 2]}}) == ["0"]
+        assert await found({"a": {"$gte": 1}}) == ["0"]
+        assert await found({"a": {"$exists": True}}) == ["0"]
+        assert await found({"a": {"$ne": 1}}) == ["1", "2", "3", "4", "5", "6"]
+        assert await found({"a\0b": 1}) == ["1"]
+        assert await found({'"a.b"': 1}) == ["3"]
+        assert await found({"a.b": 1}) == []
+        assert await found({'""': {"$exists": True}}) == ["4"]
+        assert await found({"\0": 1}) == ["5"]
+        assert await found({"b": {"$contains": "\0"}}) == ["6"]
+
     async def test_a_filter_may_be_wide(self, store: Store) -> None:
         await store.put_many(NS, {f"{n}": {"n": n} for n in range(5)})
         cases: list[tuple[dict[str, Any], list[str]]] = [

@@ -221,7 +221,7 @@ class Pool:
             return await self.run_alone(read, *args, **kwargs)
 
         async def read_in_transaction(link: Link) -> T:
-            async with link.raw.transaction(readonly=True):
+            async with link.raw.transaction(isolation="repeatable_read", readonly=True):
                 return await read(link, *args, **kwargs)
 
         return await self.run_alone(read_in_transaction)

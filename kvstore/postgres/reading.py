@@ -170,10 +170,11 @@ async def list_namespaces(
         cut = list(dict.fromkeys(labels[: asked.max_depth] for labels in found))
     else:
         most = None if limit is None else offset + limit
-        cut = [
-            labels
-            async for labels in _skip_below(link.raw, root, asked, asked.max_depth, most, now)
-        ]
+        async with link.raw.transaction(isolation="repeatable_read", readonly=True):
+            cut = [
+                labels
+                async for labels in _skip_below(link.raw, root, asked, asked.max_depth, most, now)
+            ]
     return cut[offset:][:limit]
 
 

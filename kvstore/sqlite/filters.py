@@ -45,7 +45,18 @@ def _compile(node: Filter) -> Sql:
             return Sql(f"(NOT {inner.text})", inner.params)
     path = _json_path(node.path) if _EXACT_JSON else None
     condition = None if path is None else _leaf(node, path)
-    return condition or _call(node)
+    if condition is None:
+        return _call(node)
+    # SQLite takes the head of a name that holds a NUL for the name.
+    call = _call(node)
+    exact = Sql(
+        f"(CASE WHEN instr(value, '\\u0000') THEN {call.text} ELSE {condition.text} END)",
+        (*call.params, *condition.params),
+    )
+    if isinstance(node, Compare) and node.op == "eq":
+        member = _member(node.path, node.operand)
+        return exact if member is None else all_of([member, exact])
+    return exact
 
 
 def _leaf(node: Leaf, path: str) -> Sql | None:
@@ -53,8 +64,6 @@ def _leaf(node: Leaf, path: str) -> Sql | None:
     match node:
         case Exists():
             return Sql("(json_type(value, ?) IS NOT NULL)", (path,))
-        case Compare(_, "eq", operand):
-            return _equal(node.path, path, operand)
         case Compare(_, op, operand):
             return _compare(path, op, operand)
         case In(_, operands) if len(operands) <= _MOST_OPERANDS:
@@ -73,18 +82,24 @@ def _leaf(node: Leaf, path: str) -> Sql | None:
     return None
 
 
-def _equal(segments: Path, path: str, operand: object) -> Sql | None:
-    """Compare for equality; most rows fail by a look for the member's text, and are not parsed.
+def _member(path: Path, operand: object) -> Sql | None:
+    """Look for the text of a member; most rows fail here, and are not parsed.
 
     Values are written by one encoder, without spaces, so an object with this member contains
     just this text.
     """
+    name = path[-1]
+    if not isinstance(name, str) or not isinstance(operand, (str, bool, NoneType)):
+        return None
+    text = codec.encode({name: operand}).decode()[1:-1]
+    return Sql("instr(value, ?) > 0", (text,))
+
+
+def _equal(segments: Path, path: str, operand: object) -> Sql | None:
+    """Compare for equality, after a look for the member's text."""
     exact = _compare(path, "eq", operand)
-    name = segments[-1]
-    if exact is None or not isinstance(name, str) or not isinstance(operand, (str, bool, NoneType)):
-        return exact
-    member = codec.encode({name: operand}).decode()[1:-1]
-    return Sql(f"(instr(value, ?) > 0 AND {exact.text})", (member, *exact.params))
+    member = None if exact is None else _member(segments, operand)
+    return exact if exact is None or member is None else all_of([member, exact])
 
 
 def _compare(path: str, op: str, operand: object) -> Sql | None:

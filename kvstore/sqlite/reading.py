@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 from zlib import crc32
 
@@ -52,6 +54,17 @@ def is_version(value: Any) -> bool:
 def checksum(path: str, key: str, version: int, data: bytes) -> int:
     """Return the CRC-32 of an item's content, which its row carries."""
     return crc32((path + key).encode() + data, version & 0xFFFFFFFF)
+
+
+@contextmanager
+def _one_moment(connection: driver.Connection) -> Iterator[None]:
+    """Let several statements see the same state."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def _run(connection: driver.Connection, statement: Sql) -> Any:
@@ -135,10 +148,13 @@ def get_small_points(
 def get_many(
     connection: driver.Connection, namespace: Namespace, path: str, keys: Sequence[str], now: int
 ) -> list[Item]:
-    """Return the live items among `keys`."""
+    """Return the live items among `keys`, as they are at one moment."""
+    if len(keys) == 1:
+        return get_one(connection, namespace, path, keys[0], now)
     wanted = orjson.dumps(list(keys)).decode()
-    if len(keys) == 1 or "\\u0000" in wanted:  # which an older json_each cuts
-        return [item for key in keys for item in get_one(connection, namespace, path, key, now)]
+    if "\\u0000" in wanted:  # which an older json_each cuts
+        with _one_moment(connection):
+            return [item for key in keys for item in get_one(connection, namespace, path, key, now)]
     rows = connection.execute(statements.GET_MANY, (wanted, path, now))
     return [_item(namespace, path, row[0], row[1:]) for row in rows]
 
@@ -198,9 +214,10 @@ def list_namespaces(
         cut: Iterator[Namespace] = iter(
             dict.fromkeys(labels[: asked.max_depth] for labels in found)
         )
-    else:
-        cut = _skip_below(connection, root, asked, asked.max_depth, now)
-    return list(cut)[offset:][:limit]
+        return list(cut)[offset:][:limit]
+    with _one_moment(connection):
+        below = _skip_below(connection, root, asked, asked.max_depth, now)
+        return list(islice(below, offset, None if limit is None else offset + limit))
 
 
 def _skip_below(
