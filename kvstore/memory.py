@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, assert_never
 
 from kvstore import codec
 from kvstore.exchange import Sink, partial_file
@@ -21,25 +21,22 @@ from kvstore.instants import to_micros
 from kvstore.memory_index import MemoryIndex
 from kvstore.namespace import decode_namespace, show, subtree_range
 from kvstore.operations import (
-    Admission,
+    NAMED,
     Adopt,
-    Check,
-    Delete,
     Lease,
-    Mutate,
     Operation,
-    Put,
     Record,
     Reindex,
     Remove,
     Restore,
     Sweep,
-    Touch,
     Trim,
     UnembeddedError,
-    check_version,
+    Wide,
+    named_of,
 )
 from kvstore.patterns import Pattern
+from kvstore.plan import Address, Admission, Effects, Note, Vectors, decide, gone
 from kvstore.ranking import Search, page_of
 from kvstore.report import Meter, Report, RootStats, Stats
 from kvstore.rules import row_problem
@@ -50,33 +47,9 @@ from kvstore.watching import ChangePage
 
 __all__ = ["InMemoryStore"]
 
-_Address = tuple[str, str]  # path and key; sorts as (namespace, key)
 _MOST_CHANGES = 250_000  # that the feed holds, however young: some 40 MB
 _CHANGES_AT_ONCE = 500
 _SLICE = 1_000  # records written out between two looks at the clock
-
-
-@dataclass(slots=True)
-class _Row:
-    data: bytes
-    version: int
-    created_at: int
-    updated_at: int
-    ttl: int | None
-    expires_at: int | None
-    indexing: tuple[str, ...] | None
-
-    def is_live(self, now: int) -> bool:
-        return self.expires_at is None or self.expires_at > now
-
-
-@dataclass(frozen=True, slots=True)
-class _Change:
-    version: int
-    kind: Literal["put", "delete", "expire"]
-    path: str
-    key: str
-    at: int
 
 
 class InMemoryStore(Store):
@@ -86,17 +59,17 @@ class InMemoryStore(Store):
     `close()` and a new `open()` of the same object.
     """
 
-    _rows: dict[_Address, _Row]
+    _rows: dict[Address, Record]
 
     def __init__(self, *, index: IndexConfig | None = None, **options: Any) -> None:
         super().__init__(index=index, **options)
         self._rows = {}
-        self._order: list[_Address] = []  # all addresses, sorted, where it is not None
+        self._order: list[Address] = []  # all addresses, sorted, where it is not None
         self._is_sorted = True
         self._version = 0
         self._soonest: int | None = None  # nothing expires before this
         self._lease = 0  # when the recording of changes may end; 0: none are recorded
-        self._changes: list[_Change] = []
+        self._changes: list[Note] = []
         self._index = None if index is None else MemoryIndex(has_vectors=self._embedder is not None)
         self._changes_begin = 0  # every change after this version is there, while there is a lease
 
@@ -160,7 +133,7 @@ class InMemoryStore(Store):
         pattern: Pattern,
         filter: Filter,
         subtree: bool,
-        after: _Address | None,
+        after: Address | None,
         limit: int,
     ) -> Page:
         rows = self._range(path, subtree, after)
@@ -170,13 +143,13 @@ class InMemoryStore(Store):
         passing = [item for item in items if matches(filter, item.value)]
         return Page(passing, page[-1][0] if len(page) == limit else None)
 
-    def _live(self, path: str, key: str, now: int) -> _Row | None:
+    def _live(self, path: str, key: str, now: int) -> Record | None:
         row = self._rows.get((path, key))
         return row if row is not None and row.is_live(now) else None
 
     def _range(
-        self, path: str, subtree: bool, after: _Address | None = None
-    ) -> Iterator[tuple[_Address, _Row]]:
+        self, path: str, subtree: bool, after: Address | None = None
+    ) -> Iterator[tuple[Address, Record]]:
         """Yield the live rows of a namespace or a subtree, in order."""
         now = self._now()
         if not self._is_sorted:
@@ -195,10 +168,10 @@ class InMemoryStore(Store):
                 yield order[at], row
 
     async def _records(
-        self, path: str, after: _Address | None, limit: int
-    ) -> tuple[list[Record], _Address | None]:
+        self, path: str, after: Address | None, limit: int
+    ) -> tuple[list[Record], Address | None]:
         page = list(islice(self._range(path, True, after), limit))
-        return [_record(*entry) for entry in page], page[-1][0] if len(page) == limit else None
+        return [record for _, record in page], page[-1][0] if len(page) == limit else None
 
     async def _search(self, path: str, asked: Search) -> list[Item]:
         assert self._index is not None
@@ -232,37 +205,32 @@ class InMemoryStore(Store):
 
     async def _apply_unit(self, ops: Sequence[Operation]) -> list[Any]:
         now = self._now()
-        for op in ops:
-            if isinstance(op, (Put, Delete, Check)):
-                row = self._live(op.path, op.key, now)
-                check_version(op, row.version if row is not None else 0)
-        if self._index is not None:
-            self._require_vectors(self._index, ops, now)
+        asked = named_of(ops)
         before = self._version
-        answers = [self._apply_one(op, now) for op in ops]
+        effects = decide(asked, self._rows, now, before, is_watched=bool(self._lease))
+        if self._index is not None:
+            self._require_vectors(self._index, effects, ops)
+        self._carry_out(effects)
+        answers = iter(effects.answers)
+        given = [next(answers) if isinstance(op, NAMED) else self._run(op, now) for op in ops]
         if self._lease and self._version != before:
             self._bell.ring()
-        return answers
+        return given
 
-    def _require_vectors(self, index: MemoryIndex, ops: Sequence[Operation], now: int) -> None:
+    def _require_vectors(
+        self, index: MemoryIndex, effects: Effects, ops: Sequence[Operation]
+    ) -> None:
         """Raise `UnembeddedError` if a text that the unit would index has no vector."""
-        missing: list[str] = []
+        wanted = list(effects.writes)
         for op in ops:
-            if isinstance(op, (Put, Mutate)):
-                before = self._live(op.path, op.key, now)
-                data, indexing = _planned(op, before)
-                if data is not None:
-                    held = index.held((op.path, op.key)) if before is not None else {}
-                    known = op.vectors or {}
-                    texts = self._texts(data, indexing)
-                    missing += [text for text in texts if text not in held and text not in known]
-            elif isinstance(op, Reindex):
-                known = op.vectors or {}
-                for address in sorted(index.pending)[: op.limit]:
-                    row = self._rows[address]
-                    held = index.held(address)
-                    texts = self._texts(row.data, row.indexing)
-                    missing += [text for text in texts if text not in held and text not in known]
+            if isinstance(op, Reindex):
+                marked = sorted(index.pending)[: op.limit]
+                wanted += [(self._rows[address], op.vectors) for address in marked]
+        missing: list[str] = []
+        for row, known in wanted:
+            held = index.held((row.path, row.key))
+            texts = self._texts(row.data, row.indexing)
+            missing += [text for text in texts if text not in held and text not in (known or {})]
         if missing and self._embedder is not None:
             raise UnembeddedError(missing)
 
@@ -270,34 +238,12 @@ class InMemoryStore(Store):
         assert self.index is not None
         return texts_of(codec.decode(data), self.index.fields if indexing is None else indexing)
 
-    def _apply_one(self, op: Operation, now: int) -> Any:
+    def _run(self, op: Wide, now: int) -> Any:
         match op:
-            case Put():
-                row = self._write(op, op.data, now, op.indexing, op.keep)
-                return _item(op.namespace, op.key, row)
-            case Mutate():
-                row_before = self._live(op.path, op.key, now)
-                data, answer = op.change(None if row_before is None else row_before.data)
-                if data is not None:
-                    self._write(op, data, now, None, keep=True)
-                return answer
-            case Delete():
-                found = self._live(op.path, op.key, now) is not None
-                if found:
-                    self._discard((op.path, op.key), "delete", now)
-                return found
             case Remove():
-                doomed = [
-                    address
-                    for address, _ in self._range(op.path, op.subtree)
-                    if op.pattern.matches(address[1])
-                ]
-                for address in doomed:
-                    self._discard(address, "delete", now)
-                return len(doomed)
-            case Touch():
-                rows = ((key, self._live(op.path, key, now)) for key in op.keys)
-                return {key: _renew(row, now) for key, row in rows if row is not None and row.ttl}
+                rows = self._range(op.path, op.subtree)
+                doomed = [address for address, _ in rows if op.pattern.matches(address[1])]
+                return self._drop("delete", doomed, now)
             case Sweep():
                 return self._sweep_rows(op.limit, now)
             case Restore():
@@ -310,95 +256,59 @@ class InMemoryStore(Store):
                 return self._take_lease(op, now)
             case Trim():
                 return self._trim(op, now)
-        return None
+        assert_never(op)
 
-    def _write(
-        self, op: Put | Mutate, data: bytes, now: int, indexing: tuple[str, ...] | None, keep: bool
-    ) -> _Row:
-        before = self._make_way(op.path, op.key, now)
-        self._version += 1
-        row = _Row(data, self._version, now, now, op.ttl, None, indexing)
-        if op.ttl is not None:
-            row.expires_at = now + op.ttl
-        if before is not None:
-            row.created_at = before.created_at
-            if keep:
-                row.ttl, row.expires_at, row.indexing = (
-                    before.ttl,
-                    before.expires_at,
-                    before.indexing,
-                )
-        self._store_row((op.path, op.key), row, now, op.vectors)
-        return row
+    def _carry_out(self, effects: Effects) -> None:
+        for address in effects.drops:
+            del self._rows[address]
+            self._is_sorted = False
+            if self._index is not None:
+                self._index.discard(address)
+        for row, vectors in effects.writes:
+            self._store_row(row, vectors)
+        for row in effects.renewals:
+            self._rows[row.path, row.key] = row
+            self._note_expiry(row)
+        self._version = effects.version
+        self._changes += effects.notes
+        if len(self._changes) > _MOST_CHANGES:
+            self._cut(_MOST_CHANGES // 10)
 
-    def _make_way(self, path: str, key: str, now: int) -> _Row | None:
-        """Return the live row that is to be replaced; an expired one goes, if somebody watches."""
-        row = self._rows.get((path, key))
-        if row is None or row.is_live(now):
-            return row
-        if self._lease:
-            self._discard((path, key), "expire", now)
-        return None
-
-    def _store_row(
-        self,
-        address: _Address,
-        row: _Row,
-        now: int,
-        vectors: Mapping[str, bytes] | None = None,
-    ) -> None:
+    def _store_row(self, row: Record, vectors: Vectors | None) -> None:
+        address = row.path, row.key
         self._is_sorted &= address in self._rows
         self._rows[address] = row
-        if row.expires_at is not None:
-            self._soonest = min(row.expires_at, self._soonest or row.expires_at)
+        self._note_expiry(row)
         if self._index is not None:
             self._index.put(address, self._texts(row.data, row.indexing), vectors or {})
-        self._note("put", address, row.version, now)
 
-    def _discard(self, address: _Address, kind: Literal["delete", "expire"], now: int) -> None:
-        self._version += 1
-        del self._rows[address]
-        if self._index is not None:
-            self._index.discard(address)
-        self._is_sorted = False
-        self._note(kind, address, self._version, now)
+    def _note_expiry(self, row: Record) -> None:
+        if row.expires_at is not None:
+            self._soonest = min(row.expires_at, self._soonest or row.expires_at)
+
+    def _drop(self, kind: Literal["delete", "expire"], doomed: list[Address], now: int) -> int:
+        self._carry_out(gone(kind, doomed, now, self._version, is_watched=bool(self._lease)))
+        return len(doomed)
 
     def _sweep_rows(self, limit: int, now: int) -> int:
         if self._soonest is None or self._soonest > now:
             return 0
         expired = [address for address, row in self._rows.items() if not row.is_live(now)]
-        for address in expired[:limit]:
-            self._discard(address, "expire", now)
+        self._drop("expire", expired[:limit], now)
         if len(expired) <= limit:
             expiries = (row.expires_at for row in self._rows.values())
             self._soonest = min((each for each in expiries if each is not None), default=None)
         return len(expired[:limit])
 
     def _restore_rows(self, op: Restore, now: int) -> int:
-        if self._lease:  # so that no record replaces an expired item, untold
+        is_watched = bool(self._lease)
+        if is_watched:  # so that no record replaces an expired item, untold
             self._sweep_rows(len(self._rows), now)
+        admission = Admission(op, self._version, now, is_watched=is_watched)
         records = list(op.records)
-        admission = Admission(op, self._version, now)
         addresses = () if admission.replaces else ((each.path, each.key) for each in records)
-        there = {address for address in addresses if self._live(*address, now) is not None}
-        admitted = list(admission.admit(records, there))  # from here on, nothing fails
-        last = {(record.path, record.key): record for _, record in admitted}
-        for version, record in sorted(admitted, key=lambda each: each[0]):
-            address = record.path, record.key
-            if last[address] is not record:  # a later one has the same key
-                self._note("put", address, version, now)
-                continue
-            row = _Row(
-                record.data,
-                version,
-                record.created_at,
-                record.updated_at,
-                record.ttl,
-                record.expires_at,
-                record.indexing,
-            )
-            self._store_row(address, row, now)
-        self._version = admission.version
+        live = {address for address in addresses if self._live(*address, now) is not None}
+        self._carry_out(admission.admit(records, live))
         return admission.written
 
     def _reindex_rows(self, op: Reindex) -> tuple[int, int]:
@@ -412,14 +322,6 @@ class InMemoryStore(Store):
         return 0, len(marked)
 
     # Watch
-
-    def _note(
-        self, kind: Literal["put", "delete", "expire"], address: _Address, version: int, now: int
-    ) -> None:
-        if self._lease:
-            self._changes.append(_Change(version, kind, *address, now))
-            if len(self._changes) > _MOST_CHANGES:
-                self._cut(_MOST_CHANGES // 10)
 
     def _cut(self, number: int) -> None:
         if number:
@@ -475,7 +377,7 @@ class InMemoryStore(Store):
                 sink = Sink(file)
                 sink.begin()
                 for begin in range(0, len(rows), _SLICE):
-                    sink.add(_record(*entry) for entry in rows[begin : begin + _SLICE])
+                    sink.add(record for _, record in rows[begin : begin + _SLICE])
                     meter.show(sink.count, len(rows))
                 sink.end()
                 meter.show(len(rows), len(rows))
@@ -520,37 +422,7 @@ class InMemoryStore(Store):
         )
 
 
-def _planned(op: Put | Mutate, before: _Row | None) -> tuple[bytes | None, tuple[str, ...] | None]:
-    """Return the data that an operation is to write, and which of it is to be indexed."""
-    keeps = isinstance(op, Mutate) or op.keep
-    if isinstance(op, Put):
-        data: bytes | None = op.data
-    else:
-        data, _ = op.change(None if before is None else before.data)
-    own = op.indexing if isinstance(op, Put) else None
-    return data, before.indexing if before is not None and keeps else own
-
-
-def _renew(row: _Row, now: int) -> int:
-    assert row.ttl is not None
-    row.expires_at = now + row.ttl
-    return row.expires_at
-
-
-def _record(address: _Address, row: _Row) -> Record:
-    return Record(
-        *address,
-        row.data,
-        row.version,
-        row.created_at,
-        row.updated_at,
-        row.expires_at,
-        row.ttl,
-        row.indexing,
-    )
-
-
-def _item(namespace: Namespace, key: str, row: _Row) -> Item:
+def _item(namespace: Namespace, key: str, row: Record) -> Item:
     value = codec.decode(row.data)
     return make_item(
         namespace, key, value, row.version, row.created_at, row.updated_at, row.expires_at

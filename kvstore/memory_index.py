@@ -9,12 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kvstore.plan import Address
 from kvstore.ranking import Hit, relevance, similarity
 from kvstore.text import Phrase, prepare, stems
 
 __all__ = ["MemoryIndex"]
-
-Address = tuple[str, str]  # path and key
 
 
 @dataclass(slots=True)

@@ -2,8 +2,9 @@
 
 A backend gets a sequence of operations as one unit: it applies them all or none, in order, and
 answers each. An operation carries the namespace both as its labels and as its path; data is
-encoded already. All conditions of a unit are tested before its first write, and no two
-operations of a unit name the same item.
+encoded already. All conditions of a unit are tested before its first write, no two operations of
+a unit name the same item, and those that are `Named` go before the `Wide` ones. What a `Named` one
+does to its items is decided in `kvstore.plan`.
 """
 
 from __future__ import annotations
@@ -11,28 +12,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
-from kvstore.errors import (
-    ConflictError,
-    InvalidArgumentError,
-    ValueEncodingError,
-    ValueTypeError,
-)
+from kvstore.errors import ValueEncodingError, ValueTypeError
 from kvstore.filters import json_type
-from kvstore.namespace import decode_namespace, show
 from kvstore.paths import MISSING, Path, resolve
 from kvstore.patterns import Pattern
 from kvstore.types import Namespace
 
 __all__ = [
-    "Admission",
+    "NAMED",
     "Adopt",
     "Check",
     "Conflict",
     "Delete",
     "Lease",
     "Mutate",
+    "Named",
     "Operation",
     "Put",
     "Record",
@@ -43,14 +39,14 @@ __all__ = [
     "Touch",
     "Trim",
     "UnembeddedError",
+    "Wide",
     "append",
-    "check_version",
     "increment",
+    "named_of",
     "pop",
     "take_piece",
 ]
 
-_MOST_VERSIONS = 2**62
 _PIECE_RECORDS = 500
 _PIECE_BYTES = 8 * 2**20
 
@@ -166,6 +162,10 @@ class Record:
     ttl: int | None = None
     indexing: tuple[str, ...] | None = None
 
+    def is_live(self, now: int) -> bool:
+        """Whether it is there at an instant."""
+        return self.expires_at is None or self.expires_at > now
+
 
 def take_piece(records: Iterator[Record]) -> list[Record]:
     """Take the next records: as many as may be in hand at once, none at the end."""
@@ -186,7 +186,7 @@ Conflict = Literal["replace", "skip", "error"]
 class Restore:
     """Write records with their times; answers how many. Their versions keep their order.
 
-    They are written as if put one after the other, by the rule of `Admission`. Unlike with the
+    They are written as if put one after the other, by the rule of `kvstore.plan`. Unlike with the
     others, a condition may fail, or the iterator raise, after writes. The backend undoes those: by
     giving up the transaction, in which a `Restore` is alone.
 
@@ -198,69 +198,6 @@ class Restore:
 
     records: Iterable[Record]
     on_conflict: Conflict
-
-
-class Admission:
-    """Decides which records of a `Restore` are written, and at which versions.
-
-    A record whose time is over is left out. Of several for one key the last is what stays if
-    items are replaced; else the first one is there when the next comes.
-
-    Args:
-        op: the operation.
-        version: the store's, before it.
-        now: the instant, in microseconds.
-
-    Attributes:
-        written: how many records were let in so far.
-        version: the store's, with those.
-    """
-
-    def __init__(self, op: Restore, version: int, now: int) -> None:
-        self._on_conflict = op.on_conflict
-        self._base = version
-        self._now = now
-        self.version = version
-        self.written = 0
-
-    @property
-    def replaces(self) -> bool:
-        """Whether it makes no difference what is there."""
-        return self._on_conflict == "replace"
-
-    def admit(
-        self, records: Iterable[Record], there: set[tuple[str, str]]
-    ) -> Iterator[tuple[int, Record]]:
-        """Yield the records to write, in order, each with its version.
-
-        Args:
-            records: the next ones.
-            there: the addresses of those for which a live item is there; may be empty if
-                `replaces`. What is let in is added.
-
-        Raises:
-            ConflictError: an item is there, and that is an error.
-        """
-        for record in records:
-            if record.expires_at is not None and record.expires_at <= self._now:
-                continue
-            if not self.replaces:
-                address = record.path, record.key
-                if address in there:
-                    if self._on_conflict == "skip":
-                        continue
-                    where = show(decode_namespace(record.path), record.key)
-                    raise ConflictError(f"{where} is there already; nothing was imported")
-                there.add(address)
-            version = self._base + record.version if record.version else self.version + 1
-            self.version = max(self.version, version)
-            if version > _MOST_VERSIONS:
-                raise InvalidArgumentError(
-                    f"the versions of the items go up to {record.version:,}, and the store has no "
-                    "more of them; import the items without their header and versions"
-                )
-            self.written += 1
-            yield version, record
 
 
 @dataclass(slots=True)
@@ -315,37 +252,28 @@ class UnembeddedError(Exception):
         self.texts = texts
 
 
-Operation = (
-    Put
-    | Delete
-    | Check
-    | Mutate
-    | Remove
-    | Touch
-    | Sweep
-    | Restore
-    | Lease
-    | Trim
-    | Adopt
-    | Reindex
-)
+Named = Put | Delete | Check | Mutate | Touch
+"""Those that say which items they are about, which is what `kvstore.plan` decides on."""
+
+Wide = Remove | Sweep | Restore | Lease | Trim | Adopt | Reindex
+"""Those that find their items themselves, or are about none."""
+
+Operation = Named | Wide
 
 
-def check_version(op: Put | Delete | Check, found: int) -> None:
-    """Raise `ConflictError` unless the item is at the version that the operation expects.
+NAMED = (Put, Delete, Check, Mutate, Touch)
+_WIDE = (Remove, Sweep, Restore, Lease, Trim, Adopt, Reindex)
 
-    Args:
-        op: the operation with its expectation.
-        found: the version that the item has; 0 if it is absent.
-    """
-    expected = op.version if isinstance(op, Check) else op.expected
-    if expected is None or expected == found:
-        return
-    there = f"is at version {found}" if found else "is absent"
-    wanted = f"version {expected}" if expected else "absence"
-    raise ConflictError(
-        f"{show(op.namespace, op.key)} {there}, and {wanted} was expected; read it again and retry"
-    )
+
+def named_of(ops: Iterable[Operation]) -> list[Named]:
+    """Return those of a unit that name their items, and fail for what is no operation at all."""
+    found: list[Named] = []
+    for op in ops:
+        if isinstance(op, NAMED):
+            found.append(op)
+        elif not isinstance(op, _WIDE):
+            assert_never(op)
+    return found
 
 
 Change = Callable[[Any], tuple[Any, Any]]

@@ -19,21 +19,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, assert_never, cast
 
 import orjson
 
 from kvstore.errors import SchemaError, StoreError
 from kvstore.namespace import decode_namespace
 from kvstore.operations import (
-    Admission,
+    NAMED,
     Adopt,
-    Check,
-    Delete,
     Lease,
-    Mutate,
+    Named,
     Operation,
     Put,
     Record,
@@ -41,29 +38,28 @@ from kvstore.operations import (
     Remove,
     Restore,
     Sweep,
-    Touch,
     Trim,
-    check_version,
+    Wide,
+    named_of,
     take_piece,
 )
+from kvstore.plan import Address, Admission, Effects, Note, decide, gone, named
 from kvstore.postgres import changes, statements
 from kvstore.postgres.connection import Connection, DriverError
-from kvstore.postgres.keys import SURELY_SHORT, Address, check_length, encode_key, root_of
+from kvstore.postgres.keys import SURELY_SHORT, check_length, decode_key, encode_key, root_of
+from kvstore.postgres.keys import Address as Encoded
 from kvstore.postgres.reading import columns, matching_addresses
 from kvstore.types import Item, pack_item
 
 __all__ = ["Batch", "Entry", "IndexWriter", "find_plain", "is_simple", "put_plain"]
 
-_SIMPLE = (Put, Delete, Check, Mutate, Touch)  # they name their items
 _WRITTEN_AT_ONCE = 5_000  # rows in one statement
-_WRITTEN_CHARS = 16 * 2**20
+_WRITTEN_BYTES = 16 * 2**20
 _REMOVED_AT_ONCE = 5_000
 _ALL = 2**62
 _NO_STATE = "kvstore_state has lost its row; restore it from a backup"
 _BEFORE = statements.SEPARATOR
 _BEFORE_BYTES = _BEFORE.encode()
-
-Kind = Literal["put", "delete", "expire"]
 
 
 class Entry(NamedTuple):
@@ -79,7 +75,7 @@ class Entry(NamedTuple):
 class IndexWriter(Protocol):
     """The search index in one write transaction; see kvstore/postgres/indexing.py."""
 
-    async def load(self, connection: Connection, addresses: Sequence[Address]) -> None:
+    async def load(self, connection: Connection, addresses: Sequence[Encoded]) -> None:
         """Read what the index holds of some items."""
 
     def plan(self, entries: Sequence[Entry]) -> Any:
@@ -94,7 +90,7 @@ class IndexWriter(Protocol):
     async def flush(self, connection: Connection) -> None:
         """Write what was noted."""
 
-    async def dropped(self, connection: Connection, addresses: Sequence[Address]) -> None:
+    async def dropped(self, connection: Connection, addresses: Sequence[Encoded]) -> None:
         """Drop the entries of rows that a statement has deleted."""
 
     async def restored(self, connection: Connection, first_version: int) -> None:
@@ -109,7 +105,7 @@ class IndexWriter(Protocol):
         ...
 
 
-def _indexing(op: Put) -> str | None:
+def _indexing(op: Put | Record) -> str | None:
     return None if op.indexing is None else orjson.dumps(op.indexing).decode()
 
 
@@ -215,22 +211,6 @@ async def find_plain(
     return items
 
 
-@dataclass(slots=True)
-class _Row:
-    """A row as it is in the present transaction."""
-
-    version: int
-    created_at: int
-    updated_at: int
-    expires_at: int | None
-    ttl: int | None
-    indexing: str | None
-    value: str | None  # if it was asked for
-
-    def is_live(self, now: int) -> bool:
-        return self.expires_at is None or self.expires_at > now
-
-
 class Batch:
     """The units of one transaction, which the caller has begun and commits.
 
@@ -254,12 +234,12 @@ class Batch:
         self._make_indexer = make_indexer
         self._channel = channel
         self._version = self._first_version = self._until = self._begin = 0
-        self._rows: dict[Address, _Row] = {}
+        self._rows: dict[Address, Record] = {}
         self._written: dict[Address, None] = {}
         self._deleted: dict[Address, None] = {}
         self._touched: dict[Address, None] = {}
         self._has_more = False  # has written something beside new versions
-        self._changes: list[tuple[int, Kind, str, str, int]] = []
+        self._notes: list[Note] = []
         self._indexer: IndexWriter | None = None
         self.xid = ""
         self.index: str | None = None
@@ -288,20 +268,21 @@ class Batch:
         Args:
             units: all of them `is_simple`.
         """
-        wanted = _named(units)
+        simple = cast("Sequence[Sequence[Named]]", units)
+        wanted = named(op for ops in simple for op in ops)
+        addresses = _encoded(wanted)
         found = await self._connection.fetch(
-            statements.GET_STATES_UNLOCKED, *columns(wanted), list(wanted.values())
+            statements.GET_STATES_UNLOCKED, *columns(addresses), list(wanted.values())
         )
         if not found:
             raise SchemaError(_NO_STATE)
         self._version, self._until, self._begin, self.index, self.turn = tuple(found[0])[:5]
         self._first_version = self._version
-        rows = [tuple(row)[5:] for row in found if row[5] is not None]
-        self._rows = {row[:2]: _Row(*row[2:]) for row in rows}
+        self._rows = _rows_of(tuple(row)[5:] for row in found if row[5] is not None)
         if self.index is not None:
             self._indexer = self._make_indexer(self.index)
-            await self._indexer.load(self._connection, list(wanted))
-        return [self._apply_simple(ops) for ops in units]
+            await self._indexer.load(self._connection, addresses)
+        return [self._apply_simple(ops) for ops in simple]
 
     @property
     def is_changed(self) -> bool:
@@ -334,8 +315,8 @@ class Batch:
         touched, expiries = self._renewed()
         rows = self._columns(self._written) if self._written else [()] * 10
         done = await self._connection.fetchval(
-            statements.WRITE_UNLOCKED, *rows, *columns(self._deleted), *columns(touched), expiries,
-            self.turn, turn, self._version,
+            statements.WRITE_UNLOCKED, *rows, *columns(_encoded(self._deleted)),
+            *columns(_encoded(touched)), expiries, self.turn, turn, self._version,
         )  # fmt: skip
         return bool(done)
 
@@ -365,7 +346,7 @@ class Batch:
         outcomes: list[list[Any] | Exception] = []
         for simple, group in groupby(units, key=is_simple):
             if simple:
-                run = list(group)
+                run = cast("list[Sequence[Named]]", list(group))
                 await self._load(run)
                 outcomes += map(self._apply_simple, run)
                 await self.flush()
@@ -383,174 +364,91 @@ class Batch:
 
     # Units whose operations name their items: in memory, between a load and a flush
 
-    async def _load(self, units: Iterable[Sequence[Operation]]) -> None:
+    async def _load(self, units: Iterable[Sequence[Named]]) -> None:
         """Read the rows that units name."""
-        wanted = _named(units)
+        wanted = named(op for ops in units for op in ops)
+        addresses = _encoded(wanted)
         found = await self._connection.fetch(
-            statements.GET_STATES, *columns(wanted), list(wanted.values())
+            statements.GET_STATES, *columns(addresses), list(wanted.values())
         )
-        self._rows = {(row[0], row[1]): _Row(*tuple(row)[2:]) for row in found}
+        self._rows = _rows_of(found)
         if self._indexer is not None:
-            await self._indexer.load(self._connection, list(wanted))
+            await self._indexer.load(self._connection, addresses)
 
-    def _apply_simple(self, ops: Sequence[Operation]) -> list[Any] | Exception:
+    def _apply_simple(self, ops: Sequence[Named]) -> list[Any] | Exception:
+        """Apply a unit to the rows in memory, as `kvstore.plan` decides."""
+        planned = None
         try:
-            plans = [self._plan(op) for op in ops]
-            if self._indexer is not None:
-                found = map(self._entry, ops, plans)
-                entries = [entry for entry in found if entry is not None]
-                planned = self._indexer.plan(entries) if entries else None
+            effects = decide(ops, self._rows, self._now, self._version, is_watched=self.is_watched)
+            if self._indexer is not None and effects.writes:
+                entries = [
+                    Entry(row.path, encode_key(row.key), row.data, row.indexing, vectors)
+                    for row, vectors in effects.writes
+                ]
+                planned = self._indexer.plan(entries)
         except Exception as exc:  # noqa: BLE001 - it belongs to the unit's caller
             return exc
-        answers = [self._write(op, plan) for op, plan in zip(ops, plans, strict=True)]
-        if self._indexer is not None and entries:
+        self._take(effects)
+        if self._indexer is not None and planned is not None:
             self._indexer.put(planned)
-        return answers
+        return effects.answers
 
-    def _plan(self, op: Operation) -> Any:
-        """Test the conditions, and find out what the write needs to know."""
-        match op:
-            case Put() | Delete() | Check():
-                row = self._live(op.path, encode_key(op.key))
-                check_version(op, 0 if row is None else row.version)
-            case Mutate():
-                row = self._live(op.path, encode_key(op.key))
-                data = None if row is None or row.value is None else row.value.encode()
-                return op.change(data)
-        return None
-
-    def _entry(self, op: Operation, plan: Any) -> Entry | None:
-        """Return what the index has to know of a write, if it is a put."""
-        if not isinstance(op, (Put, Mutate)):
-            return None
-        data, indexing = (op.data, op.indexing) if isinstance(op, Put) else (plan[0], None)
-        if data is None:
-            return None
-        key = encode_key(op.key)
-        kept = self._live(op.path, key) if isinstance(op, Mutate) or op.keep else None
-        if kept is not None:
-            indexing = None if kept.indexing is None else tuple(orjson.loads(kept.indexing))
-        return Entry(op.path, key, data, indexing, op.vectors)
-
-    def _write(self, op: Operation, plan: Any) -> Any:
-        match op:
-            case Put():
-                row = self._put(op, op.data, _indexing(op), op.keep)
-                return pack_item(
-                    op.namespace,
-                    op.key,
-                    op.data,
-                    row.version,
-                    row.created_at,
-                    row.updated_at,
-                    row.expires_at,
-                )
-            case Mutate():
-                data, answer = plan
-                if data is not None:
-                    self._put(op, data, None, keep=True)
-                return answer
-            case Delete():
-                address = op.path, encode_key(op.key)
-                if self._live(*address) is None:
-                    return False
-                self._discard("delete", address)
-                return True
-            case Touch():
-                return self._touch(op)
-        return None
-
-    def _live(self, path: str, key: str) -> _Row | None:
-        row = self._rows.get((path, key))
-        return row if row is not None and row.is_live(self._now) else None
-
-    def _put(self, op: Put | Mutate, data: bytes, indexing: str | None, keep: bool) -> _Row:
-        now = self._now
-        address = op.path, encode_key(op.key)
-        before = self._rows.get(address)
-        if before is not None and not before.is_live(now):
-            before = None
-            if self.is_watched:
-                self._discard("expire", address)
-        self._version += 1
-        expires_at = None if op.ttl is None else now + op.ttl
-        row = _Row(self._version, now, now, expires_at, op.ttl, indexing, data.decode())
-        if before is not None:
-            row.created_at = before.created_at
-            if keep:
-                row.ttl, row.expires_at, row.indexing = (
-                    before.ttl,
-                    before.expires_at,
-                    before.indexing,
-                )
-        self._rows[address] = row
-        self._written[address] = None
-        self._deleted.pop(address, None)
-        self._note("put", address)
-        return row
-
-    def _discard(self, kind: Kind, address: Address) -> None:
-        self._version += 1
-        del self._rows[address]
-        self._written.pop(address, None)
-        self._touched.pop(address, None)
-        self._deleted[address] = None
-        if self._indexer is not None:
-            self._indexer.delete(*address)
-        self._note(kind, address)
-
-    def _touch(self, op: Touch) -> dict[str, int]:
-        renewed = {}
-        for key in op.keys:
-            address = op.path, encode_key(key)
-            row = self._live(*address)
-            if row is not None and row.ttl is not None:
-                row.expires_at = renewed[key] = self._now + row.ttl
-                if address not in self._written:
-                    self._touched[address] = None
-        return renewed
+    def _take(self, effects: Effects) -> None:
+        """Apply to the rows in memory what was decided."""
+        rows = self._rows
+        for address in effects.drops:
+            del rows[address]
+            self._written.pop(address, None)
+            self._touched.pop(address, None)
+            self._deleted[address] = None
+            if self._indexer is not None:
+                self._indexer.delete(address[0], encode_key(address[1]))
+        for row, _ in effects.writes:
+            address = row.path, row.key
+            rows[address] = row
+            self._written[address] = None
+            self._deleted.pop(address, None)
+        for row in effects.renewals:
+            address = row.path, row.key
+            rows[address] = row
+            if address not in self._written:
+                self._touched[address] = None
+        self._version = effects.version
+        self._notes += effects.notes
 
     async def flush(self) -> None:
         """Write what has been changed in memory."""
         execute = self._connection.execute
         if self._deleted:
-            await execute(statements.DELETE, *columns(self._deleted))
+            await execute(statements.DELETE, *columns(_encoded(self._deleted)))
         for some in _pieces(self._written, self._rows):
             await execute(statements.UPSERT, *self._columns(some))
         touched, expiries = self._renewed()
         if touched:
             self._has_more = True
-            await execute(statements.TOUCH, *columns(touched), expiries)
+            await execute(statements.TOUCH, *columns(_encoded(touched)), expiries)
         for kept in (self._deleted, self._written, self._touched):
             kept.clear()
-        await self._write_changes()
+        await self._write_notes()
         if self._indexer is not None:
             await self._indexer.flush(self._connection)
 
     def _columns(self, addresses: Iterable[Address]) -> list[tuple[Any, ...]]:
         """Return rows as they are to be written, by columns."""
-        rows = [
-            (root_of(path), path, key, row.version, row.created_at, row.updated_at, row.value,
-             row.expires_at, row.ttl, row.indexing)
-            for path, key in addresses
-            for row in (self._rows[path, key],)
-        ]  # fmt: skip
-        return list(zip(*rows, strict=True))
+        return list(zip(*[_columns_of(self._rows[address]) for address in addresses], strict=True))
 
     def _renewed(self) -> tuple[list[Address], list[int | None]]:
         """Return the rows whose lifetime alone is renewed, and when they end."""
         touched = [address for address in self._touched if address not in self._written]
         return touched, [self._rows[address].expires_at for address in touched]
 
-    def _note(self, kind: Kind, address: Address) -> None:
-        """Record a change at the present version, for those who watch."""
-        if self.is_watched:
-            self._changes.append((self._version, kind, *address, self._now))
-
-    async def _write_changes(self) -> None:
-        if self._changes:
-            noted, self._changes = self._changes, []
-            await self._connection.execute(statements.ADD_CHANGES, *zip(*noted, strict=True))
+    async def _write_notes(self) -> None:
+        if self._notes:
+            noted, self._notes = self._notes, []
+            versions, kinds, paths, keys, instants = zip(*noted, strict=True)
+            await self._connection.execute(
+                statements.ADD_CHANGES, versions, kinds, paths, [*map(encode_key, keys)], instants
+            )
 
     # Other units: by statements, with a way back
 
@@ -558,7 +456,7 @@ class Batch:
         before = self._version, self._until, self._begin
         await self._connection.execute("SAVEPOINT unit")
         try:
-            answers = [await self._run(op) for op in ops]
+            answers = await self._apply_unit(ops)
         except _UnreadableError as exc:
             failure: BaseException | None = exc.__cause__
         except DriverError as exc:
@@ -574,10 +472,23 @@ class Batch:
         assert isinstance(failure, Exception)
         await self._connection.execute("ROLLBACK TO SAVEPOINT unit; RELEASE SAVEPOINT unit")
         self._version, self._until, self._begin = before
-        self._changes.clear()
+        self._notes.clear()
         return failure
 
-    async def _run(self, op: Operation) -> Any:
+    async def _apply_unit(self, ops: Sequence[Operation]) -> list[Any]:
+        asked = named_of(ops)
+        given: list[Any] = []
+        if asked:
+            await self._load([asked])
+            outcome = self._apply_simple(asked)
+            if isinstance(outcome, Exception):
+                raise outcome
+            await self.flush()
+            given = outcome
+        answers = iter(given)
+        return [next(answers) if isinstance(op, NAMED) else await self._run(op) for op in ops]
+
+    async def _run(self, op: Wide) -> Any:
         connection, now = self._connection, self._now
         match op:
             case Remove():
@@ -604,21 +515,19 @@ class Batch:
                 if self._indexer is None:
                     return 0, 0
                 return await self._indexer.reindex(connection, op)
-        await self._load([[op]])
-        answer = self._apply_simple([op])
-        if isinstance(answer, Exception):
-            raise answer
-        await self.flush()
-        return answer[0]
+        assert_never(op)
 
-    async def _dropped(self, kind: Kind, gone: Sequence[Address]) -> None:
+    async def _dropped(
+        self, kind: Literal["delete", "expire"], addresses: Sequence[Encoded]
+    ) -> None:
         """Take note of rows that a statement has deleted."""
-        for address in gone:
-            self._version += 1
-            self._note(kind, address)
-        await self._write_changes()
-        if self._indexer is not None and gone:
-            await self._indexer.dropped(self._connection, gone)
+        plain = [(path, decode_key(key)) for path, key in addresses]
+        effects = gone(kind, plain, self._now, self._version, is_watched=self.is_watched)
+        self._version = effects.version
+        self._notes += effects.notes
+        await self._write_notes()
+        if self._indexer is not None and addresses:
+            await self._indexer.dropped(self._connection, addresses)
 
     async def _remove(self, op: Remove) -> int:
         connection, now = self._connection, self._now
@@ -646,53 +555,45 @@ class Batch:
 
     async def _restore(self, op: Restore) -> int:
         """Write records, in pieces that memory holds."""
+        connection = self._connection
         if self.is_watched:  # so that no record replaces an expired item, untold
-            gone = await self._connection.fetch(statements.SWEEP, self._now, _ALL)
-            await self._dropped("expire", [(row[0], row[1]) for row in gone])
+            expired = await connection.fetch(statements.SWEEP, self._now, _ALL)
+            await self._dropped("expire", [(row[0], row[1]) for row in expired])
         first = self._version
-        admission = Admission(op, self._version, self._now)
+        admission = Admission(op, first, self._now, is_watched=self.is_watched)
         records = iter(op.records)
         while some := await _next_piece(records):
-            await self._restore_piece(admission, some)
-        self._version = admission.version
+            live: set[Address] = set()
+            if not admission.replaces:
+                wanted = columns(_encoded((each.path, each.key) for each in some))
+                found = await connection.fetch(statements.GET_STATES, *wanted, [False] * len(some))
+                there = _rows_of(found)
+                live = {address for address, row in there.items() if row.is_live(self._now)}
+            effects = admission.admit(some, live)
+            rows = [_columns_of(row) for row, _ in effects.writes]
+            for row, _ in effects.writes:
+                if len(row.path) + len(row.key) > SURELY_SHORT:
+                    check_length(decode_namespace(row.path), row.path, row.key)
+            if rows:
+                await connection.execute(statements.UPSERT, *zip(*rows, strict=True))
+            self._version = effects.version
+            self._notes += effects.notes
+            await self._write_notes()
         if self._indexer is not None and admission.written:
-            await self._indexer.restored(self._connection, first + 1)
+            await self._indexer.restored(connection, first + 1)
         return admission.written
 
-    async def _restore_piece(self, admission: Admission, records: list[Record]) -> None:
-        there: set[Address] = set()
-        if not admission.replaces:
-            wanted = {(each.path, encode_key(each.key)): each for each in records}
-            found = await self._connection.fetch(
-                statements.GET_STATES, *columns(wanted), [False] * len(wanted)
-            )
-            live = [row for row in found if _Row(*tuple(row)[2:]).is_live(self._now)]
-            there = {(row[0], wanted[row[0], row[1]].key) for row in live}
-        rows: dict[Address, tuple[Any, ...]] = {}
-        for version, record in admission.admit(records, there):
-            address = record.path, encode_key(record.key)
-            if len(record.path) + len(record.key) > SURELY_SHORT:
-                check_length(decode_namespace(record.path), record.path, record.key)
-            self._version = version
-            self._note("put", address)
-            rows[address] = (
-                root_of(record.path), *address, version, record.created_at, record.updated_at,
-                record.data.decode(), record.expires_at, record.ttl,
-                None if record.indexing is None else orjson.dumps(record.indexing).decode(),
-            )  # fmt: skip
-        if rows:
-            await self._connection.execute(statements.UPSERT, *zip(*rows.values(), strict=True))
-            await self._write_changes()
 
-
-def _pieces(addresses: Iterable[Address], rows: Mapping[Address, _Row]) -> Iterator[list[Address]]:
+def _pieces(
+    addresses: Iterable[Address], rows: Mapping[Address, Record]
+) -> Iterator[list[Address]]:
     """Cut what is to be written into what one statement should have."""
     piece: list[Address] = []
     size = 0
     for address in addresses:
         piece.append(address)
-        size += len(rows[address].value or "")
-        if size > _WRITTEN_CHARS or len(piece) >= _WRITTEN_AT_ONCE:
+        size += len(rows[address].data)
+        if size > _WRITTEN_BYTES or len(piece) >= _WRITTEN_AT_ONCE:
             yield piece
             piece, size = [], 0
     if piece:
@@ -701,21 +602,32 @@ def _pieces(addresses: Iterable[Address], rows: Mapping[Address, _Row]) -> Itera
 
 def is_simple(ops: Sequence[Operation]) -> bool:
     """Whether all operations name their items."""
-    return all(isinstance(op, _SIMPLE) for op in ops)
+    return all(isinstance(op, NAMED) for op in ops)
 
 
-def _named(units: Iterable[Sequence[Operation]]) -> dict[Address, bool]:
-    """Return the items that simple units name, and whether their values are wanted."""
-    wanted: dict[Address, bool] = {}
-    for ops in units:
-        for op in ops:
-            if isinstance(op, Touch):
-                for key in op.keys:
-                    wanted.setdefault((op.path, encode_key(key)), False)
-            elif isinstance(op, (Put, Delete, Check, Mutate)):
-                address = op.path, encode_key(op.key)
-                wanted[address] = wanted.get(address, False) or isinstance(op, Mutate)
-    return wanted
+def _encoded(addresses: Iterable[Address]) -> list[Encoded]:
+    return [(path, encode_key(key)) for path, key in addresses]
+
+
+def _rows_of(found: Iterable[Sequence[Any]]) -> dict[Address, Record]:
+    """Return rows as GET_STATES gives them; one whose value was not asked for has no data."""
+    rows = {}
+    for path, encoded, version, created_at, updated_at, expires_at, ttl, indexing, value in found:
+        key = decode_key(encoded)
+        data = b"" if value is None else value.encode()
+        paths = None if indexing is None else tuple(orjson.loads(indexing))
+        rows[path, key] = Record(
+            path, key, data, version, created_at, updated_at, expires_at, ttl, paths
+        )
+    return rows
+
+
+def _columns_of(row: Record) -> tuple[Any, ...]:
+    """Return a row as it is to be written."""
+    return (
+        root_of(row.path), row.path, encode_key(row.key), row.version, row.created_at,
+        row.updated_at, row.data.decode(), row.expires_at, row.ttl, _indexing(row),
+    )  # fmt: skip
 
 
 class _UnreadableError(Exception):

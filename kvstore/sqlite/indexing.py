@@ -40,22 +40,22 @@ from kvstore.errors import (
 )
 from kvstore.operations import (
     Adopt,
-    Check,
-    Lease,
-    Mutate,
     Operation,
     Put,
+    Record,
     Reindex,
+    Remove,
     Restore,
-    Touch,
-    Trim,
+    Sweep,
     UnembeddedError,
+    Wide,
 )
+from kvstore.plan import Address, Effects, Vectors
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.checking import INDEX_CHECKS
 from kvstore.sqlite.connection import transaction
 from kvstore.sqlite.passing import Passing
-from kvstore.sqlite.writing import Batch, NotInlineError, has_restore, is_plain
+from kvstore.sqlite.writing import Batch, NotInlineError, StoredRow, is_plain
 from kvstore.text import prepare, texts_of
 from kvstore.types import Item
 
@@ -337,17 +337,7 @@ class IndexedBatch(Batch):
         A unit may get an `UnembeddedError`: some of its texts need vectors.
         """
         self._require_few(units)
-        outcomes: list[list[Any] | Exception] = []
-        for ops in units:
-            try:
-                outcomes.append(self._apply_unit(ops))
-            except (driver.Error, NotInlineError):
-                raise
-            except Exception as exc:
-                if has_restore(ops):
-                    raise
-                outcomes.append(exc)
-        return outcomes
+        return [self._outcome(ops) for ops in units]
 
     def finish(self) -> None:
         """Note for caches what has changed."""
@@ -374,35 +364,38 @@ class IndexedBatch(Batch):
             and setup.model is not None
             and setup.mismatch(self._description) is None
         )
-        if all(map(is_plain, ops)):
+        if not self._is_watched and all(map(is_plain, ops)):
             return self._apply_plain(ops)  # type: ignore[arg-type]
-        plans = [self._plan(op) for op in ops]
-        entries = [self._plan_entries(op, plan) for op, plan in zip(ops, plans, strict=True)]
+        return super()._apply_unit(ops)
+
+    def _carry_out(self, effects: Effects, rows: Mapping[Address, StoredRow]) -> None:
+        found = [self._plan_entries(row, vectors, rows) for row, vectors in effects.writes]
         self._require_vectors()
-        answers: list[Any] = []
-        for op, plan, entry in zip(ops, plans, entries, strict=True):
-            match op:
-                case Adopt():
-                    answers.append(self._adopt())
-                    continue
-                case Reindex():
-                    answers.append(self._reindex(entry))
-                    continue
-            first = self._version + 1
-            answers.append(self._write(op, plan))
-            match op:
-                case Put() | Mutate():
-                    if entry is not None:
-                        if entry.item is None:
-                            entry.item = self._execute(_GET_ID, (op.path, op.key)).fetchone()[0]
-                        self._write_entries(entry)
-                case Check() | Touch() | Lease() | Trim():
-                    pass
-                case _:
-                    self._drop_deleted()
-                    if isinstance(op, Restore):
-                        self._index_since(first)
-        return answers
+        super()._carry_out(effects, rows)
+        for entry, (row, _) in zip(found, effects.writes, strict=True):
+            if entry is not None:
+                if entry.item is None:
+                    entry.item = self._execute(_GET_ID, (row.path, row.key)).fetchone()[0]
+                self._write_entries(entry)
+        if effects.drops:
+            self._drop_deleted()
+
+    def _run(self, op: Wide) -> Any:
+        first = self._version + 1
+        match op:
+            case Adopt():
+                return self._adopt()
+            case Reindex():
+                planned = self._plan_reindex(op)
+                self._require_vectors()
+                return self._reindex(planned)
+            case Remove() | Sweep() | Restore():
+                answer = super()._run(op)
+                self._drop_deleted()
+                if isinstance(op, Restore):
+                    self._index_since(first)
+                return answer
+        return super()._run(op)
 
     def _apply_plain(self, ops: Sequence[Put]) -> list[Item]:
         """Apply puts that share statements."""
@@ -450,25 +443,20 @@ class IndexedBatch(Batch):
 
     # Planning: what reads, and may refuse
 
-    def _plan_entries(self, op: Operation, plan: Any) -> Any:
-        if isinstance(op, Reindex):
-            return self._plan_reindex(op)
-        if not isinstance(op, (Put, Mutate)):
-            return None
-        data = op.data if isinstance(op, Put) else plan[1][0]
-        if data is None:
-            return None
-        row = self._execute(_GET_ENTRIES, (op.path, op.key)).fetchone()
-        item, expires_at, indexing, slots, is_pending = row or (None, None, None, None, 0)
-        if isinstance(op, Mutate) or op.keep:
-            is_live = item is not None and (expires_at is None or expires_at > self._now)
-            paths = orjson.loads(indexing) if is_live and indexing is not None else None
-        else:
-            paths = op.indexing
-        entry = self._entries(item, op.path, codec.decode(data), paths, slots, bool(is_pending))
+    def _plan_entries(
+        self, row: Record, vectors: Vectors | None, rows: Mapping[Address, StoredRow]
+    ) -> _Entries | None:
+        """Return what the index is to hold of an item that is to be written, if it is new."""
+        before = rows.get((row.path, row.key))
+        item, slots, is_pending = None, None, 0
+        if before is not None:
+            item = before.id
+            slots, is_pending = self._execute(_GET_ENTRIES, (item, item)).fetchone()
+        value = codec.decode(row.data)
+        entry = self._entries(item, row.path, value, row.indexing, slots, bool(is_pending))
         if entry.is_unchanged:
             return None
-        self._find_vectors(entry, op.vectors)
+        self._find_vectors(entry, vectors)
         return entry
 
     def _entries(
@@ -860,11 +848,8 @@ CROSS JOIN items ON items.path = ? AND items.key = wanted.value
 """
 _GET_ID = "SELECT id FROM items WHERE path = ? AND key = ?"
 _GET_ENTRIES = """
-SELECT items.id, items.expires_at, items.indexing, index_entries.slots,
-    EXISTS (SELECT 1 FROM index_pending WHERE index_pending.item = items.id)
-FROM items
-LEFT JOIN index_entries ON index_entries.item = items.id
-WHERE items.path = ? AND items.key = ?
+SELECT (SELECT slots FROM index_entries WHERE item = ?),
+    EXISTS (SELECT 1 FROM index_pending WHERE item = ?)
 """
 _ADD_WORDS = "INSERT INTO words (rowid, text, namespaces) VALUES (?, ?, ?)"
 _SET_ENTRIES = """

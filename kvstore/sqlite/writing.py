@@ -7,42 +7,43 @@ late; it has no neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import orjson
 
 from kvstore.errors import StoreCorruptError
-from kvstore.namespace import show
+from kvstore.namespace import decode_namespace, show
 from kvstore.operations import (
-    Admission,
-    Check,
-    Delete,
+    NAMED,
+    Adopt,
     Lease,
-    Mutate,
+    Named,
     Operation,
     Put,
     Record,
+    Reindex,
     Remove,
     Restore,
     Sweep,
-    Touch,
     Trim,
-    check_version,
+    Wide,
+    named_of,
     take_piece,
 )
+from kvstore.plan import Address, Admission, Effects, Note, decide, gone, named
 from kvstore.sqlite import changes, driver, reading, statements
 from kvstore.sqlite.reading import checksum, is_version
 from kvstore.types import Item, pack_item
 
-__all__ = ["INLINE_OPS", "Batch", "NotInlineError", "has_restore", "is_plain"]
+__all__ = ["INLINE_OPS", "Batch", "NotInlineError", "StoredRow", "has_restore", "is_plain"]
 
 INLINE_OPS = 16  # on the event loop's thread, of those that cost more than a plain put
 
 _ANY_LENGTH = 2**62
-_CHANGES_AT_ONCE = 1_000  # held back before they are written
+_NOTES_AT_ONCE = 1_000  # held back before they are written
 _ROWS = (128, 64, 32, 16, 8, 4, 2, 1)  # of the statements that many puts share
 
 
@@ -67,35 +68,10 @@ class NotInlineError(Exception):
 
 
 @dataclass(slots=True)
-class _State:
-    """What is known of a row before it is written."""
+class StoredRow(Record):
+    """A row of the file; its `data` is empty where it was not asked for."""
 
-    id: int
-    version: int
-    expires_at: int | None
-    ttl: int | None
-    indexing: str | None
-    checksum: int
-    size: int
-    data: bytes | None  # if it was asked for
-    is_live: bool
-
-
-def _data(op: Mutate, state: _State | None) -> bytes | None:
-    """Return the present value to change, or `None` if there is none.
-
-    Raises:
-        StoreCorruptError: it is not as it was written.
-    """
-    if state is None or not state.is_live:
-        return None
-    data = state.data
-    if data is None or checksum(op.path, op.key, state.version, data) != state.checksum:
-        raise StoreCorruptError(
-            f"the row of {show(op.namespace, op.key)} is damaged: its checksum does not match; "
-            "restore it from a backup, or put it anew"
-        )
-    return data
+    id: int = 0
 
 
 class Batch:
@@ -124,7 +100,7 @@ class Batch:
         self._version, watched_until, self.index = row
         self._first_version = self._version
         self._is_watched = bool(watched_until)
-        self._changes: list[tuple[Any, ...]] = []
+        self._notes: list[Note] = []
 
     def apply(self, units: Sequence[Sequence[Operation]]) -> list[list[Any] | Exception]:
         """Apply units, in order; return for each the answers to its operations, or its error.
@@ -142,23 +118,30 @@ class Batch:
         puts: list[Put] = []
         shares: list[int] = []  # how many of `puts` are of each of the last units
         for ops in units:
-            if is_plain(ops[0]) if len(ops) == 1 else all(map(is_plain, ops)):
+            if not self._is_watched and (
+                is_plain(ops[0]) if len(ops) == 1 else all(map(is_plain, ops))
+            ):
                 puts += ops  # type: ignore[arg-type]
                 shares.append(len(ops))
                 continue
+            if puts:
+                outcomes += self._put_shares(puts, shares)
+                puts, shares = [], []
+            outcomes.append(self._outcome(ops))
+        if puts:
             outcomes += self._put_shares(puts, shares)
-            puts, shares = [], []
-            try:
-                plans = [self._plan(op) for op in ops]
-                outcomes.append(list(map(self._write, ops, plans)))
-            except (driver.Error, NotInlineError):
-                raise
-            except Exception as exc:
-                if has_restore(ops):
-                    raise
-                outcomes.append(exc)
-        outcomes += self._put_shares(puts, shares)
         return outcomes
+
+    def _outcome(self, ops: Sequence[Operation]) -> list[Any] | Exception:
+        """Return the answers to a unit, or its error."""
+        try:
+            return self._apply_unit(ops)
+        except (driver.Error, NotInlineError):
+            raise
+        except Exception as exc:
+            if has_restore(ops):
+                raise
+            return exc  # it belongs to the unit's caller
 
     def _put_shares(self, puts: list[Put], shares: list[int]) -> Iterator[list[Any]]:
         """Upsert plain items, and give each unit its share of the answers."""
@@ -169,8 +152,7 @@ class Batch:
         """Write what the transaction's end needs; call it before COMMIT."""
         if self._version != self._first_version:
             self._execute(statements.SET_VERSION, (self._version,))
-            if self._changes:
-                self._write_changes()
+            self._write_notes()
 
     def committed(self) -> None:
         """Take note that the transaction is committed."""
@@ -180,158 +162,175 @@ class Batch:
         """Whether there is something for those who watch."""
         return self._is_watched and self._version != self._first_version
 
-    def _plan(self, op: Operation) -> Any:
-        """Test the conditions, and find out what the write needs to know."""
-        match op:
-            case Put(expected=None, keep=False):
-                return None
-            case Put() | Delete() | Check():
-                state = self._state(op.path, op.key)
-                check_version(op, state.version if state is not None and state.is_live else 0)
-                return state
-            case Mutate():
-                state = self._state(op.path, op.key, with_data=True)
-                return state, op.change(_data(op, state))
-        return None
+    def _apply_unit(self, ops: Sequence[Operation]) -> list[Any]:
+        """Apply operations as `kvstore.plan` decides."""
+        asked = named_of(ops)
+        effects, rows = self._decide(asked, self._version)
+        self._carry_out(effects, rows)
+        if len(asked) == len(ops):
+            return effects.answers
+        answers = iter(effects.answers)
+        return [next(answers) if isinstance(op, NAMED) else self._run(op) for op in ops]
 
-    def _write(self, op: Operation, plan: Any) -> Any:
+    def _decide(
+        self, ops: Sequence[Named], version: int
+    ) -> tuple[Effects, dict[Address, StoredRow]]:
+        """Return what operations come to after a version, and the rows that they name."""
+        rows = self._read_rows(named(ops))
+        return decide(ops, rows, self._now, version, is_watched=self._is_watched), rows
+
+    def _run(self, op: Wide) -> Any:
         match op:
-            case Put():
-                indexing = None if op.indexing is None else orjson.dumps(op.indexing).decode()
-                return self._put(op, op.data, indexing, plan if op.keep else None)
-            case Mutate():
-                state, (data, answer) = plan
-                if data is not None:
-                    self._put(op, data, None, state)
-                return answer
-            case Delete():
-                if plan is None or not plan.is_live:
-                    return False
-                self._execute(statements.DELETE, (plan.id,))
-                self._version += 1
-                if self._is_watched:
-                    self._note("delete", op.path, op.key, self._version)
-                return True
             case Remove():
                 if self._longest is not None:
                     self._require_little(op, self._longest)
                 statement = statements.remove(op.path, op.subtree, op.pattern, self._now)
                 return self._delete_rows("delete", statement.text, statement.params)
-            case Touch():
-                return self._touch(op)
             case Sweep():
                 return self._delete_rows("expire", statements.SWEEP, (self._now, op.limit))
             case Restore():
                 return self._restore(op)
             case Lease():
-                self._write_changes()
+                self._write_notes()
                 begin = changes.take_lease(self._connection, op, self._version, self._now)
                 self._is_watched = True
                 return self._version, begin
             case Trim():
-                self._write_changes()
+                self._write_notes()
                 return changes.trim(self._connection, op, self._version, self._now)
-        return None
+            case Adopt():
+                return 0
+            case Reindex():
+                return 0, 0
+        assert_never(op)
+
+    def _read_rows(self, wanted: Mapping[Address, bool]) -> dict[Address, StoredRow]:
+        """Read the rows at some addresses, and of some their data.
+
+        Raises:
+            StoreCorruptError: data is not as it was written.
+        """
+        rows = {}
+        for (path, key), with_data in wanted.items():
+            longest = self._most if with_data else -1
+            found = self._execute(statements.GET_STATE, (longest, path, key)).fetchone()
+            if found is None:
+                continue
+            id, version, created, updated, expires, ttl, indexing, code, size, data = found
+            if size > self._most:
+                raise NotInlineError
+            is_damaged = with_data and (data is None or checksum(path, key, version, data) != code)
+            paths = None
+            if indexing is not None:
+                try:
+                    paths = tuple(orjson.loads(indexing))
+                except ValueError:  # an operation that needs no data is to write over it
+                    is_damaged = with_data
+            row = StoredRow(
+                path, key, data or b"", version, created, updated, expires, ttl, paths, id
+            )
+            if is_damaged and row.is_live(self._now):
+                raise StoreCorruptError(
+                    f"the row of {show(decode_namespace(path), key)} is damaged: its checksum does "
+                    "not match; restore it from a backup, or put it anew"
+                )
+            rows[path, key] = row
+        return rows
+
+    def _carry_out(self, effects: Effects, rows: Mapping[Address, StoredRow]) -> None:
+        """Do what was decided to the rows that were read, and to what hangs on them."""
+        self._write_rows(effects, rows)
+        self._take(effects)
+
+    def _write_rows(self, effects: Effects, rows: Mapping[Address, StoredRow]) -> None:
+        execute = self._execute
+        for row, _ in effects.writes:
+            before = rows.get((row.path, row.key))
+            columns = _columns(row)
+            if before is not None and _is_alike(row, before):
+                _, _, version, _, *value, _, _, _ = columns
+                execute(statements.UPDATE_VALUE, (version, *value, before.id))
+            else:
+                execute(statements.UPSERT, columns)
+        for address in effects.drops:
+            execute(statements.DELETE, (rows[address].id,))
+        for row in effects.renewals:
+            execute(statements.RENEW, (row.expires_at, row.ttl, rows[row.path, row.key].id))
+
+    def _take(self, effects: Effects) -> None:
+        """Take over the version and the changes that something has come to."""
+        self._version = effects.version
+        self._notes += effects.notes
+        if len(self._notes) >= _NOTES_AT_ONCE:
+            self._write_notes()
 
     def _put_plain(self, puts: list[Put]) -> list[Item]:
         """Upsert plain items; of many puts, those that another one replaces write nothing."""
-        if len(puts) <= _ROWS[0] or self._is_watched:
-            return self._put_all(puts)
-        last = {(op.path, op.key): op for op in puts}
-        version = self._version
-        self._version += len(puts) - len(last)
-        stored = dict(zip(last, self._put_all(list(last.values())), strict=True))
+        first = self._version + 1
+        self._version += len(puts)
+        versions: Sequence[int] = range(first, first + len(puts))
+        if len(puts) <= _ROWS[0]:
+            return self._put_all(puts, versions)
+        last = {(op.path, op.key): version for op, version in zip(puts, versions, strict=True)}
+        if len(last) == len(puts):
+            return self._put_all(puts, versions)
+        lasting = sorted(last.values())
+        written = self._put_all([puts[version - first] for version in lasting], lasting)
+        stored = dict(zip(lasting, written, strict=True))
         items = []
-        for op in puts:
-            item: Any = stored[op.path, op.key]
-            if last[op.path, op.key] is not op:
-                version += 1
+        for op, version in zip(puts, versions, strict=True):
+            item: Any = stored[last[op.path, op.key]]
+            if version not in stored:
                 times = item._created, item._updated
                 item = pack_item(op.namespace, op.key, op.data, version, *times, None)
             items.append(item)
         return items
 
-    def _put_all(self, puts: list[Put]) -> list[Item]:
+    def _put_all(self, puts: list[Put], versions: Sequence[int]) -> list[Item]:
         """Upsert plain items by as few statements as may be."""
         items: list[Item] = []
         for rows in _ROWS:
             while len(puts) - len(items) >= rows:
-                items += self._put_rows(puts[len(items) : len(items) + rows])
+                items += self._put_rows(puts, versions, len(items), rows)
         return items
 
-    def _put_rows(self, puts: list[Put]) -> list[Item]:
-        now = self._now
-        if self._is_watched:
-            for path, key in dict.fromkeys((op.path, op.key) for op in puts):
-                self._note_expired(path, key)
-        version = self._version
-        params: list[Any] = [now, self._most]
-        for op in puts:
-            version += 1
-            path, key, data = op.path, op.key, op.data
+    def _put_rows(
+        self, puts: list[Put], versions: Sequence[int], begin: int, rows: int
+    ) -> list[Item]:
+        """Upsert as many of the plain items from one on as a statement takes."""
+        some = puts if len(puts) == rows else puts[begin : begin + rows]
+        params: list[Any] = [self._now, self._most]
+        for at, op in enumerate(some, begin):
+            path, key, data, version = op.path, op.key, op.data, versions[at]
             params += (path, key, version, checksum(path, key, version, data), data.decode())
-        rows = self._execute(statements.upsert_plain(len(puts)), params).fetchall()
-        stored = {row[0]: row for row in rows}
-        version, self._version = self._version, version
+        found = self._execute(statements.upsert_plain(rows), params).fetchall()
+        stored = {row[0]: row for row in found}
         items = []
-        for op in puts:
-            version += 1
+        for at, op in enumerate(some, begin):
+            version = versions[at]
             row = stored.get(version)
             if row is None:
                 if self._longest is not None:
                     raise NotInlineError
-                items.append(self._upsert(op, op.data, None, None))
+                effects, there = self._decide((op,), version - 1)
+                self._write_rows(effects, there)
+                items += effects.answers
                 continue
-            if self._is_watched:
-                self._note("put", op.path, op.key, version)
             _, created, updated = row
             items.append(pack_item(op.namespace, op.key, op.data, version, created, updated, None))
         return items
 
-    def _put(
-        self, op: Put | Mutate, data: bytes, indexing: str | None, kept: _State | None
-    ) -> Item:
-        """Upsert; what is `kept` of a live item is its lifetime and its indexing."""
-        if self._is_watched:
-            self._note_expired(op.path, op.key)
-        return self._upsert(op, data, indexing, kept)
-
-    def _upsert(
-        self, op: Put | Mutate, data: bytes, indexing: str | None, kept: _State | None
-    ) -> Item:
-        now = self._now
-        version = self._version + 1
-        ttl = op.ttl
-        expires_at = None if ttl is None else now + ttl
-        if kept is not None and kept.is_live:
-            ttl, expires_at, indexing = kept.ttl, kept.expires_at, kept.indexing
-        code, text = checksum(op.path, op.key, version, data), data.decode()
-        times = None
-        if kept is not None and expires_at is None and indexing is None:  # over its like
-            params = (now, self._most, op.path, op.key, version, code, text)
-            times = self._execute(statements.upsert_plain(1), params).fetchall()
-        if not times:
-            row = (op.path, op.key, version, now, now, code, text, expires_at, ttl, indexing)
-            times = self._execute(statements.UPSERT, row).fetchall()
-        self._version = version
-        if self._is_watched:
-            self._note("put", op.path, op.key, version)
-        ((_, created_at, updated_at),) = times
-        return pack_item(op.namespace, op.key, data, version, created_at, updated_at, expires_at)
-
     def _delete_rows(
         self, kind: Literal["delete", "expire"], statement: str, params: tuple[Any, ...]
     ) -> int:
-        if self._is_watched:
-            statement = f"{statement} {statements.RETURNING_ADDRESS}"
-            gone = self._execute(statement, params).fetchall()
-            for path, key in gone:
-                self._version += 1
-                self._note(kind, path, key, self._version)
-            return len(gone)
-        deleted: int = self._execute(statement, params).rowcount
-        self._version += deleted
-        return deleted
+        if not self._is_watched:
+            deleted: int = self._execute(statement, params).rowcount
+            self._version += deleted
+            return deleted
+        statement = f"{statement} {statements.RETURNING_ADDRESS}"
+        addresses = self._execute(statement, params).fetchall()
+        self._take(gone(kind, addresses, self._now, self._version, is_watched=True))
+        return len(addresses)
 
     def _restore(self, op: Restore) -> int:
         """Write records. What fails here has written, so the transaction must be given up.
@@ -340,56 +339,23 @@ class Batch:
         """
         if self._is_watched:  # so that no record replaces an expired item, untold
             self._delete_rows("expire", statements.SWEEP, (self._now, -1))
-        admission = Admission(op, self._version, self._now)
+        admission = Admission(op, self._version, self._now, is_watched=self._is_watched)
         records = iter(op.records)
         while some := take_piece(records):
-            there = set() if admission.replaces else self._live_among(some)
-            rows = []
-            for version, record in admission.admit(some, there):
-                path, key, data = record.path, record.key, record.data
-                if self._is_watched:
-                    self._note("put", path, key, version)
-                indexing = record.indexing
-                rows.append(
-                    (
-                        path,
-                        key,
-                        version,
-                        record.created_at,
-                        record.updated_at,
-                        checksum(path, key, version, data),
-                        data.decode(),
-                        record.expires_at,
-                        record.ttl,
-                        None if indexing is None else orjson.dumps(indexing).decode(),
-                    )
-                )
-            self._connection.executemany(statements.RESTORE, rows)
-        self._version = admission.version
+            there: Mapping[Address, Record] = {}
+            if not admission.replaces:
+                there = self._read_rows({(each.path, each.key): False for each in some})
+            live = {address for address, row in there.items() if row.is_live(self._now)}
+            effects = admission.admit(some, live)
+            rows = (_columns(row) for row, _ in effects.writes)
+            self._connection.executemany(statements.UPSERT, rows)
+            self._take(effects)
         return admission.written
 
-    def _live_among(self, records: Sequence[Record]) -> set[tuple[str, str]]:
-        states = ((each.path, each.key, self._state(each.path, each.key)) for each in records)
-        return {(path, key) for path, key, state in states if state is not None and state.is_live}
-
-    def _note(
-        self, kind: Literal["put", "delete", "expire"], path: str, key: str, version: int
-    ) -> None:
-        """Record a change, for those who watch."""
-        self._changes.append((version, kind, path, key, self._now))
-        if len(self._changes) >= _CHANGES_AT_ONCE:
-            self._write_changes()
-
-    def _note_expired(self, path: str, key: str) -> None:
-        """Record that a row has expired which is about to be replaced, if it has."""
-        (is_expired,) = self._execute(statements.IS_EXPIRED, (path, key, self._now)).fetchone()
-        if is_expired:
-            self._version += 1
-            self._note("expire", path, key, self._version)
-
-    def _write_changes(self) -> None:
-        self._connection.executemany(statements.ADD_CHANGE, self._changes)
-        self._changes.clear()
+    def _write_notes(self) -> None:
+        if self._notes:
+            self._connection.executemany(statements.ADD_CHANGE, self._notes)
+            self._notes.clear()
 
     @property
     def is_heavy(self) -> bool:
@@ -407,23 +373,23 @@ class Batch:
         if is_heavy or not reading.is_light(self._connection, longest, op.path, op.pattern):
             raise NotInlineError
 
-    def _touch(self, op: Touch) -> dict[str, int]:
-        renewed = {}
-        for key in op.keys:
-            for (expires_at,) in self._execute(
-                statements.TOUCH, (self._now, op.path, key, self._now)
-            ):
-                renewed[key] = expires_at
-        return renewed
 
-    def _state(self, path: str, key: str, *, with_data: bool = False) -> _State | None:
-        longest = self._most if with_data else -1
-        row = self._execute(statements.GET_STATE, (longest, path, key)).fetchone()
-        if row is None:
-            return None
-        id, version, expires_at, ttl, indexing, code, size, data = row
-        is_live = expires_at is None or expires_at > self._now
-        state = _State(id, version, expires_at, ttl, indexing, code, size, data, is_live)
-        if state.size > self._most:
-            raise NotInlineError
-        return state
+def _columns(row: Record) -> tuple[Any, ...]:
+    """Return a row as UPSERT takes it."""
+    code = checksum(row.path, row.key, row.version, row.data)
+    content = row.version, row.created_at, row.updated_at, code, row.data.decode()
+    return row.path, row.key, *content, row.expires_at, row.ttl, _indexing(row)
+
+
+def _indexing(row: Record) -> str | None:
+    return None if row.indexing is None else orjson.dumps(row.indexing).decode()
+
+
+def _is_alike(row: Record, before: Record) -> bool:
+    """Whether two rows of an item differ in nothing but the value and its time."""
+    return (
+        row.created_at == before.created_at
+        and row.expires_at == before.expires_at
+        and row.ttl == before.ttl
+        and row.indexing == before.indexing
+    )

@@ -18,6 +18,7 @@ LAYERS = (
     "types",
     "backlog description embedding filters namespace paths patterns ranking report rules sql text",
     "operations",
+    "plan",
     "exchange watching",
     "store",
     "memory_index",

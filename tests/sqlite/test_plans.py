@@ -73,8 +73,9 @@ HOT: dict[str, list[str]] = {
     "GET_MANY": ["SCAN wanted VIRTUAL TABLE INDEX 1:", POINT],
     "GET_STATE": [POINT],
     "UPSERT": [],
+    "UPDATE_VALUE": [BY_ID],
     "DELETE": [BY_ID],
-    "TOUCH": [POINT],
+    "RENEW": [BY_ID],
     "SWEEP": [
         BY_ID,
         "LIST SUBQUERY 1",

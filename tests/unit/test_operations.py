@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from kvstore import ConflictError, ValueEncodingError, ValueTypeError
-from kvstore.operations import Check, Delete, Put, append, check_version, increment, pop
+from kvstore import ValueEncodingError, ValueTypeError
+from kvstore.operations import append, increment, pop
 from kvstore.paths import MISSING, parse_path
 
 WHERE = "('ns',) / 'k'"
@@ -85,31 +85,3 @@ def test_lists_alone_are_appended_to_and_popped_from(value: Any) -> None:
         append(WHERE, [1], None)(value)
     with pytest.raises(ValueTypeError, match="pop needs a list"):
         pop(WHERE, 0, None)(value)
-
-
-def test_versions_are_checked_only_where_one_is_expected() -> None:
-    put, delete = Put(("ns",), "ns\t", "k", b"1"), Delete(("ns",), "ns\t", "k")
-    check_version(put, 5)
-    check_version(delete, 0)
-    put.expected = delete.expected = 5
-    check_version(put, 5)
-    check_version(delete, 5)
-    check_version(Check(("ns",), "ns\t", "k", 0), 0)
-
-
-@pytest.mark.parametrize(
-    ("expected", "found", "said"),
-    [
-        (5, 6, r"\('ns',\) / 'k' is at version 6, and version 5 was expected"),
-        (5, 0, r"\('ns',\) / 'k' is absent, and version 5 was expected"),
-        (0, 6, r"\('ns',\) / 'k' is at version 6, and absence was expected"),
-    ],
-)
-def test_a_conflict_says_what_was_found(expected: int, found: int, said: str) -> None:
-    for op in (
-        Put(("ns",), "ns\t", "k", b"1", expected=expected),
-        Delete(("ns",), "ns\t", "k", expected=expected),
-        Check(("ns",), "ns\t", "k", expected),
-    ):
-        with pytest.raises(ConflictError, match=said):
-            check_version(op, found)

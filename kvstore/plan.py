@@ -1,0 +1,277 @@
+"""What an operation does to the rows that it names: the one place where that is decided.
+
+`decide` is pure: the rows as they are go in, what is to be done to them comes out. A backend reads
+the rows that the operations of a unit name, asks `decide`, and carries the effects out, in one
+transaction. What a backend does in quicker ways (many plain puts by one statement) must come to
+the same, and a property test holds it against this.
+
+Operations that find their rows by a pattern or a date (`Remove`, `Sweep`) need no decision; the
+changes that they leave are by `gone`. A `Restore`, which may be long, is decided piece by piece, by
+`Admission`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple, assert_never
+
+from kvstore.errors import ConflictError, InvalidArgumentError
+from kvstore.namespace import decode_namespace, show
+from kvstore.operations import Check, Delete, Mutate, Named, Put, Record, Restore, Touch
+from kvstore.types import pack_item
+
+__all__ = ["Address", "Admission", "Effects", "Kind", "Note", "decide", "gone", "named"]
+
+Address = tuple[str, str]  # path and key; sorts as (namespace, key)
+Kind = Literal["put", "delete", "expire"]
+Vectors = Mapping[str, bytes]
+
+_MOST_VERSIONS = 2**62
+
+
+class Note(NamedTuple):
+    """A change, for those who watch."""
+
+    version: int
+    kind: Kind
+    path: str
+    key: str
+    at: int
+
+
+@dataclass(slots=True)
+class Effects:
+    """What is to be done to the rows, and what the callers get for it.
+
+    Attributes:
+        now: the instant of it all, in microseconds.
+        version: the store's, after all of it.
+        is_watched: whether changes are noted.
+        answers: one for each operation.
+        writes: rows as they are to be, over what is there, each with the vectors of its texts as
+            far as they are known.
+        drops: of the rows that go.
+        renewals: rows of which the lifetime alone changes.
+        notes: the changes, in order; none if nobody watches.
+    """
+
+    now: int
+    version: int
+    is_watched: bool
+    answers: list[Any] = field(default_factory=list)
+    writes: list[tuple[Record, Vectors | None]] = field(default_factory=list)
+    drops: list[Address] = field(default_factory=list)
+    renewals: list[Record] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+
+    def note(self, kind: Kind, path: str, key: str) -> int:
+        """Give a change the next version, and return that."""
+        self.version += 1
+        if self.is_watched:
+            self.notes.append(Note(self.version, kind, path, key, self.now))
+        return self.version
+
+
+def named(ops: Iterable[Named]) -> dict[Address, bool]:
+    """Return the rows that operations name, and of each whether its data is needed."""
+    wanted: dict[Address, bool] = {}
+    for op in ops:
+        if isinstance(op, Touch):
+            for key in op.keys:
+                wanted.setdefault((op.path, key), False)
+        else:
+            address = op.path, op.key
+            wanted[address] = isinstance(op, Mutate) or wanted.get(address, False)
+    return wanted
+
+
+def decide(
+    ops: Sequence[Named],
+    rows: Mapping[Address, Record],
+    now: int,
+    version: int,
+    *,
+    is_watched: bool,
+) -> Effects:
+    """Decide what a unit of operations comes to.
+
+    Args:
+        ops: no two of them name the same item.
+        rows: those that they name, as far as they are there, whether live or not; the `data` of
+            those that only `Mutate` needs may be left out of the others.
+        now: the instant, in microseconds.
+        version: the store's, before.
+        is_watched: whether changes are to be noted.
+
+    Raises:
+        ConflictError: an item is not at the version that an operation expects.
+        Exception: what a `Mutate` raises.
+    """
+    effects = Effects(now, version, is_watched)
+    for op in ops:
+        effects.answers.append(_decide_one(op, rows, effects))
+    return effects
+
+
+def gone(
+    kind: Literal["delete", "expire"],
+    addresses: Sequence[Address],
+    now: int,
+    version: int,
+    *,
+    is_watched: bool,
+) -> Effects:
+    """Return what it comes to that rows go, such as those that match a pattern."""
+    effects = Effects(now, version, is_watched)
+    for path, key in addresses:
+        effects.note(kind, path, key)
+    effects.drops.extend(addresses)
+    return effects
+
+
+class Admission:
+    """Decides which records of a `Restore` are written, and at which versions.
+
+    A record whose time is over is left out. Of several for one key the last is what stays if
+    items are replaced; else the first one is there when the next comes.
+
+    Args:
+        op: the operation.
+        version: the store's, before it.
+        now: the instant, in microseconds.
+        is_watched: whether changes are to be noted.
+
+    Attributes:
+        replaces: whether it makes no difference what is there.
+        written: how many records were let in so far.
+        version: the store's, with those.
+    """
+
+    def __init__(self, op: Restore, version: int, now: int, *, is_watched: bool) -> None:
+        self._on_conflict = op.on_conflict
+        self._base = version
+        self._now = now
+        self._is_watched = is_watched
+        self.replaces = op.on_conflict == "replace"
+        self.version = version
+        self.written = 0
+
+    def admit(self, records: Iterable[Record], there: Collection[Address]) -> Effects:
+        """Decide on the next records.
+
+        Args:
+            records: what comes next.
+            there: the addresses of those for which a live item is there; may be empty if
+                `replaces`.
+
+        Raises:
+            ConflictError: an item is there, and that is an error.
+            InvalidArgumentError: the store has no more versions.
+        """
+        taken: dict[Address, Record] = {}
+        notes = []
+        for record in records:
+            address = record.path, record.key
+            if not record.is_live(self._now):
+                continue
+            if not self.replaces and (address in there or address in taken):
+                if self._on_conflict == "skip":
+                    continue
+                where = show(decode_namespace(record.path), record.key)
+                raise ConflictError(f"{where} is there already; nothing was imported")
+            version = self._base + record.version if record.version else self.version + 1
+            if version > _MOST_VERSIONS:
+                raise InvalidArgumentError(
+                    f"the versions of the items go up to {record.version:,}, and the store has no "
+                    "more of them; import the items without their header and versions"
+                )
+            self.version = max(self.version, version)
+            self.written += 1
+            taken[address] = replace(record, version=version)
+            if self._is_watched:
+                notes.append(Note(version, "put", record.path, record.key, self._now))
+        effects = Effects(self._now, self.version, self._is_watched, notes=sorted(notes))
+        effects.writes += ((row, None) for row in taken.values())
+        return effects
+
+
+def _decide_one(op: Named, rows: Mapping[Address, Record], effects: Effects) -> Any:
+    match op:
+        case Put():
+            present = _live(rows, op.path, op.key, effects.now)
+            _require_version(op, op.expected, present)
+            row = _write(op, op.data, op.indexing, present if op.keep else None, rows, effects)
+            times = row.created_at, row.updated_at, row.expires_at
+            return pack_item(op.namespace, op.key, op.data, row.version, *times)
+        case Mutate():
+            present = _live(rows, op.path, op.key, effects.now)
+            data, answer = op.change(None if present is None else present.data)
+            if data is not None:
+                _write(op, data, None, present, rows, effects)
+            return answer
+        case Delete():
+            present = _live(rows, op.path, op.key, effects.now)
+            _require_version(op, op.expected, present)
+            if present is not None:
+                effects.note("delete", op.path, op.key)
+                effects.drops.append((op.path, op.key))
+            return present is not None
+        case Check():
+            _require_version(op, op.version, _live(rows, op.path, op.key, effects.now))
+            return None
+        case Touch():
+            return _touch(op, rows, effects)
+    assert_never(op)
+
+
+def _live(rows: Mapping[Address, Record], path: str, key: str, now: int) -> Record | None:
+    row = rows.get((path, key))
+    return row if row is not None and row.is_live(now) else None
+
+
+def _require_version(op: Put | Delete | Check, expected: int | None, row: Record | None) -> None:
+    """Raise `ConflictError` unless an item is at a version, 0 for absent."""
+    found = 0 if row is None else row.version
+    if expected is None or expected == found:
+        return
+    there = f"is at version {found}" if found else "is absent"
+    wanted = f"version {expected}" if expected else "absence"
+    raise ConflictError(
+        f"{show(op.namespace, op.key)} {there}, and {wanted} was expected; read it again and retry"
+    )
+
+
+def _write(
+    op: Put | Mutate,
+    data: bytes,
+    indexing: tuple[str, ...] | None,
+    kept: Record | None,
+    rows: Mapping[Address, Record],
+    effects: Effects,
+) -> Record:
+    """Write an item; of what is `kept` it has the lifetime and the indexing."""
+    now, before = effects.now, rows.get((op.path, op.key))
+    if before is not None and not before.is_live(now):
+        before = None
+        if effects.is_watched:
+            effects.note("expire", op.path, op.key)
+    version = effects.note("put", op.path, op.key)
+    expires_at = None if op.ttl is None else now + op.ttl
+    row = Record(op.path, op.key, data, version, now, now, expires_at, op.ttl, indexing)
+    if before is not None:
+        row.created_at = before.created_at
+    if kept is not None:
+        row.expires_at, row.ttl, row.indexing = kept.expires_at, kept.ttl, kept.indexing
+    effects.writes.append((row, op.vectors))
+    return row
+
+
+def _touch(op: Touch, rows: Mapping[Address, Record], effects: Effects) -> dict[str, int]:
+    renewed = {}
+    for key in op.keys:
+        row = _live(rows, op.path, key, effects.now)
+        if row is not None and row.ttl is not None:
+            expires_at = renewed[key] = effects.now + row.ttl
+            effects.renewals.append(replace(row, expires_at=expires_at))
+    return renewed

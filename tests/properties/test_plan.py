@@ -1,0 +1,158 @@
+"""What SQLite does to many plain puts by one statement is what `kvstore.plan` decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvstore.namespace import decode_namespace
+from kvstore.operations import Named, Put, Record
+from kvstore.plan import Address, decide
+from kvstore.sqlite import driver, statements
+from kvstore.sqlite.connection import connect
+from kvstore.sqlite.migrate import migrate
+from kvstore.sqlite.reading import checksum
+from kvstore.sqlite.writing import Batch, NotInlineError
+from kvstore.types import Item
+
+NOW = 1_000_000
+LONGEST = 40  # bytes of a value that a batch on the event loop's thread may overwrite
+
+paths = st.sampled_from(["a\t", "a\tb\t", ""])
+keys = st.sampled_from([f"k{n}" for n in range(12)])
+lifetimes = st.sampled_from([None, None, (NOW - 1, 5), (NOW, 5), (NOW + 1, 5), (NOW + 9, 9)])
+data = st.sampled_from([b"1", b'"text"', orjson.dumps("long" * LONGEST)])
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> dict[Address, Record]:
+    """Draw what is in a store already, live and expired."""
+    found = {}
+    for version, (path, key) in enumerate(draw(st.sets(st.tuples(paths, keys))), 1):
+        expires_at, ttl = draw(lifetimes) or (None, None)
+        indexing = draw(st.sampled_from([None, None, (), ("a",)]))
+        updated_at = draw(st.sampled_from([5, NOW, NOW + 5]))
+        found[path, key] = Record(
+            path, key, draw(data), version, 5, updated_at, expires_at, ttl, indexing
+        )
+    return found
+
+
+def put(path: str, key: str, data: bytes, ttl: int | None) -> Put:
+    return Put(decode_namespace(path), path, key, data, ttl)
+
+
+plain = st.builds(put, paths, keys, data, st.none())
+puts = st.builds(put, paths, keys, data, st.sampled_from([None, None, None, 7]))
+units = st.lists(
+    st.lists(plain, min_size=1, max_size=1)
+    | st.lists(puts, min_size=1, max_size=3, unique_by=lambda op: (op.path, op.key)),
+    max_size=20,
+)
+
+
+@st.composite
+def crowds(draw: st.DrawFn) -> list[list[Put]]:
+    """Draw more puts than one statement takes, many of them of one item."""
+    chosen = draw(st.lists(plain, min_size=1, max_size=20))
+    dice = Random(draw(st.integers(0, 999)))
+    return [[dice.choice(chosen)] for _ in range(draw(st.integers(129, 300)))]
+
+
+@pytest.fixture(scope="module")
+def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[driver.Connection]:
+    path: Path = tmp_path_factory.mktemp("plan") / "store.db"
+    connection = connect(path, "rwc")
+    migrate(connection, path, 1.0)
+    yield connection
+    connection.close()
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    before=rows(),
+    units=units | crowds(),
+    is_watched=st.booleans(),
+    longest=st.none() | st.just(LONGEST),
+)
+def test_the_quick_ways_do_what_is_decided(
+    sqlite: driver.Connection,
+    before: dict[Address, Record],
+    units: list[list[Named]],
+    is_watched: bool,
+    longest: int | None,
+) -> None:
+    sqlite.execute("BEGIN IMMEDIATE")
+    try:
+        for row in before.values():
+            sqlite.execute(statements.UPSERT, columns(row))
+        sqlite.execute(statements.SET_META, (len(before), "version"))
+        sqlite.execute(statements.SET_META, (int(is_watched), "watched_until"))
+        batch = Batch(sqlite, NOW, longest)
+        try:
+            outcomes = batch.apply(units)
+        except NotInlineError:
+            assert longest is not None  # it may give up, and then leaves nothing behind
+            return
+        batch.finish()
+        noted = sqlite.execute("SELECT * FROM changes ORDER BY version").fetchall()
+        there = {row.path + "|" + row.key: row for row in stored(sqlite)}
+        version = sqlite.execute(statements.GET_VERSION).fetchone()[0]
+    finally:
+        sqlite.execute("ROLLBACK")
+    expected, answers, notes = decided(before, units, is_watched)
+    assert [list(map(seen, outcome)) for outcome in outcomes] == answers  # type: ignore[arg-type]
+    assert there == {row.path + "|" + row.key: row for row in expected.values()}
+    assert noted == notes
+    assert version == len(before) + len(answers_of(answers)) + sum(n[1] == "expire" for n in notes)
+
+
+def decided(
+    before: dict[Address, Record], units: list[list[Named]], is_watched: bool
+) -> tuple[dict[Address, Record], list[list[Any]], list[Any]]:
+    """Apply units by `decide` alone."""
+    there, version = dict(before), len(before)
+    answers, notes = [], []
+    for ops in units:
+        effects = decide(ops, there, NOW, version, is_watched=is_watched)
+        there |= {(row.path, row.key): row for row, _ in effects.writes}
+        version = effects.version
+        answers.append(list(map(seen, effects.answers)))
+        notes += effects.notes
+    return there, answers, notes
+
+
+def answers_of(answers: list[list[Any]]) -> list[Any]:
+    return [answer for some in answers for answer in some]
+
+
+def seen(item: Item) -> tuple[Any, ...]:
+    times = item.created_at, item.updated_at, item.expires_at
+    return (item.namespace, item.key, item.value, item.version, *times)
+
+
+def columns(row: Record) -> tuple[Any, ...]:
+    indexing = None if row.indexing is None else orjson.dumps(row.indexing).decode()
+    code = checksum(row.path, row.key, row.version, row.data)
+    times = row.created_at, row.updated_at
+    rest = row.data.decode(), row.expires_at, row.ttl, indexing
+    return (row.path, row.key, row.version, *times, code, *rest)
+
+
+def stored(connection: driver.Connection) -> Iterator[Record]:
+    """Yield the rows of a file, whose checksums must be right."""
+    for _, _, *texts, version, created, updated, expires, ttl, indexing, code in connection.execute(
+        statements.CHECK_ROWS, (0, 1_000)
+    ):
+        path, key, value = texts[0].decode(), texts[1].decode(), texts[2]
+        paths_ = None if indexing is None else tuple(orjson.loads(indexing))
+        row = Record(path, key, value, version, created, updated, expires, ttl, paths_)
+        assert checksum(path, key, version, value) == code
+        yield row
