@@ -10,6 +10,8 @@ TESTS ?=
 SEEDS ?= 20000
 SECONDS ?= 3600
 KILLS ?= 1000
+TRACES ?= 200
+STATES ?= 16
 HISTORIES ?= /tmp/kvstore-histories.db
 ARGS ?=
 
@@ -18,7 +20,7 @@ CODE = $(wildcard kvstore migrations tests benchmarks)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-fast simulate histories lint format type bench bench-quick build
+.PHONY: help install demo test test-fast simulate histories crash-states lint format type bench bench-quick build
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +46,10 @@ simulate: $(VENV)/ready ## SEEDS=20000 schedules of concurrent calls, cancelled 
 
 histories: $(VENV)/ready ## processes on one file for SECONDS=3600 and KILLS=1000, killed and judged
 	$(BIN)/python -m tests.faults.histories --seconds $(SECONDS) --kills $(KILLS) --file $(HISTORIES) $(ARGS)
+
+crash-states: $(VENV)/ready ## TRACES=200 of what reaches the disk, and each state that a crash could leave
+	KVSTORE_CRASH_TRACES=$(TRACES) KVSTORE_CRASH_STATES=$(STATES) $(BIN)/python -m pytest -q \
+		-o faulthandler_timeout=0 tests/faults/test_crash_states.py $(ARGS)
 
 lint: $(VENV)/ready ## the whole gate before a commit
 	$(BIN)/ruff check

@@ -22,6 +22,7 @@ __all__ = ["Migration", "check_file", "migrate", "migrations"]
 
 APPLICATION_ID = 0x6B767374  # "kvst"
 _MAGIC = b"SQLite format 3\0"
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _FRACTIONS = b"\x40\x20\x20"  # the same in every database's header
 _HEADER_BYTES = 108  # of the file, and of its first page
 
@@ -86,6 +87,8 @@ def check_file(path: Path) -> None:
         return
     is_database = header.startswith(_MAGIC) and header[21:24] == _FRACTIONS
     if not is_database or len(header) < _HEADER_BYTES:
+        if _is_half_made(path):
+            return  # the power failed while it was made: SQLite will undo that, and begin anew
         raise StoreCorruptError(
             f"{path} is not a database (its header is another); name a new file, or one that "
             "kvstore has written"
@@ -101,6 +104,18 @@ def check_file(path: Path) -> None:
             _check_ours(_Header.read(connection), path)
     finally:
         connection.close()
+
+
+def _is_half_made(path: Path) -> bool:
+    """Whether a rollback journal lies beside a file: https://sqlite.org/fileformat2.html#rollbk.
+
+    SQLite makes a file by one, before there is a write-ahead log.
+    """
+    try:
+        with path.with_name(path.name + "-journal").open("rb") as journal:
+            return journal.read(len(_JOURNAL_MAGIC)) == _JOURNAL_MAGIC
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,20 +49,6 @@ async def write_for_ever(path: str, run: str) -> None:
         await asyncio.gather(*(work(store, task) for task in range(8)))
 
 
-async def acknowledge(path: str, durability: str) -> None:
-    """Put until killed, one after another and many at once; say each acknowledgement."""
-    async with kvstore.SQLiteStore(path, durability=durability) as store:  # type: ignore[arg-type]
-        number = 0
-        while True:
-            await store.put(NAMESPACE, f"one-{number}", "x" * 5_000)
-            say("put", f"one-{number}")
-            keys = [f"crowd-{number}-{each}" for each in range(30)]
-            await asyncio.gather(*(store.put(NAMESPACE, key, "x" * 5_000) for key in keys))
-            for key in keys:
-                say("put", key)
-            number += 1
-
-
 async def count(path: str, tasks: str, times: str) -> None:
     """Increment one counter from several tasks."""
 
@@ -170,7 +156,7 @@ async def hold_lock(path: str) -> None:
 
 PROGRAMS: dict[str, Any] = {
     program.__name__: program
-    for program in (write_for_ever, acknowledge, fork, count, fill, produce, leave_open, hold_lock)
+    for program in (write_for_ever, fork, count, fill, produce, leave_open, hold_lock)
 }
 
 if __name__ == "__main__":

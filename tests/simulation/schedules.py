@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import random
 import shutil
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +22,7 @@ from unittest import mock
 import kvstore
 from kvstore.sqlite import engine
 from kvstore.sqlite.direct import DirectSQLiteStore, run_directly
+from tests.disks import memory_directory
 from tests.simulation.history import Call, History, explain, is_linearizable
 from tests.simulation.scheduler import Scheduler, SimulatedLoop
 from tests.simulation.simulated import direct_store_class, simulation, sqlite_store_class
@@ -36,9 +35,6 @@ KEYS = (*REGISTERS, "count", "list")
 KINDS = ("memory", "file", "threads")
 MOST_CANCELLED = 8  # calls of a schedule: each doubles the work of judging it
 EXPECTED = (kvstore.StoreBusyError, kvstore.StoreFullError, kvstore.StoreAccessError)
-
-# Where syncing costs nothing: no disk is tested here.
-_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 StoreType = TypeVar("StoreType", bound=kvstore.Store)
 
@@ -343,8 +339,8 @@ def run(
     Raises:
         ScheduleError: it showed a fault; its message says how to see it again.
     """
-    with tempfile.TemporaryDirectory(prefix="kvstore-simulation-", dir=_MEMORY) as directory:
-        schedule = schedule_class(seed, Path(directory))
+    with memory_directory() as directory:
+        schedule = schedule_class(seed, directory)
         if template is not None:
             shutil.copyfile(template, schedule.path)
         try:
@@ -371,8 +367,8 @@ def main() -> int:
     parser.add_argument("--kind", choices=KINDS, help="of schedule; all of them in turn")
     asked = parser.parse_args()
     failed = 0
-    with tempfile.TemporaryDirectory() as directory:
-        template = empty_file(Path(directory))
+    with memory_directory() as directory:
+        template = empty_file(directory)
         for seed in range(asked.first, asked.first + asked.seeds):
             kind = asked.kind or KINDS[seed % len(KINDS)]
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
+import struct
 import subprocess
 import sys
 import textwrap
@@ -288,6 +289,23 @@ async def test_an_empty_file_is_a_new_one(tmp_path: Path) -> None:
     await make_store(tmp_path / "store.db")
     async with SQLiteStore(tmp_path / "store.db") as store:
         assert await store.keys(NS) == ["k"]
+
+
+async def test_a_file_that_a_power_loss_left_half_made_is_begun_anew(tmp_path: Path) -> None:
+    """Its first page was torn; the journal beside it says that there was nothing before."""
+    path = tmp_path / "store.db"
+    path.write_bytes(bytes(4096))
+    head = struct.pack(">8sIIIII", bytes.fromhex("d9d505f920a163d7"), 0, 1, 0, 512, 4096)
+    journal = tmp_path / "store.db-journal"
+    journal.write_bytes(head.ljust(512, b"\0"))
+    async with SQLiteStore(path) as store:
+        await store.put(NS, "key", 1)
+        assert (await store.check()).ok
+    assert not journal.exists()
+    path.write_bytes(bytes(4096))
+    journal.write_bytes(b"notes".ljust(512))
+    with pytest.raises(StoreCorruptError, match="not a database"):
+        await SQLiteStore(path).open()
 
 
 async def test_a_temporary_store_leaves_nothing(
