@@ -6,7 +6,7 @@ Both see one moment: what others write meanwhile is neither damage nor counted t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from kvstore.report import Meter, Report, RootStats, Stats
 from kvstore.rules import row_problem
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.codes import SQLITE_CORRUPT, SQLITE_FORMAT, SQLITE_IOERR, SQLITE_NOTADB
-from kvstore.sqlite.connection import is_unclear
+from kvstore.sqlite.connection import is_unclear, snapshot
+from kvstore.sqlite.layout import problems_of
+from kvstore.sqlite.migrate import steps
 from kvstore.sqlite.reading import checksum, is_version
 from kvstore.types import Namespace
 
@@ -33,19 +35,10 @@ _UNREADABLE = (SQLITE_CORRUPT, SQLITE_FORMAT, SQLITE_IOERR, SQLITE_NOTADB)
 INDEX_CHECKS: list[Callable[[driver.Connection], Iterator[str]]] = []
 
 
-@contextmanager
-def _one_moment(connection: driver.Connection) -> Iterator[None]:
-    """Have all statements of a block see one state of the file."""
-    connection.execute("BEGIN")
-    try:
-        yield
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-
-
 def check(connection: driver.Connection, path: Path, meter: Meter) -> Report:
     """Look everything over; what cannot be read ends its own part alone.
+
+    In a file whose schema is another's, that is all that is looked at.
 
     The log cannot start over while it lasts, and grows by what others write.
     """
@@ -60,11 +53,19 @@ def check(connection: driver.Connection, path: Path, meter: Meter) -> Report:
             if looked_at % _SLICE == 0:
                 meter.show(looked_at, max(total, looked_at))
 
-    with _one_moment(connection):
+    with snapshot(connection):
+        problems += _readable(_check_schema(connection), path)
+        if problems:  # what others have made may never end
+            return Report(0, tuple(problems))
         total = _count_rows(connection)
         meter.show(0, total)
-        parts = [_check_file(connection, meter), rows(), _check_meta(connection)]
-        for part in (*parts, *(check_index(connection) for check_index in INDEX_CHECKS)):
+        parts = [
+            _check_file(connection, meter),
+            rows(),
+            _check_meta(connection),
+            *(check_index(connection) for check_index in INDEX_CHECKS),
+        ]
+        for part in parts:
             for problem in _readable(part, path):
                 problems.append(problem)
                 if len(problems) > _MOST_PROBLEMS:
@@ -91,6 +92,11 @@ def _readable(problems: Iterable[str], path: Path) -> Iterator[str]:
         yield f"{path}: cannot be read on ({name}); restore it from a backup"
     except StoreError as exc:
         yield str(exc)
+
+
+def _check_schema(connection: driver.Connection) -> Iterator[str]:
+    for problem in problems_of(connection, steps()):
+        yield f"schema: {problem}"
 
 
 def _count_rows(connection: driver.Connection) -> int:
@@ -201,7 +207,7 @@ def stats(connection: driver.Connection, path: Path, now: int, meter: Meter) -> 
     Raises:
         StoreCorruptError: what is damaged cannot be measured.
     """
-    with _one_moment(connection):
+    with snapshot(connection):
         return _stats(connection, path, now, meter)
 
 

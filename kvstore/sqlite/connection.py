@@ -10,6 +10,7 @@ import asyncio
 import errno
 import os
 import random
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -64,7 +65,9 @@ __all__ = [
     "connect",
     "is_busy",
     "is_unclear",
+    "limit",
     "release",
+    "snapshot",
     "transaction",
     "translate",
     "translated",
@@ -73,6 +76,7 @@ __all__ = [
 Access = Literal["ro", "rw", "rwc"]
 
 _BUSY_PAUSES_S = (0.0002, 0.004)  # SQLite's own growing pauses starve the unlucky
+_MOST_STEPS = 1_000_000  # of SQLite's machine, of a statement on the loop's thread: some 20 ms
 _CACHE_KIB = 8 * 1024  # pages a connection keeps; the rest is the operating system's cache
 
 
@@ -200,6 +204,30 @@ def transaction(connection: driver.Connection, timeout: float) -> Iterator[bool]
         if connection.in_transaction:  # a full disk rolls back by itself
             connection.execute("ROLLBACK")
         raise
+
+
+@contextmanager
+def snapshot(connection: driver.Connection) -> Iterator[None]:
+    """Have all reads of a block see one state of the file; inside a transaction they do anyway."""
+    if connection.in_transaction:
+        yield
+        return
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def limit(connection: driver.Connection) -> None:
+    """Have statements on this thread end after many steps, with SQLITE_INTERRUPT.
+
+    For the event loop's own thread, which must never wait: what a statement takes long for, another
+    thread does. Other threads' statements are not limited.
+    """
+    here = threading.get_ident()
+    connection.set_progress_handler(lambda: threading.get_ident() == here, _MOST_STEPS)
 
 
 def release(exc: BaseException) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kvstore.errors import StoreCorruptError, StoreError
+from kvstore.errors import SchemaError, StoreCorruptError, StoreError
 from kvstore.sqlite import driver
 from kvstore.sqlite.checking import check_rows
-from kvstore.sqlite.connection import is_unclear, translate
+from kvstore.sqlite.connection import connect, is_unclear, translate
+from kvstore.sqlite.layout import problems_of
+from kvstore.sqlite.migrate import steps
 
 __all__ = ["explain"]
 
@@ -18,34 +20,50 @@ _LOOK_S = 2.0  # for how long damage is looked for
 _STEPS = 10_000  # of SQLite's machine between two looks at the time
 
 
-def explain(exc: driver.Error, path: Path, connection: driver.Connection) -> StoreError:
+def explain(exc: driver.Error, path: Path, connection: driver.Connection | None) -> StoreError:
     """Return our error for one that a statement on a connection met.
 
     Args:
         exc: what the driver raised.
         path: the file, for messages.
-        connection: outside of a transaction; this thread's alone, and not the event loop's.
+        connection: for this thread alone; `None`: one is opened to look.
     """
-    if is_unclear(exc):
-        problem = _damage(connection, path)
-        if problem is not None:
-            return StoreCorruptError(f"{problem}; restore it from a backup, or put it anew")
-    return translate(exc, path)
+    if not is_unclear(exc):
+        return translate(exc, path)
+    try:
+        if connection is not None:
+            return _found(connection, path) or translate(exc, path)
+        own = connect(path, "ro", busy_timeout=1.0)
+        try:
+            return _found(own, path) or translate(exc, path)
+        finally:
+            own.close()
+    except driver.Error as other:
+        found = translate(other, path)
+    except StoreError as other:
+        found = other
+    return found if isinstance(found, StoreCorruptError) else translate(exc, path)
+
+
+def _found(connection: driver.Connection, path: Path) -> StoreError | None:
+    """Return what a look at the file finds wrong with it."""
+    for problem in problems_of(connection, steps()):
+        return SchemaError(f"{path} was changed by another program: {problem}")
+    damage = _damage(connection, path)
+    if damage is None:
+        return None
+    return StoreCorruptError(f"{damage}; restore it from a backup, or put it anew")
 
 
 def _damage(connection: driver.Connection, path: Path) -> str | None:
     """Return what is damaged, of rows and then of their index, if it is found in time."""
     deadline = time.monotonic() + _LOOK_S
-    try:
-        with _until(connection, deadline):
-            for _, problem in check_rows(connection):
-                if problem is not None or time.monotonic() > deadline:
-                    return problem
-            (line,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-            return None if line == "ok" else f"{path} is damaged ({line})"
-    except driver.Error as exc:
-        found = translate(exc, path)
-        return f"{path} is damaged" if isinstance(found, StoreCorruptError) else None
+    with _until(connection, deadline):
+        for _, problem in check_rows(connection):
+            if problem is not None or time.monotonic() > deadline:
+                return problem
+        (line,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        return None if line == "ok" else f"{path} is damaged ({line})"
 
 
 @contextmanager

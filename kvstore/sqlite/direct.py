@@ -195,7 +195,7 @@ class DirectSQLiteStore(SQLiteStore):
                     batch.finish()
                 batch.committed()
             except driver.Error as exc:
-                raise explain(exc, self._file, connection) from exc
+                raise explain(exc, self._file, None) from exc
         if isinstance(outcome, Exception):
             raise outcome
         return outcome

@@ -29,7 +29,7 @@ from kvstore.errors import StoreClosedError, StoreError
 from kvstore.instants import to_micros
 from kvstore.operations import Check, Delete, Mutate, Operation, Put, Remove, Touch
 from kvstore.sqlite import driver, reading, statements
-from kvstore.sqlite.connection import WorkerConnection, is_busy, release, transaction
+from kvstore.sqlite.connection import WorkerConnection, is_busy, limit, release, transaction
 from kvstore.sqlite.diagnosis import explain
 from kvstore.sqlite.indexing import Setup, begin_batch
 from kvstore.sqlite.writing import INLINE_OPS, has_restore, is_plain
@@ -171,6 +171,7 @@ class InlineReader:
         worker: Reader,
     ) -> None:
         connection.text_factory = bytes
+        limit(connection)
         self.raw = connection
         self.is_running = False  # a statement is under way
         self._cursor = connection.cursor()
@@ -520,6 +521,7 @@ class Writer:
         self._wal_pages = 0  # at most so many since the last checkpoint
         # Checkpoints run when the results are delivered, and not inside a COMMIT.
         connection.raw.execute("PRAGMA wal_autocheckpoint = 0")
+        limit(connection.raw)
 
     def apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
         """Apply a unit of operations; gives the answers once it is committed."""
@@ -757,7 +759,7 @@ class Writer:
                 unit.outcome = exc
 
     def _error(self, exc: driver.Error) -> StoreError:
-        error = explain(exc, self._path, self._connection.raw)
+        error = explain(exc, self._path, None)  # the connection may be in any state
         error.__cause__ = exc
         return error
 

@@ -54,6 +54,7 @@ from kvstore.plan import Address, Effects, Vectors
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.checking import INDEX_CHECKS
 from kvstore.sqlite.connection import transaction
+from kvstore.sqlite.layout import made_later
 from kvstore.sqlite.passing import Passing
 from kvstore.sqlite.writing import Batch, NotInlineError, StoredRow, is_plain
 from kvstore.text import prepare, texts_of
@@ -150,6 +151,23 @@ _CREATE_VECTORS_INDEX = "CREATE INDEX {name}_by_path ON {name}_chunks (partition
 _MARK_ALL = "INSERT OR IGNORE INTO index_pending (item) SELECT id FROM items"
 _TABLES = {"vectors_small": SMALL_CHUNK, "vectors_large": LARGE_CHUNK}
 
+_CONTENTS = ("content = '', contentless_delete = 1,", "")  # of an SQLite that forgets, or not
+made_later(
+    *("table", "words", "words"),
+    *(_CREATE_WORDS.format(content=content) for content in _CONTENTS),
+    shadows="data|idx|docsize|config|content",
+)
+made_later("trigger", "items_dropped", "items", _CREATE_TRIGGER)
+for _name, _chunk in _TABLES.items():
+    made_later(
+        *("table", _name, _name, _CREATE_VECTORS.replace("{name}", _name)),
+        dimensions=r"\d+",
+        chunk=str(_chunk),
+        shadows=r"info|chunks|rowids|vector_chunks\d+",
+    )
+    _created = _CREATE_VECTORS_INDEX.replace("{name}", _name)
+    made_later("index", f"{_name}_by_path", f"{_name}_chunks", _created)
+
 
 def prepare_index(connection: driver.Connection, setup: Setup, timeout: float) -> None:
     """Make the index of a file that has none; what it holds already is marked for `reindex`.
@@ -164,7 +182,7 @@ def prepare_index(connection: driver.Connection, setup: Setup, timeout: float) -
     with transaction(connection, timeout):
         if describe(connection) is not None:
             return  # another process was faster
-        content = "content = '', contentless_delete = 1," if _FORGETS else ""
+        content = _CONTENTS[0 if _FORGETS else 1]
         connection.execute(_CREATE_WORDS.format(content=content))
         connection.execute(_CREATE_TRIGGER)
         is_new = connection.execute(_MARK_ALL).rowcount == 0

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-from kvstore.errors import SchemaError, StoreAccessError, StoreCorruptError
+from kvstore.errors import ReadOnlyError, SchemaError, StoreAccessError, StoreCorruptError
 from kvstore.filenames import special
 from kvstore.schema import scripts
 from kvstore.sqlite import driver
-from kvstore.sqlite.connection import connect, transaction, translated
+from kvstore.sqlite.connection import connect, snapshot, transaction, translated
+from kvstore.sqlite.layout import Steps, require_layout
 
-__all__ = ["Migration", "check_file", "migrate", "migrations"]
+__all__ = ["Migration", "check_file", "migrate", "migrations", "steps"]
 
 APPLICATION_ID = 0x6B767374  # "kvst"
 _MAGIC = b"SQLite format 3\0"
@@ -43,6 +44,11 @@ def migrations() -> tuple[Migration, ...]:
         Migration(script.number, script.name, tuple(_statements(script.text)))
         for script in scripts("sqlite")
     )
+
+
+def steps() -> Steps:
+    """Return the statements of the steps, in order."""
+    return tuple(migration.statements for migration in migrations())
 
 
 def _statements(script: str) -> list[str]:
@@ -82,7 +88,7 @@ def check_file(path: Path) -> None:
     except OSError as exc:
         raise StoreAccessError(f"{path} cannot be read: {exc.strerror}") from exc
     if not os.access(path, os.W_OK):
-        raise StoreAccessError(f"{path} is read-only; check its permissions")
+        raise ReadOnlyError(f"{path} is read-only; check its permissions")
     if not header:
         return
     is_database = header.startswith(_MAGIC) and header[21:24] == _FRACTIONS
@@ -134,20 +140,14 @@ class _Header:
 
     @classmethod
     def read(cls, connection: driver.Connection) -> _Header:
-        """Read it through SQLite, in one transaction: another process may be at work."""
-        is_outside = not connection.in_transaction
-        if is_outside:
-            connection.execute("BEGIN")
-        try:
+        """Read it through SQLite, at one moment: another process may be at work."""
+        with snapshot(connection):
             tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
             return cls(
                 connection.execute("PRAGMA application_id").fetchone()[0],
                 connection.execute("PRAGMA user_version").fetchone()[0],
                 tables == 0,
             )
-        finally:
-            if is_outside and connection.in_transaction:
-                connection.execute("COMMIT")
 
 
 def _check_ours(header: _Header, path: Path) -> int:
@@ -174,11 +174,13 @@ def migrate(connection: driver.Connection, path: Path, timeout: float) -> None:
         timeout: how long to wait for another process, in seconds.
 
     Raises:
-        SchemaError: see `check_file`.
+        SchemaError: see `check_file`; also that its schema is not as the migrations make it.
         StoreBusyError: another process kept the lock.
     """
     with translated(path):
-        if _check_ours(_Header.read(connection), path) == migrations()[-1].number:
+        number = _check_ours(_Header.read(connection), path)
+        require_layout(connection, steps(), path)
+        if number == migrations()[-1].number:
             return
         for migration in migrations():
             with transaction(connection, timeout):

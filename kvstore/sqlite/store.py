@@ -21,7 +21,7 @@ from kvstore.patterns import Pattern
 from kvstore.ranking import Search
 from kvstore.report import Meter, Report, Stats
 from kvstore.sqlite import backup, changes, checking, driver, forks, reading, statements
-from kvstore.sqlite.connection import WorkerConnection, connect, is_busy, release, translated
+from kvstore.sqlite.connection import WorkerConnection, connect, is_busy, limit, release, translated
 from kvstore.sqlite.engine import (
     INLINE_BYTES,
     INLINE_COMPARISONS,
@@ -132,6 +132,7 @@ class SQLiteStore(Store):
             inline_search = None
             if self._embedder is not None:
                 inline_search = self._connect_reader(path, busy_timeout=0.0, is_mapped=True)
+                limit(inline_search)
         except BaseException:
             for connection in connections:
                 await connection.close()

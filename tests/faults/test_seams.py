@@ -164,12 +164,7 @@ async def write_directly_to_what_was_dropped(path: Path) -> None:
         store.insert("k", 1, ttl=5)
 
 
-@seam("diagnosis.explain", StoreError)
-async def ask_for_a_row_that_is_sound(path: Path) -> None:
-    await read_what_was_dropped(path)
-
-
-@seam("diagnosis._damage", StoreCorruptError)
+@seam("diagnosis.explain", StoreCorruptError)
 async def filter_a_row_that_is_not(path: Path) -> None:
     await make(path)
     run_sql(path, """UPDATE items SET value = '{"a":'""")

@@ -51,8 +51,8 @@ DAMAGES = {
     "feed": ("INSERT INTO changes VALUES (99999, 'put', '', '', 0)", "feed is ahead"),
     "index": (
         """
-        UPDATE items SET expires_at = 1 WHERE key = 'root'; PRAGMA writable_schema = ON;
-        UPDATE sqlite_schema SET sql = replace(sql, 'IS NOT NULL', 'IS NULL')
+        PRAGMA writable_schema = ON;
+        UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema WHERE name = 'meta')
         WHERE name = 'items_expiry'
         """,
         "file: ",
