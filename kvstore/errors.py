@@ -14,6 +14,7 @@
     ├── StoreClosedError                      used before opening or after closing
     ├── WrongLoopError (RuntimeError)         used from another event loop than its own
     ├── StoreBusyError                        another process kept the lock past `busy_timeout`
+    ├── StoreReplacedError                    the open file was removed, renamed or replaced
     ├── StoreFullError                        the disk, a quota or a file-size limit is full
     ├── StoreCorruptError                     not a database, or damaged
     ├── StoreAccessError (OSError)            the file cannot be opened or written
@@ -47,6 +48,7 @@ __all__ = [
     "StoreCorruptError",
     "StoreError",
     "StoreFullError",
+    "StoreReplacedError",
     "ValueEncodingError",
     "ValueTooLargeError",
     "ValueTypeError",
@@ -109,6 +111,10 @@ class WrongLoopError(StoreError, RuntimeError):
 
 class StoreBusyError(StoreError):
     """Another process kept the write lock for longer than `busy_timeout`."""
+
+
+class StoreReplacedError(StoreError):
+    """The file was removed, renamed or replaced under the open store, or its log taken away."""
 
 
 class StoreFullError(StoreError):

@@ -262,7 +262,7 @@ class Store(ABC):
         async with self._lifecycle:
             if self._loop is None:
                 return
-            self._require_open()
+            Store._require_open(self)  # whatever else a backend asks for
             self._loop = None
             self._bell.ring()  # watches see that the store is closed
             if self._sweeper is not None:

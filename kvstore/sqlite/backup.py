@@ -12,20 +12,13 @@ from kvstore.errors import StoreAccessError, StoreCorruptError
 from kvstore.exchange import file_errors, partial_file
 from kvstore.report import Meter
 from kvstore.sqlite import driver
-from kvstore.sqlite.connection import connect, translated
+from kvstore.sqlite.connection import claimed, connect, translated
+from kvstore.sqlite.openfile import OpenFile
 
-__all__ = ["backup", "create", "vacuum"]
+__all__ = ["backup", "vacuum"]
 
 _STEP_PAGES = 256  # 1 MiB between two looks at whether to go on
 _SIDE_FILES = ("-wal", "-journal")
-
-
-def create(path: Path, mode: int) -> None:
-    """Make an empty file with these permissions, unless it is there; SQLite's others follow it."""
-    with suppress(FileExistsError):
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode & 0o600)
-        os.close(handle)
-        path.chmod(mode)  # whatever the umask is
 
 
 def backup(connection: driver.Connection, source: Path, target: Path, meter: Meter) -> None:
@@ -108,22 +101,24 @@ def _check_free(source: Path, target: Path) -> None:
             )
 
 
-def vacuum(connection: driver.Connection, path: Path, busy_timeout: float) -> int:
+def vacuum(connection: driver.Connection, file: OpenFile, busy_timeout: float) -> int:
     """Rewrite the file without its free pages; return by how many bytes it shrank.
 
     Args:
         connection: that of the writer, outside a transaction.
-        path: its file.
+        file: that of the connection.
         busy_timeout: how long to wait for other processes, in seconds.
     """
+    file.look()
     connection.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
     connection.execute("PRAGMA temp_store = FILE")  # it holds a whole copy
     try:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        before = path.stat().st_size
-        connection.execute("VACUUM")
+        before = file.path.stat().st_size
+        with claimed(file, busy_timeout):
+            connection.execute("VACUUM")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        return before - path.stat().st_size
+        return before - file.path.stat().st_size
     finally:
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("PRAGMA busy_timeout = 0")

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -57,11 +58,13 @@ from kvstore.sqlite.codes import (
     SQLITE_TOOBIG,
 )
 from kvstore.sqlite.filters import match_filter
+from kvstore.sqlite.openfile import OpenFile
 from kvstore.text import contains
 
 __all__ = [
     "WorkerConnection",
     "begin",
+    "claimed",
     "connect",
     "is_busy",
     "is_unclear",
@@ -166,44 +169,105 @@ class _Once:
         return self._functions.pop()()
 
 
-def begin(connection: driver.Connection, timeout: float) -> bool:
+def begin(connection: driver.Connection, timeout: float, file: OpenFile | None = None) -> bool:
     """Begin a write transaction, waiting for other processes; whether it had to wait.
 
     Short random pauses share the lock more fairly than SQLite's busy handler, whose pauses grow.
 
+    Args:
+        connection: with write access.
+        timeout: how long to wait, in seconds.
+        file: to be claimed until the end of the transaction; `None`: no other store has it open.
+
     Raises:
         driver.Error: with `SQLITE_BUSY` after `timeout` seconds.
+        StoreBusyError: the same, and SQLite does not know of it.
     """
     if connection.in_transaction:  # a ROLLBACK that failed, on a broken disk
         connection.execute("ROLLBACK")
     deadline = time.monotonic() + timeout
     waited = False
-    while True:
+    if file is not None and not file.claim():
+        waited = True
+        _wait_for(file, deadline)
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except driver.Error as exc:
+                if not is_busy(exc) or time.monotonic() >= deadline:
+                    raise
+                waited = True
+                _pause()
+            else:
+                return waited
+    except BaseException:
+        if file is not None:
+            file.release()
+        raise
+
+
+def _wait_for(file: OpenFile, deadline: float) -> None:
+    while not file.claim():
+        if time.monotonic() >= deadline:
+            raise StoreBusyError(f"{file.path} is kept locked by another process; retry")
+        _pause()
+
+
+def _pause() -> None:
+    time.sleep(random.uniform(*_BUSY_PAUSES_S))
+
+
+class transaction:  # noqa: N801 - to be read as a word of the language
+    """Run a block in one write transaction; gives whether it had to wait for the lock.
+
+    Args and Raises: as `begin` has them; and, before the commit:
+        StoreReplacedError: the file is no longer the one that its path names.
+    """
+
+    __slots__ = ("_connection", "_file", "_timeout")
+
+    def __init__(
+        self, connection: driver.Connection, timeout: float, file: OpenFile | None = None
+    ) -> None:
+        self._connection = connection
+        self._timeout = timeout
+        self._file = file
+
+    def __enter__(self) -> bool:
+        return begin(self._connection, self._timeout, self._file)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        connection, file = self._connection, self._file
         try:
-            connection.execute("BEGIN IMMEDIATE")
-        except driver.Error as exc:
-            if not is_busy(exc) or time.monotonic() >= deadline:
-                raise
-            waited = True
-            time.sleep(random.uniform(*_BUSY_PAUSES_S))
-        else:
-            return waited
+            if kind is None:
+                if file is not None:
+                    file.check()
+                connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:  # a full disk rolls back by itself
+                connection.execute("ROLLBACK")
+            if file is not None:
+                file.release()
 
 
 @contextmanager
-def transaction(connection: driver.Connection, timeout: float) -> Iterator[bool]:
-    """Run a block in one write transaction; gives whether it had to wait for the lock.
+def claimed(file: OpenFile, timeout: float) -> Iterator[None]:
+    """Claim a file for a statement that is a write transaction by itself.
 
     Raises:
-        driver.Error: with `SQLITE_BUSY` after `timeout` seconds.
+        StoreBusyError: another process kept it for longer than `timeout` seconds.
     """
+    _wait_for(file, time.monotonic() + timeout)
     try:
-        yield begin(connection, timeout)
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # a full disk rolls back by itself
-            connection.execute("ROLLBACK")
-        raise
+        yield
+    finally:
+        file.release()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from kvstore.sqlite.checking import check_rows
 from kvstore.sqlite.connection import connect, is_unclear, translate
 from kvstore.sqlite.layout import problems_of
 from kvstore.sqlite.migrate import steps
+from kvstore.sqlite.openfile import OpenFile
 
 __all__ = ["explain"]
 
@@ -20,14 +21,19 @@ _LOOK_S = 2.0  # for how long damage is looked for
 _STEPS = 10_000  # of SQLite's machine between two looks at the time
 
 
-def explain(exc: driver.Error, path: Path, connection: driver.Connection | None) -> StoreError:
+def explain(exc: driver.Error, file: OpenFile, connection: driver.Connection | None) -> StoreError:
     """Return our error for one that a statement on a connection met.
 
     Args:
         exc: what the driver raised.
-        path: the file, for messages.
+        file: that of the connection.
         connection: for this thread alone; `None`: one is opened to look.
     """
+    path = file.path
+    try:
+        file.look()
+    except StoreError as reason:
+        return reason
     if not is_unclear(exc):
         return translate(exc, path)
     try:

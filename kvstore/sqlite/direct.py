@@ -97,7 +97,9 @@ class DirectSQLiteStore(SQLiteStore):
             forks.forget(self)
             while self._idle:
                 self._idle.pop().close()
+            self._before_last_close()
             self._writer_connection.close()
+            self._let_go()
             self._discard_temporary()
 
     def _held(self) -> tuple[Path, Iterable[driver.Connection]] | None:
@@ -107,6 +109,7 @@ class DirectSQLiteStore(SQLiteStore):
 
     def _disown(self) -> None:
         self._is_usable = False
+        self._opened.close()
 
     def _require_open(self) -> None:
         if not self._is_usable:
@@ -114,6 +117,8 @@ class DirectSQLiteStore(SQLiteStore):
                 f"the KeyValueStore on {self.path} is closed, or was opened before this process "
                 "was forked: open one in each process"
             )
+        if time.monotonic() >= self._opened.next_look:
+            self._opened.look()
 
     # Read
 
@@ -128,13 +133,14 @@ class DirectSQLiteStore(SQLiteStore):
         try:
             connection = self._idle.pop()
         except IndexError:
+            self._opened.look()
             connection = connect(self._file, "ro", busy_timeout=_READ_TIMEOUT_S)
             self._readers.append(connection)
         try:
             return read(connection, *args, **kwargs)
         except driver.Error as exc:
             release(exc)
-            raise explain(exc, self._file, connection) from exc
+            raise explain(exc, self._opened, connection) from exc
         except BaseException as exc:
             release(exc)
             raise
@@ -189,13 +195,13 @@ class DirectSQLiteStore(SQLiteStore):
             if self._is_sweep_due():
                 units.append((Sweep(_SWEEP_SLICE),))
             try:
-                with transaction(connection, self._busy_timeout):
+                with transaction(connection, self._busy_timeout, self._opened):
                     batch = begin_batch(connection, self._now(), None, None)
                     outcome = batch.apply(units)[0]
                     batch.finish()
                 batch.committed()
             except driver.Error as exc:
-                raise explain(exc, self._file, None) from exc
+                raise explain(exc, self._opened, None) from exc
         if isinstance(outcome, Exception):
             raise outcome
         return outcome

@@ -21,7 +21,6 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from kvstore.backlog import Backlog
@@ -32,6 +31,7 @@ from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite.connection import WorkerConnection, is_busy, limit, release, transaction
 from kvstore.sqlite.diagnosis import explain
 from kvstore.sqlite.indexing import Setup, begin_batch
+from kvstore.sqlite.openfile import OpenFile
 from kvstore.sqlite.writing import INLINE_OPS, has_restore, is_plain
 from kvstore.types import Item, Namespace
 from kvstore.watching import Bell
@@ -346,9 +346,9 @@ class _Job:
 class Reader:
     """Runs read functions on a thread with a connection; what waits together hops together."""
 
-    def __init__(self, connection: WorkerConnection, path: Path) -> None:
+    def __init__(self, connection: WorkerConnection, file: OpenFile) -> None:
         self._connection = connection
-        self._path = path
+        self._file = file
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Job] = deque()
         self._is_scheduled = False  # a flush is due in this turn of the loop
@@ -420,7 +420,7 @@ class Reader:
             job.result = job.work()
         except driver.Error as exc:
             release(exc)
-            job.error = explain(exc, self._path, self._connection.raw)
+            job.error = explain(exc, self._file, self._connection.raw)
             job.error.__cause__ = exc
         except BaseException as exc:  # noqa: BLE001 - it belongs to the caller
             release(exc)
@@ -478,7 +478,7 @@ class Writer:
 
     Args:
         connection: with write access.
-        path: for messages.
+        file: that of the connection.
         clock: the present time in seconds since the epoch.
         busy_timeout: how long to wait for other processes, in seconds.
         pace: shared with the inline reads; `None`: never write on the loop's thread.
@@ -490,7 +490,7 @@ class Writer:
     def __init__(
         self,
         connection: WorkerConnection,
-        path: Path,
+        file: OpenFile,
         *,
         clock: Callable[[], float],
         busy_timeout: float,
@@ -500,11 +500,11 @@ class Writer:
         setup: Setup | None = None,
     ) -> None:
         self._connection = connection
+        self._file = file
         self._setup = setup
         self._bell = bell
         self._has_news = False
         self._is_heavy = setup is not None  # the file is watched or has an index
-        self._path = path
         self._clock = clock
         self._busy_timeout = busy_timeout
         self._pace = pace if statements.READS_LENGTH_ALONE else None
@@ -566,12 +566,16 @@ class Writer:
         """The driver's connection."""
         return self._connection.raw
 
-    async def close(self) -> None:
-        """Commit what waits, then close the connection."""
+    async def finish(self) -> None:
+        """Commit what waits, and take no more."""
         while self._backlog.units or self.is_running:  # a woken caller may have queued once more
             self._quiet = self._loop.create_future()
             await self._quiet
         self._is_closed = True
+
+    async def close(self) -> None:
+        """Commit what waits, then close the connection."""
+        await self.finish()
         await self._connection.close()
 
     # On the loop's thread
@@ -700,7 +704,7 @@ class Writer:
             NotInlineError: a value is longer than `longest`, and nothing was written.
         """
         raw = self._connection.raw
-        with transaction(raw, timeout) as waited:
+        with transaction(raw, timeout, self._file) as waited:
             if waited:
                 self._polite_until = time.monotonic() + POLITE_S
             batch = begin_batch(raw, to_micros(self._clock()), longest, self._setup)
@@ -759,7 +763,7 @@ class Writer:
                 unit.outcome = exc
 
     def _error(self, exc: driver.Error) -> StoreError:
-        error = explain(exc, self._path, None)  # the connection may be in any state
+        error = explain(exc, self._file, None)  # the connection may be in any state
         error.__cause__ = exc
         return error
 

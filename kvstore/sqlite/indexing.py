@@ -55,6 +55,7 @@ from kvstore.sqlite import driver, statements
 from kvstore.sqlite.checking import INDEX_CHECKS
 from kvstore.sqlite.connection import transaction
 from kvstore.sqlite.layout import made_later
+from kvstore.sqlite.openfile import OpenFile
 from kvstore.sqlite.passing import Passing
 from kvstore.sqlite.writing import Batch, NotInlineError, StoredRow, is_plain
 from kvstore.text import prepare, texts_of
@@ -169,17 +170,20 @@ for _name, _chunk in _TABLES.items():
     made_later("index", f"{_name}_by_path", f"{_name}_chunks", _created)
 
 
-def prepare_index(connection: driver.Connection, setup: Setup, timeout: float) -> None:
+def prepare_index(
+    connection: driver.Connection, setup: Setup, timeout: float, file: OpenFile
+) -> None:
     """Make the index of a file that has none; what it holds already is marked for `reindex`.
 
     Args:
         connection: with write access, outside a transaction.
         setup: of the store that has an index.
         timeout: how long to wait for other processes, in seconds.
+        file: that of the connection.
     """
     if describe(connection) is not None:
         return
-    with transaction(connection, timeout):
+    with transaction(connection, timeout, file):
         if describe(connection) is not None:
             return  # another process was faster
         content = _CONTENTS[0 if _FORGETS else 1]

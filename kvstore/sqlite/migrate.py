@@ -17,6 +17,7 @@ from kvstore.filenames import special
 from kvstore.schema import scripts
 from kvstore.sqlite import driver
 from kvstore.sqlite.connection import connect, snapshot, transaction, translated
+from kvstore.sqlite.guard import Hold
 from kvstore.sqlite.layout import Steps, require_layout
 
 __all__ = ["Migration", "check_file", "migrate", "migrations", "steps"]
@@ -61,8 +62,12 @@ def _statements(script: str) -> list[str]:
     return found[:-1]
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, hold: Hold) -> None:
     """Refuse a file that is no kvstore file of a known version, and leave it untouched.
+
+    Args:
+        path: of the file.
+        hold: of the file, through which it is looked into.
 
     Raises:
         StoreCorruptError: no regular file, no database, or damaged.
@@ -81,10 +86,9 @@ def check_file(path: Path) -> None:
     except OSError as exc:
         raise StoreAccessError(f"{path} cannot be used: {exc.strerror}") from exc
     try:
-        with path.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
-    except FileNotFoundError:
-        return
+        if not hold.is_there():
+            return
+        header = hold.read(_HEADER_BYTES)
     except OSError as exc:
         raise StoreAccessError(f"{path} cannot be read: {exc.strerror}") from exc
     if not os.access(path, os.W_OK):
@@ -99,8 +103,7 @@ def check_file(path: Path) -> None:
             f"{path} is not a database (its header is another); name a new file, or one that "
             "kvstore has written"
         )
-    log = path.with_name(path.name + "-wal")
-    if not log.exists() or log.stat().st_size == 0:
+    if _log_bytes(path) == 0:
         # The header says it all, and SQLite would leave files of its own beside a foreign one.
         _check_ours(_Header.parse(header), path)
         return
@@ -122,6 +125,14 @@ def _is_half_made(path: Path) -> bool:
             return journal.read(len(_JOURNAL_MAGIC)) == _JOURNAL_MAGIC
     except OSError:
         return False
+
+
+def _log_bytes(path: Path) -> int:
+    """Return how long the write-ahead log is; another process may be removing it just now."""
+    try:
+        return Path(f"{path}-wal").stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 @dataclass(frozen=True, slots=True)

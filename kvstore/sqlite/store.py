@@ -11,7 +11,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
-from kvstore.errors import InvalidArgumentError, StoreAccessError
+from kvstore.errors import (
+    InvalidArgumentError,
+    StoreAccessError,
+    StoreBusyError,
+    StoreReplacedError,
+)
 from kvstore.exchange import file_errors
 from kvstore.filenames import FilePath, file_path, resolved
 from kvstore.filters import Filter, comparisons
@@ -30,8 +35,10 @@ from kvstore.sqlite.engine import (
     Reader,
     Writer,
 )
+from kvstore.sqlite.guard import Hold
 from kvstore.sqlite.indexing import Journal, Setup, load_vectors, prepare_index
 from kvstore.sqlite.migrate import check_file, migrate
+from kvstore.sqlite.openfile import OpenFile
 from kvstore.sqlite.searching import search, search_small
 from kvstore.sqlite.vectors import VectorCache, new_cache
 from kvstore.store import NamespaceQuery, Page, Selection, Store, check_seconds
@@ -104,6 +111,8 @@ class SQLiteStore(Store):
             if model is not None:
                 self._cache = new_cache(vector_cache_bytes, self._setup.journal)
         self._file = self.path  # absolute, once it is open
+        self._hold: Hold  # these two while it is open
+        self._opened: OpenFile
 
     @classmethod
     def with_embeddings(cls, path: FilePath, model: Any, **options: Any) -> Self:
@@ -134,18 +143,22 @@ class SQLiteStore(Store):
                 inline_search = self._connect_reader(path, busy_timeout=0.0, is_mapped=True)
                 limit(inline_search)
         except BaseException:
-            for connection in connections:
+            for connection in reversed(connections):
+                if connection is writer:
+                    self._before_last_close()
                 await connection.close()
+            if connections:  # the first of them has the file guarded
+                self._let_go()
             self._discard_temporary()
             raise
         self._inline_search = inline_search
         pace = Pace(asyncio.get_running_loop())
         self._pace = pace
-        self._points, self._scans = (Reader(reader, path) for reader in readers)
+        self._points, self._scans = (Reader(reader, self._opened) for reader in readers)
         self._inline = InlineReader(inline, self._clock, pace, self._points)
         self._writer = Writer(
             writer,
-            path,
+            self._opened,
             clock=self._clock,
             busy_timeout=self._busy_timeout,
             pace=pace if self._durability == "normal" else None,
@@ -175,26 +188,58 @@ class SQLiteStore(Store):
 
     def _disown(self) -> None:
         self._loop = None
+        self._opened.close()
 
     def _connect_writer(self, path: Path) -> driver.Connection:
-        check_file(path)
-        if self._file_mode is not None:
-            backup.create(path, self._file_mode)
-        connection = connect(path, "rwc", busy_timeout=max(1.0, self._busy_timeout))
+        """Open the first connection, and have the file guarded from here on."""
+        tries = 3
+        while True:
+            tries -= 1
+            try:
+                return self._connect_once(path)
+            except StoreReplacedError:  # just between two steps
+                if not tries:
+                    raise
+
+    def _connect_once(self, path: Path) -> driver.Connection:
+        self._hold = hold = Hold(path)
+        try:
+            with file_errors(path):
+                check_file(path, hold)
+                if self._file_mode is not None:
+                    hold.create(self._file_mode)
+                if hold.has_log and not Path(f"{path}-journal").exists():
+                    hold.lock(0.0, with_index=False)  # other files are yet to be locked by SQLite
+                return self._connect_first(path, hold)
+        except BaseException:
+            hold.end()
+            raise
+
+    def _connect_first(self, path: Path, hold: Hold) -> driver.Connection:
+        timeout = max(1.0, self._busy_timeout)
+        connection = connect(path, "rwc", busy_timeout=timeout)
+        opened: OpenFile | None = None
         try:
             with translated(path):
                 self._use_wal(connection, path)
                 connection.execute(f"PRAGMA synchronous = {self._durability.upper()}")
             migrate(connection, path, self._busy_timeout)
+            if not hold.lock(timeout):
+                raise StoreBusyError(f"{path} is kept locked by another process; retry")
+            self._opened = opened = OpenFile(hold)
             if self._setup is not None:
                 with translated(path):
                     self._load_vectors(connection)
-                    prepare_index(connection, self._setup, self._busy_timeout)
+                    prepare_index(connection, self._setup, self._busy_timeout, self._opened)
             with translated(path):
                 # From here on `begin` does the waiting, and never on the event loop's thread.
                 connection.execute("PRAGMA busy_timeout = 0")
-        except BaseException:
+        except BaseException as exc:
+            if not isinstance(exc, StoreReplacedError):  # else the log may be another file's
+                hold.give_up()
             connection.close()
+            if opened is not None:
+                opened.close()
             raise
         return connection
 
@@ -241,13 +286,31 @@ class SQLiteStore(Store):
             self._inline_search.close()
         await self._points.close()
         await self._scans.close()
+        await self._writer.finish()
+        self._before_last_close()
         await self._writer.close()
+        self._let_go()
         self._discard_temporary()
+
+    def _before_last_close(self) -> None:
+        """Let SQLite empty the log and remove it, if it is the file's own."""
+        if self._opened.owns_log:
+            self._hold.give_up()
+
+    def _let_go(self) -> None:
+        self._opened.close()
+        self._hold.end()
 
     def _discard_temporary(self) -> None:
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
             self._temporary = None
+
+    def _require_open(self) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            super()._require_open()
+        if time.monotonic() >= self._opened.next_look:
+            self._opened.look()
 
     def _now(self) -> int:
         return to_micros(self._clock())
@@ -382,9 +445,10 @@ class SQLiteStore(Store):
     async def _own_reader(self) -> AsyncIterator[Reader]:
         """Give a connection and a thread for something long, so that nothing waits behind it."""
         path = self._file
+        self._opened.look()
         worker = self._worker(lambda: connect(path, "ro", busy_timeout=5.0))
         await worker.open()
-        reader = Reader(worker, path)
+        reader = Reader(worker, self._opened)
         try:
             yield reader
         finally:
@@ -407,5 +471,5 @@ class SQLiteStore(Store):
 
     async def _vacuum(self) -> int:
         return await self._writer.run(
-            lambda connection: backup.vacuum(connection, self._file, self._busy_timeout)
+            lambda connection: backup.vacuum(connection, self._opened, self._busy_timeout)
         )

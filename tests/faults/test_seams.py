@@ -23,6 +23,7 @@ from kvstore import StoreAccessError, StoreBusyError, StoreCorruptError, StoreEr
 from kvstore.embeddings import HashingEmbeddings
 from kvstore.sqlite import codes, driver
 from kvstore.sqlite.connection import connect, is_unclear, translate
+from kvstore.sqlite.guard import Hold
 from kvstore.sqlite.migrate import check_file, migrate
 
 NS = ("n",)
@@ -81,7 +82,8 @@ async def check_a_file_with_a_log(path: Path) -> None:
     damaged[100] = 0xFF  # the kind of the first page
     path.write_bytes(damaged)
     Path(f"{path}-wal").write_bytes(b"x" * 64)
-    check_file(path)
+    with Hold(path) as hold:
+        check_file(path, hold)
 
 
 @seam("migrate.migrate", StoreBusyError)
@@ -96,7 +98,7 @@ async def migrate_behind_another(path: Path) -> None:
         holder.close()
 
 
-@seam("store._connect_writer", StoreBusyError)
+@seam("store._connect_first", StoreBusyError)
 async def open_behind_another(path: Path) -> None:
     await make(path)
     holder = driver.connect(f"file:{path}")

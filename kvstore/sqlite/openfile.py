@@ -1,0 +1,180 @@
+"""The file that a store has open: is it still the one that its path names, and whose turn is it.
+
+SQLite does not notice that a file, or its log, was removed, renamed or replaced under it, and goes
+on writing to what nobody will ever read (https://sqlite.org/howtocorrupt.html, section 4). So each
+transaction asks before it commits, and each read from time to time. Nearly always, one call of the
+system answers: as long as no name in the directory has changed, none of ours has.
+
+Nor can SQLite keep its lock for writing when another library in the process closes the file (see
+`guard`). So a transaction also claims the log by a lock that no other descriptor can drop. Two of
+kvstore's processes never write at once, whatever becomes of SQLite's locks.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic, time_ns
+from typing import NoReturn
+
+from kvstore.errors import StoreAccessError, StoreReplacedError
+from kvstore.sqlite.guard import IS_POSIX, Hold, Inode, count_open, inode_of
+
+if sys.platform != "win32":
+    from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
+
+__all__ = ["OpenFile"]
+
+LOOK_S = 0.25  # a store that only reads looks at least this often
+_SETTLED_NS = 50_000_000  # a change may have the same time as another within a kernel's tick
+_INDEX_HEADER = struct.Struct("=14xHI12x8s")  # page size, frames, salts; walformat.html, 2.3
+_INDEX_HEADER_BYTES = 48
+_FRAME_HEADER_BYTES, _LOG_HEADER_BYTES = 24, 32
+
+
+class OpenFile:
+    """A file of which connections are open.
+
+    Args:
+        hold: of the file, and locked.
+
+    Raises:
+        StoreReplacedError: the file was removed or replaced while it was being opened.
+        StoreAccessError: the file system does not answer.
+    """
+
+    def __init__(self, hold: Hold) -> None:
+        self.path = hold.path
+        self.next_look = 0.0  # by `time.monotonic`
+        self._hold = hold
+        self._log_path = Path(f"{hold.path}-wal")
+        self._folder = self._log = -1
+        self._unchanged_since = -1  # the directory's time of change, if it can be trusted
+        if not IS_POSIX:  # there, nobody can remove a file that is open
+            return
+        try:
+            self._folder = os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+            self._log = os.open(self._log_path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._is_gone()
+        except OSError as exc:
+            raise StoreAccessError(f"{self.path} cannot be opened: {exc.strerror}") from exc
+        self._log_inode = _inode(self._log)
+        self.look()
+        if count_open(self._log_inode) < 2:  # SQLite has another one open
+            self._is_gone("its log was replaced")
+
+    def check(self) -> None:
+        """Make sure, before a commit, that what is written now can be found again.
+
+        Raises:
+            StoreReplacedError: it could not.
+        """
+        if IS_POSIX and os.fstat(self._folder).st_ctime_ns != self._unchanged_since:
+            self.look()
+
+    def look(self) -> None:
+        """Look at everything: the directory, the file, its header, its log.
+
+        Raises:
+            StoreReplacedError: it is not what was opened.
+            StoreAccessError: the file system does not answer.
+        """
+        self.next_look = monotonic() + LOOK_S
+        if not IS_POSIX:
+            return
+        now = time_ns()
+        try:
+            changed = os.fstat(self._folder).st_ctime_ns  # before the rest: what follows is newer
+            file = inode_of(self.path)
+            log = inode_of(self._log_path)
+            if file is None or log is None or file != self._hold.inode or log != self._log_inode:
+                self._tell(file, log)
+            if not self._hold.has_log:
+                self._is_gone("another file was copied over it")
+            if not self._log_is_whole():
+                self._is_gone("its log was cut off")
+        except OSError as exc:
+            raise StoreAccessError(f"{self.path} cannot be reached: {exc.strerror}") from exc
+        self._unchanged_since = changed if now - changed > _SETTLED_NS else -1
+
+    def _tell(self, file: Inode | None, log: Inode | None) -> NoReturn:
+        if file is None and not self.path.parent.is_dir():
+            self._is_gone("its directory is gone")
+        if file is None:
+            self._is_gone("it was removed or renamed")
+        if file != self._hold.inode:
+            self._is_gone("it was replaced by another file")
+        self._is_gone(
+            f"its log {self._log_path.name} was {'removed' if log is None else 'replaced'}"
+        )
+
+    def _is_gone(self, what: str = "it was removed or renamed") -> NoReturn:
+        raise StoreReplacedError(
+            f"{self.path} is no longer the file that was opened: {what}. Nothing more is read or "
+            "written; close the store, and see to the file before you open it again"
+        )
+
+    def _log_is_whole(self) -> bool:
+        """Whether the log holds what its index speaks of."""
+        index = self._hold.map_index()
+        if index is None:
+            return True
+        while True:
+            header = index[:_INDEX_HEADER_BYTES]
+            page_bytes, frames, salts = _INDEX_HEADER.unpack_from(header)
+            frame_bytes = (65_536 if page_bytes == 1 else page_bytes) + _FRAME_HEADER_BYTES
+            log_header = os.pread(self._log, _LOG_HEADER_BYTES, 0)
+            log_bytes = os.fstat(self._log).st_size
+            if index[:_INDEX_HEADER_BYTES] == header:  # else somebody has written meanwhile
+                break
+        return not frames or (
+            log_header[16:24] == salts and log_bytes >= _LOG_HEADER_BYTES + frames * frame_bytes
+        )
+
+    @property
+    def owns_log(self) -> bool:
+        """Whether the log of that name is the file's own, which SQLite may remove."""
+        if not IS_POSIX:
+            return True
+        with suppress(OSError):
+            return inode_of(self._log_path) in (None, self._log_inode)
+        return False
+
+    def claim(self) -> bool:
+        """Claim the log for a transaction that is about to begin; whether nobody else writes.
+
+        Before, and not after: what SQLite then finds to be the latest state is, and stays so.
+        """
+        if IS_POSIX:
+            try:
+                flock(self._log, LOCK_EX | LOCK_NB)
+            except BlockingIOError:
+                return False
+            except OSError:  # a file system without such locks
+                pass
+        return True
+
+    def release(self) -> None:
+        """Give the log back, after the transaction's end."""
+        if IS_POSIX:
+            with suppress(OSError):
+                flock(self._log, LOCK_UN)
+
+    def close(self) -> None:
+        """Let go; in a forked child, this takes nothing from the parent."""
+        for descriptor in (self._folder, self._log):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._folder = self._log = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _inode(descriptor: int) -> Inode:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
