@@ -8,6 +8,7 @@ from typing import Any, Self
 import orjson
 
 from kvstore.errors import IndexMismatchError, StoreCorruptError
+from kvstore.text import WORDS_REVISION
 
 __all__ = ["Brought", "Description", "check_index"]
 
@@ -23,6 +24,7 @@ class Description:
         has_all_words: whether the words of every item that should be are in it.
         has_all_vectors: the same for the vectors, but for the items that are marked since.
         epoch: grows when vectors are dropped as a whole.
+        words: the `WORDS_REVISION` by which its words were made.
     """
 
     fields: tuple[str, ...]
@@ -31,6 +33,7 @@ class Description:
     has_all_words: bool = True
     has_all_vectors: bool = True
     epoch: int = 1
+    words: int = 1
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -88,17 +91,24 @@ def _other_length(description: Description, length: int) -> str | None:
     )
 
 
-def check_index(description: Description, brought: Brought, vector: bytes | None) -> None:
+def check_index(
+    description: Description, brought: Brought, vector: bytes | None, *, by_words: bool
+) -> None:
     """Raise `IndexMismatchError` unless an index can answer a store's search.
 
     Args:
         description: of the index.
         brought: by the store.
         vector: that is searched for, of 4 bytes a number; `None`: a search by words alone.
+        by_words: whether it searches by words.
     """
-    if vector is None:
-        is_complete = description.has_all_words
-    else:
+    if by_words and description.words != WORDS_REVISION:
+        raise IndexMismatchError(
+            "the words of the index were made by another version of kvstore; 'await "
+            "store.reindex()' makes them anew, and everything but searches by words works without"
+        )
+    is_complete = description.has_all_words or not by_words
+    if vector is not None:
         problem = brought.mismatch(description)
         if problem is None and brought.fields != description.fields:
             problem = (
@@ -112,7 +122,7 @@ def check_index(description: Description, brought: Brought, vector: bytes | None
                 f"{problem}; 'await store.reindex()' makes it this store's, and everything else "
                 "works without"
             )
-        is_complete = description.has_all_vectors
+        is_complete &= description.has_all_vectors
     if not is_complete:
         raise IndexMismatchError(
             "the index does not hold all items yet; 'await store.reindex()' completes it"

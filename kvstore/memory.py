@@ -103,7 +103,7 @@ class InMemoryStore(Store):
         for address, row in self._range(path, selection.subtree):
             value = codec.decode(row.data)
             if matches(selection.filter, value) and (
-                selection.text is None or contains(value, selection.text)
+                selection.text is None or contains(address[1], value, selection.text)
             ):
                 found.append((address, row))
         found.sort(key=lambda entry: entry[1].version, reverse=True)
@@ -180,13 +180,13 @@ class InMemoryStore(Store):
             for address, row in self._range(path, asked.subtree)
             if matches(asked.filter, codec.decode(row.data))
         }
-        index, vector, phrases = self._index, asked.vector, asked.phrases
+        index, vector, words = self._index, asked.vector, asked.words
         meant = [] if not vector else index.by_meaning(rows, vector)
-        said = [] if not phrases else index.by_words(rows, phrases)
+        said = [] if not words else index.by_words(rows, words)
         page = page_of(
             asked,
             None if vector is None else lambda wanted: meant[:wanted],
-            None if phrases is None else lambda wanted: said[:wanted],
+            None if words is None else lambda wanted: said[:wanted],
         )
         return [
             replace(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from array import array
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kvstore.index_plan import Words
 from kvstore.plan import Address
-from kvstore.ranking import Hit, relevance, similarity
-from kvstore.text import Phrase, prepare, stems
+from kvstore.ranking import Hit, WordWeights, similarity
 
 __all__ = ["MemoryIndex"]
 
@@ -21,8 +19,7 @@ class _Entry:
     """What the index holds of an item: the vectors of its texts, and its words."""
 
     vectors: dict[str, bytes]
-    words: list[str]
-    counts: Counter[str]
+    words: Words
 
 
 class MemoryIndex:
@@ -54,16 +51,16 @@ class MemoryIndex:
             vectors = {text: held[text] for text in texts if text in held}
             if len(vectors) < len(texts):
                 self.pending.add(address)
-        words = [word for text in texts for word in stems(prepare(text))]
-        self._length += len(words)
-        self._entries[address] = _Entry(vectors, words, Counter(words))
+        words = Words(texts, address[0])
+        self._length += words.length
+        self._entries[address] = _Entry(vectors, words)
 
     def discard(self, address: Address) -> _Entry | None:
         """Take an item out."""
         self.pending.discard(address)
         entry = self._entries.pop(address, None)
         if entry is not None:
-            self._length -= len(entry.words)
+            self._length -= entry.words.length
         return entry
 
     def by_meaning(self, scope: Iterable[Address], vector: bytes) -> list[Hit]:
@@ -78,32 +75,19 @@ class MemoryIndex:
                 hits.append(Hit(similarity(best), address, 0))
         return sorted(hits, key=lambda hit: (-hit.score, hit.place))
 
-    def by_words(self, scope: Iterable[Address], phrases: Iterable[Phrase]) -> list[Hit]:
-        """Rank items by BM25, with the constants of FTS5."""
-        wanted = {tuple(word for part in phrase for word in stems(part)) for phrase in phrases}
-        weights = dict.fromkeys(self._entries, 0.0)
-        mean = self._length / max(1, len(self._entries))
-        for phrase in wanted:
-            found = {
-                address: frequency
-                for address, entry in self._entries.items()
-                if (frequency := _frequency(entry, phrase))
-            }
-            others = len(self._entries) - len(found)
-            rarity = max(1e-6, math.log((others + 0.5) / (len(found) + 0.5)))
-            for address, frequency in found.items():
-                length = len(self._entries[address].words) / mean
-                weights[address] += rarity * frequency * 2.2 / (frequency + 0.3 + 0.9 * length)
-        hits = [
-            Hit(relevance(weights[address]), address, 0)
-            for address in scope
-            if weights.get(address)
-        ]
+    def by_words(self, scope: Iterable[Address], words: Sequence[str]) -> list[Hit]:
+        """Rank items by BM25."""
+        entries = self._entries
+        holding = [sum(word in entry.words.counts for entry in entries.values()) for word in words]
+        weights = WordWeights(words, holding, len(entries), self._length)
+        asked = [word for word, _ in weights.found]
+        hits = []
+        for address in scope:
+            entry = entries.get(address)
+            if entry is not None:
+                weight = weights.weigh(
+                    [entry.words.counts[word] for word in asked], entry.words.length
+                )
+                if weight:
+                    hits.append(Hit(weights.score(weight), address, 0))
         return sorted(hits, key=lambda hit: (-hit.score, hit.place))
-
-
-def _frequency(entry: _Entry, phrase: Phrase) -> int:
-    if len(phrase) == 1 or 0 in (entry.counts[word] for word in phrase):
-        return entry.counts[phrase[0]] if len(phrase) == 1 else 0
-    words, length = entry.words, len(phrase)
-    return sum(tuple(words[at : at + length]) == phrase for at in range(len(words) - length + 1))

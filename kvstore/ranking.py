@@ -6,20 +6,22 @@ page of it is the same list cut elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+import math
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from kvstore.filters import Filter
-from kvstore.text import Phrase
 
 __all__ = [
+    "MOST_COUNTED",
     "Hit",
     "Ranking",
     "Search",
+    "WordWeights",
     "page_of",
+    "rarity",
     "reciprocal_rank_fusion",
-    "relevance",
     "similarity",
     "similarity_of_distance",
 ]
@@ -27,7 +29,8 @@ __all__ = [
 K = TypeVar("K", bound=Hashable)
 
 SCORE_DIGITS = 6  # of a similarity: what float32 vectors can tell
-HALF_RELEVANCE = 10.0  # the BM25 weight that scores 0.5
+RELEVANCE_DIGITS = 9  # of a score by words: what all machines agree on
+MOST_COUNTED = 127  # of one word in one item: more of it weigh the same
 # A small k and some more weight for words keep what one half puts first near the top. Chosen on the
 # tuning half of benchmarks/ranking.py: titles, paraphrases and keywords over 2,213 docstrings, with
 # all-MiniLM-L6-v2. A weight of 2 is better there by 0.005 of MRR, which is noise; 1.5 leaves more
@@ -54,11 +57,11 @@ Ranking = Callable[[int], list[Hit]]
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A ranked search, normalised; at least one of `vector` and `phrases` is there.
+    """A ranked search, normalised; at least one of `vector` and `words` is there.
 
     Attributes:
         vector: of the query, unit length, float32; `None`: not by meaning.
-        phrases: of the query, to be found by words; `None`: not by words.
+        words: of the query; `None`: not by words.
         signed: leave cosines below 0 as they are, for neighbours whose scores begin at -1.
     """
 
@@ -68,7 +71,7 @@ class Search:
     subtree: bool
     min_score: float | None
     vector: bytes | None
-    phrases: tuple[Phrase, ...] | None
+    words: tuple[str, ...] | None
     signed: bool = False
 
 
@@ -82,9 +85,64 @@ def similarity_of_distance(distance: float) -> float:
     return round(1.0 - distance * distance / 2.0, SCORE_DIGITS)
 
 
-def relevance(weight: float) -> float:
-    """Return the score of a BM25 weight, which has no upper end: 0 to 1, in the same order."""
-    return weight / (weight + HALF_RELEVANCE) if weight > 0 else 0.0
+def rarity(entries: int, holding: int) -> float:
+    """Return the weight of a word that so many of the entries hold: BM25's, and always above 0."""
+    return math.log(1.0 + (max(entries, holding) - holding + 0.5) / (holding + 0.5))
+
+
+class WordWeights:
+    """What a query's words weigh in items: BM25, with k1 = 1.2 and b = 0.75.
+
+    Every backend computes it by the same steps, so that scores agree to the last digit. The
+    length of an entry is the number of its words, and of those that stand for its namespace.
+
+    Args:
+        words: of the query.
+        holding: how many entries hold each of them.
+        entries: how many there are.
+        length: of all of them together.
+
+    Attributes:
+        found: those words that an entry holds, and what they weigh at most.
+        mean: the mean length of an entry.
+        most: what an item weighs at most that holds nothing but what is asked for.
+    """
+
+    def __init__(
+        self, words: Sequence[str], holding: Sequence[int], entries: int, length: int
+    ) -> None:
+        weights = [2.2 * rarity(entries, number) for number in holding]
+        self.found = [
+            (word, weight)
+            for word, weight, number in zip(words, weights, holding, strict=True)
+            if number
+        ]
+        self.mean = length / entries if entries and length else 1.0
+        self.most = sum(weights) or 1.0
+
+    def weigh(self, counts: Iterable[float], length: float) -> float:
+        """Return the weight of an item.
+
+        Args:
+            counts: how often it holds each word of `found`.
+            length: of its entry.
+        """
+        norm = 0.3 + 0.9 * length / self.mean
+        weight = 0.0
+        for (_, most), count in zip(self.found, counts, strict=True):
+            if count:
+                weight += most / (1.0 + norm / count)
+        return weight
+
+    def score(self, weight: float) -> float:
+        """Return the score of a weight: 0 to 1, in the same order.
+
+        It is about the share of the query that an item answers, by the rarity of the words: one
+        of mean length that holds each once scores 0.84, one that holds half of them 0.54, and a
+        tenth, 0.13; a word that no item holds is a part of the query, too.
+        """
+        missing = max(0.0, 1.0 - weight / self.most)
+        return round(1.0 - missing * missing * missing, RELEVANCE_DIGITS)
 
 
 def reciprocal_rank_fusion(

@@ -83,7 +83,7 @@ from kvstore.patterns import Pattern, compile_pattern
 from kvstore.ranking import Search
 from kvstore.report import Meter, Progress, Report, Stats
 from kvstore.rules import check_field, encode_value, parse_indexing
-from kvstore.text import query_phrases
+from kvstore.text import fold, query_words
 from kvstore.types import EPOCH, IndexConfig, Item, Namespace, SearchQuery
 from kvstore.watching import Bell, ChangePage, Watch
 
@@ -115,7 +115,7 @@ class Selection:
     """An unranked search, normalised.
 
     Attributes:
-        text: casefolded; the value's text must contain it. `None`: no such condition.
+        text: folded; the key or the value's text must contain it. `None`: no such condition.
     """
 
     filter: Filter
@@ -1136,7 +1136,7 @@ class Store(ABC):
             )
         if limit == 0:
             return []
-        text = asked.query.casefold() if asked.query else None
+        text = (fold(asked.query) or asked.query) if asked.query else None
         selection = Selection(filter, limit, offset, asked.subtree, text)
         return await self._select(path, selection)
 
@@ -1169,9 +1169,9 @@ class Store(ABC):
             assert embedder is not None
             vector = await embedder.query(asked.query)
             self._require_open()
-        phrases = None if mode == "semantic" else query_phrases(asked.query)
+        words = None if mode == "semantic" else query_words(asked.query)
         limit, offset, subtree = asked.limit, asked.offset, asked.subtree
-        search = Search(filter, limit, offset, subtree, least, vector, phrases, signed)
+        search = Search(filter, limit, offset, subtree, least, vector, words, signed)
         return await self._search(path, search)
 
     async def _sweep_regularly(self) -> None:

@@ -1693,6 +1693,10 @@ class StoreConformance:
         assert await keys("FOX", limit=1, offset=1) == ["nested"]
         assert await keys("quick brown") == ["plain"]
         assert await keys("STRASSE") == ["sharp s"]
+        assert await keys("nest") == ["nested"]  # of the key
+        assert await keys("Sharp") == ["sharp s"]
+        assert await keys("apfel") == ["umlaut"]
+        assert await keys("a\u0308PFEL") == ["umlaut"]
         assert await keys("äpfel") == ["umlaut"]
         assert await keys("_fox%") == ["nested"]
         assert await keys("q%k") == []

@@ -751,8 +751,20 @@ class SearchConformance:
             ("हिन्दी भाषा", ["हिन्दी", "भाषा"], ["तमिल"]),
             ("naïve Straße", ["naive", "Straße"], ["gasse"]),
             ("snake_case kebab-case C++ a.b", ["snake", "case", "kebab", "c", "b"], ["dog"]),
+            ("getUserName c4297b4a4a06 3.11.7", ["user", "c4297b4", "3.11"], ["c4297b5", "3.1"]),
+            ("λόγος łódź", ["ΛΌΓΟΣ", "LODZ"], ["λόγοι"]),
+            ("كِتَابٌ שָׁלוֹם", ["كتاب", "שלום"], ["قلم"]),
+            (
+                "thanks\U0001f917 \u20ba100 \u26a0\ufe0fWarning",
+                ["thanks", "100", "warning"],
+                ["10"],
+            ),
+            ("\u2068Alice\u2069 \uf007Profile", ["alice", "profile"], ["bob"]),
         ],
-        ids=["ja", "zh", "ko", "th", "width", "ru", "hi", "latin", "code"],
+        ids=[
+            *("ja", "zh", "ko", "th", "width", "ru", "hi", "latin", "code"),
+            *("names", "letters", "points", "signs", "controls"),
+        ],
     )
     async def test_text_search_in_any_language(
         self, store: Store, text: str, queries: list[str], strangers: list[str]
@@ -762,6 +774,22 @@ class SearchConformance:
             assert found(await store.search(NS, query, mode="text")) == ["k"], query
         for query in strangers:
             assert await store.search(NS, query, mode="text") == [], query
+
+    async def test_a_hit_by_words_scores_by_the_share_of_the_query_that_it_answers(
+        self, make: Callable[[IndexConfig], Store]
+    ) -> None:
+        async with make(IndexConfig()) as store:
+            await store.put(NS, "n1", "Alice likes green tea")
+            (item,) = await store.search(NS, "green tea", mode="text", min_score=0.5)
+            assert item.key == "n1"
+            await store.put(NS, "n2", "Bob likes green tea")
+            await store.put(NS, "n3", "Carol likes coffee")
+            items = await store.search(NS, "green coffee", mode="text", min_score=0.1)
+            assert found(items) == ["n3", "n1", "n2"]
+            whole = await store.search(NS, "alice likes green tea", mode="text")
+            part = await store.search(NS, "alice likes blue cars", mode="text")
+            assert found(whole)[0] == found(part)[0] == "n1"
+            assert (whole[0].score or 0) > 0.8 > 0.5 > (part[0].score or 0) > 0.1
 
     @pytest.mark.parametrize("mode", MODES)
     async def test_any_text_is_a_safe_query(self, store: Store, mode: str) -> None:

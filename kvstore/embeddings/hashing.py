@@ -13,7 +13,7 @@ from functools import lru_cache
 from zlib import crc32
 
 from kvstore.errors import InvalidArgumentError
-from kvstore.text import prepare, stems
+from kvstore.text import WORDS_REVISION, words_of
 
 __all__ = ["HashingEmbeddings"]
 
@@ -35,7 +35,7 @@ class HashingEmbeddings:
         if isinstance(dimensions, bool) or not isinstance(dimensions, int) or dimensions < 8:
             raise InvalidArgumentError(f"dimensions is an int of at least 8, not {dimensions!r}")
         self.dimensions = dimensions
-        self.model_id = f"hashing-{dimensions}"
+        self.model_id = f"hashing-{dimensions}-{WORDS_REVISION}"
 
     async def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return a vector for each text."""
@@ -52,7 +52,7 @@ class HashingEmbeddings:
 
     def _embed(self, text: str) -> list[float]:
         vector = [0.0] * self.dimensions
-        for word, count in Counter(stems(prepare(text))).items():
+        for word, count in Counter(words_of([text])).items():
             weight = 1.0 + math.log(count)
             for code, share in _features(word):
                 vector[code % self.dimensions] += share * weight

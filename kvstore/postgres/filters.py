@@ -47,7 +47,7 @@ def is_exact(node: Filter) -> bool:
 
 
 def compile_text(folded: str | None) -> Sql:
-    """Require what a value must have if its text contains a casefolded text.
+    """Require what an item must have if its key or its value's text contains a folded text.
 
     Only plain letters are looked for; of the letters that fold to them none is ASCII.
     """
@@ -55,8 +55,10 @@ def compile_text(folded: str | None) -> Sql:
         return TRUE
     return Sql(
         "(octet_length(items.value) <> length(items.value)"
-        ' OR strpos(lower(items.value COLLATE "C"), ?) > 0)',
-        (folded,),
+        " OR octet_length(items.key) <> length(items.key)"
+        ' OR strpos(lower(items.value COLLATE "C"), ?) > 0'
+        ' OR strpos(lower(items.key COLLATE "C"), ?) > 0)',
+        (folded, folded),
     )
 
 

@@ -21,6 +21,11 @@ MARK_ALL = """
 INSERT INTO kvstore_pending (root, path, key) SELECT root, path, key FROM kvstore_items
 ON CONFLICT DO NOTHING
 """
+FORGET_WORDS = (
+    "UPDATE kvstore_entries SET words = '{}', counts = '{}', length = 0",
+    "TRUNCATE kvstore_terms",
+    "UPDATE kvstore_corpus SET words = 0 WHERE id = 1",
+)
 _WANTED = "unnest($1::text[], $2::text[], $3::text[]) AS wanted (root, path, key)"
 _IS_WANTED = "{0}.root = wanted.root AND {0}.path = wanted.path AND {0}.key = wanted.key".format
 LOAD = f"""
@@ -245,7 +250,10 @@ def by_words(
     return (
         Sql("SELECT entries.root, entries.path, entries.key, - (")
         + weight
-        + Sql(") AS weight FROM (SELECT *, 0.3::float8 + 0.9 * length / ?::float8 AS norm", (mean,))
+        + Sql(
+            ") AS weight FROM (SELECT *, 0.3::float8 + 0.9::float8 * length / ?::float8 AS norm",
+            (mean,),
+        )
         + Sql("FROM kvstore_entries AS entries WHERE")
         + all_of(parts)
         + Sql("OFFSET 0) AS entries")

@@ -8,8 +8,7 @@ vectors, and marks the item for `reindex`.
 - `kvstore_entries` has a row for each indexed item: a hash of each text, so that only what has
   changed is embedded and written, and its words (kvstore/text.py, as in the other backends), with
   a GIN index. They are kept as an array of hashes and not as a `tsvector`, which refuses more than
-  1 MB of words, and words of more than 2 KB, and forgets positions after the 16,383rd. What a
-  query can want of positions are pairs of characters of unspaced scripts; each is a word, too.
+  1 MB of words, and words of more than 2 KB.
 - `kvstore_terms` and `kvstore_corpus` have the numbers that BM25 needs, so that a ranking is the
   one that the other backends give.
 - `kvstore_vectors_N` has a row for each distinct text of an item. N is the description's epoch,
@@ -27,7 +26,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain
 from struct import pack
 from typing import Any
 from weakref import WeakSet
@@ -42,6 +41,7 @@ from kvstore.errors import (
     MissingDependencyError,
     ValueTooLargeError,
 )
+from kvstore.index_plan import Words
 from kvstore.namespace import decode_namespace, show
 from kvstore.operations import Reindex, UnembeddedError
 from kvstore.postgres import index_statements as sql
@@ -49,7 +49,7 @@ from kvstore.postgres.connection import Connection, DriverError
 from kvstore.postgres.facts import facts_of
 from kvstore.postgres.keys import Address, decode_key, root_of
 from kvstore.postgres.writing import Entry
-from kvstore.text import Phrase, prepare, stems, texts_of
+from kvstore.text import WORDS_REVISION, texts_of
 
 __all__ = [
     "Indexer",
@@ -69,7 +69,6 @@ MAX_TEXTS = 1 << 20
 MAX_DIMENSIONS = 16_000  # of pgvector's type
 MAX_INDEXED = 2_000  # of its HNSW index
 MAX_HALF_INDEXED = 4_000  # of that over half precision
-_MOST_COUNTED = 32_767  # of one word in one item: what a smallint holds
 _ROWS_AT_ONCE = 500
 _FIRST_VERSION = (0, 8)  # of pgvector with iterative scans
 
@@ -111,10 +110,20 @@ async def prepare_index(connection: Connection, setup: Setup) -> None:
     """
     if setup.model is not None:
         setup.schema = await _require_extension(connection)
-    if await connection.fetchval("SELECT index FROM kvstore_state WHERE id = 1") is not None:
-        return
-    is_new = (await connection.execute(sql.MARK_ALL)) == "INSERT 0 0"
-    await _store(connection, Description(setup.fields, setup.model, None, is_new, is_new))
+    text = await connection.fetchval("SELECT index FROM kvstore_state WHERE id = 1")
+    is_new = not await connection.fetchval("SELECT EXISTS (SELECT 1 FROM kvstore_items)")
+    if text is None:
+        description = Description(setup.fields, setup.model, None, has_all_vectors=is_new)
+    else:
+        description = Description.parse(text)
+        if description.words >= WORDS_REVISION:
+            return
+        for statement in sql.FORGET_WORDS:
+            await connection.execute(statement)
+    await connection.execute(sql.MARK_ALL)
+    description.has_all_words = is_new
+    description.words = WORDS_REVISION
+    await _store(connection, description)
 
 
 async def _require_extension(connection: Connection) -> str:
@@ -190,9 +199,9 @@ def _namespace_terms(path: str) -> list[int]:
     return [namespace_term(path), *(subtree_term(path[:end]) for end in ends)]
 
 
-def term_of(phrase: Phrase) -> int:
-    """Return the term of what a query wants: a word, or two characters next to each other."""
-    return _number("\n".join(word for part in phrase for word in stems(part)))
+def term_of(word: str) -> int:
+    """Return the term of a word."""
+    return _number(word)
 
 
 @dataclass(slots=True)
@@ -205,18 +214,11 @@ class _Words:
 
     @classmethod
     def of(cls, texts: Iterable[str], path: str) -> _Words:
-        words = [word for text in texts for word in stems(prepare(text))]
-        counted = Counter(words)
-        # Phrases of a query are pairs of single characters; these words are, and few others.
-        counted.update(
-            f"{first}\n{second}"
-            for first, second in pairwise(words)
-            if len(first) == len(second) == 1 and not (first.isascii() or second.isascii())
-        )
+        words = Words(texts, path)
         return cls(
-            [*map(_number, counted), *_namespace_terms(path)],
-            [min(count, _MOST_COUNTED) for count in counted.values()],
-            len(words),
+            [*map(term_of, words.counts), *_namespace_terms(path)],
+            list(words.counts.values()),
+            words.length,
         )
 
 

@@ -154,7 +154,7 @@ def _passing(rows: Iterable[Sequence[Any]], selection: Selection) -> Iterator[It
     for row in rows:
         item = make(row[0], row[1], tuple(row)[2:])
         if matches(selection.filter, item.value) and (
-            selection.text is None or contains(item.value, selection.text)
+            selection.text is None or contains(item.key, item.value, selection.text)
         ):
             yield item
 

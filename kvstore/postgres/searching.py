@@ -13,7 +13,6 @@ if it gives up before, an exact walk follows.
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections.abc import Callable
 from contextlib import suppress
@@ -41,9 +40,8 @@ from kvstore.postgres.indexing import (
 )
 from kvstore.postgres.keys import Address
 from kvstore.postgres.reading import fetch, get_by_address, make
-from kvstore.ranking import FUSION_DEPTH, Hit, Search, page_of, relevance, similarity
+from kvstore.ranking import FUSION_DEPTH, Hit, Search, WordWeights, page_of, similarity
 from kvstore.sql import Sql, all_of
-from kvstore.text import Phrase, stems
 from kvstore.types import Item
 
 __all__ = ["EXACT_VECTORS", "search"]
@@ -96,7 +94,7 @@ async def _search(
         if row is None or row["index"] is None:
             raise IndexMismatchError("the index is gone from the database; open the store again")
         description = Description.parse(row["index"])
-        check_index(description, setup, asked.vector)
+        check_index(description, setup, asked.vector, by_words=asked.words is not None)
         finder = _Finder(
             connection,
             description,
@@ -121,7 +119,7 @@ async def _search(
 def _depth(asked: Search) -> int:
     """Return how many of the best hits a ranking must give."""
     wanted = asked.offset + asked.limit
-    if asked.vector is not None and asked.phrases is not None:
+    if asked.vector is not None and asked.words is not None:
         return max(wanted, FUSION_DEPTH)
     return wanted
 
@@ -168,8 +166,8 @@ class _Finder:
             def by_meaning(wanted: int) -> list[Hit]:
                 return meant[:wanted]
 
-        if asked.phrases is not None:
-            said = await self._by_words(asked.phrases, depth)
+        if asked.words is not None:
+            said = await self._by_words(asked.words, depth)
 
             def by_words(wanted: int) -> list[Hit]:
                 return said[:wanted]
@@ -252,31 +250,27 @@ class _Finder:
 
     # By words
 
-    async def _by_words(self, phrases: tuple[Phrase, ...], wanted: int) -> list[Hit]:
-        """Rank items by BM25, with the constants of the other backends."""
-        terms = list(dict.fromkeys(term_of(phrase) for phrase in phrases if _has_words(phrase)))
+    async def _by_words(self, words: tuple[str, ...], wanted: int) -> list[Hit]:
+        """Rank items by BM25."""
+        terms = [term_of(word) for word in words]
         found = await self.connection.fetch(sql.GET_TERMS, terms)
-        frequencies = {row["term"]: row["items"] for row in found}
-        weights = []
-        for term in terms:
-            frequency = frequencies.get(term, 0)
-            if frequency:
-                others = max(0, self.entries - frequency)
-                rarity = max(1e-6, math.log((others + 0.5) / (frequency + 0.5)))
-                weights.append((term, 2.2 * rarity))
-        if not weights:
+        holding = {row["term"]: row["items"] for row in found}
+        weights = WordWeights(
+            words, [holding.get(term, 0) for term in terms], self.entries, self.words
+        )
+        if not weights.found:
             return []
+        by_term = [(term_of(word), most) for word, most in weights.found]
         token = None
         if not self.asked.subtree:
             token = namespace_term(self.path)
         elif self.path:
             token = subtree_term(self.path)
-        mean = self.words / max(1, self.entries) or 1.0
 
         def ranking(limit: int, offset: int) -> Sql:
-            return sql.by_words(weights, token, mean, limit, offset)
+            return sql.by_words(by_term, token, weights.mean, limit, offset)
 
-        return await self._walk(ranking, _relevance, wanted)
+        return await self._walk(ranking, lambda weight: weights.score(-weight), wanted)
 
     # By meaning
 
@@ -351,16 +345,8 @@ class _Finder:
         return hits[:wanted] if len(hits) >= wanted else None
 
 
-def _has_words(phrase: Phrase) -> bool:
-    return any(stems(part) for part in phrase)
-
-
 def _cosine(weight: float) -> float:
     return similarity(-weight)  # pgvector's operator gives the negative product
-
-
-def _relevance(weight: float) -> float:
-    return relevance(-weight)
 
 
 def _by_weight(row: Any) -> tuple[float, str, str]:

@@ -117,12 +117,12 @@ def _add_functions(connection: driver.Connection) -> None:
     def glob(pattern: bytes, key: bytes) -> bool:
         return compile_pattern(pattern.decode()).matches(key.decode())
 
-    def holds(folded: bytes, value: str) -> bool:
-        return contains(codec.decode(value.encode()), folded.decode())
+    def holds(folded: bytes, key: bytes, value: str) -> bool:
+        return contains(key.decode(), codec.decode(value.encode()), folded.decode())
 
     connection.create_function("kvstore_glob", 2, glob, deterministic=True)
     connection.create_function("kvstore_match", 2, match_filter, deterministic=True)
-    connection.create_function("kvstore_contains", 2, holds, deterministic=True)
+    connection.create_function("kvstore_contains", 3, holds, deterministic=True)
 
 
 class WorkerConnection(aiosqlite.Connection):

@@ -38,6 +38,7 @@ from kvstore.errors import (
     StoreError,
     ValueTooLargeError,
 )
+from kvstore.index_plan import Words
 from kvstore.operations import (
     Adopt,
     Operation,
@@ -57,8 +58,9 @@ from kvstore.sqlite.connection import transaction
 from kvstore.sqlite.layout import made_later
 from kvstore.sqlite.openfile import OpenFile
 from kvstore.sqlite.passing import Passing
+from kvstore.sqlite.words import namespace_words, pack_counts
 from kvstore.sqlite.writing import Batch, NotInlineError, StoredRow, is_plain
-from kvstore.text import prepare, texts_of
+from kvstore.text import WORDS_REVISION, texts_of
 from kvstore.types import Item
 
 __all__ = [
@@ -71,9 +73,7 @@ __all__ = [
     "described",
     "find_problems",
     "load_vectors",
-    "namespace_token",
     "prepare_index",
-    "subtree_token",
 ]
 
 # A vector's rowid is the item's id, and above it the slot. In that order, because sqlite-vec 0.1.9
@@ -134,9 +134,12 @@ _FORGETS = driver.VERSION >= (3, 43, 0)  # older ones must keep a text to be abl
 _CREATE_WORDS = """
 CREATE VIRTUAL TABLE words USING fts5(
     text, namespaces, {content}
-    tokenize = "porter unicode61 remove_diacritics 2 categories 'L* N* M* Co'"
+    tokenize = "ascii tokenchars '.'"
 )
 """
+_OLDER_WORDS = _CREATE_WORDS.replace(  # until words were made in kvstore/text.py
+    "ascii tokenchars '.'", "porter unicode61 remove_diacritics 2 categories 'L* N* M* Co'"
+)
 _CREATE_TRIGGER = """
 CREATE TRIGGER items_dropped AFTER DELETE ON items
 BEGIN
@@ -155,7 +158,11 @@ _TABLES = {"vectors_small": SMALL_CHUNK, "vectors_large": LARGE_CHUNK}
 _CONTENTS = ("content = '', contentless_delete = 1,", "")  # of an SQLite that forgets, or not
 made_later(
     *("table", "words", "words"),
-    *(_CREATE_WORDS.format(content=content) for content in _CONTENTS),
+    *(
+        words.format(content=content)
+        for content in _CONTENTS
+        for words in (_CREATE_WORDS, _OLDER_WORDS)
+    ),
     shadows="data|idx|docsize|config|content",
 )
 made_later("trigger", "items_dropped", "items", _CREATE_TRIGGER)
@@ -181,19 +188,27 @@ def prepare_index(
         timeout: how long to wait for other processes, in seconds.
         file: that of the connection.
     """
-    if describe(connection) is not None:
+    description = describe(connection)
+    if description is not None and description.words >= WORDS_REVISION:
         return
     with transaction(connection, timeout, file):
-        if describe(connection) is not None:
+        description = describe(connection)
+        if description is not None and description.words >= WORDS_REVISION:
             return  # another process was faster
+        is_new = not connection.execute("SELECT EXISTS (SELECT 1 FROM items)").fetchone()[0]
+        if description is None:
+            connection.execute(_CREATE_TRIGGER)
+            description = Description(setup.fields, setup.model, None, has_all_vectors=is_new)
+        else:
+            connection.execute("DROP TABLE words")
+            connection.execute("UPDATE index_entries SET words = x'', length = 0")
+            connection.execute("UPDATE meta SET value = 0 WHERE name = 'index_length'")
         content = _CONTENTS[0 if _FORGETS else 1]
         connection.execute(_CREATE_WORDS.format(content=content))
-        connection.execute(_CREATE_TRIGGER)
-        is_new = connection.execute(_MARK_ALL).rowcount == 0
-        _store(
-            connection,
-            Description(setup.fields, setup.model, None, is_new, is_new),
-        )
+        connection.execute(_MARK_ALL)
+        description.has_all_words = is_new
+        description.words = WORDS_REVISION
+        _store(connection, description)
 
 
 def _require_words(connection: driver.Connection) -> None:
@@ -233,25 +248,6 @@ def load_vectors(connection: driver.Connection) -> None:
         ) from exc
     finally:
         connection.enable_load_extension(False)
-
-
-# Namespaces as words
-
-
-def namespace_token(path: str) -> str:
-    """Return the word of the items of one namespace."""
-    return "n" + blake2b(path.encode(), digest_size=10).hexdigest()
-
-
-def subtree_token(path: str) -> str:
-    """Return the word of the items of a namespace and of those below it."""
-    return "s" + blake2b(path.encode(), digest_size=10).hexdigest()
-
-
-@lru_cache(maxsize=4096)
-def _namespace_words(path: str) -> str:
-    ends = [at + 1 for at, char in enumerate(path) if char == "\t"]
-    return " ".join([namespace_token(path), *(subtree_token(path[:end]) for end in ends)])
 
 
 # Writing
@@ -300,6 +296,7 @@ class _Entries:
         path: its namespace.
         texts: by their hashes, in order.
         slots: the hashes in the index; `None`: nothing is.
+        length: how many words are.
         vectors: the new ones; `None`: left out.
     """
 
@@ -307,6 +304,7 @@ class _Entries:
     path: str
     texts: dict[bytes, str]
     slots: list[bytes] | None
+    length: int
     is_pending: bool
     vectors: dict[bytes, bytes | None] = field(default_factory=dict)
 
@@ -349,6 +347,7 @@ class IndexedBatch(Batch):
         self._vector_changes: list[Change] = []
         self._room: dict[str, int] = {}  # vectors that small chunks may yet take, by namespace
         self._has_vec0: bool | None = None
+        self._items = self._length = 0  # how many entries have come, and words in them
         _require_words(connection)
         if self._description.dimensions is not None:
             self._collect_garbage(longest is not None)
@@ -362,7 +361,9 @@ class IndexedBatch(Batch):
         return [self._outcome(ops) for ops in units]
 
     def finish(self) -> None:
-        """Note for caches what has changed."""
+        """Note how many entries there are, and for caches what has changed."""
+        if self._items or self._length:
+            self._execute(statements.ADD_WORD_TOTALS, (self._items, self._length))
         for path in self._touched:
             self._execute(
                 "INSERT INTO index_writes (path, writes) VALUES (?, 1) "
@@ -428,10 +429,8 @@ class IndexedBatch(Batch):
         fields = self._description.fields
         entries = []
         for op in ops:
-            item, slots, is_pending = held.get((op.path, op.key), _NOTHING)
-            entry = self._entries_of_texts(
-                item, op.path, _planned_texts(op, fields), slots, bool(is_pending)
-            )
+            item, *there = held.get((op.path, op.key), _NOTHING)
+            entry = self._entries_of_texts(item, op.path, _planned_texts(op, fields), *there)
             if not entry.is_unchanged:
                 self._find_vectors(entry, op.vectors)
                 entries.append((op, entry))
@@ -470,12 +469,13 @@ class IndexedBatch(Batch):
     ) -> _Entries | None:
         """Return what the index is to hold of an item that is to be written, if it is new."""
         before = rows.get((row.path, row.key))
-        item, slots, is_pending = None, None, 0
+        item: int | None = None
+        there: Sequence[Any] = (None, 0, 0)
         if before is not None:
             item = before.id
-            slots, is_pending = self._execute(_GET_ENTRIES, (item, item)).fetchone()
+            there = self._execute(_GET_ENTRIES, (item,)).fetchone()
         value = codec.decode(row.data)
-        entry = self._entries(item, row.path, value, row.indexing, slots, bool(is_pending))
+        entry = self._entries(item, row.path, value, row.indexing, *there)
         if entry.is_unchanged:
             return None
         self._find_vectors(entry, vectors)
@@ -488,10 +488,11 @@ class IndexedBatch(Batch):
         value: Any,
         paths: Iterable[str] | None,
         slots: bytes | None,
-        is_pending: bool,
+        length: int,
+        is_pending: int,
     ) -> _Entries:
         fields = self._description.fields if paths is None else paths
-        return self._entries_of_texts(item, path, _hashed(value, fields), slots, is_pending)
+        return self._entries_of_texts(item, path, _hashed(value, fields), slots, length, is_pending)
 
     def _entries_of_texts(
         self,
@@ -499,12 +500,13 @@ class IndexedBatch(Batch):
         path: str,
         texts: dict[bytes, str],
         slots: bytes | None,
-        is_pending: bool,
+        length: int,
+        is_pending: int,
     ) -> _Entries:
         if len(texts) > MAX_SLOTS:
             raise ValueTooLargeError(f"an item may have {MAX_SLOTS:,} texts, not {len(texts):,}")
         held = None if slots is None else _codes(slots)
-        return _Entries(item, path, texts, held, is_pending)
+        return _Entries(item, path, texts, held, length or 0, bool(is_pending))
 
     def _find_vectors(self, entry: _Entries, known: Mapping[str, bytes] | None) -> None:
         """Give an item's new texts their vectors, or note that some are missing."""
@@ -539,7 +541,7 @@ class IndexedBatch(Batch):
     def _write_fresh(self, entries: Sequence[_Entries]) -> None:
         """As `_write_entries`, for many items of which nothing is in the index yet."""
         words: list[tuple[int, str, str]] = []
-        slots: list[tuple[int, bytearray]] = []
+        slots: list[tuple[int, bytearray, bytearray, int]] = []
         vectors: list[Change] = []
         for entry in entries:
             item, path = entry.item, entry.path
@@ -548,10 +550,11 @@ class IndexedBatch(Batch):
                 continue
             for slot, vector in enumerate(entry.vectors.values()):
                 vectors.append(Change(path, slot << ITEM_BITS | item, vector))
-            words.append(
-                (item, "\n".join(map(prepare, entry.texts.values())), _namespace_words(path))
-            )
-            slots.append((item, bytearray().join(entry.texts)))  # bound in half the time of bytes
+            found = Words(entry.texts.values(), path)
+            self._count(1, found.length)
+            words.append((item, found.text, namespace_words(path)))
+            codes = bytearray().join(entry.texts)  # bound in half the time of bytes
+            slots.append((item, codes, pack_counts(found.counts), found.length))
         self._connection.executemany(_ADD_WORDS, words)
         self._connection.executemany(_SET_ENTRIES, slots)
         self._add_vectors(vectors)
@@ -610,10 +613,15 @@ class IndexedBatch(Batch):
                     self._set_vector(entry.path, slot << ITEM_BITS | item, b"", is_free=False)
         while slots and slots[-1] == _FREE:
             slots.pop()
-        self._write_words(item, entry)
+        if entry.slots is not None:
+            self._count(-1, -entry.length)
+            self._execute("DELETE FROM words WHERE rowid = ?", (item,))
         if entry.texts:
-            if entry.slots is None or slots != entry.slots:
-                self._execute(_SET_ENTRIES, (item, b"".join(slots)))
+            words = Words(entry.texts.values(), entry.path)
+            self._count(1, words.length)
+            self._execute(_ADD_WORDS, (item, words.text, namespace_words(entry.path)))
+            packed = pack_counts(words.counts)
+            self._execute(_SET_ENTRIES, (item, b"".join(slots), packed, words.length))
         else:
             self._execute("DELETE FROM index_entries WHERE item = ?", (item,))
         if missing and not entry.is_pending:
@@ -621,12 +629,10 @@ class IndexedBatch(Batch):
         elif entry.is_pending and not missing:
             self._execute("DELETE FROM index_pending WHERE item = ?", (item,))
 
-    def _write_words(self, item: int, entry: _Entries) -> None:
-        if entry.slots is not None:
-            self._execute("DELETE FROM words WHERE rowid = ?", (item,))
-        if entry.texts:
-            text = "\n".join(map(prepare, entry.texts.values()))
-            self._execute(_ADD_WORDS, (item, text, _namespace_words(entry.path)))
+    def _count(self, items: int, length: int) -> None:
+        """Take note of an entry that comes or goes."""
+        self._items += items
+        self._length += length
 
     def _set_vector(self, path: str, rowid: int, vector: bytes, is_free: bool) -> None:
         """Write, replace or (with no vector) delete one vector."""
@@ -697,9 +703,10 @@ class IndexedBatch(Batch):
         if not dropped:
             return
         has_vectors = self._description.model is not None
-        for item, path, slots in dropped:
+        for item, path, slots, length in dropped:
             if slots is None:
                 continue
+            self._count(-1, -length)
             self._execute("DELETE FROM words WHERE rowid = ?", (item,))
             self._execute("DELETE FROM index_entries WHERE item = ?", (item,))
             if has_vectors:
@@ -762,11 +769,11 @@ class IndexedBatch(Batch):
         return planned
 
     def _entries_of(self, row: tuple[Any, ...]) -> _Entries | None:
-        item, path, indexing, value, slots, is_pending = row
+        item, path, indexing, value, *there = row
         if path is None:
             return None
         paths = None if indexing is None else orjson.loads(indexing)
-        return self._entries(item, path, codec.decode(value), paths, slots, bool(is_pending))
+        return self._entries(item, path, codec.decode(value), paths, *there)
 
     def _reindex(self, planned: list[tuple[int, _Entries | None]]) -> tuple[int, int]:
         """Index marked items; return the last one's id, and how many they were."""
@@ -829,6 +836,8 @@ def find_problems(connection: driver.Connection) -> Iterator[str]:
         number = connection.execute(statement).fetchone()[0]
         if number:
             yield f"index: {number} rows of {what} belong to no item"
+    if not connection.execute(_IS_COUNTED).fetchone()[0]:
+        yield "index: the numbers of its words are not those of its entries"
 
 
 INDEX_CHECKS.append(find_problems)
@@ -853,11 +862,11 @@ def _hash(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=HASH_BYTES).digest()
 
 
-_NOTHING = (None, None, 0)
+_NOTHING = (None, None, 0, 0)
 
 # The unique index on (path, key), and primary keys
 _GET_MANY_ENTRIES = """
-SELECT items.key, items.id, index_entries.slots,
+SELECT items.key, items.id, index_entries.slots, index_entries.length,
     EXISTS (SELECT 1 FROM index_pending WHERE index_pending.item = items.id)
 FROM json_each(?) AS wanted
 CROSS JOIN items ON items.path = ? AND items.key = wanted.value
@@ -870,22 +879,24 @@ CROSS JOIN items ON items.path = ? AND items.key = wanted.value
 """
 _GET_ID = "SELECT id FROM items WHERE path = ? AND key = ?"
 _GET_ENTRIES = """
-SELECT (SELECT slots FROM index_entries WHERE item = ?),
-    EXISTS (SELECT 1 FROM index_pending WHERE item = ?)
+SELECT slots, length, EXISTS (SELECT 1 FROM index_pending WHERE item = wanted.item)
+FROM (SELECT ? AS item) AS wanted
+LEFT JOIN index_entries USING (item)
 """
 _ADD_WORDS = "INSERT INTO words (rowid, text, namespaces) VALUES (?, ?, ?)"
 _SET_ENTRIES = """
-INSERT INTO index_entries (item, slots) VALUES (?, ?)
-ON CONFLICT (item) DO UPDATE SET slots = excluded.slots
+INSERT INTO index_entries (item, slots, words, length) VALUES (?, ?, ?, ?)
+ON CONFLICT (item) DO UPDATE
+SET slots = excluded.slots, words = excluded.words, length = excluded.length
 """
 _GET_DROPPED = """
-SELECT index_dropped.item, index_dropped.path, index_entries.slots
+SELECT index_dropped.item, index_dropped.path, index_entries.slots, index_entries.length
 FROM index_dropped
 LEFT JOIN index_entries ON index_entries.item = index_dropped.item
 """
 _GET_PENDING = """
 SELECT index_pending.item, items.path, items.indexing, CAST(items.value AS BLOB),
-    index_entries.slots, 1
+    index_entries.slots, index_entries.length, 1
 FROM index_pending
 LEFT JOIN items ON items.id = index_pending.item
 LEFT JOIN index_entries ON index_entries.item = index_pending.item
@@ -895,6 +906,7 @@ LIMIT +?
 """
 _GET_SINCE = """
 SELECT items.id, items.path, items.indexing, CAST(items.value AS BLOB), index_entries.slots,
+    index_entries.length,
     EXISTS (SELECT 1 FROM index_pending WHERE index_pending.item = items.id)
 FROM items
 LEFT JOIN index_entries ON index_entries.item = items.id
@@ -911,6 +923,11 @@ LEFT JOIN index_entries ON index_entries.item = items.id
 WHERE items.id > ?
 ORDER BY items.id
 LIMIT +?
+"""
+_IS_COUNTED = """
+SELECT count(*) = (SELECT value FROM meta WHERE name = 'index_items')
+    AND total(length) = (SELECT value FROM meta WHERE name = 'index_length')
+FROM index_entries
 """
 _CHECKS = {
     "index_entries": """

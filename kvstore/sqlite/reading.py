@@ -193,7 +193,8 @@ def select(connection: driver.Connection, path: str, selection: Selection, now: 
     """Return the live items that pass, latest first."""
     conditions = [compile_filter(selection.filter)]
     if selection.text is not None:
-        conditions.append(Sql("kvstore_contains(?, value)", (selection.text.encode(),)))
+        asked = selection.text.encode()
+        conditions.append(Sql("kvstore_contains(?, CAST(key AS BLOB), value)", (asked,)))
     statement = statements.select_latest(
         path, selection.subtree, all_of(conditions), now, selection.limit, selection.offset
     )

@@ -8,7 +8,7 @@ was found, so a page is never short, and its order never depends on where the pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from heapq import merge
 
@@ -21,7 +21,6 @@ from kvstore.ranking import (
     Hit,
     Search,
     page_of,
-    relevance,
     similarity_of_distance,
 )
 from kvstore.sql import TRUE, Sql, all_of
@@ -33,11 +32,9 @@ from kvstore.sqlite.indexing import (
     Setup,
     describe,
     described,
-    namespace_token,
-    subtree_token,
 )
 from kvstore.sqlite.vectors import VectorCache, scores_of_chunks
-from kvstore.text import Phrase
+from kvstore.sqlite.words import Weigher
 from kvstore.types import Item
 
 __all__ = ["search", "search_small"]
@@ -90,7 +87,7 @@ def search(
         description = describe(connection)
         if description is None:
             raise IndexMismatchError("the index is gone from the file; open the store again")
-        check_index(description, setup, asked.vector)
+        check_index(description, setup, asked.vector, by_words=asked.words is not None)
         condition = compile_filter(asked.filter)
         scope = _Scope(
             path,
@@ -99,7 +96,7 @@ def search(
             all_of([statements.in_range(path, asked.subtree), statements.live(now), condition]),
         )
         by_meaning = by_words = None
-        vector, phrases = asked.vector, asked.phrases
+        vector, words = asked.vector, asked.words
         if vector is not None:
 
             def by_meaning(wanted: int) -> list[Hit]:
@@ -110,12 +107,15 @@ def search(
                 )
                 return _walk(connection, scope, candidates, wanted)
 
-        if phrases is not None:
+        if words is not None:
 
             def by_words(wanted: int) -> list[Hit]:
-                if not phrases:
+                weigher = Weigher(connection, words)
+                if not weigher.weights.found:
                     return []
-                return _walk(connection, scope, _matches(connection, scope, phrases), wanted)
+                return _walk(
+                    connection, scope, _matches(connection, scope, weigher), wanted, weigher.score
+                )
 
         clamped = replace(asked, limit=min(asked.limit, _MOST), offset=min(asked.offset, _MOST))
         return _load(connection, page_of(clamped, by_meaning, by_words))
@@ -148,7 +148,7 @@ def search_small(
         IndexMismatchError: as `search`.
     """
     vector = asked.vector
-    if not vector or asked.subtree or asked.phrases is not None or asked.filter != ALL:
+    if not vector or asked.subtree or asked.words is not None or asked.filter != ALL:
         return None
     connection.execute("BEGIN")
     try:
@@ -158,7 +158,7 @@ def search_small(
         text, has_more, *_ = chunks[0]
         if has_more:
             return None
-        check_index(described(text), setup, vector)
+        check_index(described(text), setup, vector, by_words=False)
         scores = scores_of_chunks([chunk[2:] for chunk in chunks if chunk[2]], vector)
         if scores is None:
             nearest = statements.nearest(
@@ -202,9 +202,21 @@ def _scored(items: Mapping[int, Item], hits: list[Hit]) -> list[Item]:
 
 
 def _walk(
-    connection: driver.Connection, scope: _Scope, candidates: Iterable[Block], wanted: int
+    connection: driver.Connection,
+    scope: _Scope,
+    candidates: Iterable[Block],
+    wanted: int,
+    score_of: Callable[[bytes, int], float] | None = None,
 ) -> list[Hit]:
-    """Return the best candidates that are in scope: so many, or all there are."""
+    """Return the best candidates that are in scope: so many, or all there are.
+
+    Args:
+        connection: inside a read transaction.
+        scope: where to look.
+        candidates: the scores, or what they can be at most.
+        wanted: how many hits.
+        score_of: tells the score by the words of an item; `None`: the candidates do.
+    """
     hits: list[Hit] = []
     statement = statements.select_among(scope.condition)
     for block in candidates:
@@ -214,7 +226,10 @@ def _walk(
         rows = connection.execute(
             statement.text, (orjson.dumps(list(scores)).decode(), *statement.params)
         )
-        hits += [Hit(scores[item], (path, key), item) for item, path, key in rows]
+        hits += [
+            Hit(scores[item] if score_of is None else score_of(words, length), (path, key), item)
+            for item, path, key, words, length in rows
+        ]
         hits.sort(key=_rank)
         if len(hits) >= wanted and (not wanted or hits[wanted - 1].score > block[-1][0]):
             break
@@ -245,18 +260,11 @@ def _unseen(rows: Iterator[tuple[float, int]]) -> Iterator[Block]:
 # By words
 
 
-def _matches(
-    connection: driver.Connection, scope: _Scope, phrases: tuple[Phrase, ...]
-) -> Iterator[Block]:
-    """Yield the items of a namespace or subtree that hold a phrase, best first."""
-    any_phrase = " OR ".join('"' + " ".join(phrase) + '"' for phrase in phrases)
-    query = f"text : ({any_phrase})"
-    if not scope.subtree:
-        query = f'namespaces : "{namespace_token(scope.path)}" AND ({query})'
-    elif scope.path:
-        query = f'namespaces : "{subtree_token(scope.path)}" AND ({query})'
+def _matches(connection: driver.Connection, scope: _Scope, weigher: Weigher) -> Iterator[Block]:
+    """Yield the items of a namespace or subtree that hold a word, with what they score at most."""
+    query = weigher.query(scope.path, scope.subtree)
     rows = connection.execute(statements.MATCH_WORDS, (query,))
-    return _unseen((relevance(weight), item) for item, weight in rows)
+    return _unseen((weigher.most(weight), item) for item, weight in rows)
 
 
 # By meaning

@@ -430,6 +430,18 @@ def select_records(path: str, now: int, after: tuple[str, str] | None, limit: in
 # The search index. Of these, the virtual tables answer the first three.
 
 # Best first. The namespaces weigh nothing.
+COUNT_HOLDING = "SELECT count(*) FROM words WHERE words MATCH ?"
+# The last is FTS5's own record of how many rows it has had, and how many words in each column
+GET_WORD_TOTALS = """
+SELECT
+    (SELECT value FROM meta WHERE name = 'index_items'),
+    (SELECT value FROM meta WHERE name = 'index_length'),
+    (SELECT block FROM words_data WHERE id = 1)
+"""
+ADD_WORD_TOTALS = """
+UPDATE meta SET value = value + CASE name WHEN 'index_items' THEN ? ELSE ? END
+WHERE name IN ('index_items', 'index_length')
+"""
 MATCH_WORDS = """
 SELECT rowid, -rank
 FROM words
@@ -545,11 +557,13 @@ def select_passing_since(path: str, subtree: bool, condition: Sql, version: int)
 
 # The primary key, once for each id; the condition's parameters follow the ids
 def select_among(condition: Sql) -> Sql:
-    """Select those of some items that meet a condition."""
+    """Select those of some items that meet a condition, with their words."""
     return (
         Sql(
-            "SELECT id, path, key FROM (SELECT value AS wanted FROM json_each(?))"
-            " CROSS JOIN items ON items.id = wanted WHERE"
+            "SELECT id, path, key, index_entries.words, index_entries.length"
+            " FROM (SELECT value AS wanted FROM json_each(?))"
+            " CROSS JOIN items ON items.id = wanted"
+            " LEFT JOIN index_entries ON index_entries.item = wanted WHERE"
         )
         + condition
     )

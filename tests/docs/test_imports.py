@@ -17,6 +17,7 @@ LAYERS = (
     "codec filenames instants schema",
     "types",
     "backlog description embedding filters namespace paths patterns ranking report rules sql text",
+    "index_plan",
     "operations",
     "plan",
     "exchange watching",

@@ -88,7 +88,7 @@ HOT: dict[str, list[str]] = {
 WHOLE_TABLE = {"CHECK_ROWS", "COUNT_ROWS"}
 # Of the FTS5 table that the first index makes, and has no other way than its own; of vec0's tables
 # that the first vector makes: see tests/search.
-MADE_ON_DEMAND = {"MATCH_WORDS", "SURVEY"}
+MADE_ON_DEMAND = {"COUNT_HOLDING", "GET_WORD_TOTALS", "MATCH_WORDS", "SURVEY"}
 
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH)\b")
 WRITTEN = {
@@ -161,7 +161,7 @@ def built(subtree: bool, path: str = PATH) -> Iterator[tuple[str, Sql]]:
                 )
     for spec in FILTERS:
         condition = compile_filter(parse_filter(spec))
-        for more in ([], [Sql("kvstore_contains(?, value)", ("x",))]):
+        for more in ([], [Sql("kvstore_contains(?, CAST(key AS BLOB), value)", ("x",))]):
             whole = (
                 condition if not more else Sql(f"{condition.text} AND", condition.params) + more[0]
             )
