@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self, assert_never
+from typing import Any, Literal, NoReturn, Self, assert_never
 
 from kvstore import codec
+from kvstore.errors import InvalidArgumentError
 from kvstore.exchange import Sink, partial_file
 from kvstore.filters import Filter, matches
 from kvstore.instants import to_micros
@@ -80,6 +81,16 @@ class InMemoryStore(Store):
 
     async def _open(self) -> None:
         """Nothing to acquire."""
+
+    def _cross_fork(self) -> None:
+        super()._cross_fork()
+        self._is_left_behind = True
+
+    def _recipe(self) -> NoReturn:
+        raise InvalidArgumentError(
+            "a store in memory is in one process alone: it cannot be copied or pickled; use a "
+            "file, or make a store in each process"
+        )
 
     async def _close(self) -> None:
         """Nothing to release."""

@@ -60,6 +60,7 @@ from kvstore.exchange import Intake, Sink, Spool, open_file, partial_file, whole
 from kvstore.filenames import FilePath
 from kvstore.filters import Filter, parse_filter
 from kvstore.instants import lifetime, to_datetime, to_micros
+from kvstore.lifecycle import LoopLock, remember
 from kvstore.namespace import address, check_key, check_label, encode_namespace, is_text, show
 from kvstore.operations import (
     Adopt,
@@ -81,6 +82,7 @@ from kvstore.operations import (
 from kvstore.paths import EACH, MISSING, PathError, parse_path
 from kvstore.patterns import Pattern, compile_pattern
 from kvstore.ranking import Search
+from kvstore.recipe import Recipe
 from kvstore.report import Meter, Progress, Report, Stats
 from kvstore.rules import check_field, encode_value, parse_indexing
 from kvstore.text import fold, query_words
@@ -160,7 +162,7 @@ class Page:
     after: tuple[str, str] | None  # (path, key) of the last row looked at; `None`: the end
 
 
-class Store(ABC):
+class Store(Recipe, ABC):
     """Items under a key in a hierarchical namespace.
 
     Namespaces are sequences of non-empty labels, such as `("users", "alice")`; `()` is the root.
@@ -221,7 +223,8 @@ class Store(ABC):
         self._bell = Bell()
         self._backlog = Backlog()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lifecycle = asyncio.Lock()
+        self._lifecycle = LoopLock()
+        self._is_left_behind = False  # what it held stayed in the process that this one forked from
         self._sweeper: asyncio.Task[None] | None = None
 
     # Lifecycle
@@ -237,10 +240,10 @@ class Store(ABC):
         """
         async with self._lifecycle:
             if self._loop is None:
-                self._backlog = Backlog()  # a fork may have left something in the last one
-                self._embedding_writes = 0
+                self._require_here()
                 await self._open()
                 self._loop = asyncio.get_running_loop()
+                remember(self)
                 if self._sweep_interval is not None:
                     self._sweeper = asyncio.create_task(self._sweep_regularly())
             else:
@@ -285,6 +288,23 @@ class Store(ABC):
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+    def __copy__(self) -> Self:
+        make, args, kwargs = self._recipe()
+        made: Self = make(*args, **kwargs)
+        return made
+
+    def _cross_fork(self) -> None:
+        """Become unopened, in a forked child: connections and loops belong to the parent."""
+        self._make_anew()
+
+    def _require_here(self) -> None:
+        """Raise if what this store held is in memory, in another process."""
+        if self._is_left_behind:
+            raise StoreClosedError(
+                f"this {type(self).__name__} is in the memory of the process that this one was "
+                "forked from; make one in each process, or use a file"
+            )
 
     def _require_open(self) -> None:
         """Raise unless the store is open on the running loop."""
@@ -670,6 +690,7 @@ class Store(ABC):
         fn: Callable[[Any], Any],
         *,
         default: Any = None,
+        attempts: int = 10,
     ) -> Item:
         """Read, change and write an item atomically.
 
@@ -681,17 +702,19 @@ class Store(ABC):
             key: its key.
             fn: from the value to the new value, sync or async.
             default: the value of a missing item.
+            attempts: how often `fn` runs at most.
 
         Raises:
+            ConflictError: another write came between every time.
             ValueEncodingError: the new value could not come back unchanged.
         """
         self._require_open()
         if not callable(fn):
             raise InvalidArgumentError(f"update takes a function, not {type(fn).__name__}")
+        _check_count(attempts, "attempts", least=1)
         labels, path = address(namespace)
         key = check_key(key)
-        attempt = 0
-        while True:
+        for attempt in range(1, attempts + 1):
             found = await self._get_many(labels, path, (key,))
             value = fn(found[0].value if found else default)
             new = await value if inspect.isawaitable(value) else value
@@ -701,11 +724,17 @@ class Store(ABC):
             try:
                 op = Put(labels, path, key, data, self._default_ttl, version, keep=True)
                 item: Item = (await self._apply((op,)))[0]
-            except ConflictError:
-                attempt += 1
-                await self._pause(attempt)
+            except ConflictError as exc:
+                await self._lost("the update", attempt, attempts, exc)
             else:
                 return item
+        raise AssertionError("unreachable")
+
+    async def _lost(self, what: str, attempt: int, attempts: int, exc: ConflictError) -> None:
+        """Pause after a try that another write has undone, or give up after the last."""
+        if attempt == attempts:
+            raise ConflictError(f"{what} met a conflict {attempts} times; the last: {exc}") from exc
+        await self._pause(attempt)
 
     @overload
     async def transact(
@@ -739,11 +768,7 @@ class Store(ABC):
             try:
                 await tx._commit()
             except ConflictError as exc:
-                if attempt == attempts:
-                    raise ConflictError(
-                        f"the transaction met a conflict {attempts} times; the last: {exc}"
-                    ) from exc
-                await self._pause(attempt)
+                await self._lost("the transaction", attempt, attempts, exc)
             else:
                 return result
         raise AssertionError("unreachable")

@@ -4,7 +4,8 @@
 - `LoopThread`: another store that is not open gets an event loop on a thread of its own.
 - `Guest`: a store that is open runs on the loop that opened it, called from other threads.
 
-None of them deadlocks: a call that would wait for itself raises.
+None of them deadlocks: a call that would wait for itself raises. In the child of a fork the first
+two open the store anew, with the first call.
 """
 
 from __future__ import annotations
@@ -16,28 +17,36 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, Self, TypeVar
 
 from kvstore.errors import StoreClosedError, WrongLoopError
+from kvstore.lifecycle import remember
 from kvstore.sqlite import SQLiteStore
+from kvstore.sqlite.connection import served_loop
 from kvstore.sqlite.direct import DirectSQLiteStore, run_directly
 from kvstore.store import Store
 
 __all__ = ["Driver", "driver_for"]
 
 T = TypeVar("T")
+Function = Callable[[Any], Any]
 
 _LOOK_S = 0.2  # how often a waiting guest looks whether the loop that it waits for still runs
 
 
-def driver_for(store: Store) -> Driver:
-    """Return the driver for a store, and open the store if it is not open."""
+def driver_for(store: Store, *, is_lazy: bool = False) -> Driver:
+    """Return the driver for a store, and open the store if it is not open.
+
+    Args:
+        store: which.
+        is_lazy: whether a store that is not open is opened by the first call only.
+    """
     if store._loop is not None:
         return Guest(store)
     if type(store) is SQLiteStore and store.index is None:
-        return Direct(store)
-    return LoopThread(store)
+        return Direct(store, is_lazy)
+    return LoopThread(store, is_lazy)
 
 
 class Driver(ABC):
@@ -54,64 +63,170 @@ class Driver(ABC):
         """Run a coroutine, and return what it returns.
 
         Raises:
-            StoreClosedError: after `close`, and in a forked child.
+            StoreClosedError: after `close`.
             WrongLoopError: it would wait for the very thread that it is called on.
+        """
+
+    @abstractmethod
+    def run_with(self, fn: Function, start: Callable[[Function], Coroutine[Any, Any, T]]) -> T:
+        """Run the coroutine that `start` makes with a function of the user's.
+
+        The function is called on this very thread, which may take its time there, and call this
+        again.
         """
 
     @abstractmethod
     def close(self) -> None:
         """Close the store if the driver opened it, once what has begun is done."""
 
-    def guarded(self, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Return a callback of the user's so that it may take its time, and call this again."""
-
-        async def on_a_thread(value: Any) -> Any:
-            result = await asyncio.to_thread(fn, value)
-            return await result if inspect.isawaitable(result) else result
-
-        return on_a_thread
-
 
 class Direct(Driver):
     """Runs everything on the calling thread."""
 
-    def __init__(self, store: SQLiteStore) -> None:
+    def __init__(self, store: SQLiteStore, is_lazy: bool) -> None:
         self.store = twin = DirectSQLiteStore.like(store)
-        twin.open_now()
+        if is_lazy:
+            twin.open_later()
+        else:
+            twin.open_now()
         self._close = weakref.finalize(self, twin.close_now)  # at exit, too
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return run_directly(coroutine)
 
+    def run_with(self, fn: Function, start: Callable[[Function], Coroutine[Any, Any, T]]) -> T:
+        return run_directly(start(fn))
+
     def close(self) -> None:
         self._close()
 
-    def guarded(self, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        return fn
+
+class _Call(Generic[T]):
+    """A coroutine on the loop, and the thread that waits for it.
+
+    Each side leaves the other word in a queue and waits for no lock that the other may have: a
+    signal handler or a finalizer may call again in the middle of anything that the thread does,
+    while the loop has to go on. `concurrent.futures.Future` has such a lock.
+
+    The user's functions are called on the thread that waits. Those of a pool would do so, too,
+    until each of them waits for another.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._word: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None: it is done
+        self._coroutine: Coroutine[Any, Any, T] | None = None
+        self._task: asyncio.Task[T] | None = None
+
+    def here(self, fn: Function) -> Function:
+        """Return a function for the loop that has `fn` called on the thread that waits."""
+
+        async def on_the_loop(value: Any) -> Any:
+            answer: asyncio.Future[Any] = self._loop.create_future()
+            self._word.put(lambda: self._answer(answer, fn, value))
+            result = await answer
+            return await result if inspect.isawaitable(result) else result
+
+        return on_the_loop
+
+    def _answer(self, answer: asyncio.Future[Any], fn: Function, value: Any) -> None:
+        try:
+            result = fn(value)
+        except Exception as exc:  # noqa: BLE001 - the user's, passed on
+            self._loop.call_soon_threadsafe(_settle, answer, None, exc)
+        else:
+            self._loop.call_soon_threadsafe(_settle, answer, result, None)
+
+    def post(self, coroutine: Coroutine[Any, Any, T]) -> Self:
+        """Have the loop begin, in the present context."""
+        self._coroutine = coroutine
+        self._loop.call_soon_threadsafe(self._begin)
+        return self
+
+    def _begin(self) -> None:
+        if self._coroutine is not None:
+            self._task = self._loop.create_task(self._coroutine)
+            self._task.add_done_callback(lambda _: self._word.put(None))
+
+    def wait(self, look: Callable[[], None] | None = None) -> T:
+        """Return what the coroutine returns, and do what is asked meanwhile.
+
+        Args:
+            look: called every now and then; it raises if nothing will come any more.
+        """
+        try:
+            while True:
+                try:
+                    word = self._word.get(timeout=None if look is None else _LOOK_S)
+                except Empty:
+                    assert look is not None
+                    look()
+                    continue
+                if word is None:
+                    return self._result()
+                word()
+        except BaseException:  # such as KeyboardInterrupt
+            self._drop()
+            raise
+
+    def _result(self) -> T:
+        assert self._task is not None
+        if self._task.cancelled():
+            raise WrongLoopError("the event loop of this store ended before it had answered")
+        return self._task.result()
+
+    def _drop(self) -> None:
+        """Want no answer any more."""
+        if self._loop.is_running():
+            self._loop.call_soon_threadsafe(self._cancel)
+        else:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        coroutine, self._coroutine = self._coroutine, None
+        if self._task is not None:
+            self._task.cancel()
+        elif coroutine is not None:
+            coroutine.close()
+
+
+def _settle(answer: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    if answer.done():  # given up
+        return
+    if error is None:
+        answer.set_result(result)
+    else:
+        answer.set_exception(error)
 
 
 class LoopThread(Driver):
     """Runs everything on an event loop of its own, on a daemon thread."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, is_lazy: bool) -> None:
         self.store = store
         self._host = _Host(store)
         self._close = weakref.finalize(self, self._host.close)  # at exit, too
-        try:
-            self.run(_opened(store))
-        except BaseException:
-            self._close()
-            raise
+        if not is_lazy:
+            try:
+                self._host.start()
+            except BaseException:
+                self._close()
+                raise
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return self._host.run(coroutine)
+        try:
+            call = self._host.submit(lambda _: coroutine)
+        except BaseException:
+            coroutine.close()
+            raise
+        return call.wait()
+
+    def run_with(self, fn: Function, start: Callable[[Function], Coroutine[Any, Any, T]]) -> T:
+        call: _Call[T] = self._host.submit(lambda call: start(call.here(fn)))
+        return call.wait()
 
     def close(self) -> None:
         self._close()
-
-
-async def _opened(store: Store) -> None:
-    await store.open()
 
 
 class _Host:
@@ -119,37 +234,57 @@ class _Host:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
         self._is_closed = False
+        self._begin()
+        remember(self)
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()  # a finalizer may come in the middle of it
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, name="kvstore", daemon=True)
-        self._thread.start()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        try:
-            future = self._submit(coroutine)
-        except BaseException:
-            coroutine.close()
-            raise
-        try:
-            return future.result()
-        except BaseException:  # such as KeyboardInterrupt
-            future.cancel()
-            raise
+    def _cross_fork(self) -> None:
+        self._begin()
 
-    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        if threading.current_thread() is self._thread:
-            raise WrongLoopError(
-                "this KeyValueStore is called on the thread that does its work, which would wait "
-                "for itself; use AsyncKeyValueStore there"
-            )
-        _check_process(self._pid)
+    def start(self) -> asyncio.AbstractEventLoop:
+        """Open the store on a loop of its own, unless it is; return the loop."""
         with self._lock:
             if self._is_closed:
                 raise StoreClosedError("this KeyValueStore is closed; make another one")
-            return asyncio.run_coroutine_threadsafe(self._tracked(coroutine), self._loop)
+            if self._loop is None:
+                self._loop = loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=_serve, args=(loop,), name="kvstore", daemon=True
+                )
+                self._thread.start()
+                try:
+                    _Call[None](loop).post(self._tracked(_opened(self._store))).wait()
+                except BaseException:
+                    self._stop(loop, self._thread)
+                    self._loop = self._thread = None
+                    raise
+            return self._loop
+
+    def submit(self, start: Callable[[_Call[T]], Coroutine[Any, Any, T]]) -> _Call[T]:
+        """Begin a coroutine on the loop.
+
+        Raises:
+            WrongLoopError: this is the loop's thread, or one that works for the loop.
+        """
+        if self._is_called_from_within():
+            raise WrongLoopError(
+                "this KeyValueStore is called on the thread that does its work, which would wait "
+                "for itself; use AsyncKeyValueStore there, and in a finalizer take a note"
+            )
+        with self._lock:
+            call: _Call[T] = _Call(self.start())
+            return call.post(self._tracked(start(call)))
+
+    def _is_called_from_within(self) -> bool:
+        if self._thread is None:
+            return False
+        return threading.get_ident() == self._thread.ident or served_loop() is self._loop
 
     async def _tracked(self, coroutine: Coroutine[Any, Any, T]) -> T:
         task = asyncio.current_task()
@@ -160,31 +295,42 @@ class _Host:
 
     def close(self) -> None:
         """Finish what has been submitted, close the store, and end the thread."""
-        if os.getpid() != self._pid:
-            return
         with self._lock:
             if self._is_closed:
                 return
             self._is_closed = True
-        closing = asyncio.run_coroutine_threadsafe(self._finish(), self._loop)
-        closing.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._loop.stop))
-        if threading.current_thread() is not self._thread:  # else the collector called, there
-            self._thread.join()
-            closing.result()
+            loop, thread = self._loop, self._thread
+        if loop is not None and thread is not None:
+            self._stop(loop, thread)
 
-    async def _finish(self) -> None:
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._store._loop is not None:
-            await self._store.close()
+    def _stop(self, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+        is_within = self._is_called_from_within()  # by the collector
+        closing = _Call[None](loop).post(self._finish(loop))
+        if not is_within:
+            closing.wait()
+            thread.join()
 
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
+    async def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            self._loop.run_forever()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._store._loop is not None:
+                await self._store.close()
         finally:
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
-            self._loop.close()
+            loop.call_soon(loop.call_soon, loop.stop)  # once the answer is given
+
+
+async def _opened(store: Store) -> None:
+    await store.open()
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
 
 
 class Guest(Driver):
@@ -201,28 +347,32 @@ class Guest(Driver):
         except BaseException:
             coroutine.close()
             raise
-        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
-        try:
-            while True:
-                try:
-                    return future.result(_LOOK_S)
-                except TimeoutError:
-                    if future.done():  # the coroutine's own
-                        raise
-                    if not loop.is_running():
-                        raise WrongLoopError(
-                            "the event loop of this store ended before it had answered"
-                        ) from None
-        except BaseException:
-            future.cancel()
-            raise
+        return self._run(_Call(loop), coroutine, loop)
+
+    def run_with(self, fn: Function, start: Callable[[Function], Coroutine[Any, Any, T]]) -> T:
+        loop = self._usable_loop()
+        call: _Call[T] = _Call(loop)
+        return self._run(call, start(call.here(fn)), loop)
+
+    def _run(
+        self, call: _Call[T], coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop
+    ) -> T:
+        def look() -> None:
+            if not loop.is_running():
+                raise WrongLoopError("the event loop of this store ended before it had answered")
+
+        return call.post(coroutine).wait(look)
 
     def _usable_loop(self) -> asyncio.AbstractEventLoop:
-        _check_process(self._pid)
+        if os.getpid() != self._pid:
+            raise StoreClosedError(
+                "this KeyValueStore uses a store that is open in the process that this one was "
+                "forked from: make one in each process"
+            )
         loop = self.store._loop
         if self._is_closed or loop is None:
             raise StoreClosedError("the store of this KeyValueStore is closed")
-        if _running_loop() is loop:
+        if loop in (_running_loop(), served_loop()):
             raise WrongLoopError(
                 "this KeyValueStore uses a store that is open on the very event loop that it is "
                 "called on, and would block it for ever: use AsyncKeyValueStore(store) there, or "
@@ -244,10 +394,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-def _check_process(pid: int) -> None:
-    if os.getpid() != pid:
-        raise StoreClosedError(
-            "this KeyValueStore was made before this process was forked: make one in each process"
-        )

@@ -25,6 +25,7 @@ from kvstore.namespace import address, check_key
 from kvstore.opening import open_store
 from kvstore.operations import Delete, Operation, Remove
 from kvstore.patterns import compile_pattern
+from kvstore.recipe import Recipe
 from kvstore.store import TTL, Store
 from kvstore.types import Namespace
 
@@ -38,7 +39,7 @@ _runs: ContextVar[tuple[tuple[object, str], ...]] = ContextVar("kvstore_runs", d
 _EVERYTHING = compile_pattern("*")
 
 
-class AsyncKeyValueStore:
+class AsyncKeyValueStore(Recipe):
     """Keys and values for flows, awaited.
 
     A key is any non-empty text. Keys that begin `$flow.`, `$session.` or `$run.` live in that
@@ -60,6 +61,14 @@ class AsyncKeyValueStore:
         self._store = target if isinstance(target, Store) else open_store(target)
         self._scope = _checked(scope)
         self._is_owner = False
+
+    def _recipe(self) -> Any:
+        return AsyncKeyValueStore, (self._store,), {"scope": self._scope}
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied._is_owner = False
+        return copied
 
     @property
     def store(self) -> Store:
@@ -219,6 +228,7 @@ class AsyncKeyValueStore:
         fn: Callable[[Any], Any],
         *,
         default: Any = None,
+        attempts: int = 10,
         entity_id: str | None = None,
     ) -> Any:
         """Read, change by `fn(value)` and write, atomically; return the new value.
@@ -229,9 +239,15 @@ class AsyncKeyValueStore:
             key: which.
             fn: from the value to the new value, sync or async.
             default: what `fn` gets if there is no value.
+            attempts: how often `fn` runs at most.
             entity_id: whose key it is; `None`: the project's.
+
+        Raises:
+            ConflictError: another write came between every time.
         """
-        item = await self._store.update(self._place(key, entity_id), key, fn, default=default)
+        item = await self._store.update(
+            self._place(key, entity_id), key, fn, default=default, attempts=attempts
+        )
         return item.value
 
     # Many keys
@@ -314,14 +330,16 @@ class AsyncKeyValueStore:
         return namespace_of(self.scope, key, entity_id)
 
 
-class KeyValueStore:
+class KeyValueStore(Recipe):
     """Keys and values for flow nodes, scripts and desktop apps: `AsyncKeyValueStore` without await.
 
     Any thread may use it, also inside a running event loop, which then stands still for the
     moment that a call takes. It is opened at once and closed at the end of a `with` block, by
-    `close()`, or by itself: when nothing refers to it any more, or at exit. A forked child cannot
-    use it. The methods, their arguments and errors are those of `AsyncKeyValueStore`; beside
-    them, `WrongLoopError` where a call would wait for the very thread that it is made on.
+    `close()`, or by itself: when nothing refers to it any more, or at exit. In a forked child, and
+    as a copy that `pickle` or `copy.deepcopy` made, it opens the store anew with its first call.
+    The methods, their arguments and errors are those of `AsyncKeyValueStore`; beside them,
+    `WrongLoopError` where a call would wait for the very thread that it is made on, as in a signal
+    handler or a finalizer that comes in the middle of another.
 
     Args:
         target: a path or URL, as for `kvstore.open`, or a store. A store that is open stays its
@@ -334,6 +352,15 @@ class KeyValueStore:
         scope = _checked(scope)
         self._driver = driver_for(store)
         self._half = AsyncKeyValueStore(self._driver.store, scope=scope)
+
+    @classmethod
+    def _unopened(cls, store: Store, scope: FlowScope) -> Self:
+        """Return a facade that opens the store with its first call."""
+        driver = driver_for(store, is_lazy=True)
+        return cls._view(driver, AsyncKeyValueStore(driver.store, scope=scope))
+
+    def _recipe(self) -> Any:
+        return self._unopened, (self._driver.store, self._half._scope), {}
 
     @classmethod
     def _view(cls, driver: Driver, half: AsyncKeyValueStore) -> Self:
@@ -428,15 +455,19 @@ class KeyValueStore:
         fn: Callable[[Any], Any],
         *,
         default: Any = None,
+        attempts: int = 10,
         entity_id: str | None = None,
     ) -> Any:
         """Read, change by `fn(value)` and write, atomically; see `AsyncKeyValueStore.update`.
 
-        `fn` is a plain function. It may use this object.
+        `fn` is a plain function, called on this thread. It may use this object.
         """
-        guarded = self._driver.guarded(fn)
-        return self._driver.run(
-            self._half.update(key, guarded, default=default, entity_id=entity_id)
+        half = self._half
+        return self._driver.run_with(
+            fn,
+            lambda ready: half.update(
+                key, ready, default=default, attempts=attempts, entity_id=entity_id
+            ),
         )
 
     def remove(self, key: str, entity_id: str | None = None) -> int:

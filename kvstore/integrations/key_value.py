@@ -28,6 +28,7 @@ from kvstore.errors import (
     ValueTooLargeError,
 )
 from kvstore.opening import open_store
+from kvstore.recipe import Recipe
 from kvstore.sqlite import SQLiteStore
 from kvstore.store import Store
 from kvstore.types import Item, Namespace
@@ -55,6 +56,7 @@ _ROOT: Final = "key_value"
 
 
 class KVStoreBackend(
+    Recipe,
     BaseContextManagerStore,
     BaseEnumerateKeysStore,
     BaseEnumerateCollectionsStore,

@@ -26,9 +26,11 @@ from kvstore.errors import (
 from kvstore.flow.driving import Driver, Guest, driver_for
 from kvstore.flow.facade import AsyncKeyValueStore, KeyValueStore
 from kvstore.flow.scopes import FlowScope
+from kvstore.lifecycle import remember
 from kvstore.namespace import address
 from kvstore.opening import open_store
 from kvstore.operations import Delete, Put
+from kvstore.recipe import Recipe
 from kvstore.store import Store
 from kvstore.types import Namespace, SearchQuery
 
@@ -82,7 +84,7 @@ T = TypeVar("T")
 _SWEEP_MINUTES: Final = 5.0  # LangGraph's own default
 
 
-class LangGraphStore(BaseStore):
+class LangGraphStore(Recipe, BaseStore):
     """A LangGraph store over any kvstore `Store`: for `compile(store=...)` and `runtime.store`.
 
     Await the `a...` methods on the loop that opened the store. The others are for other threads,
@@ -136,11 +138,12 @@ class LangGraphStore(BaseStore):
         self.ttl_config = ttl_config_of(store) if ttl is None else ttl
         self._is_ready = store._loop is not None  # the store is open on a loop
         self._is_owner = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._guest: Driver | None = None  # for sync calls, where the store is open on a loop
         self._driver: Driver | None = None  # for all calls, where the first was a sync one
         self._twin = self  # what the driver drives
         self._sweeper: asyncio.Task[None] | None = None
+        remember(self)
 
     @classmethod
     @asynccontextmanager
@@ -166,6 +169,11 @@ class LangGraphStore(BaseStore):
             yield adapter
 
     # Lifecycle
+
+    def _cross_fork(self) -> None:
+        self._lock = threading.RLock()
+        self._is_ready = self._is_owner = False
+        self._guest = self._sweeper = None
 
     async def setup(self) -> None:
         """Open the store, unless it is open; the first call does so by itself."""

@@ -13,6 +13,7 @@ import random
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,7 @@ __all__ = [
     "is_unclear",
     "limit",
     "release",
+    "served_loop",
     "snapshot",
     "transaction",
     "translate",
@@ -125,6 +127,15 @@ def _add_functions(connection: driver.Connection) -> None:
     connection.create_function("kvstore_contains", 3, holds, deterministic=True)
 
 
+_thread = threading.local()
+
+
+def served_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the loop that the present thread works for, if it is a connection's."""
+    loop: Callable[[], asyncio.AbstractEventLoop | None] | None = getattr(_thread, "loop", None)
+    return None if loop is None else loop()
+
+
 class WorkerConnection(aiosqlite.Connection):
     """A connection and the thread that works on it."""
 
@@ -141,6 +152,8 @@ class WorkerConnection(aiosqlite.Connection):
         """
         try:
             await self
+            loop = asyncio.get_running_loop()
+            self.post(lambda: setattr(_thread, "loop", weakref.ref(loop)))
         except BaseException:
             # aiosqlite tells its thread to stop, and does not wait for it.
             await asyncio.shield(asyncio.to_thread(self._thread.join))

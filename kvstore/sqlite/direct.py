@@ -7,14 +7,13 @@ caller's. A read has a connection to itself while it lasts; writers take turns a
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from kvstore.errors import InvalidArgumentError, StoreClosedError
+from kvstore.errors import InvalidArgumentError, StoreClosedError, WrongLoopError
 from kvstore.filters import Filter
 from kvstore.operations import Operation, Sweep
 from kvstore.patterns import Pattern
@@ -57,7 +56,10 @@ class DirectSQLiteStore(SQLiteStore):
     """The twin of a `SQLiteStore`, for sync code: any thread may use it, inside a loop or not."""
 
     _is_usable = False
-    _lock: threading.Lock
+    _opens_itself = False  # with the first call: a copy, or in a forked child
+    _lock: threading.RLock
+    _is_writing: bool  # by the thread that has the lock
+    _is_ending: bool  # closed in the middle of a write, to be closed after it
     _writer_connection: driver.Connection
     _readers: list[driver.Connection]
     _idle: list[driver.Connection]  # those of `_readers` that nobody reads on now
@@ -68,11 +70,20 @@ class DirectSQLiteStore(SQLiteStore):
         """Return a twin with the options of a store that is not open."""
         twin = cls.__new__(cls)
         vars(twin).update(vars(store))
-        twin._lifecycle = asyncio.Lock()
-        twin._lock = threading.Lock()
-        twin._readers = []
-        twin._idle = []
+        twin._begin()
         return twin
+
+    def _begin(self) -> None:
+        """Have no connection, and nobody at work."""
+        self._lock = threading.RLock()
+        self._is_writing = False
+        self._is_ending = False
+        self._readers = []
+        self._idle = []
+
+    def _recipe(self) -> Any:
+        _, *arguments = super()._recipe()
+        return SQLiteStore, *arguments
 
     # Lifecycle
 
@@ -89,10 +100,18 @@ class DirectSQLiteStore(SQLiteStore):
         forks.remember(self)
 
     def close_now(self) -> None:
-        """Close the store, once the write that may be under way is done."""
-        if not self._is_usable:
-            return
+        """Close the store, once the write that may be under way is done.
+
+        A signal handler or a finalizer may call this in the middle of a write of its own thread,
+        which then closes the store at its end.
+        """
         with self._lock:
+            self._is_ending = self._is_writing
+            if self._is_writing:
+                return
+            self._opens_itself = False
+            if not self._is_usable:
+                return
             self._is_usable = False
             forks.forget(self)
             while self._idle:
@@ -103,22 +122,36 @@ class DirectSQLiteStore(SQLiteStore):
             self._discard_temporary()
 
     def _held(self) -> tuple[Path, Iterable[driver.Connection]] | None:
-        if self._lock.locked() or len(self._idle) != len(self._readers):
+        if self._is_writing or len(self._idle) != len(self._readers):
             return None
         return self._file, (*self._idle, self._writer_connection)
 
     def _disown(self) -> None:
+        self._begin()
         self._is_usable = False
         self._opened.close()
+        self._opens_itself = True
+        self._is_left_behind = self._temporary is not None
+        self._temporary = None
+
+    def open_later(self) -> None:
+        """Open the store with the first call."""
+        self._opens_itself = True
 
     def _require_open(self) -> None:
         if not self._is_usable:
-            raise StoreClosedError(
-                f"the KeyValueStore on {self.path} is closed, or was opened before this process "
-                "was forked: open one in each process"
-            )
+            self._open_at_last()
         if time.monotonic() >= self._opened.next_look:
             self._opened.look()
+
+    def _open_at_last(self) -> None:
+        with self._lock:
+            if self._is_usable:
+                return  # another thread was faster
+            if not self._opens_itself:
+                raise StoreClosedError(f"the KeyValueStore on {self.path} is closed")
+            self._require_here()
+            self.open_now()
 
     # Read
 
@@ -189,21 +222,44 @@ class DirectSQLiteStore(SQLiteStore):
 
     async def _apply(self, ops: Sequence[Operation]) -> list[Any]:
         with self._lock:
-            self._require_open()
-            connection = self._writer_connection
-            units: list[Sequence[Operation]] = [ops]
-            if self._is_sweep_due():
-                units.append((Sweep(_SWEEP_SLICE),))
+            self._require_turn()
             try:
-                with transaction(connection, self._busy_timeout, self._opened):
-                    batch = begin_batch(connection, self._now(), None, None)
-                    outcome = batch.apply(units)[0]
-                    batch.finish()
-                batch.committed()
-            except driver.Error as exc:
-                raise explain(exc, self._opened, None) from exc
+                self._is_writing = True
+                outcome: list[Any] | Exception = self._write(ops)
+            finally:
+                self._is_writing = False
+                if self._is_ending:
+                    self.close_now()
         if isinstance(outcome, Exception):
             raise outcome
+        return outcome
+
+    def _require_turn(self) -> None:
+        """Raise if this thread, which has the lock, is in the middle of a write; see `close_now`.
+
+        The lock lets its own thread in again, so that nothing waits for itself.
+        """
+        self._require_open()
+        if self._is_writing:
+            raise WrongLoopError(
+                f"this thread is in the middle of a write to {self.path}, interrupted by a signal "
+                "handler or a finalizer that writes there, too; have that take a note, and do it "
+                "after the write or in another thread"
+            )
+
+    def _write(self, ops: Sequence[Operation]) -> Any:
+        connection = self._writer_connection
+        units: list[Sequence[Operation]] = [ops]
+        if self._is_sweep_due():
+            units.append((Sweep(_SWEEP_SLICE),))
+        try:
+            with transaction(connection, self._busy_timeout, self._opened):
+                batch = begin_batch(connection, self._now(), None, None)
+                outcome = batch.apply(units)[0]
+                batch.finish()
+            batch.committed()
+        except driver.Error as exc:
+            raise explain(exc, self._opened, None) from exc
         return outcome
 
     def _is_sweep_due(self) -> bool:

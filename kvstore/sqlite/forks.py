@@ -13,7 +13,7 @@ import os
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from kvstore.errors import StoreAccessError
 from kvstore.sqlite import driver
@@ -28,10 +28,11 @@ class _Holder(Protocol):
         """Return the file and the connections; `None` if one is at work just now."""
 
     def _disown(self) -> None:
-        """Refuse to work from now on."""
+        """Become unopened, without a look at the connections."""
 
 
 _holders: weakref.WeakSet[_Holder] = weakref.WeakSet()
+_kept: list[dict[str, Any]] = []  # what stores had in the parent, so that nothing finalises it
 _inherited: list[tuple[_Holder, tuple[Path, Iterable[driver.Connection]] | None]] = []
 
 
@@ -67,6 +68,7 @@ def release_inherited(file: Path) -> None:
 def _in_child() -> None:
     for store in list(_holders):
         _inherited.append((store, store._held()))
+        _kept.append(vars(store).copy())
         store._disown()
     _holders.clear()
 

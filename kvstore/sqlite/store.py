@@ -186,9 +186,22 @@ class SQLiteStore(Store):
         others = () if self._inline_search is None else (self._inline_search,)
         return self._file, (*others, *(worker.raw for worker in workers))
 
+    def _cross_fork(self) -> None:
+        """Nothing: `forks` sees to the connections first, and then calls `_disown`."""
+
     def _disown(self) -> None:
-        self._loop = None
+        is_temporary = self._temporary is not None
         self._opened.close()
+        self._make_anew()
+        self._is_left_behind = is_temporary
+
+    def _recipe(self) -> Any:
+        if str(self.path) == _IN_MEMORY:
+            raise InvalidArgumentError(
+                "a store in ':memory:' is in one process alone: it cannot be copied or pickled; "
+                "use a file, or make a store in each process"
+            )
+        return super()._recipe()
 
     def _connect_writer(self, path: Path) -> driver.Connection:
         """Open the first connection, and have the file guarded from here on."""

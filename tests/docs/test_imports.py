@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "kvstore"
 # A module imports from its own layer and the layers before it. Backends do not know each other.
 LAYERS = (
     "distribution errors",
-    "codec filenames instants schema",
+    "codec filenames instants lifecycle recipe schema",
     "types",
     "backlog description embedding filters namespace paths patterns ranking report rules sql text",
     "index_plan",

@@ -379,40 +379,52 @@ _FORKS = """
 import asyncio, os, sys, threading, warnings
 import kvstore
 from kvstore import KeyValueStore
+from kvstore.embeddings import HashingEmbeddings
 
 warnings.simplefilter("ignore", DeprecationWarning)  # to fork a process with threads
 
-def check(kv):
+def check(kv, lives_on):
     kv.insert("a", 1)
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
-        for call in (lambda: kv.retrieve("a"), lambda: kv.insert("a", 2), kv.list_keys):
-            try:
-                call()
-            except kvstore.StoreClosedError as exc:
-                assert "fork" in str(exc) or "not open" in str(exc) or "is closed" in str(exc), exc
-            else:
-                os._exit(3)
+        if lives_on:
+            assert kv.retrieve("a") == 1
+            threads = [threading.Thread(target=kv.increment, args=("a",)) for _ in range(4)]
+            for thread in threads: thread.start()
+            for thread in threads: thread.join()
+        else:
+            for call in (lambda: kv.retrieve("a"), lambda: kv.insert("a", 2), kv.list_keys):
+                try:
+                    call()
+                except kvstore.StoreClosedError as exc:
+                    assert "fork" in str(exc), exc
+                else:
+                    os._exit(3)
+            del call
         kv.close()
-        del kv, call
+        del kv
         sys.exit(0)  # with all that happens at exit
     assert os.waitpid(pid, 0)[1] == 0
-    assert kv.retrieve("a") == 1
-    assert kv.increment("a") == 2
+    assert kv.increment("a") == (6 if lives_on else 2)
 
 which, path = sys.argv[1:]
 if which == "file":
-    check(KeyValueStore(path))
+    check(KeyValueStore(path), True)
+elif which == "indexed":
+    store = kvstore.SQLiteStore(path, index=kvstore.IndexConfig(HashingEmbeddings()))
+    check(KeyValueStore(store), True)
 elif which == "memory":
-    check(KeyValueStore("memory://"))
+    check(KeyValueStore("memory://"), False)
+elif which == "file in memory":
+    check(KeyValueStore(":memory:"), False)
 else:
     store = kvstore.SQLiteStore(path)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     asyncio.run_coroutine_threadsafe(store.open(), loop).result()
-    check(KeyValueStore(store))
+    check(KeyValueStore(store), False)
     asyncio.run_coroutine_threadsafe(store.close(), loop).result()
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
@@ -420,10 +432,12 @@ else:
 print("done")
 """
 
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.parametrize("which", ["file", "memory", "guest"])
-def test_a_forked_child_is_refused_and_does_no_harm(which: str, tmp_path: Path) -> None:
+
+@needs_fork
+@pytest.mark.parametrize("which", ["file", "indexed", "memory", "file in memory", "guest"])
+def test_a_forked_child_opens_the_store_anew_or_is_refused(which: str, tmp_path: Path) -> None:
     assert program(_FORKS, which, tmp_path / "a.db") == "done\n"
 
 
@@ -455,7 +469,7 @@ print(len(KeyValueStore(path).list_keys()))
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@needs_fork
 def test_a_forked_child_may_open_the_file_anew_and_loses_nothing(tmp_path: Path) -> None:
     assert program(_FORKS_AND_OPENS, tmp_path / "a.db") == "53\n"
 
@@ -469,23 +483,36 @@ warnings.simplefilter("ignore", DeprecationWarning)  # to fork a process with th
 
 path = sys.argv[1]
 kv = KeyValueStore(path)
-kv._driver.store._lock.acquire()  # another thread writes
+forked = threading.Event()
+
+def write():
+    with kv._driver.store._lock:
+        kv._driver.store._is_writing = True
+        begun.set()
+        forked.wait()
+        kv._driver.store._is_writing = False
+
+begun = threading.Event()
+threading.Thread(target=write).start()
+begun.wait()
 pid = os.fork()
 if pid == 0:
-    try:
-        KeyValueStore(path)
-    except kvstore.StoreAccessError as exc:
-        assert "spawn" in str(exc)
-        os._exit(0)
-    os._exit(3)
+    for call in (lambda: KeyValueStore(path), lambda: kv.retrieve("a")):
+        try:
+            call()
+        except kvstore.StoreAccessError as exc:
+            assert "spawn" in str(exc)
+        else:
+            os._exit(3)
+    os._exit(0)
 assert os.waitpid(pid, 0)[1] == 0
-kv._driver.store._lock.release()
+forked.set()
 kv.insert("a", 1)
 print("done")
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@needs_fork
 def test_a_forked_child_is_refused_a_file_that_was_at_work(tmp_path: Path) -> None:
     assert program(_FORKS_AT_WORK, tmp_path / "a.db") == "done\n"
 
