@@ -27,7 +27,7 @@ from kvstore.sqlite.connection import served_loop
 from kvstore.sqlite.direct import DirectSQLiteStore, run_directly
 from kvstore.store import Store
 
-__all__ = ["Driver", "driver_for"]
+__all__ = ["Driver", "driver_for", "loop_of"]
 
 T = TypeVar("T")
 Function = Callable[[Any], Any]
@@ -47,6 +47,11 @@ def driver_for(store: Store, *, is_lazy: bool = False) -> Driver:
     if type(store) is SQLiteStore and store.index is None:
         return Direct(store, is_lazy)
     return LoopThread(store, is_lazy)
+
+
+def loop_of(store: Store) -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that a store is open on; `None`: it is not open."""
+    return store._loop
 
 
 class Driver(ABC):

@@ -59,6 +59,7 @@ except ImportError as exc:
         f"{how_to_install('langgraph', 'langgraph')}"
     ) from exc
 
+from kvstore.integrations.langgraph_checkpointer import LangGraphCheckpointer
 from kvstore.integrations.langgraph_filter import translate
 from kvstore.integrations.langgraph_shapes import (
     SECONDS_A_MINUTE,
@@ -67,9 +68,11 @@ from kvstore.integrations.langgraph_shapes import (
     index_config_of,
     index_settings_of,
     indexing_of,
+    is_of_a_thread,
     item_of,
     labels_of,
     labels_to_put,
+    may_hold_threads,
     merged,
     pattern_of,
     search_item_of,
@@ -77,11 +80,12 @@ from kvstore.integrations.langgraph_shapes import (
     ttl_config_of,
 )
 
-__all__ = ["LangGraphStore", "index_config_of"]
+__all__ = ["LangGraphCheckpointer", "LangGraphStore", "index_config_of"]
 
 T = TypeVar("T")
 
 _SWEEP_MINUTES: Final = 5.0  # LangGraph's own default
+_PAGE: Final = 100  # items in hand at once where some are to be left out
 
 
 class LangGraphStore(Recipe, BaseStore):
@@ -312,10 +316,10 @@ class LangGraphStore(Recipe, BaseStore):
         return None
 
     async def _search(self, op: SearchOp) -> list[SearchItem]:
-        if not op.query or self._store.index is None:
-            return await self._filtered(op, op.limit, op.offset)
         if op.limit < 0 or op.offset < 0:
             raise InvalidArgumentError("limit and offset are at least 0")
+        if not op.query or self._store.index is None:
+            return await self._filtered(op, op.limit, op.offset)
         end = op.offset + op.limit
         asked = SearchQuery(op.query, translate(op.filter), limit=end, subtree=True)
         _, path = address(op.namespace_prefix)
@@ -329,6 +333,19 @@ class LangGraphStore(Recipe, BaseStore):
         return found[op.offset : end]
 
     async def _filtered(self, op: SearchOp, limit: int, offset: int) -> list[SearchItem]:
+        if not may_hold_threads(op.namespace_prefix):
+            return await self._page(op, limit, offset)
+        found: list[SearchItem] = []
+        at = 0
+        while len(found) < offset + limit:
+            page = await self._page(op, max(limit, _PAGE), at)
+            found += [item for item in page if not is_of_a_thread(item.namespace)]
+            at += len(page)
+            if len(page) < max(limit, _PAGE):
+                break
+        return found[offset : offset + limit]
+
+    async def _page(self, op: SearchOp, limit: int, offset: int) -> list[SearchItem]:
         found = await self._store.search(
             op.namespace_prefix,
             filter=translate(op.filter),
@@ -347,13 +364,16 @@ class LangGraphStore(Recipe, BaseStore):
         )
         if prefix is None or backwards is None:
             return []
-        return await self._store.list_namespaces(
-            prefix,
-            suffix=backwards[::-1],
-            max_depth=op.max_depth,
-            limit=op.limit,
-            offset=op.offset,
-        )
+        depth, end = op.max_depth, op.offset + op.limit
+        if not may_hold_threads(prefix):
+            return await self._store.list_namespaces(
+                prefix, suffix=backwards[::-1], max_depth=depth, limit=op.limit, offset=op.offset
+            )
+        if op.limit < 0 or op.offset < 0 or (depth is not None and depth < 1):
+            raise InvalidArgumentError("limit and offset are at least 0, and max_depth 1")
+        found = await self._store.list_namespaces(prefix, suffix=backwards[::-1])
+        cut = dict.fromkeys(each[:depth] for each in found if not is_of_a_thread(each))
+        return list(cut)[op.offset : end]
 
     async def _write(self, puts: Iterable[PutOp]) -> None:
         """Write all or nothing."""

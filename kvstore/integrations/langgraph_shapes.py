@@ -30,6 +30,7 @@ from langgraph.store.base import (
 
 from kvstore import errors
 from kvstore.errors import InvalidArgumentError, InvalidTTLError
+from kvstore.integrations.langgraph_drafts import ROOT
 from kvstore.paths import PathError, parse_path
 from kvstore.store import Store
 from kvstore.types import IndexConfig, Namespace
@@ -42,9 +43,11 @@ __all__ = [
     "index_config_of",
     "index_settings_of",
     "indexing_of",
+    "is_of_a_thread",
     "item_of",
     "labels_of",
     "labels_to_put",
+    "may_hold_threads",
     "merged",
     "pattern_of",
     "search_item_of",
@@ -190,6 +193,16 @@ def labels_to_put(namespace: Labels) -> Namespace:
             "least, and the first is not 'langgraph'"
         )
     return labels
+
+
+def may_hold_threads(prefix: Sequence[str | EllipsisType]) -> bool:
+    """Whether what a `LangGraphCheckpointer` keeps in the same store may lie below a prefix."""
+    return all(part in (..., label) for part, label in zip(prefix, ROOT, strict=False))
+
+
+def is_of_a_thread(namespace: Namespace) -> bool:
+    """Whether a namespace is a `LangGraphCheckpointer`'s, which no `LangGraphStore` shows."""
+    return namespace[: len(ROOT)] == ROOT
 
 
 def checked(op: Op) -> Op:

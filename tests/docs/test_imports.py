@@ -43,6 +43,7 @@ HOMES = {
     "langchain_core": {"integrations"},
     "langgraph": {"integrations"},
     "PyInstaller": {"__pyinstaller"},
+    "ormsgpack": {"integrations"},
     "pysqlite3": {"sqlite"},
     "pytest": {"testing", "testing_search"},
     "pytest_asyncio": {"testing", "testing_search"},

@@ -87,6 +87,19 @@ def test_langgraph_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@needs("langgraph")
+def test_langgraph_chat(tmp_path: Path) -> None:
+    answer = "You have said {} things, first 'This is message 1'."
+    assert run("langgraph_chat", tmp_path) == ["> This is message 1", answer.format(1)]
+    assert run("langgraph_chat", tmp_path) == [
+        "May I remember that? yes",
+        "remembered: This is message 1",
+        "> This is message 2",
+        answer.format(2),
+    ]
+
+
+@pytest.mark.slow
 @needs("fastmcp")
 def test_fastmcp_storage(tmp_path: Path) -> None:
     answers = ["12 squared is 144", "12 squared is 144", "25 squared is 625"]

@@ -1,0 +1,182 @@
+"""How an adapter reaches its store: awaited on any event loop, or called from any thread.
+
+An adapter writes each of its methods once, as a coroutine function of the open store, and hands it
+to `Access`, which opens the store at the first call, there:
+
+- for an awaited call, on the caller's loop;
+- for a sync call, as `kvstore.flow.driving` does it for code without a loop.
+
+Later calls run where the store is, wherever they come from. Copies of an adapter share its
+`Access`, and with it the open store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+from kvstore.errors import StoreClosedError
+from kvstore.flow.driving import Driver, driver_for, loop_of
+from kvstore.memory import InMemoryStore
+from kvstore.opening import open_store
+from kvstore.store import Store
+
+__all__ = ["Access", "Setup", "Target"]
+
+T = TypeVar("T")
+
+Target = str | os.PathLike[str] | Store
+Work = Callable[[Store], Coroutine[Any, Any, T]]
+
+
+class Access:
+    """A store for an adapter, opened when it is first used.
+
+    Args:
+        target: a path or URL, as for `kvstore.open`, or a store. A store that is open stays its
+            owner's; one that is not is opened at the first call, and closed by `close`.
+        name: of the adapter, for messages.
+        options: those of the store, for a path or URL.
+    """
+
+    def __init__(self, target: Target, name: str, **options: Any) -> None:
+        self._recipe: Final = None if isinstance(target, Store) else (target, options)
+        self._store = target if isinstance(target, Store) else open_store(target, **options)
+        self._name = name
+        self._lock = threading.Lock()
+        self._home: asyncio.AbstractEventLoop | None = None  # the loop that the store is ours on
+        self._driver: Driver | None = None  # what drives the store, where a sync call opened it
+        self._guest: Driver | None = None  # for sync calls, where the store is open on a loop
+
+    # Awaited
+
+    async def run(self, work: Work[T]) -> T:
+        """Do what is to be done with the store, and return what that returns."""
+        here = asyncio.get_running_loop()
+        if loop_of(self._store) is here and self._driver is None:
+            return await work(self._store)
+        home = self._settle(here)
+        if home is None:
+            driver = self._driver
+            assert driver is not None
+            return await asyncio.to_thread(driver.run, work(driver.store))
+        if home is here:
+            return await self._opened(work)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._opened(work), home))
+
+    async def _opened(self, work: Work[T]) -> T:
+        if loop_of(self._store) is None:
+            await self._store.open()
+        return await work(self._store)
+
+    def _settle(self, here: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop | None:
+        """Return the loop that the store lives on, from now on; `None`: it lives on none."""
+        with self._lock:
+            if self._driver is not None:
+                return None
+            open_on = loop_of(self._store)
+            if open_on is not None and open_on is not self._home:
+                return open_on  # its owner's
+            if self._home is None or (self._home.is_closed() and self._renewed(open_on)):
+                self._home = here
+            return self._home
+
+    def _renewed(self, open_on: asyncio.AbstractEventLoop | None) -> bool:
+        """Whether the store can be opened anew, after its loop is gone."""
+        if open_on is None:
+            return True  # it had been closed before
+        if self._recipe is None or isinstance(self._store, InMemoryStore):
+            return False
+        target, options = self._recipe
+        assert not isinstance(target, Store)
+        self._store = open_store(target, **options)
+        return True
+
+    async def open(self) -> None:
+        """Open the store, unless it is open; the first call does so by itself."""
+        await self.run(_nothing)
+
+    async def close(self) -> None:
+        """Close the store if it was opened here; the next call opens it again."""
+        driver, home = self._left()
+        if driver is not None:
+            await asyncio.to_thread(driver.close)
+        elif home is asyncio.get_running_loop():
+            await self._store.close()
+
+    # From sync code
+
+    def run_sync(self, method: str, work: Work[T]) -> T:
+        """Do what is to be done with the store, from a thread whose loop is not the store's.
+
+        Raises:
+            asyncio.InvalidStateError: this is the loop's own thread, which would wait for itself.
+        """
+        driver = self._driver
+        if driver is None:
+            loop = loop_of(self._store)
+            if loop is not None and loop is _running_loop():
+                raise asyncio.InvalidStateError(
+                    f"{method} would block the event loop that its store is open on: await "
+                    f"{self._name}'s async methods there, such as a{method}"
+                )
+            driver = self._sync_driver()
+        return driver.run(work(driver.store))
+
+    def _sync_driver(self) -> Driver:
+        with self._lock:
+            if self._driver is not None:
+                return self._driver
+            loop = loop_of(self._store)
+            if loop is not None and loop is self._home and loop.is_closed() and self._renewed(loop):
+                self._home = loop = None
+            if loop is None and self._home is not None and not self._home.is_closed():
+                raise StoreClosedError(
+                    f"the store of this {self._name} is just being opened or closed"
+                )
+            if loop is None:
+                self._home = self._guest = None
+                self._driver = driver_for(self._store)
+                return self._driver
+            if self._guest is None or self._guest.store is not self._store:
+                self._guest = driver_for(self._store)
+            return self._guest
+
+    def close_sync(self) -> None:
+        """Close the store if a sync call opened it here; at exit it closes by itself."""
+        driver, _ = self._left()
+        if driver is not None:
+            driver.close()
+
+    def _left(self) -> tuple[Driver | None, asyncio.AbstractEventLoop | None]:
+        """Forget where the store is; return where it was."""
+        with self._lock:
+            driver, home = self._driver, self._home
+            self._driver = self._home = self._guest = None
+            return driver, home
+
+
+async def _nothing(store: Store) -> None:
+    return None
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+class Setup:
+    """What `setup()` of an adapter returns: sync code leaves it, async code awaits it."""
+
+    __slots__ = ("_open",)
+
+    def __init__(self, open: Callable[[], Awaitable[None]]) -> None:
+        self._open = open
+
+    def __await__(self) -> Any:
+        return self._open().__await__()

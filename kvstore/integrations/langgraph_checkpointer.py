@@ -1,0 +1,470 @@
+"""LangGraph's short-term memory in a kvstore: `LangGraphCheckpointer` is a checkpoint saver.
+
+It means what LangGraph's own `InMemorySaver` means, and has what that lacks: `prune`,
+`copy_thread` and `delete_for_runs`. Where the savers differ: `list` gives the newest first over all
+namespaces, as the database savers do; a filter compares as Python does; of the writes of a task to
+one channel with a place of its own (an interrupt, an error) the last counts, of the others the
+first; a thread's id is taken as text.
+
+This module translates LangGraph's shapes; `langgraph_checkpoints` says how they are stored.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from kvstore.errors import InvalidArgumentError, MissingDependencyError
+from kvstore.integrations.access import Access, Setup, Target
+from kvstore.store import Store
+
+try:
+    from langchain_core.runnables import RunnableConfig
+    from langgraph.checkpoint.base import (
+        BaseCheckpointSaver,
+        ChannelVersions,
+        Checkpoint,
+        CheckpointMetadata,
+        CheckpointTuple,
+        PendingWrite,
+        get_checkpoint_id,
+        get_checkpoint_metadata,
+    )
+    from langgraph.checkpoint.serde.base import SerializerProtocol
+except ImportError as exc:
+    raise MissingDependencyError(
+        "LangGraphCheckpointer needs langgraph-checkpoint 4.0 or newer: "
+        "pip install -U 'kvstore[langgraph]'"
+    ) from exc
+
+from kvstore.integrations.langgraph_checkpoints import Checkpoints, Memory, Write
+from kvstore.integrations.langgraph_drafts import Place, Saved
+
+if TYPE_CHECKING:  # since langgraph-checkpoint 4.1
+    from langgraph.checkpoint.base import DeltaChannelHistory
+
+__all__ = ["LangGraphCheckpointer"]
+
+_STRATEGIES: Final = ("keep_latest", "delete")
+_PAGE: Final = 50  # checkpoints of a list in hand at once
+
+
+class LangGraphCheckpointer(BaseCheckpointSaver[str]):
+    """A LangGraph checkpoint saver over any kvstore: for `compile(checkpointer=...)`.
+
+    Both halves work at once: await the `a...` methods on any event loop, and call the others from
+    any thread but that of the loop that the store is open on, where they raise
+    `asyncio.InvalidStateError`. The first call opens the store. What it opened, `with`, `async
+    with`, `close` and `aclose` close; after sync calls it closes at exit by itself.
+
+    A checkpoint holds of a large list or dict, such as a chat's messages, only what is new in it.
+    Encryption is by `serde`, as with LangGraph's own savers: metadata stays in the clear, and rows
+    that were written without it are read. Beside a `LangGraphStore` in one file each has
+    namespaces of its own.
+
+    Args:
+        target: a path or URL, as for `kvstore.open`, or a store. A store that is open stays its
+            owner's.
+        serde: what turns values into bytes; `None`: LangGraph's own.
+    """
+
+    def __init__(self, target: Target, *, serde: SerializerProtocol | None = None) -> None:
+        super().__init__(serde=serde)
+        self._access = Access(target, type(self).__name__)
+        self._memory = Memory()
+
+    @classmethod
+    def from_conn_string(cls, conn_string: str, *, serde: SerializerProtocol | None = None) -> Self:
+        """Return a saver for `with` or `async with`, as LangGraph's SQLite savers have it."""
+        return cls(conn_string, serde=serde)
+
+    # Lifecycle
+
+    def setup(self) -> Setup:
+        """Open the store, when awaited; there is no need to, as the first call does so."""
+        return Setup(self._access.open)
+
+    def close(self) -> None:
+        """Close the store if a sync call opened it."""
+        self._access.close_sync()
+
+    async def aclose(self) -> None:
+        """Close the store if this object opened it."""
+        await self._access.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        await self._access.open()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    # Awaited
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Return the checkpoint that a config names, or else its thread's last one."""
+        return await self._access.run(lambda store: self._get_tuple(store, config))
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """Yield checkpoints, the newest first; see `list`."""
+        listing = _Listing(self, config, filter, before, limit)
+        while not listing.is_over:
+            for found in await self._access.run(listing.page):
+                yield found
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Store a checkpoint; see `put`."""
+        return await self._access.run(
+            lambda store: self._put(store, config, checkpoint, metadata, new_versions)
+        )
+
+    async def aput_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """Store a task's writes beside a checkpoint; see `put_writes`."""
+        await self._access.run(
+            lambda store: self._put_writes(store, config, writes, task_id, task_path)
+        )
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Delete all that belongs to a thread."""
+        await self._access.run(lambda store: self._on(store).delete_thread(str(thread_id)))
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Delete the checkpoints of runs; see `delete_for_runs`."""
+        await self._access.run(lambda store: self._on(store).delete_runs(_texts(run_ids)))
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy a thread; see `copy_thread`."""
+        ends = str(source_thread_id), str(target_thread_id)
+        await self._access.run(lambda store: self._on(store).copy_thread(*ends))
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Delete old checkpoints of threads; see `prune`."""
+        await self._access.run(lambda store: self._prune(store, thread_ids, strategy))
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Return what made up channels that store no more than each step's news."""
+        return await self._access.run(lambda store: self._history(store, config, channels))
+
+    # From sync code
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Return the checkpoint that a config names, or else its thread's last one."""
+        return self._access.run_sync("get_tuple", lambda store: self._get_tuple(store, config))
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """Yield checkpoints, the newest first; no lock is held meanwhile.
+
+        Args:
+            config: of which thread, and if it says so, of which namespace and id; `None`: all.
+            filter: what their metadata must equal; what is missing there is `None`.
+            before: only those before the one whose id this holds.
+            limit: how many at most.
+        """
+        listing = _Listing(self, config, filter, before, limit)
+        while not listing.is_over:
+            yield from self._access.run_sync("list", listing.page)
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Store a checkpoint, all or nothing; return the config that names it.
+
+        Args:
+            config: of its thread, with its parent's id.
+            checkpoint: it; one of the same id is replaced.
+            metadata: what `list` finds it by.
+            new_versions: the channels whose values are new.
+
+        Raises:
+            ValueEncodingError: the serializer does not take a value.
+        """
+        return self._access.run_sync(
+            "put", lambda store: self._put(store, config, checkpoint, metadata, new_versions)
+        )
+
+    def put_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """Store a task's writes beside a checkpoint, which may come later.
+
+        Raises:
+            ValueEncodingError: the serializer does not take a value.
+        """
+        self._access.run_sync(
+            "put_writes",
+            lambda store: self._put_writes(store, config, writes, task_id, task_path),
+        )
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Delete all that belongs to a thread."""
+        self._access.run_sync(
+            "delete_thread", lambda store: self._on(store).delete_thread(str(thread_id))
+        )
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Delete the checkpoints of runs, with their writes, in one transaction.
+
+        One that a remaining checkpoint needs stays: a `DeltaChannel` has its value in the writes
+        of those before it.
+        """
+        self._access.run_sync(
+            "delete_for_runs", lambda store: self._on(store).delete_runs(_texts(run_ids))
+        )
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy all that belongs to a thread to another; of an unknown thread nothing."""
+        ends = str(source_thread_id), str(target_thread_id)
+        self._access.run_sync("copy_thread", lambda store: self._on(store).copy_thread(*ends))
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Delete old checkpoints of threads, with their writes; of each in one transaction.
+
+        Args:
+            thread_ids: whose.
+            strategy: `"keep_latest"` keeps the last checkpoint of each namespace, and those that
+                it needs for a `DeltaChannel`; `"delete"` keeps nothing.
+        """
+        self._access.run_sync("prune", lambda store: self._prune(store, thread_ids, strategy))
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Return what made up channels that store no more than each step's news."""
+        return self._access.run_sync(
+            "get_delta_channel_history", lambda store: self._history(store, config, channels)
+        )
+
+    def get_next_version(self, current: str | None, channel: None) -> str:
+        """Return the version after one; two that follow the same one differ."""
+        number = 0 if current is None else int(str(current).split(".")[0])
+        return f"{number + 1:032}.{random.getrandbits(32):08x}"
+
+    # Both
+
+    def _on(self, store: Store) -> Checkpoints:
+        return Checkpoints(store, self.serde, self._memory)
+
+    async def _get_tuple(self, store: Store, config: RunnableConfig) -> CheckpointTuple | None:
+        checkpoints, place, id = self._on(store), _place_of(config), get_checkpoint_id(config)
+        saved = await checkpoints.get(place, id)
+        if saved is None:
+            return None
+        return await self._tuple(checkpoints, place, saved, config if id else None, remember=True)
+
+    async def _tuple(
+        self,
+        checkpoints: Checkpoints,
+        place: Place,
+        saved: Saved,
+        config: RunnableConfig | None = None,
+        *,
+        remember: bool = False,
+    ) -> CheckpointTuple:
+        beside = self.serde.loads_typed(saved.record)
+        values = await checkpoints.values(place, saved, remember=remember)
+        writes = await checkpoints.writes(place, saved.id)
+        checkpoint: Any = {
+            **beside,
+            "id": saved.id,
+            "channel_versions": saved.versions,
+            "channel_values": values,
+        }
+        return CheckpointTuple(
+            config=config or _config_of(place, saved.id),
+            checkpoint=checkpoint,
+            metadata=saved.metadata,  # type: ignore[arg-type]
+            parent_config=_config_of(place, saved.parent) if saved.parent else None,
+            pending_writes=[*self._loaded(writes)],
+        )
+
+    def _loaded(self, writes: Iterable[Write]) -> Iterator[PendingWrite]:
+        for write in writes:
+            yield write.task_id, write.channel, self.serde.loads_typed(write.value)
+
+    async def _put(
+        self,
+        store: Store,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        place = _place_of(config)
+        described: Any = get_checkpoint_metadata(config, metadata)
+        await self._on(store).put(
+            place, get_checkpoint_id(config), checkpoint, described, new_versions
+        )
+        return {
+            "configurable": {
+                "thread_id": config["configurable"]["thread_id"],
+                "checkpoint_ns": place.ns,
+                "checkpoint_id": checkpoint["id"],
+            }
+        }
+
+    async def _put_writes(
+        self,
+        store: Store,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str,
+    ) -> None:
+        id = get_checkpoint_id(config)
+        if not id:
+            raise InvalidArgumentError("put_writes is for a checkpoint: the config names none")
+        await self._on(store).put_writes(_place_of(config), id, writes, task_id, task_path)
+
+    async def _prune(self, store: Store, thread_ids: Sequence[str], strategy: str) -> None:
+        if strategy not in _STRATEGIES:
+            raise InvalidArgumentError(
+                f"strategy is one of {', '.join(_STRATEGIES)}, not {strategy!r}"
+            )
+        for thread in _texts(thread_ids):
+            if strategy == "delete":
+                await self._on(store).delete_thread(thread)
+            else:
+                await self._on(store).keep_latest(thread)
+
+    async def _history(
+        self, store: Store, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        found = await self._on(store).history(
+            _place_of(config), get_checkpoint_id(config), list(channels)
+        )
+        history: dict[str, DeltaChannelHistory] = {}
+        for channel, (writes, seed) in found.items():
+            loaded = [
+                (each.task_id, channel, self.serde.loads_typed(each.value)) for each in writes
+            ]
+            history[channel] = {"writes": loaded}
+            if seed:
+                history[channel]["seed"] = seed[0]
+        return history
+
+
+class _Listing:
+    """A `list` under way: pages, each of which is read by itself."""
+
+    def __init__(
+        self,
+        saver: LangGraphCheckpointer,
+        config: RunnableConfig | None,
+        filter: dict[str, Any] | None,
+        before: RunnableConfig | None,
+        limit: int | None,
+    ) -> None:
+        self.is_over = limit is not None and limit <= 0
+        self._saver = saver
+        self._config = config
+        self._filter = filter or {}
+        self._before = None if before is None else get_checkpoint_id(before)
+        self._left = limit
+        self._ids: list[tuple[str, Place]] | None = None  # yet to be looked at, the last first
+
+    async def page(self, store: Store) -> list[CheckpointTuple]:
+        """Return the next ones."""
+        checkpoints = self._saver._on(store)
+        if self._ids is None:
+            self._ids = await self._all_ids(checkpoints)
+        found: list[CheckpointTuple] = []
+        while self._ids and not self.is_over and len(found) < _PAGE:
+            id, place = self._ids.pop()
+            saved = await checkpoints.get(place, id)
+            if saved is not None and self._matches(saved.metadata):
+                found.append(await self._saver._tuple(checkpoints, place, saved))
+                self._left = None if self._left is None else self._left - 1
+                self.is_over = self._left == 0
+        self.is_over |= not self._ids
+        return found
+
+    async def _all_ids(self, checkpoints: Checkpoints) -> list[tuple[str, Place]]:
+        config = (self._config or {}).get("configurable")
+        if config is None:
+            return await checkpoints.ids(await checkpoints.places(), before=self._before)
+        ns = config.get("checkpoint_ns")
+        thread = _place_of({"configurable": config}).thread
+        places = await checkpoints.places(thread) if ns is None else [Place(thread, ns)]
+        return await checkpoints.ids(
+            places, before=self._before, only=config.get("checkpoint_id") or None
+        )
+
+    def _matches(self, metadata: Mapping[str, Any]) -> bool:
+        return all(metadata.get(key) == wanted for key, wanted in self._filter.items())
+
+
+def _place_of(config: RunnableConfig) -> Place:
+    settings = config.get("configurable") or {}
+    if "thread_id" not in settings:
+        raise InvalidArgumentError(
+            "the config names no thread: write {'configurable': {'thread_id': ...}}"
+        )
+    return Place(str(settings["thread_id"]), settings.get("checkpoint_ns") or "")
+
+
+def _config_of(place: Place, id: str) -> RunnableConfig:
+    return {
+        "configurable": {
+            "thread_id": place.thread,
+            "checkpoint_ns": place.ns,
+            "checkpoint_id": id,
+        }
+    }
+
+
+def _texts(ids: Sequence[str]) -> Sequence[str]:
+    return [str(each) for each in ids]

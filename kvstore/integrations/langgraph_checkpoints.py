@@ -1,0 +1,527 @@
+"""Checkpoints of LangGraph as items of a store: where they are, and how they come and go.
+
+    ("langgraph", "threads", thread, ns)             checkpoint id -> the checkpoint
+    ("langgraph", "threads", thread, ns, "writes")   checkpoint and task -> the task's writes
+    ("langgraph", "threads", thread, ns, "pieces")   series and number -> a piece of a value
+
+A checkpoint's item is `{"metadata": {...}, "data": bytes}`. Its data is what the serializer made of
+the checkpoint, the small values themselves, and of the large ones the runs of their pieces (see
+`langgraph_parts`). Nothing of it is in another checkpoint, so any of them can go.
+
+A piece never changes, and its number is never given again while a checkpoint is left from which its
+series could go on: where such a one is freed, an empty item stays. A checkpoint that shares pieces
+is written only over the very parent that has them; so `free`, which looks at the pieces first and
+at the checkpoints then, takes none that is needed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from langgraph.checkpoint.base import WRITES_IDX_MAP
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from kvstore.errors import ConflictError, StoreCorruptError, ValueEncodingError
+from kvstore.integrations.langgraph_drafts import (
+    ROOT,
+    ChangedError,
+    Draft,
+    Known,
+    Place,
+    Saved,
+    TakenError,
+    Value,
+    key_of,
+    orphaned,
+    piece_of,
+    source_of,
+    threads,
+)
+from kvstore.integrations.langgraph_parts import (
+    Piece,
+    Typed,
+    decrypted,
+    encrypts,
+    fingerprint,
+    joined,
+    pack,
+    unpack,
+)
+from kvstore.namespace import show
+from kvstore.patterns import escape
+from kvstore.store import Store, Transaction
+from kvstore.types import Item
+
+__all__ = ["Checkpoints", "Memory", "Write"]
+
+_REMEMBERED: Final = 256  # checkpoints whose pieces are known without reading
+_COPY_ATTEMPTS: Final = 5
+_SLICE: Final = 500  # pieces freed in one transaction
+_DELTA_COUNTERS: Final = "counters_since_delta_snapshot"  # LangGraph's, in metadata
+
+
+class Write(NamedTuple):
+    """A write that waits beside a checkpoint.
+
+    Attributes:
+        slot: its place among the task's writes; below 0 for the special channels.
+    """
+
+    task_id: str
+    slot: int
+    channel: str
+    value: Typed
+    task_path: str
+
+
+class Memory:
+    """The checkpoints that were written or read last, so that their children need no reading."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[Place, str], Known] = OrderedDict()
+
+    def get(self, place: Place, id: str) -> Known | None:
+        """Return one, if it is remembered."""
+        with self._lock:
+            return self._known.get((place, id))
+
+    def put(self, place: Place, known: Known, *, instead_of: str | None = None) -> None:
+        """Remember one, in place of another."""
+        with self._lock:
+            if instead_of is not None:
+                self._known.pop((place, instead_of), None)
+            self._known[place, known.saved.id] = known
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """The checkpoints in an open store, by one serializer."""
+
+    store: Store
+    serde: SerializerProtocol
+    memory: Memory
+
+    # Read
+
+    async def get(self, place: Place, id: str | None) -> Saved | None:
+        """Return a checkpoint; without an id the last one, which has the largest."""
+        if id is None:
+            id = await self._last_id(place)
+            if id is None:
+                return None
+        item = await self.store.get(place.checkpoints, id)
+        return None if item is None else self._saved(item)
+
+    async def _last_id(self, place: Place) -> str | None:
+        ids = await self.store.keys(place.checkpoints)
+        return ids[-1] if ids else None
+
+    def _saved(self, item: Item) -> Saved:
+        try:
+            data = unpack(item.value["data"])
+            parent, record, versions, values, series, following, sealed = data
+            return Saved(
+                item.key,
+                parent,
+                item.value["metadata"] if sealed is None else self.serde.loads_typed(tuple(sealed)),
+                tuple(record),
+                versions,
+                {channel: Value.unpacked(value) for channel, value in values.items()},
+                series,
+                following,
+                source_of(item.value),
+            )
+        except (LookupError, TypeError, ValueError) as exc:
+            raise StoreCorruptError(
+                f"the checkpoint {show(item.namespace, item.key)} is damaged; restore it from a "
+                "backup, or go on from an older one"
+            ) from exc
+
+    async def values(
+        self,
+        place: Place,
+        saved: Saved,
+        channels: Iterable[str] | None = None,
+        *,
+        remember: bool = False,
+    ) -> dict[str, Any]:
+        """Return values of a checkpoint.
+
+        Args:
+            place: where it is.
+            saved: the checkpoint.
+            channels: those wanted; `None`: all.
+            remember: whether a child of it is likely to be written.
+        """
+        wanted = saved.values if channels is None else channels
+        stored = await self._pieces(place, saved, wanted)
+        values: dict[str, Any] = {}
+        for channel in wanted:
+            inline, kind, pieces = saved.values[channel]
+            if inline is not None:
+                values[channel] = self.serde.loads_typed(inline)
+            else:
+                loaded = [self.serde.loads_typed(stored[piece]) for piece in pieces]
+                values[channel] = joined(kind, loaded)
+        if remember and not encrypts(self.serde) and self.memory.get(place, saved.id) is None:
+            self.memory.put(place, Known(saved, self._prints(saved, stored, wanted)))
+        return values
+
+    async def _pieces(
+        self, place: Place, saved: Saved, channels: Iterable[str]
+    ) -> dict[Piece, Typed]:
+        """Return the pieces of channels, as the serializer made them."""
+        owners = {
+            key_of(piece): (piece, channel)
+            for channel in channels
+            for piece in saved.values[channel].pieces
+        }
+        found = await self.store.get_many(place.pieces, owners) if owners else {}
+        stored: dict[Piece, Typed] = {}
+        for key, (piece, channel) in owners.items():
+            try:
+                kind, data = unpack(found[key].value)
+                stored[piece] = kind, data
+            except (LookupError, TypeError, ValueError) as exc:
+                raise StoreCorruptError(
+                    f"the piece {show(place.pieces, key)}, of the channel {channel!r} of the "
+                    f"checkpoint {saved.id!r}, is {'damaged' if key in found else 'missing'}; "
+                    "restore it from a backup, or go on from an older checkpoint"
+                ) from exc
+        return stored
+
+    def _prints(
+        self, saved: Saved, stored: Mapping[Piece, Typed], channels: Iterable[str]
+    ) -> dict[str, list[bytes]]:
+        return {
+            channel: [fingerprint(decrypted(self.serde, stored[piece])) for piece in pieces]
+            for channel in channels
+            if (pieces := saved.values[channel].pieces)
+        }
+
+    async def writes(self, place: Place, id: str) -> list[Write]:
+        """Return the writes that wait beside a checkpoint, in the order in which they apply."""
+        found: list[Write] = []
+        head = _task_key(id, "")
+        async for item in self.store.scan(place.writes, pattern=escape(head) + "*", subtree=False):
+            found += _slots_of(item, item.key.removeprefix(head)).values()
+        return sorted(found, key=lambda each: (each.task_path, each.task_id, each.slot))
+
+    async def ids(
+        self, places: Sequence[Place], *, before: str | None = None, only: str | None = None
+    ) -> list[tuple[str, Place]]:
+        """Return where checkpoints are, the largest id last.
+
+        Args:
+            places: where to look.
+            before: below this id.
+            only: just this id, which need not be there.
+        """
+        found = [
+            (id, place)
+            for place in places
+            for id in ([only] if only else await self.store.keys(place.checkpoints))
+        ]
+        return sorted(each for each in found if before is None or each[0] < before)
+
+    async def places(self, thread: str | None = None) -> list[Place]:
+        """Return where something of a thread is, or of any."""
+        depth = len(ROOT) + 2
+        found = await self.store.list_namespaces(threads(thread), max_depth=depth)
+        return [Place.of(labels) for labels in found if len(labels) == depth]
+
+    async def history(
+        self, place: Place, id: str | None, channels: Sequence[str]
+    ) -> dict[str, tuple[list[Write], Any]]:
+        """Return what made up channels that store what is new of each step alone.
+
+        Returns:
+            By channel: the writes of the checkpoints before the one of this id, the oldest first,
+            back to the last that has a value; and that value in a list, or an empty one.
+        """
+        written: dict[str, list[Write]] = {channel: [] for channel in channels}
+        seeds: dict[str, list[Any]] = {channel: [] for channel in channels}
+        saved = await self.get(place, id)
+        seen: set[str | None] = {None}
+        while saved is not None and saved.parent not in seen:
+            seen.add(saved.parent)
+            saved = await self.get(place, saved.parent)
+            open_ = [channel for channel in written if not seeds[channel]]
+            if saved is None or not open_:
+                break
+            for write in reversed(await self.writes(place, saved.id)):
+                if write.channel in open_:
+                    written[write.channel].append(write)
+            there = [channel for channel in open_ if channel in saved.values]
+            for channel, value in (await self.values(place, saved, there)).items():
+                seeds[channel].append(value)
+        return {channel: (written[channel][::-1], seeds[channel]) for channel in channels}
+
+    # Write
+
+    async def put(
+        self,
+        place: Place,
+        parent: str | None,
+        checkpoint: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        new_versions: Collection[str],
+    ) -> None:
+        """Store a checkpoint, over one of the same id, with its values: all or nothing.
+
+        Args:
+            place: where.
+            parent: the id of the one before it, which need not be there.
+            checkpoint: it.
+            metadata: what `list` finds it by.
+            new_versions: the channels whose value is new; the others have the parent's.
+
+        Raises:
+            ValueEncodingError: the serializer does not take a part of it.
+        """
+        known = None if parent is None else self.memory.get(place, parent)
+        begins = False
+        while True:
+            if known is None and parent is not None:
+                known = await self._known(place, parent, new_versions)
+            draft = Draft(self.serde, place, parent, known, begins=begins)
+            draft.fill(checkpoint, metadata, new_versions)
+            try:
+                if draft.stands_alone:
+                    await self.store.put(
+                        place.checkpoints, checkpoint["id"], draft.item, index=False
+                    )
+                else:
+                    await self.store.transact(draft.write)
+                break
+            except TakenError:
+                begins = True
+            except ChangedError:
+                known = None
+        self.memory.put(place, Known(draft.saved, draft.prints), instead_of=parent)
+
+    async def _known(self, place: Place, id: str, new: Collection[str]) -> Known | None:
+        """Read a checkpoint as far as a child with some new values may share it."""
+        saved = await self.get(place, id)
+        if saved is None:
+            return None
+        channels = [channel for channel in saved.values if channel in new]
+        stored = await self._pieces(place, saved, channels)
+        return Known(saved, self._prints(saved, stored, channels))
+
+    async def put_writes(
+        self,
+        place: Place,
+        id: str,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str,
+    ) -> None:
+        """Store a task's writes beside a checkpoint, which need not be there yet.
+
+        Of a channel with a place of its own, such as an interrupt's, the last one counts; of the
+        others the first.
+
+        Raises:
+            ValueEncodingError: the serializer does not take a value.
+        """
+        new: dict[int, Write] = {}
+        for index, (channel, value) in enumerate(writes):
+            slot = WRITES_IDX_MAP.get(channel, index)
+            typed = self._dumped(place, channel, value)
+            new[slot] = Write(task_id, slot, channel, typed, task_path)
+        await self._put_slots(place, id, task_id, new)
+
+    async def _put_slots(
+        self, place: Place, id: str, task_id: str, new: Mapping[int, Write]
+    ) -> None:
+        key = _task_key(id, task_id)
+
+        async def merge(tx: Transaction) -> None:
+            found = await tx.get(place.writes, key)
+            present = {} if found is None else _slots_of(found, task_id)
+            kept = {slot: write for slot, write in present.items() if slot >= 0}
+            tx.put(place.writes, key, _packed_slots({**present, **new, **kept}), index=False)
+
+        if not new:
+            return
+        try:
+            await self.store.put(place.writes, key, _packed_slots(new), index=False, if_version=0)
+        except ConflictError:
+            await self.store.transact(merge)
+
+    def _dumped(self, place: Place, channel: str, value: Any) -> Typed:
+        try:
+            return self.serde.dumps_typed(value)
+        except Exception as exc:
+            raise ValueEncodingError(
+                f"a write in {show(place.writes)} cannot be stored: the serializer does not take "
+                f"the value for the channel {channel!r} ({type(exc).__name__}: {exc})"
+            ) from exc
+
+    # Upkeep
+
+    async def delete_thread(self, thread: str) -> None:
+        """Delete all that belongs to a thread."""
+        await self.store.remove(threads(thread), "*", subtree=True)
+
+    async def copy_thread(self, source: str, target: str) -> None:
+        """Copy all that belongs to a thread, over what the other has under the same ids.
+
+        Raises:
+            ConflictError: the source was pruned meanwhile, time after time.
+        """
+        if source == target:
+            return
+        root = len(threads(source))
+        for _ in range(_COPY_ATTEMPTS):
+            items = [item async for item in self.store.scan(threads(source))]
+            if self._lacks_nothing(items):
+                break
+        else:
+            raise ConflictError(f"the thread {source!r} kept being pruned while it was copied")
+
+        def write(tx: Transaction) -> None:
+            for item in items:
+                namespace = (*threads(target), *item.namespace[root:])
+                tx.put(namespace, item.key, item.value, index=False)
+
+        await self.store.transact(write)
+
+    def _lacks_nothing(self, items: Iterable[Item]) -> bool:
+        """Whether the pieces of all checkpoints are among the items."""
+        needed: set[tuple[Place, str]] = set()
+        there: set[tuple[Place, str]] = set()
+        for item in items:
+            place = Place.of(item.namespace)
+            if item.namespace == place.checkpoints:
+                for value in self._saved(item).values.values():
+                    needed.update((place, key_of(piece)) for piece in value.pieces)
+            elif item.namespace == place.pieces:
+                there.add((place, item.key))
+        return needed <= there
+
+    async def keep_latest(self, thread: str) -> None:
+        """Delete all checkpoints of a thread but the last of each place, and what that needs."""
+        doomed: dict[Place, set[str]] = {}
+        for place in await self.places(thread):
+            ids = await self.store.keys(place.checkpoints)
+            doomed[place] = set(ids[:-1])
+        await self._delete(doomed)
+
+    async def delete_runs(self, runs: Collection[str]) -> None:
+        """Delete the checkpoints of runs, and their writes, unless a later one needs them."""
+        doomed: dict[Place, set[str]] = {}
+        wanted = {"$or": [{"metadata.run_id": {"$in": list(runs)}}, {"sealed": True}]}
+        async for item in self.store.scan(ROOT, filter=wanted):
+            place = Place.of(item.namespace)
+            if self._saved(item).metadata.get("run_id") in runs:
+                doomed.setdefault(place, set()).add(item.key)
+        await self._delete(doomed)
+
+    async def _delete(self, doomed: Mapping[Place, set[str]]) -> None:
+        """Delete checkpoints with their writes, in one transaction; then free their pieces."""
+        gone: list[tuple[Place, str]] = []
+        orphans: list[tuple[Place, str]] = []
+        for place, ids in doomed.items():
+            remaining, needed = await self._survey(place, ids)
+            going = ids - needed
+            gone += [(place, id) for id in going]
+            orphans += [(place, id) for id, parent in remaining.items() if parent in going]
+        tasks = [
+            (place, key)
+            for place, id in gone
+            for key in await self.store.keys(place.writes, escape(_task_key(id, "")) + "*")
+        ]
+
+        async def write(tx: Transaction) -> None:
+            for place, id in gone:
+                tx.delete(place.checkpoints, id)
+            for place, key in tasks:
+                tx.delete(place.writes, key)
+            for place, id in orphans:
+                found = await tx.get(place.checkpoints, id)
+                if found is not None:
+                    tx.put(place.checkpoints, id, orphaned(found.value), index=False)
+
+        await self.store.transact(write)
+        for place in doomed:
+            await self.free(place)
+
+    async def _survey(
+        self, place: Place, doomed: Collection[str]
+    ) -> tuple[dict[str, str | None], set[str]]:
+        """Return the checkpoints that stay, with their parents; and which doomed ones they need.
+
+        What a channel holds that stores no more than what is new of each step (LangGraph's
+        `DeltaChannel`) is in the writes of the checkpoints back to the last that has its value.
+        """
+        parents: dict[str, str | None] = {}
+        stored: dict[str, frozenset[str]] = {}
+        deltas: dict[str, frozenset[str]] = {}
+        async for item in self.store.scan(place.checkpoints, subtree=False):
+            saved = self._saved(item)
+            parents[saved.id] = saved.parent
+            stored[saved.id] = frozenset(saved.values)
+            deltas[saved.id] = frozenset(saved.metadata.get(_DELTA_COUNTERS) or ())
+        needed: set[str] = set()
+        for id in parents.keys() - set(doomed):
+            missing, at = deltas[id] - stored[id], parents[id]
+            path: set[str] = set()
+            while missing and at in parents and at not in path:
+                path.add(at)
+                missing, at = missing - stored[at], parents[at]
+            needed |= path
+        remaining = {id: at for id, at in parents.items() if id not in doomed or id in needed}
+        return remaining, needed & set(doomed)
+
+    async def free(self, place: Place) -> None:
+        """Take away the pieces that no checkpoint has."""
+        pieces = [piece_of(key) for key in await self.store.keys(place.pieces)]
+        if not pieces:
+            return
+        used: set[Piece] = set()
+        least: dict[str, int] = {}  # by series, the number that a child might give next
+        async for item in self.store.scan(place.checkpoints, subtree=False):
+            saved = self._saved(item)
+            used.update(piece for value in saved.values.values() for piece in value.pieces)
+            least[saved.series] = min(saved.following, least.get(saved.series, saved.following))
+        spare = [piece for piece in pieces if piece not in used]
+        for start in range(0, len(spare), _SLICE):
+            gone: list[str] = []
+            emptied: dict[str, None] = {}
+            for piece in spare[start : start + _SLICE]:
+                if piece.series in least and least[piece.series] <= piece.number:
+                    emptied[key_of(piece)] = None
+                else:
+                    gone.append(key_of(piece))
+            await self.store.delete_many(place.pieces, gone)
+            await self.store.put_many(place.pieces, emptied, index=False)
+
+
+def _task_key(id: str, task_id: str) -> str:
+    """Return the key of a task's writes; no two pairs share one."""
+    return f"{len(id)}.{id}.{task_id}"
+
+
+def _packed_slots(slots: Mapping[int, Write]) -> bytes:
+    return pack([[slot, *write[2:]] for slot, write in sorted(slots.items())])
+
+
+def _slots_of(item: Item, task_id: str) -> dict[int, Write]:
+    try:
+        return {
+            slot: Write(task_id, slot, channel, (kind, data), task_path)
+            for slot, channel, (kind, data), task_path in unpack(item.value)
+        }
+    except (TypeError, ValueError) as exc:
+        raise StoreCorruptError(
+            f"the writes {show(item.namespace, item.key)} are damaged; restore them from a backup"
+        ) from exc

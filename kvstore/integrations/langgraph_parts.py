@@ -1,0 +1,215 @@
+"""What a checkpoint shares with the one before it: pure functions.
+
+A channel's value is mostly a list that grows at its end. So a large list or dict is cut into
+pieces, and a piece that the parent checkpoint has as well is not stored again: what a checkpoint
+holds of such a channel are the numbers of its pieces, as runs, of which an append-only list has
+one, however long it is.
+
+Pieces are numbered within a series, which one writer after the other continues; two that continue
+it from the same checkpoint part ways, and one of them begins a series of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple, cast
+
+import ormsgpack
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+
+from kvstore.integrations.langgraph_dictionary import DICTIONARY_1
+
+__all__ = [
+    "Piece",
+    "Run",
+    "Typed",
+    "decrypted",
+    "encrypts",
+    "fingerprint",
+    "in_clear",
+    "joined",
+    "matched",
+    "pack",
+    "pieces_of",
+    "runs_of",
+    "split",
+    "unpack",
+]
+
+Typed = tuple[str, bytes]  # what a serializer makes of a value: its kind, and the bytes
+
+
+class Piece(NamedTuple):
+    """Where a piece is: in a series, the how many-th."""
+
+    series: str
+    number: int
+
+
+Run = tuple[str, int, int]  # series, first piece, the one after the last
+
+# Packing
+
+# What the bytes of a checkpoint begin with: how they are packed.
+_PLAIN: Final = b"\0"
+_DEFLATED: Final = b"\1"  # with the dictionary of that number
+
+_WORTH_BYTES: Final = 96  # below this, deflating saves nothing
+
+
+def pack(content: Any) -> bytes:
+    """Return content of plain types and bytes as few bytes."""
+    data = ormsgpack.packb(content)
+    if len(data) < _WORTH_BYTES:
+        return _PLAIN + data
+    deflate = zlib.compressobj(level=6, zdict=DICTIONARY_1)
+    short = deflate.compress(data) + deflate.flush()
+    return _DEFLATED + short if len(short) < len(data) else _PLAIN + data
+
+
+def unpack(data: bytes) -> Any:
+    """Return what `pack` was given, tuples as lists.
+
+    Raises:
+        ValueError: these are not bytes that `pack` made.
+    """
+    how, body = data[:1], data[1:]
+    if how == _DEFLATED:
+        inflate = zlib.decompressobj(zdict=DICTIONARY_1)
+        try:
+            body = inflate.decompress(body) + inflate.flush()
+        except zlib.error as exc:
+            raise ValueError(str(exc)) from exc
+        if not inflate.eof:
+            raise ValueError("the data is cut off")
+    elif how != _PLAIN:
+        raise ValueError(f"packed in a way that this version does not know: {how!r}")
+    return ormsgpack.unpackb(body)
+
+
+# Pieces of a value
+
+_SMALL_TEXT: Final = 32  # characters
+_GROUP: Final = 64  # small elements in one piece, at most
+
+
+def split(value: Any) -> tuple[str, list[Any]]:
+    """Cut a value into pieces; return what it is made of them by, for `joined`, and the pieces.
+
+    Only what is exactly a list, or a dict with text for keys, is cut; all else is one piece.
+    """
+    if type(value) is list:
+        return "list", _grouped(value)
+    if type(value) is dict and all(type(key) is str for key in value):
+        return "dict", [[[key, element]] for key, element in value.items()]
+    return "whole", [value]
+
+
+def _grouped(elements: list[Any]) -> list[list[Any]]:
+    """Return the elements in lists of one, or of more where they are small."""
+    groups: list[list[Any]] = []
+    small: list[Any] = []
+    for element in elements:
+        if not _is_small(element):
+            small = []
+            groups.append([element])
+            continue
+        if not small or len(small) == _GROUP:
+            small = []
+            groups.append(small)
+        small.append(element)
+    return groups
+
+
+def _is_small(element: Any) -> bool:
+    kind = type(element)
+    if kind is str:
+        return len(element) <= _SMALL_TEXT
+    return kind in (int, float, bool) or element is None
+
+
+def joined(kind: str, pieces: Sequence[Any]) -> Any:
+    """Return the value that `split` has cut."""
+    if kind == "list":
+        return [element for piece in pieces for element in piece]
+    if kind == "dict":
+        return {key: element for piece in pieces for key, element in piece}
+    (whole,) = pieces
+    return whole
+
+
+def encrypts(serde: SerializerProtocol) -> bool:
+    """Whether a serializer makes other bytes of the same value each time, by encryption."""
+    return type(serde) is EncryptedSerializer
+
+
+def in_clear(serde: SerializerProtocol, piece: Any) -> Typed:
+    """Return what a serializer makes of a piece, or would, if it did not encrypt it."""
+    if encrypts(serde):
+        serde = cast(EncryptedSerializer, serde).serde
+    return serde.dumps_typed(piece)
+
+
+def decrypted(serde: SerializerProtocol, stored: Typed) -> Typed:
+    """Return of a stored piece what `in_clear` gives of the piece itself."""
+    kind, data = stored
+    if encrypts(serde) and "+" in kind:
+        kind, name = kind.split("+", 1)
+        return kind, cast(EncryptedSerializer, serde).cipher.decrypt(name, data)
+    return stored
+
+
+def fingerprint(clear: Typed) -> bytes:
+    """Return what tells whether two pieces are the same; it is never stored."""
+    kind, data = clear
+    digest = hashlib.blake2b(data, digest_size=16)
+    digest.update(kind.encode())
+    return digest.digest()
+
+
+def matched(
+    prints: Sequence[bytes], known: Sequence[bytes], where: Sequence[Piece]
+) -> list[Piece | None]:
+    """Return for each piece where the same one is stored; `None`: nowhere.
+
+    Args:
+        prints: of the pieces of a value.
+        known: of the pieces that the parent's value has.
+        where: where these are.
+    """
+    found: list[Piece | None] = []
+    places: dict[bytes, int] | None = None
+    at = 0
+    for print_ in prints:
+        if at < len(known) and known[at] == print_:
+            found.append(where[at])
+            at += 1
+            continue
+        if places is None:
+            places = {each: index for index, each in enumerate(known)}
+        index = places.get(print_)
+        if index is None:
+            found.append(None)
+        else:
+            found.append(where[index])
+            at = index + 1
+    return found
+
+
+def runs_of(pieces: Iterable[Piece]) -> list[Run]:
+    """Return pieces as runs of consecutive ones."""
+    runs: list[Run] = []
+    for series, number in pieces:
+        if runs and runs[-1][0] == series and runs[-1][2] == number:
+            runs[-1] = (series, runs[-1][1], number + 1)
+        else:
+            runs.append((series, number, number + 1))
+    return runs
+
+
+def pieces_of(runs: Iterable[Sequence[Any]]) -> list[Piece]:
+    """Return the pieces that runs are of."""
+    return [Piece(series, number) for series, start, stop in runs for number in range(start, stop)]
