@@ -85,6 +85,7 @@ from kvstore.ranking import Search
 from kvstore.recipe import Recipe
 from kvstore.report import Meter, Progress, Report, Stats
 from kvstore.rules import check_field, encode_value, parse_indexing
+from kvstore.targets import check_source, check_target
 from kvstore.text import fold, query_words
 from kvstore.types import EPOCH, IndexConfig, Item, Namespace, SearchQuery
 from kvstore.watching import Bell, ChangePage, Watch
@@ -843,7 +844,9 @@ class Store(Recipe, ABC):
         """
         self._require_open()
         with Meter(progress) as meter:
-            await self._backup(whole_path(path), meter)
+            target = whole_path(path)
+            check_target(target, self._own_file, over_database=True)
+            await self._backup(target, meter)
 
     async def export_items(
         self,
@@ -873,7 +876,9 @@ class Store(Recipe, ABC):
         with Meter(progress) as meter:
             if not isinstance(file, (str, bytes, os.PathLike)):
                 return await self._export(file, path, meter)
-            with partial_file(whole_path(file)) as partial, partial.open("wb") as opened:
+            target = whole_path(file)
+            check_target(target, self._own_file, over_database=False)
+            with partial_file(target) as partial, partial.open("wb") as opened:
                 return await self._export(opened, path, meter)
 
     async def _export(self, file: IO[Any], path: str, meter: Meter) -> int:
@@ -922,7 +927,9 @@ class Store(Recipe, ABC):
             )
         with Meter(progress) as meter, Spool() as spool:
             if isinstance(file, (str, bytes, os.PathLike)):
-                with open_file(whole_path(file)) as opened:
+                source = whole_path(file)
+                check_source(source, self._own_file)
+                with open_file(source) as opened:
                     await self._stage(opened, spool, meter)
             else:
                 await self._stage(file, spool, meter)
@@ -1286,6 +1293,15 @@ class Store(Recipe, ABC):
         self, after: int, path: str, pattern: Pattern, subtree: bool
     ) -> ChangePage:
         """Return the next changes after a version, and the state of the feed."""
+
+    @property
+    def _own_file(self) -> Path | None:
+        """The file in which an open store lives, if it lives in one."""
+        return None
+
+    def _is_same(self, other: Store) -> bool:
+        """Whether another open store holds the very same items."""
+        return self is other
 
     async def _backup(self, path: Path, meter: Meter) -> None:
         """Write a consistent copy, by `partial_file`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from kvstore.errors import ValueTooLargeError
+from kvstore.errors import InvalidArgumentError, ValueTooLargeError
 from kvstore.exchange import Spool
 from kvstore.namespace import address, decode_namespace, show
 from kvstore.report import Meter, Progress
@@ -34,10 +34,13 @@ async def copy(
         progress: called with the items read and `None`, then with those written and the total.
 
     Raises:
+        InvalidArgumentError: the two are one store, or stores on one file.
         ValueTooLargeError: a value is longer than the target's `max_value_bytes`.
     """
     source._require_open()
     target._require_open()
+    if source._is_same(target):
+        raise InvalidArgumentError("the source and the target are one store; name another target")
     _, path = address(namespace)
     with Meter(progress) as meter, Spool() as spool:
         async for records in source._all_records(path):

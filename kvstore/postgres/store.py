@@ -115,6 +115,9 @@ class PostgresStore(Store):
         """Short for `PostgresStore(url, index=IndexConfig(model))`."""
         return cls(url, index=IndexConfig(model), **options)
 
+    def _is_same(self, other: Store) -> bool:
+        return isinstance(other, PostgresStore) and self._target == other._target
+
     # Lifecycle
 
     async def _open(self) -> None:

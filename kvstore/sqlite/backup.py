@@ -14,11 +14,11 @@ from kvstore.report import Meter
 from kvstore.sqlite import driver
 from kvstore.sqlite.connection import claimed, connect, translated
 from kvstore.sqlite.openfile import OpenFile
+from kvstore.targets import SIDE_FILES
 
 __all__ = ["backup", "vacuum"]
 
 _STEP_PAGES = 256  # 1 MiB between two looks at whether to go on
-_SIDE_FILES = ("-wal", "-journal")
 
 
 def backup(connection: driver.Connection, source: Path, target: Path, meter: Meter) -> None:
@@ -27,8 +27,6 @@ def backup(connection: driver.Connection, source: Path, target: Path, meter: Met
     The read transaction around it holds one snapshot. Without it SQLite would begin anew at each
     write of another connection (https://sqlite.org/backup.html).
     """
-    with file_errors(target):
-        _check_free(source, target)
     with file_errors(source):
         mode = stat.S_IMODE(source.stat().st_mode)
     with partial_file(target, mode) as partial:
@@ -48,7 +46,7 @@ def backup(connection: driver.Connection, source: Path, target: Path, meter: Met
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             copy.close()
-            for suffix in (*_SIDE_FILES, "-shm"):
+            for suffix in SIDE_FILES:
                 with suppress(OSError):
                     Path(f"{partial}{suffix}").unlink()
 
@@ -84,21 +82,6 @@ def _copy_pages(
         ):
             raise
         raise StoreCorruptError("the store is damaged; 'await store.check()' tells where") from exc
-
-
-def _check_free(source: Path, target: Path) -> None:
-    """Refuse a target whose replacement would do harm."""
-    if target.exists() and target.samefile(source):
-        raise StoreAccessError(f"{target} is the store itself; name another file for the backup")
-    if target.is_dir():
-        raise StoreAccessError(f"{target} is a directory; name a file in it")
-    for suffix in _SIDE_FILES:
-        side = Path(f"{target}{suffix}")
-        if side.exists():
-            raise StoreAccessError(
-                f"{target} is in use, or was not closed ({side.name} lies beside it); name another "
-                "file for the backup"
-            )
 
 
 def vacuum(connection: driver.Connection, file: OpenFile, busy_timeout: float) -> int:

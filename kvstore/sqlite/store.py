@@ -42,6 +42,7 @@ from kvstore.sqlite.openfile import OpenFile
 from kvstore.sqlite.searching import search, search_small
 from kvstore.sqlite.vectors import VectorCache, new_cache
 from kvstore.store import NamespaceQuery, Page, Selection, Store, check_seconds
+from kvstore.targets import same_file
 from kvstore.types import IndexConfig, Item, Namespace
 from kvstore.watching import ChangePage
 
@@ -466,6 +467,13 @@ class SQLiteStore(Store):
             yield reader
         finally:
             await asyncio.shield(reader.close())
+
+    @property
+    def _own_file(self) -> Path | None:
+        return self._file
+
+    def _is_same(self, other: Store) -> bool:
+        return isinstance(other, SQLiteStore) and same_file(self._file, other._file)
 
     async def _backup(self, path: Path, meter: Meter) -> None:
         async with self._own_reader() as reader:

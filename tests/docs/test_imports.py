@@ -21,6 +21,7 @@ LAYERS = (
     "operations",
     "plan",
     "exchange watching",
+    "targets",
     "store",
     "memory_index",
     "memory sqlite postgres",

@@ -195,3 +195,57 @@ def test_the_umask_does_not_widen_a_backup(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "b.db").stat().st_mode) == 0o640
+
+
+def spellings(path: Path, folder: Path) -> list[Path]:
+    """Return other names of a file: with dots, through links, by a hard link."""
+    folder.mkdir()
+    (folder / "symbolic").symlink_to(path)
+    (folder / "directory").symlink_to(path.parent)
+    (folder / "hard").hardlink_to(path)
+    dotted = path.parent / ".." / path.parent.name / path.name
+    return [path, dotted, folder / "symbolic", folder / "directory" / path.name, folder / "hard"]
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+async def test_a_store_never_writes_over_its_own_files(
+    sqlite: SQLiteStore, tmp_path: Path, suffix: str
+) -> None:
+    await sqlite.put(("n",), "k", 1)
+    own = Path(f"{sqlite.path}{suffix}")
+    inode = own.stat().st_ino
+    for target in spellings(own, tmp_path / "names"):
+        for call in (sqlite.backup, sqlite.export_items, sqlite.import_items):
+            with pytest.raises(StoreAccessError, match="name another file"):
+                await call(target)
+    assert own.stat().st_ino == inode
+    await sqlite.put(("n",), "after", 2)
+    async with SQLiteStore(sqlite.path) as other:
+        assert await other.keys(("n",)) == ["after", "k"]
+
+
+async def test_names_that_sqlite_would_take_for_its_own_are_refused(
+    sqlite: SQLiteStore, tmp_path: Path
+) -> None:
+    for target in (f"{sqlite.path}-journal", f"{sqlite.path}-WAL"):
+        with pytest.raises(StoreAccessError, match="that SQLite uses"):
+            await sqlite.backup(target)
+    async with InMemoryStore() as memory:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            for call in (memory.backup, memory.export_items, memory.import_items):
+                with pytest.raises(StoreAccessError, match="name another file"):
+                    await call(f"{sqlite.path}{suffix}")
+    await sqlite.put(("n",), "k", 1)
+
+
+async def test_an_export_takes_no_database_s_place(tmp_path: Path) -> None:
+    path = tmp_path / "closed.db"
+    async with SQLiteStore(path) as store:
+        await store.put(("n",), "k", 1)
+    before = path.read_bytes()
+    async with InMemoryStore() as memory:
+        with pytest.raises(StoreAccessError, match="is a database"):
+            await memory.export_items(path)
+        (tmp_path / "old.jsonl").write_text("an older export")
+        assert await memory.export_items(tmp_path / "old.jsonl") == 0
+    assert path.read_bytes() == before

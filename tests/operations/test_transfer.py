@@ -587,3 +587,21 @@ def test_times_are_exact() -> None:
         micros = chance.randrange(-(2**40), 2**52)
         assert _micros(orjson.loads(orjson.dumps(to_datetime(micros))), "t") == micros
     assert to_datetime(1) - to_datetime(0) == timedelta(microseconds=1)
+
+
+async def test_a_store_is_not_copied_onto_itself(factory: Factory, tmp_path: Path) -> None:
+    async with factory() as store:
+        await store.put(("n",), "k", 1)
+        with pytest.raises(InvalidArgumentError, match="one store"):
+            await kvstore.copy(store, store)
+        if isinstance(store, InMemoryStore):
+            return
+        async with factory() as other:
+            with pytest.raises(InvalidArgumentError, match="one store"):
+                await kvstore.copy(store, other)
+        if isinstance(store, SQLiteStore):
+            (tmp_path / "link.db").symlink_to(store.path)
+            async with SQLiteStore(tmp_path / "link.db") as linked:
+                with pytest.raises(InvalidArgumentError, match="one store"):
+                    await kvstore.copy(store, linked)
+        assert await store.count(("n",)) == 1
