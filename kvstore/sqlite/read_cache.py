@@ -1,0 +1,158 @@
+"""A cache of point reads that is coherent with every process that writes the file.
+
+SQLite's WAL index, the `-shm` file, begins with a header of 48 bytes that each commit of each
+process rewrites before it is acknowledged (https://sqlite.org/walformat.html, section 2.2). It
+holds a count of commits, the length of the log and the log's running checksum, so two equal
+headers mean one state of the database. To compare it, through a mapping, with the one at which an
+entry was read takes a twentieth of a microsecond, where a SELECT takes four: what is equal is
+answered from memory, and anything else is read anew.
+
+- An entry is filled only if the header was the same before and after its read.
+- A commit of our own keeps the entries of all that it did not write, when the count of commits
+  says that no other one came between.
+- There is nothing to invalidate and no message to lose: what cannot be proven is forgotten.
+
+The header is no public interface of SQLite. So the cache proves itself when it is opened (a commit
+must change the header as described), and is off wherever it cannot: another layout, no `-shm`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from threading import Lock
+from typing import Final, NamedTuple, Protocol
+
+__all__ = ["ABSENT", "HEADER_BYTES", "Entry", "Header", "ReadCache", "commits"]
+
+HEADER_BYTES: Final = 48
+_LAYOUT: Final = 3_007_000  # of the WAL index, since SQLite 3.7.0
+_OVERHEAD_BYTES: Final = 400  # of an entry, beside its key and data
+_PREFIX = struct.Struct("=III")  # layout, padding, count of commits; in the machine's byte order
+
+Address = tuple[str, str]  # path and key
+
+
+class Entry(NamedTuple):
+    """A row as it was read and verified; times in microseconds."""
+
+    data: bytes
+    version: int
+    created_at: int
+    updated_at: int
+    expires_at: int | None
+
+
+ABSENT: Final = Entry(b"", 0, 0, 0, None)
+"""Known not to be there."""
+
+
+class Header(Protocol):
+    """The mapped WAL index."""
+
+    def __getitem__(self, part: slice, /) -> bytes: ...
+
+
+class _State:
+    """What was read while the header was the same."""
+
+    __slots__ = ("entries", "header", "size")
+
+    def __init__(self, header: bytes) -> None:
+        self.header = header
+        self.entries: dict[Address, Entry] = {}
+        self.size = 0
+
+
+class ReadCache:
+    """Entries by address, each as it was at one header.
+
+    Any thread may use it: an entry always stays with the header that it was read at.
+
+    Args:
+        index: the mapped WAL index; never unmapped while the cache is used.
+        budget: bytes that keys, data and their overhead may take; what is over it drops the
+            oldest entries.
+
+    Attributes:
+        hits: how many reads it has answered.
+    """
+
+    def __init__(self, index: Header, budget: int) -> None:
+        self._index = index
+        self._budget = budget
+        self._state = _State(b"")
+        self._lock = Lock()  # of changes; `find` needs none
+        self.hits = 0
+
+    def find(self, path: str, key: str) -> Entry | None:
+        """Return the entry of an item, `ABSENT`, or `None`: it must be read."""
+        state = self._state
+        if self._index[:HEADER_BYTES] != state.header:
+            return None
+        entry = state.entries.get((path, key))
+        if entry is not None:
+            self.hits += 1
+        return entry
+
+    def header(self) -> bytes:
+        """Return the header as it is now; take it before a read or a write, for the calls below."""
+        return self._index[:HEADER_BYTES]
+
+    def fill(self, before: bytes, read: Iterable[tuple[Address, Entry]]) -> None:
+        """Keep what a read transaction has found that began after `before` was taken."""
+        with self._lock:
+            if self._index[:HEADER_BYTES] != before:
+                return  # a commit came while it was read: which of the two it saw is not known
+            if self._state.header != before:
+                self._state = _State(before)
+            self._keep(read)
+
+    def follow(self, before: bytes, written: Iterable[tuple[Address, Entry]] | None) -> None:
+        """Go along with a commit of our own, after it.
+
+        Args:
+            before: the header inside the write transaction, before its COMMIT.
+            written: all that the commit changed, as it now is; `None`: that is not known.
+        """
+        with self._lock:
+            state, now = self._state, self._index[:HEADER_BYTES]
+            then = commits(before)
+            if written is None or then is None or state.header != before:
+                return  # the next read finds another header, and begins anew
+            if commits(now) != (then + 1) % 2**32:
+                return  # somebody else has committed, too
+            self._state = _State(now)
+            self._state.entries, self._state.size = state.entries, state.size
+            self._keep(written)
+
+    @property
+    def size(self) -> int:
+        """The bytes that the entries take, by estimate."""
+        return self._state.size
+
+    def _keep(self, found: Iterable[tuple[Address, Entry]]) -> None:
+        state, entries = self._state, self._state.entries
+        for address, entry in found:
+            old = entries.pop(address, None)
+            if old is not None:
+                state.size -= _weight(address, old)
+            weight = _weight(address, entry)
+            if weight <= self._budget // 8:
+                entries[address] = entry
+                state.size += weight
+        while state.size > self._budget:
+            oldest = next(iter(entries))
+            state.size -= _weight(oldest, entries.pop(oldest))
+
+
+def _weight(address: Address, entry: Entry) -> int:
+    return len(address[0]) + len(address[1]) + len(entry.data) + _OVERHEAD_BYTES
+
+
+def commits(header: bytes) -> int | None:
+    """Return the count of commits in a header; `None`: it is not laid out as we know it."""
+    if len(header) < HEADER_BYTES:
+        return None
+    layout, _, count = _PREFIX.unpack_from(header)
+    return int(count) if layout == _LAYOUT else None
