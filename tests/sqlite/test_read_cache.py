@@ -221,7 +221,7 @@ def test_threads_that_fill_while_one_commits_never_see_what_was_replaced(file: F
     threads = [threading.Thread(target=look) for _ in range(3)]
     for thread in threads:
         thread.start()
-    for number in range(1, 400):
+    for number in range(1, 150):
         file.run("BEGIN IMMEDIATE")
         before = cache.header()
         file.run(f"UPDATE t SET v = {number} WHERE k = 'a'")
