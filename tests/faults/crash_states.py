@@ -28,7 +28,7 @@ from typing import Any
 
 import kvstore
 from kvstore.flow import KeyValueStore
-from kvstore.sqlite import engine
+from kvstore.sqlite.engine import writer
 
 __all__ = ["Event", "compile_recorder", "look_through", "record"]
 
@@ -64,7 +64,7 @@ class Program:
         return kvstore.SQLiteStore(self._path, **self._options)
 
     async def run(self) -> None:
-        engine.CHECKPOINT_PAGES = self._chance.choice((5, 20, 60))
+        setattr(writer, "CHECKPOINT_PAGES", self._chance.choice((5, 20, 60)))  # noqa: B010
         for _ in range(self._chance.randrange(1, 4)):
             if self._options["index"] is None and self._chance.random() < 0.3:
                 self._use_facade()

@@ -147,8 +147,8 @@ async def test_a_read_of_a_damaged_row_fails_alone(tmp_path: Path) -> None:
 async def test_reads_go_to_a_thread_while_inline_work_rests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "SLOW_S", -1.0)  # every inline call counts as slow
-    monkeypatch.setattr(engine, "REST_S", (60.0, 60.0))
+    monkeypatch.setattr(engine.pace, "SLOW_S", -1.0)  # every inline call counts as slow
+    monkeypatch.setattr(engine.pace, "REST_S", (60.0, 60.0))
     path = tmp_path / "store.db"
     async with kvstore.open(path) as store:
         await store.put_many(NAMESPACE, {str(n): n for n in range(50)})

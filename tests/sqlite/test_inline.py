@@ -44,8 +44,8 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return submit(self, read, *args, **kwargs)
 
     monkeypatch.setattr(engine.Reader, "submit", note)
-    monkeypatch.setattr(engine, "SLOW_S", 60.0)  # a slow machine changes nothing here
-    monkeypatch.setattr(engine, "TURN_S", 60.0)
+    monkeypatch.setattr(engine.pace, "SLOW_S", 60.0)  # a slow machine changes nothing here
+    monkeypatch.setattr(engine.pace, "TURN_S", 60.0)
     return gone
 
 
@@ -98,7 +98,7 @@ async def test_both_ways_give_the_same(
         await fill(store)
         here = await look(store, SMALL)
         assert threads == []
-        monkeypatch.setattr(engine, "INLINE_BYTES", -1)
+        monkeypatch.setattr(engine.inline, "INLINE_BYTES", -1)
         assert await look(store, SMALL) == here
         assert len(threads) == 5
 
@@ -124,7 +124,7 @@ async def test_a_damaged_row_is_told_from_either_way(
             assert item.version == version
             (latest,) = await store.search(SMALL, filter={"kind": "b"}, limit=1)
             assert latest.version == version
-            monkeypatch.setattr(engine, "INLINE_BYTES", -1)
+            monkeypatch.setattr(engine.inline, "INLINE_BYTES", -1)
         assert threads == ["select", "select"]
 
 
@@ -161,9 +161,11 @@ async def test_a_few_keys_are_read_without_a_thread(
             key: await store.get(LONG, key) for key in "ab"
         }
         assert threads == ["get_many"]
-        many = await store.get_many(SMALL, [f"é{n:03}" for n in range(engine.GROUP_READS + 1)])
-        assert len(many) == engine.GROUP_READS + 1
+        many = await store.get_many(
+            SMALL, [f"é{n:03}" for n in range(engine.limits.GROUP_READS + 1)]
+        )
+        assert len(many) == engine.limits.GROUP_READS + 1
         assert threads == ["get_many"] * 2
-        monkeypatch.setattr(engine, "GROUP_READS", 0)
+        monkeypatch.setattr(engine.inline, "GROUP_READS", 0)
         assert (await store.get_many(SMALL, keys)).keys() == few.keys()
         assert threads == ["get_many"] * 3

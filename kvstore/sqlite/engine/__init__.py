@@ -1,0 +1,25 @@
+"""Turns synchronous SQLite into asyncio at next to no cost: who runs what on which thread, when.
+
+A hop to a thread and back costs ten times what SQLite itself takes for a small read or write, so
+work is either shared out over a hop or does not hop at all:
+
+- `Writer` commits whatever is waiting in one transaction (group commit), and each caller gets its
+  own result or its own error. A few small writes commit on the loop's own thread, which under
+  `synchronous=NORMAL` touches no disk; many, long or contended ones go to the worker thread.
+  Checkpoints, which do touch the disk, always go there.
+- `Reader` runs reads on a thread with its own read-only connection; reads of one tick share a hop.
+- `InlineReader` runs point reads of small, warm rows on the loop's own thread; those of many
+  tasks share statements, a few in each turn of the loop. It also scans small namespaces.
+- `Pace` keeps the two inline ways honest: it ends them for a while after a slow one, and limits
+  what they may take of one turn.
+
+Each is in a file of its own; what they may take is in `limits`.
+"""
+
+from kvstore.sqlite.engine.inline import InlineReader
+from kvstore.sqlite.engine.limits import INLINE_BYTES, INLINE_COMPARISONS
+from kvstore.sqlite.engine.pace import Pace
+from kvstore.sqlite.engine.reader import Reader
+from kvstore.sqlite.engine.writer import Writer
+
+__all__ = ["INLINE_BYTES", "INLINE_COMPARISONS", "InlineReader", "Pace", "Reader", "Writer"]

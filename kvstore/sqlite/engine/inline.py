@@ -1,0 +1,205 @@
+"""`InlineReader`: reads that take but a moment, on the event loop's own thread."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from kvstore.instants import to_micros
+from kvstore.sqlite import driver, reading, statements
+from kvstore.sqlite.connection import limit, release
+from kvstore.sqlite.engine.limits import GROUP_BYTES, GROUP_READS, INLINE_BYTES, LONG_PATH
+from kvstore.sqlite.engine.pace import Pace
+from kvstore.sqlite.engine.reader import Reader
+from kvstore.sqlite.engine.settling import settle
+from kvstore.types import Item, Namespace
+
+__all__ = ["InlineReader"]
+
+T = TypeVar("T")
+
+_Read = tuple[reading.Point, asyncio.Future[list[Item]]]
+
+
+class InlineReader:
+    """Point reads on the loop's own thread, on a read-only connection of their own.
+
+    The first task that reads in a turn of the loop is answered at once, unless reads come in
+    crowds. The others' wait for the next turn, and there share statements.
+
+    Args:
+        connection: for this thread alone.
+        clock: the present time in seconds since the epoch.
+        pace: decides when to read here.
+        worker: reads what must not be read here.
+    """
+
+    def __init__(
+        self,
+        connection: driver.Connection,
+        clock: Callable[[], float],
+        pace: Pace,
+        worker: Reader,
+    ) -> None:
+        connection.text_factory = bytes
+        limit(connection)
+        self.raw = connection
+        self.is_running = False  # a statement is under way
+        self._cursor = connection.cursor()
+        self._clock = clock
+        self._pace = pace
+        self._worker = worker
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[_Read] = deque()
+        self._is_crowd = False  # whether the last flush had more than one read to make
+        self._alone = (-1, 0)  # turn and task of the last read that was answered at once
+
+    def get(self, namespace: Namespace, path: str, key: str) -> list[Item] | None:
+        """Return the live item in a list, an empty list, or `None`: ask `get_later`."""
+        pace = self._pace
+        if self._is_crowd or self._waiting or pace.is_turn_over:
+            return None
+        began = time.perf_counter()
+        if not pace.allows(began):
+            return None
+        turn, task = self._alone
+        if turn != pace.turn:
+            self._alone = (pace.turn, id(asyncio.current_task()))
+        elif task != id(asyncio.current_task()):
+            return None
+        try:
+            self.is_running = True
+            now = to_micros(self._clock())
+            return reading.get_small(self._cursor, namespace, path, key, now, INLINE_BYTES)
+        except driver.Error:
+            return None  # the worker meets it again, and has the time to deal with it
+        finally:
+            self.is_running = False
+            pace.record(began)
+
+    def get_later(self, namespace: Namespace, path: str, key: str) -> asyncio.Future[list[Item]]:
+        """Read in the next turn, together with others, or on the worker's thread."""
+        future: asyncio.Future[list[Item]] = self._loop.create_future()
+        if not self._waiting:
+            self._pace.call_next_turn(self._flush)
+        self._waiting.append(((namespace, path, key), future))
+        return future
+
+    def get_few(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item] | None:
+        """Return the live items among a few keys, as they are at once, or `None`: ask a thread."""
+        pace = self._pace
+        began = time.perf_counter()
+        if len(keys) > GROUP_READS or len(path) + sum(map(len, keys)) > LONG_PATH:
+            return None
+        if self._worker.is_busy or pace.is_turn_over or not pace.allows(began):
+            return None
+        try:
+            self.is_running = True
+            points = [(namespace, path, key) for key in keys]
+            now = to_micros(self._clock())
+            answers = reading.get_small_points(self._cursor, points, now, GROUP_BYTES)
+        except driver.Error:
+            return None  # the thread meets it again, and has the time to deal with it
+        finally:
+            self.is_running = False
+            pace.record(began, len(keys))
+        items: list[Item] = []
+        for answer in answers:
+            if not isinstance(answer, list):
+                return None
+            items += answer
+        return items
+
+    def scan(self, path: str, read: Callable[[driver.Connection], T]) -> tuple[T] | None:
+        """Run a read of a whole namespace, if it is small, or return `None`: ask a thread."""
+        pace = self._pace
+        began = time.perf_counter()
+        if not statements.READS_LENGTH_ALONE or len(path) > LONG_PATH:
+            return None
+        if pace.is_turn_over or not pace.allows(began):
+            return None
+        try:
+            self.is_running = True
+            self.raw.text_factory = str
+            return (read(self.raw),) if reading.is_light(self.raw, INLINE_BYTES, path) else None
+        except driver.Error:
+            return None  # the thread meets it again, and has the time to deal with it
+        except BaseException as exc:
+            release(exc)
+            raise
+        finally:
+            self.raw.text_factory = bytes
+            self.is_running = False
+            pace.record(began)
+
+    def close(self) -> None:
+        """Have the worker read what waits, and release the connection."""
+        self._pass_on_all()
+        self.raw.close()
+
+    def _take(self, most: int) -> list[_Read]:
+        """Take reads from the queue that somebody still waits for."""
+        taken: list[_Read] = []
+        while self._waiting and len(taken) < most:
+            read = self._waiting.popleft()
+            if not read[1].done():
+                taken.append(read)
+        return taken
+
+    def _flush(self) -> None:
+        pace = self._pace
+        self._is_crowd = len(self._waiting) > 1
+        has_read = False  # one group in each turn, however long the writes before it took
+        while reads := self._take(pace.group):
+            began = time.perf_counter()
+            if not pace.allows(began) or (has_read and pace.is_share_spent):
+                self._waiting.extendleft(reversed(reads))
+                break
+            has_read = True
+            try:
+                self.is_running = True
+                points = [point for point, _ in reads]
+                now = to_micros(self._clock())
+                answers = reading.get_small_points(self._cursor, points, now, GROUP_BYTES)
+            except Exception:  # noqa: BLE001 - the worker meets it again, and tells the callers
+                answers = [None] * len(reads)
+            except BaseException:  # such as KeyboardInterrupt
+                self._waiting.extendleft(reversed(reads))
+                pace.call_next_turn(self._flush)
+                raise
+            finally:
+                self.is_running = False
+                pace.record(began, len(reads))
+            self._deliver(reads, answers)
+        if not self._waiting:
+            return
+        if pace.allows(time.perf_counter()):
+            pace.call_next_turn(self._flush)
+        else:
+            self._pass_on_all()
+
+    def _deliver(self, reads: list[_Read], answers: Sequence[reading.Answer | None]) -> None:
+        for read, answer in zip(reads, answers, strict=True):
+            if answer is None:
+                self._pass_on(read)
+            elif isinstance(answer, list):
+                settle(read[1], answer, None)
+            else:
+                settle(read[1], None, answer)
+
+    def _pass_on_all(self) -> None:
+        while self._waiting:
+            self._pass_on(self._waiting.popleft())
+
+    def _pass_on(self, read: _Read) -> None:
+        """Have the worker make a read."""
+        (namespace, path, key), future = read
+
+        def get(connection: driver.Connection) -> list[Item]:
+            now = to_micros(self._clock())
+            return reading.get_one(connection, namespace, path, key, now)
+
+        self._worker.post(get, future)

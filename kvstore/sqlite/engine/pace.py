@@ -1,0 +1,104 @@
+"""`Pace`: when work may run on the event loop's own thread, and how much of it in one turn."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+from kvstore.sqlite.engine.limits import (
+    GROUP_READS,
+    REST_S,
+    SHARE_S,
+    SLOW_OP_S,
+    SLOW_S,
+    TURN_S,
+    TURN_TASKS,
+)
+from kvstore.sqlite.engine.settling import settle
+
+__all__ = ["Pace"]
+
+
+class Pace:
+    """Decides when work may run on the event loop's own thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._resting_until = 0.0
+        self._rest = REST_S[0]
+        self._spent = 0.0  # in this turn of the loop
+        self._turn_is_watched = False
+        self._next: deque[Callable[[], None]] = deque()  # to be called when the next turn begins
+        self._queue: deque[asyncio.Future[None]] = deque()
+        self.turn = 0  # counts the turns that had inline work
+        self.group = 1  # how many reads may share a statement: few until they prove quick
+
+    @property
+    def is_turn_over(self) -> bool:
+        """Whether inline work has had all that it may have of this turn of the loop."""
+        return self._spent > TURN_S
+
+    @property
+    def is_share_spent(self) -> bool:
+        """Whether those who wait for a turn have had their share of this one."""
+        return self._spent > SHARE_S
+
+    def allows(self, now: float) -> bool:
+        """Whether inline work may run at an instant of `time.perf_counter()`."""
+        return now >= self._resting_until
+
+    def record(self, began: float, ops: int = 1) -> None:
+        """Take note of inline work of so many parts that began at an instant and ends now."""
+        ended = time.perf_counter()
+        spent = ended - began
+        if spent > SLOW_S + ops * SLOW_OP_S:
+            self._resting_until = ended + self._rest
+            self._rest = min(2 * self._rest, REST_S[1])
+            self.group = 1
+        else:
+            self._rest = REST_S[0]
+            self.group = min(self.group + 1, GROUP_READS)
+        self._spent += spent
+        if not self._turn_is_watched:
+            self._turn_is_watched = True
+            self._loop.call_soon(self._new_turn)
+
+    def call_next_turn(self, callback: Callable[[], None], *, first: bool = False) -> None:
+        """Call back when the next turn of the loop begins, in the order of asking."""
+        if first:
+            self._next.appendleft(callback)
+        else:
+            self._next.append(callback)
+        if not self._turn_is_watched:
+            self._turn_is_watched = True
+            self._loop.call_soon(self._new_turn)
+
+    async def next_turn(self) -> None:
+        """Wait for a share of a later turn of the loop, in the order of asking.
+
+        With a plain `sleep(0)` each of many tasks would get on in every turn, and the turn's
+        length would grow with their number.
+        """
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._queue.append(waiter)
+        await waiter
+
+    async def give_way(self) -> None:
+        """Wait for a share of a later turn if this one is over."""
+        if self.is_turn_over:
+            await self.next_turn()
+
+    def _new_turn(self) -> None:
+        self._spent = 0.0
+        self.turn += 1
+        try:
+            for _ in range(min(len(self._queue), TURN_TASKS)):
+                settle(self._queue.popleft(), None, None)
+            for _ in range(len(self._next)):
+                self._next.popleft()()
+        finally:  # whatever a callback raises, such as KeyboardInterrupt
+            self._turn_is_watched = bool(self._queue or self._next or self._spent)
+            if self._turn_is_watched:
+                self._loop.call_soon(self._new_turn)

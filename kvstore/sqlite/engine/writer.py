@@ -1,0 +1,386 @@
+"""`Writer`: group commit, on the event loop's own thread or on one with the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from kvstore.backlog import Backlog
+from kvstore.errors import StoreError
+from kvstore.instants import to_micros
+from kvstore.operations import Check, Delete, Mutate, Operation, Put, Remove, Touch
+from kvstore.sqlite import driver, statements
+from kvstore.sqlite.connection import WorkerConnection, is_busy, limit, transaction
+from kvstore.sqlite.diagnosis import explain
+from kvstore.sqlite.engine.limits import (
+    BATCH_BYTES,
+    BATCH_OPS,
+    CHECKPOINT_PAGES,
+    INLINE_BYTES,
+    INLINE_PUTS,
+    PAGE_BYTES,
+    POLITE_PAUSE_S,
+    POLITE_S,
+)
+from kvstore.sqlite.engine.pace import Pace
+from kvstore.sqlite.engine.settling import call_soon, require_open, settle
+from kvstore.sqlite.indexing import Setup, begin_batch
+from kvstore.sqlite.openfile import OpenFile
+from kvstore.sqlite.writing import INLINE_OPS, has_restore, is_plain
+from kvstore.watching import Bell
+
+__all__ = ["Writer"]
+
+T = TypeVar("T")
+
+_KNOWS_NOOP = driver.VERSION >= (3, 51, 0)  # https://sqlite.org/pragma.html#pragma_wal_checkpoint
+
+_Outcome = list[Any] | BaseException  # the answers, or what is to be raised
+_NOT_YET: _Outcome = []
+
+
+class _Unit:
+    """Operations that are applied together or not at all, and the caller that waits for them."""
+
+    __slots__ = ("future", "is_alone", "is_refused", "ops", "outcome", "size")
+
+    work: Callable[[driver.Connection], Any] | None = None  # instead of operations
+
+    def __init__(self, ops: Sequence[Operation]) -> None:
+        self.ops = ops
+        self.size = 256 * len(ops)  # roughly, in bytes
+        for op in ops:
+            if type(op) is Put:
+                self.size += len(op.path) + len(op.key) + len(op.data)
+        self.is_alone = has_restore(ops)  # in its transaction
+        self.is_refused = False  # it is too much for the loop's own thread
+        self.future: asyncio.Future[list[Any]] | None = None  # `None`: nobody waits
+        self.outcome = _NOT_YET
+
+
+class _Work(_Unit):
+    """Something else to do on the worker's thread, in its turn."""
+
+    __slots__ = ("work",)
+
+    def __init__(self, work: Callable[[driver.Connection], Any]) -> None:
+        super().__init__(())
+        self.work = work
+        self.is_alone = True
+
+
+class Writer:
+    """The one writer of a store in this process.
+
+    Its connection is used by one thread at a time: the worker's while `is_running`, else the
+    loop's.
+
+    Args:
+        connection: with write access.
+        file: that of the connection.
+        clock: the present time in seconds since the epoch.
+        busy_timeout: how long to wait for other processes, in seconds.
+        pace: shared with the inline reads; `None`: never write on the loop's thread.
+        bell: rung on the loop's thread when there is something for those who watch.
+        backlog: counts what waits, and is the store's.
+        setup: of a store that has a search index.
+    """
+
+    def __init__(
+        self,
+        connection: WorkerConnection,
+        file: OpenFile,
+        *,
+        clock: Callable[[], float],
+        busy_timeout: float,
+        pace: Pace | None,
+        bell: Bell,
+        backlog: Backlog,
+        setup: Setup | None = None,
+    ) -> None:
+        self._connection = connection
+        self._file = file
+        self._setup = setup
+        self._bell = bell
+        self._has_news = False
+        self._is_heavy = setup is not None  # the file is watched or has an index
+        self._clock = clock
+        self._busy_timeout = busy_timeout
+        self._pace = pace if statements.READS_LENGTH_ALONE else None
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[_Unit] = deque()
+        self._backlog = backlog
+        self._is_scheduled = False
+        self.is_running = False
+        self._is_closed = False
+        self._quiet: asyncio.Future[None] | None = None  # set by `close`, done when nothing waits
+        self._polite_until = 0.0
+        self._is_crowd = False  # whether the last flush had more than one unit to commit
+        self._alone = (-1, 0)  # turn and task of the last unit that committed alone
+        self._wal_pages = 0  # at most so many since the last checkpoint
+        # Checkpoints run when the results are delivered, and not inside a COMMIT.
+        connection.raw.execute("PRAGMA wal_autocheckpoint = 0")
+        limit(connection.raw)
+
+    def apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
+        """Apply a unit of operations; gives the answers once it is committed."""
+        unit = _Unit(ops)
+        pace = self._pace
+        if pace is not None and self._is_alone(pace, unit):
+            return self._apply_alone(pace, unit)
+        return self._queue_in_time(unit) if self._backlog.is_full else self._queue(unit)
+
+    async def _apply_alone(self, pace: Pace, unit: _Unit) -> list[Any]:
+        self._alone = (pace.turn, id(asyncio.current_task()))
+        if not self.is_running and self._commit_inline(pace, [unit]):
+            await pace.give_way()
+            if isinstance(unit.outcome, BaseException):
+                raise unit.outcome
+            return unit.outcome
+        return await self._queue_in_time(unit)
+
+    async def run(self, work: Callable[[driver.Connection], T]) -> T:
+        """Run something else on the worker's thread, outside any transaction, in its turn."""
+        return (await self._queue(_Work(work)))[0]  # type: ignore[no-any-return]
+
+    async def _queue_in_time(self, unit: _Unit) -> list[Any]:
+        await self._backlog.room()
+        return await self._queue(unit)
+
+    def _queue(self, unit: _Unit) -> asyncio.Future[list[Any]]:
+        require_open(not self._is_closed)
+        unit.future = self._loop.create_future()
+        self._backlog.add(unit.size)
+        self._waiting.append(unit)
+        if not self._is_scheduled and not self.is_running:
+            self._is_scheduled = True
+            if self._pace is None:
+                self._loop.call_soon(self._flush)
+            else:
+                self._pace.call_next_turn(self._flush, first=True)
+        return unit.future
+
+    @property
+    def raw(self) -> driver.Connection:
+        """The driver's connection."""
+        return self._connection.raw
+
+    async def finish(self) -> None:
+        """Commit what waits, and take no more."""
+        while self._backlog.units or self.is_running:  # a woken caller may have queued once more
+            self._quiet = self._loop.create_future()
+            await self._quiet
+        self._is_closed = True
+
+    async def close(self) -> None:
+        """Commit what waits, then close the connection."""
+        await self.finish()
+        await self._connection.close()
+
+    # On the loop's thread
+
+    def _flush(self) -> None:
+        self._is_scheduled = False
+        if self.is_running or not self._waiting:
+            return
+        self._is_crowd = len(self._waiting) > 1
+        if self._pace is not None and self._may_be_inline(self._pace, self._waiting):
+            units = self._take()
+            try:
+                is_done = self._commit_inline(self._pace, units)
+            except BaseException:  # such as KeyboardInterrupt: committed or not, nobody knows
+                for unit in units:
+                    if unit.future is not None:
+                        unit.future.cancel()
+                self._deliver(units, is_end=False)
+                raise
+            if is_done:
+                self._deliver(units, is_end=False)
+                return
+            self._waiting.extendleft(reversed(units))
+        self.is_running = True
+        self._connection.post(self._drain)
+
+    def _is_alone(self, pace: Pace, unit: _Unit) -> bool:
+        """Whether a unit may commit at once, as no other can be expected to share its commit.
+
+        That is so for the first write of a turn of the loop, and for the next ones of the same
+        task, which waited for each; but not while writes come in crowds.
+        """
+        if self._waiting or self.is_running or self._is_crowd:
+            return False
+        if not self._may_be_inline(pace, (unit,)):
+            return False
+        turn, task = self._alone
+        return turn != pace.turn or task == id(asyncio.current_task())
+
+    def _may_be_inline(self, pace: Pace, units: Sequence[_Unit]) -> bool:
+        return (
+            len(units) <= INLINE_PUTS
+            and sum(unit.size for unit in units) <= INLINE_BYTES
+            and self._is_quick([op for unit in units for op in unit.ops])
+            and not any(unit.is_refused or unit.work is not None for unit in units)
+            and self._wal_pages < CHECKPOINT_PAGES
+            and not pace.is_turn_over
+            and pace.allows(time.perf_counter())
+        )
+
+    def _is_quick(self, ops: Sequence[Operation]) -> bool:
+        """Whether operations are a little bounded work."""
+        if len(ops) > INLINE_OPS:
+            return len(ops) <= INLINE_PUTS and not self._is_heavy and all(map(is_plain, ops))
+        for op in ops:
+            match op:
+                case Put() | Delete() | Mutate() | Check():
+                    continue
+                case Touch(keys=keys) if len(keys) <= INLINE_OPS:
+                    continue
+                case Remove(subtree=False, pattern=pattern) if pattern.is_quick and len(ops) == 1:
+                    return not self._is_heavy
+            return False
+        return True
+
+    def _commit_inline(self, pace: Pace, units: list[_Unit]) -> bool:
+        """Commit on this thread; whether it did: it never waits, and never takes long."""
+        began = time.perf_counter()
+        try:
+            self._commit(units, timeout=0.0, longest=INLINE_BYTES)
+        except Exception:  # noqa: BLE001 - the worker meets it again, and has time to deal with it
+            for unit in units:
+                unit.is_refused = True
+            return False
+        finally:
+            pace.record(began, min(sum(len(unit.ops) for unit in units), INLINE_OPS))
+        self._ring()
+        return True
+
+    def _ring(self) -> None:
+        if self._has_news:
+            self._has_news = False
+            self._bell.ring()
+
+    def _deliver(self, units: list[_Unit], *, is_end: bool) -> None:
+        for unit in units:
+            future, outcome = unit.future, unit.outcome
+            if future is None or future.done():  # its caller was cancelled
+                continue
+            if isinstance(outcome, BaseException):
+                settle(future, None, outcome)
+            else:
+                future.set_result(outcome)
+        self._ring()
+        self._backlog.subtract(len(units), sum(unit.size for unit in units))
+        if is_end:
+            self.is_running = False
+            self._flush()
+        if self._quiet is not None and not self._backlog.units and not self.is_running:
+            settle(self._quiet, None, None)
+
+    # On whichever thread writes
+
+    def _take(self) -> list[_Unit]:
+        """Take from the queue what one transaction may hold."""
+        taken: list[_Unit] = []
+        ops = size = 0
+        while self._waiting:
+            unit = self._waiting[0]
+            if unit.is_alone and taken:
+                break
+            if taken and (ops + len(unit.ops) > BATCH_OPS or size + unit.size > BATCH_BYTES):
+                break
+            taken.append(self._waiting.popleft())
+            if unit.is_alone:
+                break
+            ops += len(unit.ops)
+            size += unit.size
+        return taken
+
+    def _commit(self, units: list[_Unit], timeout: float, longest: int | None = None) -> None:
+        """Apply units in one transaction; one that fails by itself leaves the others be.
+
+        Raises:
+            driver.Error: the transaction as a whole failed, and nothing was written.
+            NotInlineError: a value is longer than `longest`, and nothing was written.
+        """
+        raw = self._connection.raw
+        with transaction(raw, timeout, self._file) as waited:
+            if waited:
+                self._polite_until = time.monotonic() + POLITE_S
+            batch = begin_batch(raw, to_micros(self._clock()), longest, self._setup)
+            self._is_heavy = batch.is_heavy
+            wanted = [unit for unit in units if unit.future is None or not unit.future.cancelled()]
+            outcomes = batch.apply([unit.ops for unit in wanted])
+            batch.finish()
+        batch.committed()
+        if batch.is_news:
+            self._has_news = True
+        pages = 2
+        for unit, outcome in zip(wanted, outcomes, strict=True):
+            unit.outcome = outcome
+            pages += 3 * len(unit.ops) + unit.size // PAGE_BYTES
+        self._wal_pages += pages
+
+    # On the worker's thread
+
+    def _drain(self) -> None:
+        """Commit what waits until nothing does."""
+        while True:
+            units = self._take()
+            self._commit_or_fail(units)
+            due = self._wal_pages >= CHECKPOINT_PAGES
+            is_end = not self._waiting and not due
+            call_soon(self._loop, self._deliver_from_thread, units, is_end)
+            if is_end:
+                return
+            if due:
+                self._checkpoint()
+            if time.monotonic() < self._polite_until:
+                time.sleep(POLITE_PAUSE_S)
+            if not self._waiting:
+                call_soon(self._loop, self._deliver_from_thread, [], True)
+                return
+
+    def _deliver_from_thread(self, units: list[_Unit], is_end: bool) -> None:
+        self._deliver(units, is_end=is_end)
+
+    def _commit_or_fail(self, units: list[_Unit]) -> None:
+        """Commit units, each alone if they cannot be together, and give errors to their callers."""
+        try:
+            if units[0].work is not None:
+                units[0].outcome = [units[0].work(self._connection.raw)]
+            else:
+                self._commit(units, self._busy_timeout)
+        except driver.Error as exc:
+            if len(units) > 1 and not is_busy(exc):
+                for unit in units:
+                    self._commit_or_fail([unit])
+            else:
+                for unit in units:
+                    unit.outcome = self._error(exc)
+        except BaseException as exc:  # noqa: BLE001 - a defect of ours, for the callers to hear of
+            for unit in units:
+                unit.outcome = exc
+
+    def _error(self, exc: driver.Error) -> StoreError:
+        error = explain(exc, self._file, None)  # the connection may be in any state
+        error.__cause__ = exc
+        return error
+
+    def _checkpoint(self) -> None:
+        """Copy the WAL into the file, if it is long, so that it starts over; waits for no reader.
+
+        What is in the WAL is safe there: where this fails, the next one tries again.
+        """
+        execute = self._connection.raw.execute
+        self._wal_pages = 0
+        with suppress(driver.Error):
+            if _KNOWS_NOOP:  # the count so far was an upper bound
+                _, written, copied = execute("PRAGMA wal_checkpoint(NOOP)").fetchone()
+                self._wal_pages = written - copied
+            if not 0 < self._wal_pages < CHECKPOINT_PAGES:
+                execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                self._wal_pages = 0
