@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
 from kvstore.errors import EmbeddingError, InvalidArgumentError, StoreError
+from kvstore.model_id import model_id_of
 from kvstore.types import IndexConfig
 
 __all__ = ["Embedder", "Embeddings", "UnavailableError", "numpy_or_none", "unit_vector"]
@@ -103,7 +104,7 @@ class Embedder:
             )
         self._most_dimensions = most_dimensions
         self._model = _adapt(config.embeddings)
-        self._name = _name_of(config.embeddings)
+        self._name = model_id_of(config.embeddings)
         self.model_id = config.model_id or self._name
         self.dimensions = config.dimensions
         self._waiting: list[_Request] = []
@@ -381,18 +382,3 @@ def _awaitable(function: Callable[[Any], Any]) -> Callable[[Any], Awaitable[Any]
         return await result if inspect.isawaitable(result) else result
 
     return call
-
-
-_NAMED_BY = ("model_id", "model_name", "model", "deployment")  # of LangChain's and ours
-
-
-def _name_of(embeddings: Any) -> str:
-    """Name a model: what it is, and which."""
-    if inspect.isroutine(embeddings):
-        return f"{embeddings.__module__}.{embeddings.__qualname__}"
-    kind = type(embeddings).__name__
-    for attribute in _NAMED_BY:
-        name = getattr(embeddings, attribute, None)
-        if isinstance(name, str) and name:
-            return f"{kind}:{name}"
-    return kind

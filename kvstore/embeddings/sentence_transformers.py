@@ -40,9 +40,22 @@ class SentenceTransformerEmbeddings:
         self.model = model
         self._query_prefix = query_prefix
         self._document_prefix = document_prefix
+        self._options = options
         self._make: Any = lambda: sentence_transformers.SentenceTransformer(model, **options)
         self._loaded: Any = None
         self._lock = Lock()
+
+    @property
+    def model_id(self) -> str:
+        """What makes the vectors: the model, and all that changes what it is given or gives."""
+        changes = {"document_prefix": self._document_prefix, "query_prefix": self._query_prefix}
+        told = [f"{name}={value!r}" for name, value in changes.items() if value]
+        told += [
+            f"{name}={value!r}"
+            for name, value in sorted(self._options.items())
+            if name in ("prompts", "default_prompt_name", "truncate_dim", "revision", "backend")
+        ]
+        return " ".join([self.model, *told])
 
     async def embed_documents(self, texts: list[str]) -> Any:
         """Return a vector for each text."""

@@ -16,6 +16,7 @@ LAYERS = (
     "distribution errors",
     "codec filenames instants lifecycle recipe schema",
     "types",
+    "model_id",
     "backlog description embedding filters namespace paths patterns ranking report rules sql text",
     "index_plan",
     "operations",
