@@ -331,7 +331,6 @@ def main() -> None:
         warnings.simplefilter("ignore")
         corpus = Corpus()
     model = SentenceTransformerEmbeddings(folder, device="cpu")
-    model.model_id = Path(folder).parent.name  # type: ignore[attr-defined]
     found = asyncio.run(rank(corpus, model))
     if given.tune:
         tune(corpus, found)

@@ -25,6 +25,7 @@ BATCH_TEXTS = 128  # in one call to the model
 CALLS_AT_ONCE = 4  # to a model that is awaited; one that computes in a thread gets one
 LINGER_S = 0.003  # how long a call is put off, at most, while more texts may be on their way
 _LINGER_STEP_S = 0.0005
+_SURELY_TAKEN = "text"  # by a model that works
 MAX_QUERY_CHARS = 8192  # of a query that is given to the model
 _LEAST_SQUARE, _LARGEST_SQUARE = 1e-200, 1e200  # of a vector's length; no number is lost between
 
@@ -145,6 +146,35 @@ class Embedder:
                 if not self._wanted[text]:
                     del self._wanted[text]
                     self._vectors.pop(text, None)
+
+    async def accepted(self, texts: Iterable[str]) -> tuple[dict[str, bytes], dict[str, str]]:
+        """Return the vector of each text that the model takes, and why it refuses the others.
+
+        Raises:
+            EmbeddingError: it takes no text at all, or cannot be reached.
+        """
+        distinct = list(dict.fromkeys(texts))
+        vectors: dict[str, bytes] = {}
+        refused: dict[str, str] = {}
+        waiting = [distinct] if distinct else []
+        while waiting:
+            some = waiting.pop()
+            try:
+                vectors |= await self.documents(some)
+            except UnavailableError:
+                raise
+            except EmbeddingError as exc:
+                if len(some) > 1:
+                    middle = len(some) // 2
+                    waiting += [some[middle:], some[:middle]]
+                    continue
+                if not vectors and not refused:
+                    try:
+                        await self.documents([_SURELY_TAKEN])
+                    except EmbeddingError:
+                        raise exc from None
+                refused[some[0]] = str(exc)
+        return vectors, refused
 
     async def query(self, text: str) -> bytes:
         """Return the vector of a query.

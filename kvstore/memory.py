@@ -39,7 +39,7 @@ from kvstore.operations import (
 from kvstore.patterns import Pattern
 from kvstore.plan import Address, Admission, Effects, Note, Vectors, decide, gone
 from kvstore.ranking import Search, page_of
-from kvstore.report import Meter, Report, RootStats, Stats
+from kvstore.report import WAITS, Meter, Report, RootStats, Stats
 from kvstore.rules import row_problem
 from kvstore.store import NamespaceQuery, Page, Selection, Store
 from kvstore.text import contains, texts_of
@@ -49,6 +49,7 @@ from kvstore.watching import ChangePage
 __all__ = ["InMemoryStore"]
 
 _MOST_CHANGES = 250_000  # that the feed holds, however young: some 40 MB
+_MOST_WAITING = 100  # items that `check` names
 _CHANGES_AT_ONCE = 500
 _SLICE = 1_000  # records written out between two looks at the clock
 
@@ -235,13 +236,13 @@ class InMemoryStore(Store):
         wanted = list(effects.writes)
         for op in ops:
             if isinstance(op, Reindex):
-                marked = sorted(index.pending)[: op.limit]
-                wanted += [(self._rows[address], op.vectors) for address in marked]
+                known = {**(op.vectors or {}), **dict.fromkeys(op.refused, b"")}
+                wanted += [(self._rows[address], known) for address in self._marked(op)]
         missing: list[str] = []
-        for row, known in wanted:
+        for row, vectors in wanted:
             held = index.held((row.path, row.key))
             texts = self._texts(row.data, row.indexing)
-            missing += [text for text in texts if text not in held and text not in (known or {})]
+            missing += [text for text in texts if text not in held and text not in (vectors or {})]
         if missing and self._embedder is not None:
             raise UnembeddedError(missing)
 
@@ -322,15 +323,22 @@ class InMemoryStore(Store):
         self._carry_out(admission.admit(records, live))
         return admission.written
 
-    def _reindex_rows(self, op: Reindex) -> tuple[int, int]:
+    def _marked(self, op: Reindex) -> list[Address]:
+        """Return the marked items that an operation is to index, by their versions."""
+        assert self._index is not None
+        versions = ((self._rows[address].version, address) for address in self._index.pending)
+        return [address for version, address in sorted(versions) if version > op.after][: op.limit]
+
+    def _reindex_rows(self, op: Reindex) -> tuple[int, int, list[Address]]:
         index = self._index
         if index is None:
-            return 0, 0
-        marked = sorted(index.pending)[: op.limit]
+            return 0, 0, []
+        marked = self._marked(op)
         for address in marked:
             row = self._rows[address]
             index.put(address, self._texts(row.data, row.indexing), op.vectors or {})
-        return 0, len(marked)
+        last = self._rows[marked[-1]].version if marked else 0
+        return last, len(marked), [address for address in marked if address in index.pending]
 
     # Watch
 
@@ -409,7 +417,9 @@ class InMemoryStore(Store):
                 await asyncio.sleep(0)
         meter.show(len(rows), len(rows))
         await asyncio.sleep(0)
-        return Report(len(rows), tuple(problems))
+        pending = [] if self._index is None else sorted(self._index.pending)[:_MOST_WAITING]
+        waiting = [f"{show(decode_namespace(path), key)} {WAITS}" for path, key in pending]
+        return Report(len(rows), tuple(problems), tuple(waiting))
 
     async def _stats(self) -> Stats:
         sizes: dict[str, tuple[int, int]] = {}

@@ -10,7 +10,7 @@ does to its items is decided in `kvstore.plan`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal, assert_never
 
@@ -232,16 +232,21 @@ class Adopt:
 
 @dataclass(slots=True)
 class Reindex:
-    """Index at most `limit` marked items after one; answers the last one's id and how many.
+    """Index at most `limit` marked items after one.
+
+    It answers the last one's id, how many they were, and the addresses of those that stay marked,
+    because the model has refused a text of theirs.
 
     Attributes:
         after: the id after which to look; 0 at first.
         vectors: of the texts to index, as far as they are known.
+        refused: texts that the model does not take, and why.
     """
 
     after: int
     limit: int
     vectors: Mapping[str, bytes] | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 class UnembeddedError(Exception):

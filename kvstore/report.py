@@ -11,11 +11,21 @@ from typing import Self
 
 from kvstore.types import Namespace
 
-__all__ = ["Meter", "Progress", "Report", "RootStats", "Stats", "StoppedError"]
+__all__ = [
+    "WAITS",
+    "Meter",
+    "Progress",
+    "Reindexed",
+    "Report",
+    "RootStats",
+    "Stats",
+    "StoppedError",
+]
 
 Progress = Callable[[int, int | None], object]
 """Called with what is done and the total, `None` while that is unknown."""
 
+WAITS = "waits for reindex"
 _INTERVAL_S = 0.05  # between two calls of a progress callback
 
 
@@ -26,15 +36,47 @@ class Report:
     Attributes:
         items: how many items it looked at.
         problems: one line for each thing that is wrong; none holds a stored value.
+        waiting: one line for each item that waits for `Store.reindex`, the first hundred: nothing
+            is wrong with it, but a search by meaning finds it by a part of its texts, or not.
     """
 
     items: int
     problems: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong."""
         return not self.problems
+
+
+class Reindexed(int):
+    """How many items `Store.reindex` took.
+
+    Attributes:
+        skipped: namespace and key of the items that stay marked, because the model has refused a
+            text of theirs: they are found by words, and by what else they hold.
+        reasons: what the model said of each.
+    """
+
+    skipped: tuple[tuple[Namespace, str], ...]
+    reasons: tuple[str, ...]
+
+    def __new__(
+        cls,
+        count: int,
+        skipped: tuple[tuple[Namespace, str], ...] = (),
+        reasons: tuple[str, ...] = (),
+    ) -> Self:
+        """Make the answer of a call."""
+        self = super().__new__(cls, count)
+        self.skipped = skipped
+        self.reasons = reasons
+        return self
+
+    def __repr__(self) -> str:
+        count = int(self)
+        return f"Reindexed({count}, skipped={self.skipped!r})" if self.skipped else str(count)
 
 
 @dataclass(frozen=True, slots=True)

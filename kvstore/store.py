@@ -30,6 +30,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Collection,
     Generator,
     Iterable,
     Iterator,
@@ -45,9 +46,10 @@ from typing import IO, Any, Final, Generic, Self, TypeVar, overload
 
 from kvstore import codec, operations
 from kvstore.backlog import Backlog
-from kvstore.embedding import Embedder
+from kvstore.embedding import Embedder, UnavailableError
 from kvstore.errors import (
     ConflictError,
+    EmbeddingError,
     InvalidArgumentError,
     InvalidKeyError,
     InvalidNamespaceError,
@@ -61,7 +63,15 @@ from kvstore.filenames import FilePath
 from kvstore.filters import Filter, parse_filter
 from kvstore.instants import lifetime, to_datetime, to_micros
 from kvstore.lifecycle import LoopLock, remember
-from kvstore.namespace import address, check_key, check_label, encode_namespace, is_text, show
+from kvstore.namespace import (
+    address,
+    check_key,
+    check_label,
+    decode_namespace,
+    encode_namespace,
+    is_text,
+    show,
+)
 from kvstore.operations import (
     Adopt,
     Check,
@@ -83,10 +93,10 @@ from kvstore.paths import EACH, MISSING, PathError, parse_path
 from kvstore.patterns import Pattern, compile_pattern
 from kvstore.ranking import Search
 from kvstore.recipe import Recipe
-from kvstore.report import Meter, Progress, Report, Stats
+from kvstore.report import Meter, Progress, Reindexed, Report, Stats
 from kvstore.rules import check_field, encode_value, parse_indexing
 from kvstore.targets import check_source, check_target
-from kvstore.text import fold, query_words
+from kvstore.text import fold, query_words, texts_of
 from kvstore.types import EPOCH, IndexConfig, Item, Namespace, SearchQuery
 from kvstore.watching import Bell, ChangePage, Watch
 
@@ -105,6 +115,7 @@ _RETRY_PAUSE_S = 0.05  # the longest pause between two tries of an optimistic ch
 _MOST: Final = 2**62  # more than any store holds; two of them still fit 64 bits
 _EVERY_KEY = compile_pattern("*")
 _CONFLICTS = ("replace", "skip", "error")
+_MOST_NAMED = 5  # items in a message
 _REINDEX_SLICE = 64  # items indexed in one transaction
 _MODES = ("auto", "semantic", "text", "hybrid")
 
@@ -948,7 +959,9 @@ class Store(Recipe, ABC):
         written: int = (await self._apply((Restore(_Metered(spool, meter), on_conflict),)))[0]
         if written and self._embedder is not None:
             try:
-                await self.reindex()
+                taken = await self.reindex()
+                if taken.skipped:
+                    _LOG.warning("the model refused texts of %d imported items", len(taken.skipped))
             except StoreError as exc:  # the items are there, and marked
                 _LOG.warning("what was imported has no vectors yet (%s): call reindex()", exc)
         await asyncio.sleep(0)  # for the last word of progress
@@ -990,7 +1003,7 @@ class Store(Recipe, ABC):
         self._require_open()
         return await self._vacuum()
 
-    async def reindex(self, *, progress: Progress | None = None) -> int:
+    async def reindex(self, *, progress: Progress | None = None) -> Reindexed:
         """Make the search index complete, and this store's; return how many items it took.
 
         What is marked is indexed: items that were put by a store without the model, or before
@@ -1000,12 +1013,16 @@ class Store(Recipe, ABC):
         in slices, while the store is in use, and a call that was cut short goes on where it was.
         Texts that the index has are not embedded again.
 
+        A text that the model refuses, such as one that is too long for it, is left out: its item is
+        found by words, and by its other texts; it stays marked, and is named in the result's
+        `skipped` and in `check().waiting`.
+
         Args:
             progress: called with what is done and the total.
 
         Raises:
             InvalidArgumentError: the store was opened without an index.
-            EmbeddingError: the model failed; what is done stays done.
+            EmbeddingError: the model failed, whatever the text; what is done stays done.
             IndexMismatchError: another store makes the index its own meanwhile.
         """
         self._require_open()
@@ -1018,18 +1035,23 @@ class Store(Recipe, ABC):
         with Meter(progress) as meter:
             return await self._reindex(meter)
 
-    async def _reindex(self, meter: Meter) -> int:
+    async def _reindex(self, meter: Meter) -> Reindexed:
         total: int = (await self._apply((Adopt(),)))[0]
         done: int = 0
         after = 0
+        skipped: list[tuple[Namespace, str]] = []
+        reasons: list[str] = []
         while True:
             self._require_open()
-            after, count = (await self._apply((Reindex(after, _REINDEX_SLICE),)))[0]
+            op = Reindex(after, _REINDEX_SLICE)
+            after, count, left = (await self._apply((op,)))[0]
             done += count
+            skipped += [(decode_namespace(path), key) for path, key in left]
+            reasons += op.refused.values()
             meter.show(done, max(total, done))
             if not count:
                 await asyncio.sleep(0)  # for the last word of progress
-                return done
+                return Reindexed(done - len(skipped), tuple(skipped), tuple(reasons))
 
     # What the public methods share
 
@@ -1056,12 +1078,45 @@ class Store(Recipe, ABC):
                     missing = exc.texts
                 finally:
                     embedder.on_their_way -= 1
-                vectors |= await embedder.documents(missing)
+                if len(ops) == 1 and isinstance(ops[0], Reindex):
+                    found, refused = await embedder.accepted(missing)
+                    ops[0].refused = {**ops[0].refused, **refused}
+                else:
+                    found = await self._embed(ops, missing)
+                vectors |= found
                 for op in ops:
                     if isinstance(op, (Put, Mutate, Reindex)):
                         op.vectors = vectors
         finally:
             self._embedding_writes -= 1
+
+    async def _embed(self, ops: Sequence[Operation], texts: Sequence[str]) -> dict[str, bytes]:
+        """Have texts embedded, or name the item whose text the model refuses."""
+        embedder = self._embedder
+        assert embedder is not None
+        try:
+            return await embedder.documents(texts)
+        except UnavailableError:
+            raise
+        except EmbeddingError as exc:
+            named = [op for op in ops if isinstance(op, (Put, Mutate))]
+            if len(named) > 1:
+                try:
+                    _, refused = await embedder.accepted(texts)
+                except EmbeddingError:  # it takes none: the texts are not to blame
+                    raise exc from None
+                named = [op for op in named if self._has_text(op, refused)]
+            if not named:
+                raise
+            where = ", ".join(show(op.namespace, op.key) for op in named[:_MOST_NAMED])
+            raise EmbeddingError(f"{exc}; the text is of {where}, and nothing was written") from exc
+
+    def _has_text(self, op: Put | Mutate, texts: Collection[str]) -> bool:
+        """Whether a put would index one of some texts."""
+        if isinstance(op, Mutate) or self.index is None:
+            return False
+        fields = self.index.fields if op.indexing is None else op.indexing
+        return any(text in texts for text in texts_of(codec.decode(op.data), fields))
 
     def _put(
         self,

@@ -12,10 +12,13 @@ store which is not open yet; here it takes `index=IndexConfig(...)` and `clock`,
 from __future__ import annotations
 
 import asyncio
+import io
 import math
 import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+
+import orjson
 
 from kvstore.distribution import how_to_install
 from kvstore.errors import (
@@ -851,6 +854,66 @@ class SearchConformance:
         assert found(items)[2:] == ["a striped horse", "unrelated"]
 
     # Reindexing
+
+    async def test_a_text_that_the_model_refuses_does_not_stop_reindex(
+        self, make: Callable[[IndexConfig], Store], model: RecordingEmbeddings
+    ) -> None:
+        async with make(IndexConfig(model, fields=["a", "b"])) as store:
+            values = {f"k{at:03}": {"a": f"text {at}"} for at in range(150)}
+            values["k070"] = {"a": "poison", "b": "antidote"}
+            values["k149"] = {"a": "much poison"}
+            lines = b"".join(
+                orjson.dumps({"namespace": list(NS), "key": key, "value": value}) + b"\n"
+                for key, value in values.items()
+            )
+            model.poison = ""  # it takes nothing
+            await store.import_items(io.BytesIO(lines))
+            model.poison = "poison"
+            taken = await store.reindex()
+            assert taken == 148
+            assert {key for _, key in taken.skipped} == {"k070", "k149"}
+            assert all("poison" in reason for reason in taken.reasons)
+            report = await store.check()
+            assert report.ok
+            assert len(report.waiting) == 2
+            assert "k070" in "".join(report.waiting)
+            assert found(await store.search(NS, "text 7", limit=1)) == ["k007"]
+            assert found(await store.search(NS, "antidote", limit=1)) == ["k070"]
+            assert found(await store.search(NS, "poison", mode="text")) == ["k070", "k149"]
+            assert (await store.reindex()) == 0  # and tries the two once more
+            model.poison = None
+            taken = await store.reindex()
+            assert (taken, taken.skipped) == (2, ())
+            assert (await store.check()).waiting == ()
+            assert len(await store.search(NS, "poison", limit=1000)) == 150
+
+    async def test_a_model_that_takes_nothing_stops_reindex_at_once(
+        self, make: Callable[[IndexConfig], Store], model: RecordingEmbeddings
+    ) -> None:
+        async with make(IndexConfig(model)) as store:
+            lines = b"".join(
+                orjson.dumps({"namespace": list(NS), "key": f"k{at}", "value": f"poison {at}"})
+                + b"\n"
+                for at in range(300)
+            )
+            model.poison = ""
+            await store.import_items(io.BytesIO(lines))
+            model.calls.clear()
+            with pytest.raises(EmbeddingError, match="RuntimeError"):
+                await store.reindex()
+            assert len(model.calls) < 20
+
+    async def test_a_refused_put_names_its_key(
+        self, store: Store, model: RecordingEmbeddings
+    ) -> None:
+        model.poison = "poison"
+        with pytest.raises(EmbeddingError, match="'bad'"):
+            await store.put_many(NS, {"fine": "fine", "bad": "poison", "good": "good"})
+        with pytest.raises(EmbeddingError, match="'worse'"):
+            await store.put(NS, "worse", "poison")
+        with pytest.raises(EmbeddingError, match="'list'"):
+            await store.append(NS, "list", "poison")
+        assert await store.count(NS) == 0
 
     async def test_reindex_of_a_complete_index_does_nothing(
         self, store: Store, model: RecordingEmbeddings

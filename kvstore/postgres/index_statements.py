@@ -21,6 +21,7 @@ MARK_ALL = """
 INSERT INTO kvstore_pending (root, path, key) SELECT root, path, key FROM kvstore_items
 ON CONFLICT DO NOTHING
 """
+FIND_WAITING = "SELECT path, key FROM kvstore_pending ORDER BY number LIMIT 100"
 FORGET_WORDS = (
     "UPDATE kvstore_entries SET words = '{}', counts = '{}', length = 0",
     "TRUNCATE kvstore_terms",

@@ -22,7 +22,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
@@ -45,10 +45,11 @@ from kvstore.index_plan import Words
 from kvstore.namespace import decode_namespace, show
 from kvstore.operations import Reindex, UnembeddedError
 from kvstore.postgres import index_statements as sql
-from kvstore.postgres.connection import Connection, DriverError
+from kvstore.postgres.connection import Connection, DriverError, Link
 from kvstore.postgres.facts import facts_of
 from kvstore.postgres.keys import Address, decode_key, root_of
 from kvstore.postgres.writing import Entry
+from kvstore.report import WAITS
 from kvstore.text import WORDS_REVISION, texts_of
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "Setup",
     "count_pending",
     "find_problems",
+    "find_waiting",
     "namespace_term",
     "prepare_index",
     "quoted",
@@ -300,8 +302,12 @@ class Indexer:
 
     # Units
 
-    def plan(self, entries: Sequence[Entry]) -> list[_Plan]:
+    def plan(self, entries: Sequence[Entry], refused: Collection[str] = ()) -> list[_Plan]:
         """Find out what the index is to hold of the items that a unit puts.
+
+        Args:
+            entries: the items.
+            refused: texts that the model does not take.
 
         Raises:
             UnembeddedError: some of their texts need vectors.
@@ -312,7 +318,7 @@ class Indexer:
             plan = self._plan(entry)
             if plan is not None:
                 plans.append(plan)
-                self._find_vectors(plan, entry.vectors, missing)
+                self._find_vectors(plan, entry.vectors, missing, refused)
         if missing:
             raise UnembeddedError(list(missing))
         return plans
@@ -336,7 +342,11 @@ class Indexer:
         return _Plan((entry.path, entry.key), texts, facts)
 
     def _find_vectors(
-        self, plan: _Plan, known: Mapping[str, bytes] | None, missing: dict[str, None]
+        self,
+        plan: _Plan,
+        known: Mapping[str, bytes] | None,
+        missing: dict[str, None],
+        refused: Collection[str],
     ) -> None:
         """Give an item's new texts their vectors, or note that some are missing."""
         description = self._description
@@ -347,7 +357,7 @@ class Indexer:
             if code in (state.texts or ()):
                 continue
             vector = None if known is None else known.get(text)
-            if not self._embeds:
+            if not self._embeds or text in refused:
                 plan.vectors[code] = None
             elif vector is None:
                 missing[text] = None
@@ -518,8 +528,12 @@ class Indexer:
             self._embeds = embeds
 
     async def _index_rows(
-        self, connection: Connection, rows: Sequence[Any], vectors: Mapping[str, bytes] | None
-    ) -> None:
+        self,
+        connection: Connection,
+        rows: Sequence[Any],
+        vectors: Mapping[str, bytes] | None,
+        refused: Collection[str] = (),
+    ) -> list[_Plan]:
         """Index items as they are in their table.
 
         Raises:
@@ -531,8 +545,10 @@ class Indexer:
             self._states[path, key] = _State.of(texts, facts, is_pending)
             paths = None if indexing is None else tuple(orjson.loads(indexing))
             entries.append(Entry(path, key, value.encode(), paths, vectors))
-        self.put(self.plan(entries))
+        plans = self.plan(entries, refused)
+        self.put(plans)
         await self.flush(connection)
+        return plans
 
     # Reindexing
 
@@ -559,8 +575,10 @@ class Indexer:
             self._states.clear()
         return await count_pending(connection)
 
-    async def reindex(self, connection: Connection, op: Reindex) -> tuple[int, int]:
-        """Index marked items; return the last one's number, and how many they were.
+    async def reindex(
+        self, connection: Connection, op: Reindex
+    ) -> tuple[int, int, list[tuple[str, str]]]:
+        """Index marked items, and answer what `Reindex` says.
 
         Raises:
             UnembeddedError: some of their texts need vectors.
@@ -568,7 +586,7 @@ class Indexer:
         """
         setup, description = self._setup, self._description
         if setup is None:
-            return 0, 0
+            return 0, 0, []
         if setup.model is not None:
             mismatch = setup.mismatch(description)
             if mismatch is not None:
@@ -581,13 +599,18 @@ class Indexer:
             if description.model == setup.model:
                 description.has_all_vectors = True
             await _store(connection, description)
-            return 0, 0
+            return 0, 0, []
         rows = [tuple(row)[1:] for row in marked if row["value"] is not None]
-        await self._index_rows(connection, rows, op.vectors)
+        plans = await self._index_rows(connection, rows, op.vectors, op.refused)
         gone = [(row["path"], row["key"]) for row in marked if row["value"] is None]
         if gone:
             await connection.execute(sql.UNMARK, *_columns(gone))
-        return marked[-1]["number"], len(marked)
+        left = [
+            (plan.address[0], decode_key(plan.address[1]))
+            for plan in plans
+            if any(text in op.refused for text in plan.texts.values())
+        ]
+        return marked[-1]["number"], len(marked), left
 
 
 async def _slices(connection: Connection, statement: str, *args: Any) -> Any:
@@ -626,6 +649,12 @@ async def count_pending(connection: Connection) -> int:
     """Return how many items are marked for `reindex`."""
     number: int = await connection.fetchval("SELECT count(*) FROM kvstore_pending")
     return number
+
+
+async def find_waiting(link: Link) -> list[str]:
+    """Name items of which the index does not hold everything yet."""
+    rows = await link.raw.fetch(sql.FIND_WAITING)
+    return [f"{show(decode_namespace(path), decode_key(key))} {WAITS}" for path, key in rows]
 
 
 async def find_problems(connection: Connection) -> list[str]:

@@ -28,6 +28,7 @@ from kvstore.postgres.indexing import (
     Setup,
     count_pending,
     find_problems,
+    find_waiting,
     prepare_index,
 )
 from kvstore.postgres.migrate import migrate
@@ -290,7 +291,8 @@ class PostgresStore(Store):
         await asyncio.sleep(0)  # for the last word of progress
         if len(problems) > _MOST_PROBLEMS:
             problems[_MOST_PROBLEMS:] = ["and more of them"]
-        return Report(looked_at, tuple(problems))
+        waiting = await self._pool.run(find_waiting)
+        return Report(looked_at, tuple(problems), tuple(waiting))
 
     async def _check_rest(self) -> list[str]:
         """Look over the state, the feed and the index."""

@@ -100,7 +100,7 @@ class IndexWriter(Protocol):
         """Do what `Adopt` says."""
         ...
 
-    async def reindex(self, connection: Connection, op: Reindex) -> tuple[int, int]:
+    async def reindex(self, connection: Connection, op: Reindex) -> tuple[int, int, list[Address]]:
         """Do what `Reindex` says."""
         ...
 
@@ -513,7 +513,7 @@ class Batch:
                 return 0 if self._indexer is None else await self._indexer.adopt(connection)
             case Reindex():
                 if self._indexer is None:
-                    return 0, 0
+                    return 0, 0, []
                 return await self._indexer.reindex(connection, op)
         assert_never(op)
 

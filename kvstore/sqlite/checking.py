@@ -15,7 +15,7 @@ import orjson
 from kvstore.errors import StoreCorruptError, StoreError
 from kvstore.exchange import file_errors
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
-from kvstore.report import Meter, Report, RootStats, Stats
+from kvstore.report import WAITS, Meter, Report, RootStats, Stats
 from kvstore.rules import row_problem
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.codes import SQLITE_CORRUPT, SQLITE_FORMAT, SQLITE_IOERR, SQLITE_NOTADB
@@ -71,10 +71,19 @@ def check(connection: driver.Connection, path: Path, meter: Meter) -> Report:
                 if len(problems) > _MOST_PROBLEMS:
                     break
             meter.check()
+        waiting = [] if problems else _waiting(connection)
     meter.show(looked_at, looked_at)
     if len(problems) > _MOST_PROBLEMS:
         problems[_MOST_PROBLEMS:] = ["and more of them"]
-    return Report(looked_at, tuple(dict.fromkeys(problems)))
+    return Report(looked_at, tuple(dict.fromkeys(problems)), tuple(waiting))
+
+
+def _waiting(connection: driver.Connection) -> list[str]:
+    """Name items of which the index does not hold everything yet."""
+    return [
+        f"{show(decode_namespace(path), key)} {WAITS}"
+        for path, key in connection.execute(statements.FIND_WAITING)
+    ]
 
 
 def _readable(problems: Iterable[str], path: Path) -> Iterator[str]:

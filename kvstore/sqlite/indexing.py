@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
@@ -411,7 +411,7 @@ class IndexedBatch(Batch):
             case Reindex():
                 planned = self._plan_reindex(op)
                 self._require_vectors()
-                return self._reindex(planned)
+                return self._reindex(planned, op.refused)
             case Remove() | Sweep() | Restore():
                 answer = super()._run(op)
                 self._drop_deleted()
@@ -508,7 +508,9 @@ class IndexedBatch(Batch):
         held = None if slots is None else _codes(slots)
         return _Entries(item, path, texts, held, length or 0, bool(is_pending))
 
-    def _find_vectors(self, entry: _Entries, known: Mapping[str, bytes] | None) -> None:
+    def _find_vectors(
+        self, entry: _Entries, known: Mapping[str, bytes] | None, refused: Collection[str] = ()
+    ) -> None:
         """Give an item's new texts their vectors, or note that some are missing."""
         description = self._description
         if description.model is None:
@@ -517,7 +519,7 @@ class IndexedBatch(Batch):
         for code, text in entry.texts.items():
             if code in held:
                 continue
-            if not self._embeds:
+            if not self._embeds or text in refused:
                 entry.vectors[code] = None
                 continue
             vector = None if known is None else known.get(text)
@@ -752,7 +754,7 @@ class IndexedBatch(Batch):
         pending: int = self._execute("SELECT count(*) FROM index_pending").fetchone()[0]
         return pending
 
-    def _plan_reindex(self, op: Reindex) -> list[tuple[int, _Entries | None]]:
+    def _plan_reindex(self, op: Reindex) -> list[tuple[int, str, _Entries | None]]:
         assert self._setup is not None
         if self._setup.model is not None:
             mismatch = self._setup.mismatch(self._description)
@@ -760,24 +762,26 @@ class IndexedBatch(Batch):
                 raise IndexMismatchError(
                     f"another store has changed the index meanwhile: {mismatch}"
                 )
-        planned: list[tuple[int, _Entries | None]] = []
-        for row in self._execute(_GET_PENDING, (op.after, op.limit)).fetchall():
+        planned: list[tuple[int, str, _Entries | None]] = []
+        for key, *row in self._execute(_GET_PENDING, (op.after, op.limit)).fetchall():
             entry = self._entries_of(row)
             if entry is not None:
-                self._find_vectors(entry, op.vectors)
-            planned.append((row[0], entry))
+                self._find_vectors(entry, op.vectors, op.refused)
+            planned.append((row[0], key, entry))
         return planned
 
-    def _entries_of(self, row: tuple[Any, ...]) -> _Entries | None:
+    def _entries_of(self, row: Sequence[Any]) -> _Entries | None:
         item, path, indexing, value, *there = row
         if path is None:
             return None
         paths = None if indexing is None else orjson.loads(indexing)
         return self._entries(item, path, codec.decode(value), paths, *there)
 
-    def _reindex(self, planned: list[tuple[int, _Entries | None]]) -> tuple[int, int]:
-        """Index marked items; return the last one's id, and how many they were."""
-        for item, entry in planned:
+    def _reindex(
+        self, planned: list[tuple[int, str, _Entries | None]], refused: Collection[str]
+    ) -> tuple[int, int, list[Address]]:
+        """Index marked items, and answer what `Reindex` says."""
+        for item, _, entry in planned:
             if entry is None:
                 self._execute("DELETE FROM index_pending WHERE item = ?", (item,))
             else:
@@ -789,8 +793,13 @@ class IndexedBatch(Batch):
             if description.model == self._setup.model:
                 description.has_all_vectors = True
             _store(self._connection, description)
-            return 0, 0
-        return planned[-1][0], len(planned)
+            return 0, 0, []
+        left = [
+            (entry.path, key)
+            for _, key, entry in planned
+            if entry is not None and any(text in refused for text in entry.texts.values())
+        ]
+        return planned[-1][0], len(planned), left
 
     def _index_since(self, version: int) -> None:
         """Index what an import has written; its vectors are left to `reindex`."""
@@ -895,7 +904,7 @@ FROM index_dropped
 LEFT JOIN index_entries ON index_entries.item = index_dropped.item
 """
 _GET_PENDING = """
-SELECT index_pending.item, items.path, items.indexing, CAST(items.value AS BLOB),
+SELECT items.key, index_pending.item, items.path, items.indexing, CAST(items.value AS BLOB),
     index_entries.slots, index_entries.length, 1
 FROM index_pending
 LEFT JOIN items ON items.id = index_pending.item

@@ -430,6 +430,12 @@ def select_records(path: str, now: int, after: tuple[str, str] | None, limit: in
 # The search index. Of these, the virtual tables answer the first three.
 
 # Best first. The namespaces weigh nothing.
+# Items that wait for reindex, by their ids
+FIND_WAITING = """
+SELECT items.path, items.key
+FROM (SELECT item FROM index_pending ORDER BY item LIMIT 100) AS pending
+CROSS JOIN items ON items.id = pending.item
+"""
 COUNT_HOLDING = "SELECT count(*) FROM words WHERE words MATCH ?"
 # The last is FTS5's own record of how many rows it has had, and how many words in each column
 GET_WORD_TOTALS = """
