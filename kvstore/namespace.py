@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+from kvstore.caching import LONGEST, LongError, cache_short
 from kvstore.errors import InvalidKeyError, InvalidNamespaceError
 from kvstore.types import Namespace
 
@@ -97,25 +98,31 @@ def address(namespace: Sequence[str]) -> tuple[Namespace, str]:
     if type(namespace) is tuple:
         try:
             return _address(namespace)
+        except LongError as exc:
+            result: tuple[Namespace, str] = exc.result
+            return result
         except TypeError:  # an unhashable label: the check below says so
             pass
     labels = check_namespace(namespace)
     return labels, encode_namespace(labels)
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=16_384)  # and not `cache_short`: every call passes here
 def _address(namespace: Namespace) -> tuple[Namespace, str]:
     labels = check_namespace(namespace)
-    return labels, encode_namespace(labels)
+    path = encode_namespace(labels)
+    if len(path) > LONGEST:
+        raise LongError((labels, path))
+    return labels, path
 
 
-@lru_cache(maxsize=16_384)
+@cache_short(16_384)
 def encode_namespace(namespace: Namespace) -> str:
     """Join the labels into a path; `""` for the root."""
     return "".join(label.translate(_CARET) + _TERMINATOR for label in namespace)
 
 
-@lru_cache(maxsize=16_384)
+@cache_short(16_384)
 def decode_namespace(path: str) -> Namespace:
     """Split a path into its labels: the inverse of `encode_namespace`."""
     labels = path.split(_TERMINATOR)[:-1]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any, Final
 
 import orjson
+
+from kvstore.caching import cache_short
 
 __all__ = [
     "EACH",
@@ -49,7 +50,7 @@ class PathError(ValueError):
     """A path does not parse; callers raise their own error from it."""
 
 
-@lru_cache(maxsize=1024)
+@cache_short(1024)
 def parse_path(text: str) -> Path:
     """Parse a path into its segments.
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 
+from kvstore.caching import cache_short
 from kvstore.errors import InvalidPatternError
 from kvstore.namespace import check_key
 
@@ -68,7 +68,7 @@ def escape(text: str) -> str:
     return _WILDCARD.sub(lambda wildcard: f"[{wildcard[0]}]", check_key(text))
 
 
-@lru_cache(maxsize=1024)
+@cache_short(1024)
 def _compile(text: str) -> Pattern:
     tokens = tokenize(text)
     head = ""

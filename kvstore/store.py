@@ -25,6 +25,7 @@ import math
 import os
 import random
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import (
     AsyncIterator,
@@ -37,7 +38,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -257,7 +258,10 @@ class Store(Recipe, ABC):
                 self._loop = asyncio.get_running_loop()
                 remember(self)
                 if self._sweep_interval is not None:
-                    self._sweeper = asyncio.create_task(self._sweep_regularly())
+                    self._sweeper = asyncio.create_task(_sweep_regularly(weakref.ref(self)))
+                    end = weakref.finalize(self, _cancel, self._loop, self._sweeper)
+                    end.atexit = False
+                    self._sweeper.add_done_callback(lambda _: end.detach())
             else:
                 self._require_open()
         return self
@@ -1261,15 +1265,6 @@ class Store(Recipe, ABC):
         search = Search(filter, limit, offset, subtree, least, vector, words, signed)
         return await self._search(path, search)
 
-    async def _sweep_regularly(self) -> None:
-        assert self._sweep_interval is not None
-        while True:
-            await asyncio.sleep(self._sweep_interval)
-            try:
-                await self.sweep()
-            except StoreError as exc:  # a full disk, a busy file: it will be tried again
-                _LOG.warning("expired items could not be removed: %s", exc)
-
     # What a backend gives
 
     @abstractmethod
@@ -1496,6 +1491,27 @@ def _record(item: Item) -> Record:
         expires_at,
         ttl,
     )
+
+
+async def _sweep_regularly(of: weakref.ref[Store]) -> None:
+    """Sweep now and then; a store that nobody has any more is let go of."""
+    while (store := of()) is not None:
+        interval = store._sweep_interval
+        del store
+        assert interval is not None
+        await asyncio.sleep(interval)
+        if (store := of()) is not None:
+            try:
+                await store.sweep()
+            except StoreError as exc:  # a full disk, a busy file: it will be tried again
+                _LOG.warning("expired items could not be removed: %s", exc)
+        del store
+
+
+def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
+    """Cancel a task from any thread; where its loop is closed, it is gone."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(task.cancel)
 
 
 def pause_s(attempt: int) -> float:

@@ -20,10 +20,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from itertools import chain, pairwise
 from typing import Any
 
+from kvstore.caching import cache_short
 from kvstore.paths import parse_path, resolve_all
 
 __all__ = ["WORDS_REVISION", "contains", "fold", "query_words", "text_of", "texts_of", "words_of"]
@@ -187,7 +187,7 @@ def _kept(char: str) -> str | None:
 _CHARS = _Chars()
 
 
-@lru_cache(maxsize=65_536)
+@cache_short(65_536, 64)
 def _indexed(segment: str) -> tuple[str, ...]:
     """Return what an index holds of a word as it is written."""
     head, version = _head_and_version(segment)

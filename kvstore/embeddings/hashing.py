@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from functools import lru_cache
 from zlib import crc32
 
+from kvstore.caching import cache_short
 from kvstore.errors import InvalidArgumentError
 from kvstore.text import WORDS_REVISION, words_of
 
@@ -59,7 +59,7 @@ class HashingEmbeddings:
         return vector
 
 
-@lru_cache(maxsize=65536)
+@cache_short(65_536, 64)
 def _features(word: str) -> tuple[tuple[int, float], ...]:
     """Return the hash and the signed weight of a word and of its parts."""
     padded = f"<{word}>"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 from collections.abc import Iterable, Sequence
@@ -29,6 +28,7 @@ from langgraph.store.base import (
 )
 
 from kvstore import errors
+from kvstore.caching import cache_short
 from kvstore.errors import InvalidArgumentError, InvalidTTLError
 from kvstore.integrations.langgraph_drafts import ROOT
 from kvstore.paths import PathError, parse_path
@@ -169,7 +169,7 @@ def labels_of(namespace: Labels) -> Namespace:
         ) from None
 
 
-@functools.lru_cache(maxsize=16_384)
+@cache_short(16_384)
 def _checked_labels(labels: Namespace) -> Namespace:
     for label in labels:
         if not isinstance(label, str):

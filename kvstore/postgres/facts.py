@@ -8,10 +8,10 @@ what comes back may include items that do not pass, and never leaves one out tha
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
+from kvstore.caching import cache_short
 from kvstore.filters import And, Compare, Filter, In, Or
 from kvstore.paths import Path
 
@@ -53,7 +53,7 @@ def _same(scalar: Any) -> Any:
     return int(scalar) if isinstance(scalar, float) and scalar.is_integer() else scalar
 
 
-@lru_cache(maxsize=16_384, typed=True)
+@cache_short(16_384, typed=True)
 def _fact(path: tuple[str, ...], scalar: Any) -> int:
     said = repr((path, scalar)).encode("utf-8", "backslashreplace")
     return int.from_bytes(blake2b(said, digest_size=8).digest(), signed=True)

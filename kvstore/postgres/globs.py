@@ -7,8 +7,7 @@ See https://www.postgresql.org/docs/current/functions-matching.html#POSIX-SYNTAX
 
 from __future__ import annotations
 
-from functools import lru_cache
-
+from kvstore.caching import cache_short
 from kvstore.patterns import AnyOne, Class, Star, tokenize
 from kvstore.postgres.keys import encode_key
 
@@ -20,7 +19,7 @@ _ANY = "(?:\n[@-J]|[^\n])"
 _SPECIAL = frozenset("\\^$.[]|()?*+{}-")
 
 
-@lru_cache(maxsize=256)
+@cache_short(256)
 def regex_of(text: str) -> str | None:
     """Return the expression that matches just what a pattern does; `None`: too complex."""
     if len(text) > LONGEST:

@@ -24,7 +24,6 @@ from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from hashlib import blake2b
 from itertools import accumulate, chain
 from struct import pack
@@ -34,6 +33,7 @@ from weakref import WeakSet
 import orjson
 
 from kvstore import codec
+from kvstore.caching import cache_short
 from kvstore.description import Brought, Description
 from kvstore.errors import (
     IndexMismatchError,
@@ -180,7 +180,7 @@ def vectors_table(description: Description) -> str:
 # Words and namespaces as numbers
 
 
-@lru_cache(maxsize=65_536)
+@cache_short(65_536)
 def _number(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), signed=True)
 
@@ -195,7 +195,7 @@ def subtree_term(path: str) -> int:
     return _number("\ns" + path)
 
 
-@lru_cache(maxsize=4096)
+@cache_short(4096)
 def _namespace_terms(path: str) -> list[int]:
     ends = [0, *(at + 1 for at, char in enumerate(path) if char == "\t")]
     return [namespace_term(path), *(subtree_term(path[:end]) for end in ends)]

@@ -164,6 +164,34 @@ class WorkerConnection(aiosqlite.Connection):
         """The driver's connection; only one thread may use it at a time."""
         return self._conn
 
+    def __del__(self) -> None:
+        """Close what nobody has any more.
+
+        aiosqlite would warn, once for each connection, and ask for a loop that may not be there.
+        """
+        if self._connection is not None:
+            self.abandon()
+
+    def abandon(self, last: Callable[[], None] | None = None) -> None:
+        """Have the thread finish what it has to do, then close and end; nobody waits for it.
+
+        Args:
+            last: to be called by the thread before that.
+        """
+
+        def end() -> None:
+            try:
+                if last is not None:
+                    last()
+            finally:
+                self.stop()
+
+        self._tx.put_nowait((None, _Once(end)))
+
+    def join(self) -> None:
+        """Wait for the thread to end, on another one."""
+        self._thread.join()
+
     def post(self, work: Callable[[], None]) -> None:
         """Have the thread run `work`, which reports for itself and raises nothing."""
         self._tx.put_nowait((None, _Once(work)))

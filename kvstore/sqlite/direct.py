@@ -98,6 +98,7 @@ class DirectSQLiteStore(SQLiteStore):
         self._swept_at = time.monotonic()
         self._is_usable = True
         forks.remember(self)
+        self._when_dropped(_abandon, self._readers, self._ending(self._writer_connection))
 
     def close_now(self) -> None:
         """Close the store, once the write that may be under way is done.
@@ -114,6 +115,7 @@ class DirectSQLiteStore(SQLiteStore):
                 return
             self._is_usable = False
             forks.forget(self)
+            self._finalizer.detach()
             while self._idle:
                 self._idle.pop().close()
             self._before_last_close()
@@ -129,6 +131,7 @@ class DirectSQLiteStore(SQLiteStore):
     def _disown(self) -> None:
         self._begin()
         self._is_usable = False
+        self._finalizer.detach()
         self._opened.close()
         self._opens_itself = True
         self._is_left_behind = self._temporary is not None
@@ -272,3 +275,10 @@ class DirectSQLiteStore(SQLiteStore):
 
     async def _pause(self, attempt: int) -> None:
         time.sleep(pause_s(attempt))  # noqa: ASYNC251 - by design
+
+
+def _abandon(readers: Iterable[driver.Connection], end: Callable[[], None]) -> None:
+    """Close what a store had open that nobody has any more."""
+    for reader in readers:
+        reader.close()
+    end()

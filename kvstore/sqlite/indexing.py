@@ -23,7 +23,6 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from hashlib import blake2b
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -31,6 +30,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from kvstore import codec
+from kvstore.caching import cache_short
 from kvstore.description import Brought, Description
 from kvstore.errors import (
     IndexMismatchError,
@@ -101,7 +101,7 @@ def describe(connection: driver.Connection) -> Description | None:
     return None if row is None else described(row[0])
 
 
-@lru_cache(maxsize=64)
+@cache_short(64, 10_000)
 def described(text: str) -> Description:
     """Return a description for those who only read it: it is shared."""
     return Description.parse(text)

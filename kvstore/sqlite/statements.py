@@ -184,6 +184,9 @@ ORDER BY changes.version
 LIMIT +?
 """
 
+LOG_BYTES = 32 * 2**20  # a log that grew beyond is cut to this when it starts over
+LIMIT_LOG = f"PRAGMA journal_size_limit = {LOG_BYTES}"
+
 # Of the file, 64 GiB into the address space of what searches by meaning
 MAP_FILE = "PRAGMA mmap_size = 68719476736"
 

@@ -6,8 +6,10 @@ import asyncio
 import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
@@ -168,6 +170,20 @@ class SQLiteStore(Store):
             setup=self._setup,
         )
         forks.remember(self)
+        loose = [inline] if inline_search is None else [inline, inline_search]
+        self._when_dropped(_abandon, loose, readers, writer, self._ending(writer.raw))
+
+    def _when_dropped(self, close: Callable[..., None], *args: Any) -> None:
+        """Have the store closed when nobody has it any more.
+
+        Nothing is lost then: whoever waits for a write has the store.
+        """
+        self._finalizer = weakref.finalize(self, close, *args)
+        self._finalizer.atexit = False
+
+    def _ending(self, last: driver.Connection) -> Callable[[], None]:
+        """Return what closes the last connection, and lets go of the file."""
+        return partial(_end, last, self._hold, self._opened, self._temporary)
 
     def _choose_file(self) -> Path:
         """Settle which file this store is, just before it opens it."""
@@ -192,6 +208,7 @@ class SQLiteStore(Store):
 
     def _disown(self) -> None:
         is_temporary = self._temporary is not None
+        self._finalizer.detach()
         self._opened.close()
         self._make_anew()
         self._is_left_behind = is_temporary
@@ -237,6 +254,7 @@ class SQLiteStore(Store):
             with translated(path):
                 self._use_wal(connection, path)
                 connection.execute(f"PRAGMA synchronous = {self._durability.upper()}")
+                connection.execute(statements.LIMIT_LOG)
             migrate(connection, path, self._busy_timeout)
             if not hold.lock(timeout):
                 raise StoreBusyError(f"{path} is kept locked by another process; retry")
@@ -295,6 +313,7 @@ class SQLiteStore(Store):
 
     async def _close(self) -> None:
         forks.forget(self)
+        self._finalizer.detach()
         self._inline.close()
         if self._inline_search is not None:
             self._inline_search.close()
@@ -494,3 +513,33 @@ class SQLiteStore(Store):
         return await self._writer.run(
             lambda connection: backup.vacuum(connection, self._opened, self._busy_timeout)
         )
+
+
+def _abandon(
+    loose: Iterable[driver.Connection],
+    readers: Iterable[WorkerConnection],
+    writer: WorkerConnection,
+    end: Callable[[], None],
+) -> None:
+    """Close what a store had open that nobody has any more, on whatever thread that is noticed."""
+    for connection in loose:
+        connection.close()
+    for reader in readers:
+        reader.abandon()
+
+    def end_last() -> None:
+        for reader in readers:
+            reader.join()
+        end()
+
+    writer.abandon(end_last)
+
+
+def _end(last: driver.Connection, hold: Hold, opened: OpenFile, temporary: str | None) -> None:
+    if opened.owns_log:
+        hold.give_up()
+    last.close()
+    opened.close()
+    hold.end()
+    if temporary is not None:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from hashlib import blake2b
 from itertools import starmap
 
+from kvstore.caching import cache_short
 from kvstore.ranking import WordWeights
 from kvstore.sqlite import driver, statements
 
@@ -32,7 +32,7 @@ def pack_counts(counts: Mapping[str, int]) -> bytearray:
     return bytearray().join(starmap(_record, counts.items()))
 
 
-@lru_cache(maxsize=65_536)
+@cache_short(65_536, 64)
 def _record(word: str, count: int) -> bytes:
     return _code(word) + bytes([count])
 
@@ -41,7 +41,7 @@ def _code(word: str) -> bytes:
     return blake2b(word.encode(), digest_size=_CODE_BYTES).digest()
 
 
-@lru_cache(maxsize=4096)
+@cache_short(4096)
 def namespace_words(path: str) -> str:
     """Return the words by which FTS5 narrows a search; no text has words such as these."""
     ends = [at + 1 for at, char in enumerate(path) if char == "\t"]

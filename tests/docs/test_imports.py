@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "kvstore"
 
 # A module imports from its own layer and the layers before it. Backends do not know each other.
 LAYERS = (
-    "distribution errors",
+    "caching distribution errors",
     "codec filenames instants lifecycle recipe schema",
     "types",
     "model_id",

@@ -65,8 +65,8 @@ def test_each_operator_agrees_on_each_pair_of_types(
 
 SQL_WORDS = re.compile(
     r"NOT|AND|OR|IS|NULL|TRUE|FALSE|IN|CASE|WHEN|THEN|ELSE|END|EXISTS|SELECT|FROM|WHERE|AS|element"
-    r"|json_type|json_extract|json_each|instr|kvstore_match|items|value|type|[01]"
-    r"|'(text|array|null|true|false|integer|real|\\u0000)'"
+    r"|GLOB|json_type|json_extract|json_each|instr|kvstore_match|items|value|type|[01]"
+    r"|'(text|array|null|true|false|integer|real|\*\\u0000\*)'"
 )
 
 

@@ -310,6 +310,7 @@ class Writer:
         with transaction(raw, timeout, self._file) as waited:
             if waited:
                 self._polite_until = time.monotonic() + POLITE_S
+            changed_before = raw.total_changes
             batch = begin_batch(raw, to_micros(self._clock()), longest, self._setup)
             self._is_heavy = batch.is_heavy
             wanted = [unit for unit in units if unit.future is None or not unit.future.cancelled()]
@@ -318,10 +319,12 @@ class Writer:
         batch.committed()
         if batch.is_news:
             self._has_news = True
-        pages = 2
+        pages = 2 + 3 * (raw.total_changes - changed_before)
         for unit, outcome in zip(wanted, outcomes, strict=True):
             unit.outcome = outcome
-            pages += 3 * len(unit.ops) + unit.size // PAGE_BYTES
+            pages += unit.size // PAGE_BYTES
+            if unit.is_alone:  # nobody knows how much it has written
+                pages += CHECKPOINT_PAGES
         self._wal_pages += pages
 
     # On the worker's thread
@@ -382,5 +385,9 @@ class Writer:
                 _, written, copied = execute("PRAGMA wal_checkpoint(NOOP)").fetchone()
                 self._wal_pages = written - copied
             if not 0 < self._wal_pages < CHECKPOINT_PAGES:
-                execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                _, written, copied = execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
                 self._wal_pages = 0
+                is_long = written * PAGE_BYTES > statements.LOG_BYTES
+                if is_long and copied == written and not self._waiting:
+                    # A large transaction made it so, and nobody may come to start it over.
+                    execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

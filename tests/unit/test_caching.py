@@ -1,0 +1,49 @@
+"""The cache that is bounded in bytes."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from kvstore.caching import cache_short
+from kvstore.namespace import address, decode_namespace
+from kvstore.paths import parse_path
+
+
+def test_what_is_short_is_computed_once_and_what_is_long_each_time() -> None:
+    calls: list[str] = []
+
+    @cache_short(10, 5)
+    def double(text: str) -> str:
+        calls.append(text)
+        return text * 2
+
+    for _ in range(2):
+        assert double("abcde") == "abcdeabcde"
+        assert double("abcdef") == "abcdefabcdef"
+    assert calls == ["abcde", "abcdef", "abcdef"]
+
+
+def test_errors_pass_and_types_are_told_apart() -> None:
+    @cache_short(10, typed=True)
+    def halve(number: float) -> str:
+        return repr(10 / number)
+
+    assert halve(2) == halve(2.0) == "5.0"
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            halve(0)
+
+
+def test_long_names_are_forgotten() -> None:
+    tracemalloc.start()
+    try:
+        for n in range(100):
+            long = f"{n}" + "x" * 20_000
+            labels, path = address((long,))
+            assert decode_namespace(path) == labels == (long,)
+            parse_path(long)
+        assert tracemalloc.get_traced_memory()[0] < 500_000
+    finally:
+        tracemalloc.stop()
