@@ -1,20 +1,33 @@
-"""What all tests share: how hard Hypothesis tries, and a PostgreSQL.
+"""What all tests share: how hard Hypothesis tries, a PostgreSQL, and who else opens the files.
 
 `KVSTORE_HYPOTHESIS=thorough` tries twenty times as many examples, other ones in each run, and
 makes what fails as short as it can. That takes longer than the tests' timeout allows: give
 `-o faulthandler_timeout=0` with it.
+
+`KVSTORE_TEST_DRIVER=sqlite3` runs everything, child processes too, on the stock `sqlite3`, as where
+pysqlite3 has no wheel. What needs an extension of SQLite is skipped where that cannot load one.
+
+`KVSTORE_TEST_COMPANY=1` has others at the files of all tests: this process opens a store's file at
+random by the sync facade and by the stock `sqlite3`, and another process looks into it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.postgres.server import ENVIRONMENT, Database, Server, reason_to_skip
+from tests.surroundings import block_pysqlite3, doors, onlooker, skipped_for_want_of_extensions
+
+_IS_STOCK = os.environ.get("KVSTORE_TEST_DRIVER") == "sqlite3"
+_HAS_COMPANY = bool(os.environ.get("KVSTORE_TEST_COMPANY"))
+
+if _IS_STOCK:  # before the library is imported
+    block_pysqlite3()
 
 pytest.register_assert_rewrite("kvstore.testing")
 
@@ -58,3 +71,25 @@ def postgres_url(postgres: Database) -> Iterator[str]:
     """The address of an empty schema."""
     with postgres.schema() as url:
         yield url
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Iterator[None]:
+    with skipped_for_want_of_extensions() if _IS_STOCK else nullcontext():
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    with skipped_for_want_of_extensions() if _IS_STOCK else nullcontext():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Who else opens the files of the tests, if somebody is to."""
+    with ExitStack() as stack:
+        if _HAS_COMPANY:
+            stack.enter_context(doors())
+            stack.enter_context(onlooker(tmp_path_factory.getbasetemp()))
+        yield

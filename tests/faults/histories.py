@@ -49,7 +49,7 @@ def _elements(value: Any) -> list[int]:
     return found
 
 
-KINDS = ("tasks", "tasks", "threads", "langgraph", "commands", "outside")  # of a round
+KINDS = ("tasks", "doors", "threads", "langgraph", "commands", "outside")  # of a round
 
 
 class Worker:
@@ -138,18 +138,25 @@ async def tasks(worker: Worker) -> None:
 
 async def doors(worker: Worker) -> None:
     """The same, while this process opens the file by other doors, and closes them again."""
+    await _beside(_open_by_facade, worker)
+
+
+async def strangers(worker: Worker) -> None:
+    """The same, while another SQLite library in this process opens the file, and closes it."""
+    await _beside(_open_by_stock_driver, worker)
+
+
+async def _beside(door: Callable[[Worker], None], worker: Worker) -> None:
     async with asyncio.TaskGroup() as group:
         working = group.create_task(tasks(worker))
         while not working.done():
-            door = worker.chance.choice((_open_by_facade, _open_by_stock_driver))
             await asyncio.to_thread(door, worker)
             await asyncio.sleep(worker.chance.uniform(0, 0.05))
 
 
 def _open_by_facade(worker: Worker) -> None:
-    facade = KeyValueStore(kvstore.SQLiteStore(worker.path, busy_timeout=30))
-    facade.retrieve("missing")
-    facade.close()
+    with KeyValueStore(kvstore.SQLiteStore(worker.path, busy_timeout=30)) as facade:
+        facade.retrieve("missing")
 
 
 def _open_by_stock_driver(worker: Worker) -> None:
@@ -278,7 +285,8 @@ def outside(worker: Worker) -> None:
 
 
 WORKERS: dict[str, Callable[[Worker], Any]] = {
-    worker.__name__: worker for worker in (tasks, doors, threads, langgraph, commands, outside)
+    worker.__name__: worker
+    for worker in (tasks, doors, strangers, threads, langgraph, commands, outside)
 }
 
 
@@ -433,7 +441,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=0, help="at least")
     parser.add_argument("--file", type=Path, required=True, help="made if it is missing")
     parser.add_argument("--seed", type=int, default=0, help="of the first round")
-    parser.add_argument("--doors", action="store_true", help="open it twice in a process, too")
+    help_ = "another SQLite library in a process, too: its closing may drop a transaction's lock"
+    parser.add_argument("--strangers", action="store_true", help=help_)
     asked = parser.parse_args()
     total, path = Outcome(), asked.file
     began = time.monotonic()
@@ -441,7 +450,7 @@ def main() -> int:
         spent = time.monotonic() - began
         if spent > asked.seconds and total.kills >= asked.kills:
             break
-        kinds = (*KINDS, "doors") if asked.doors else KINDS
+        kinds = (*KINDS, "strangers") if asked.strangers else KINDS
         one = run_round(path, seed, seconds=10, pause=1.5, kinds=kinds)
         if one.faults:  # it stays, to be looked into
             path = asked.file.with_name(f"{asked.file.stem}-after-{seed}{asked.file.suffix}")

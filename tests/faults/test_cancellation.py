@@ -221,6 +221,7 @@ def test_what_a_clock_raises_stops_no_later_call(
         await asyncio.sleep(0)  # all of them wait for the next turn
         is_broken = True
         await calls
+        is_broken = False  # where all work is done by threads, this one never asks
 
     store = kvstore.SQLiteStore(tmp_path / "store.db", clock=clock)
     args = (1,) if call == "put" else ()

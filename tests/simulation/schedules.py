@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 from unittest import mock
 
 import kvstore
-from kvstore.sqlite import engine
 from kvstore.sqlite.direct import DirectSQLiteStore, run_directly
+from kvstore.sqlite.engine import writer
 from tests.disks import memory_directory
 from tests.simulation.history import Call, History, explain, is_linearizable
 from tests.simulation.scheduler import Scheduler, SimulatedLoop
@@ -235,7 +235,7 @@ class Schedule:
     def run_file(self) -> None:
         """Tasks on a loop, and other processes on the same file."""
         scheduler = self.scheduler
-        pages = mock.patch.object(engine, "CHECKPOINT_PAGES", self.chance.choice((9, 99, 2_000)))
+        pages = mock.patch.object(writer, "CHECKPOINT_PAGES", self.chance.choice((9, 99, 2_000)))
         with pages, self.simulation(scheduler) as faults:
             store = self.broken(sqlite_store_class(scheduler))(
                 self.path,

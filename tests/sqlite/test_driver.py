@@ -7,13 +7,19 @@ import re
 import sqlite3
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from kvstore import MissingDependencyError
 from kvstore.sqlite import codes, driver
+
+try:  # it may be installed, and blocked
+    import pysqlite3  # noqa: F401
+except ImportError:
+    HAS_PYSQLITE3 = False
+else:
+    HAS_PYSQLITE3 = True
 
 ROOT = Path(__file__).parents[2]
 STOCK = "import sys; sys.modules['pysqlite3'] = None\n"
@@ -35,8 +41,7 @@ asyncio.run(main())
 
 
 def test_pysqlite3_is_taken_where_it_is_installed() -> None:
-    expected = "pysqlite3" if find_spec("pysqlite3") else "sqlite3"
-    assert expected == driver.NAME
+    assert ("pysqlite3" if HAS_PYSQLITE3 else "sqlite3") == driver.NAME
 
 
 def test_extensions_are_required_by_a_message_that_says_what_to_install(
@@ -82,7 +87,7 @@ def test_the_stock_module_is_taken_elsewhere() -> None:
     assert done.stdout.split() == ["sqlite3", str(can_load)], done.stderr
 
 
-@pytest.mark.skipif(find_spec("pysqlite3") is None, reason="there is no pysqlite3 to put there")
+@pytest.mark.skipif(not HAS_PYSQLITE3, reason="there is no pysqlite3 to put there")
 @pytest.mark.parametrize("swap", [PUT_IN_ITS_PLACE, MOVED_TO_ITS_PLACE])
 def test_pysqlite3_in_the_place_of_sqlite3_is_no_matter(swap: str, tmp_path: Path) -> None:
     done = python(swap + PUTS_AND_GETS, str(tmp_path / "a.db"))
