@@ -1,7 +1,7 @@
 """The commands of `kvstore`.
 
-Exit codes: 0 done; 1 no (nothing under that key, or `check` found problems); 2 wrong usage; 3 the
-store refused; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 no (nothing there, or `check` found problems); 2 wrong usage; 3 the store
+refused; 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from typer.completion import completion_init  # type: ignore[attr-defined]
 from typer.core import TyperCommand
 
 import kvstore.errors as errors
-from kvstore.cli.console import Out, StdinLines
+from kvstore import distribution
+from kvstore.cli.console import Out, Stdin, make_streams_safe
 from kvstore.cli.words import (
     change_line,
     item_line,
     parse_json,
     parse_namespace,
+    parse_value,
     pretty,
     show_namespace,
     size,
@@ -56,18 +58,47 @@ class StoreCommand(TyperCommand):
     """A command whose first argument is a store, and may be left out if KVSTORE_URL names it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put KVSTORE_URL in front, unless the first argument is a store."""
+        """Put KVSTORE_URL in front, unless the first argument is a store.
+
+        Where the number of arguments does not tell, the first one's looks do. If those could be
+        wrong, that is said.
+        """
         url = os.environ.get(URL_VARIABLE)
         if url and not {"--help", "-h"} & set(args):
-            given, _, _ = self.make_parser(ctx).parse_args(list(args))
-            first = given.get("store")
-            if not isinstance(first, str) or not _is_store(first):
+            arguments = [each for each in self.params if each.param_type_name == "argument"]
+            names = [each.name for each in arguments]
+            needed = sum(each.required for each in arguments)
+            given, rest, _ = self.make_parser(ctx).parse_args(list(args))
+            texts = [given[name] for name in names if isinstance(given.get(name), str)]
+            number = len(texts) + len(rest)
+            fits_with = needed <= number <= len(names)  # a store among the arguments
+            fits_without = needed - 1 <= number <= len(names) - 1
+            is_store = bool(texts) and _is_store(texts[0])
+            if fits_with and fits_without and texts:
+                _tell_guess(texts[0], is_store, url)
+            if not (is_store if fits_with == fits_without else fits_with):
                 args = [url, *args]
         return super().parse_args(ctx, args)
 
 
 def _is_store(text: str) -> bool:
-    return "://" in text or text == ":memory:" or text.lower().endswith(_STORE_ENDINGS)
+    return _is_path(text) or text.lower().endswith(_STORE_ENDINGS)
+
+
+def _is_path(text: str) -> bool:
+    """Whether a text is no namespace for sure."""
+    return "://" in text or text == ":memory:" or text.startswith(("./", "../", "~", ".\\", "..\\"))
+
+
+def _tell_guess(first: str, is_store: bool, url: str) -> None:
+    if is_store and not _is_path(first):
+        _note(f"{first} is taken for the store; {first}/ is the namespace in {URL_VARIABLE}")
+    elif not is_store and Path(first).is_file():
+        _note(f"{first} is taken for a namespace in {URL_VARIABLE}; ./{first} is the file")
+
+
+def _note(message: str) -> None:
+    sys.stderr.write(f"kvstore: {visible(message)}\n")
 
 
 app = typer.Typer(
@@ -76,12 +107,30 @@ app = typer.Typer(
     epilog="STORE is a path (agent.db) or a URL (sqlite:///agent.db). Where KVSTORE_URL names one, "
     "it may be left out; a first argument that has :// or ends in .db is always the store.",
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 command = app.command
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        sys.stdout.write(f"kvstore {distribution.VERSION}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", is_eager=True, callback=_show_version
+        ),
+    ] = False,
+) -> None:
+    """Take what stands before a command."""
+
 
 StoreUrl = Annotated[str, typer.Argument(metavar="STORE", help="A path or a URL.")]
 Where = Annotated[
@@ -103,17 +152,36 @@ def run() -> int:
     """Run the command line; return the exit code."""
     if _COMPLETION in os.environ:
         completion_init()
+    make_streams_safe()
     try:
-        code = typer.main.get_command(app).main(prog_name="kvstore", standalone_mode=False)
-    except errors.StoreError as exc:
-        return _fail(str(exc), 3)
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _call()
+    except (errors.StoreError, OSError, SystemExit) as exc:
+        if not _is_cut_off(exc):
+            raise
+        # Whoever read our output has seen enough; nor is there anyone to flush the rest to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+
+
+def _is_cut_off(exc: BaseException) -> bool:
+    """Whether it is, or comes of, writing to a pipe that nobody reads any more."""
+    return any(isinstance(e, BrokenPipeError) for e in (exc, exc.__cause__, exc.__context__))
+
+
+def _call() -> int:
+    program = typer.main.get_command(app)
+    try:
+        if len(sys.argv) == 1:
+            program.main(["--help"], prog_name="kvstore", standalone_mode=False)
+            return 2
+        code = program.main(prog_name="kvstore", standalone_mode=False)
+        sys.stdout.flush()
+    except (errors.StoreError, OSError) as exc:
+        if _is_cut_off(exc):
+            raise
+        return _fail(*_told(exc))
     except (KeyboardInterrupt, typer.Abort):
         return _fail("stopped", _STOPPED)
-    except OSError as exc:
-        return _fail(f"{exc.filename or ''}: {exc.strerror or exc}".removeprefix(": "), 3)
     except Exception as exc:
         if hasattr(exc, "exit_code") and hasattr(exc, "format_message"):  # wrong usage
             return _fail(f"{exc.format_message()} (see kvstore --help)", int(exc.exit_code))
@@ -121,6 +189,15 @@ def run() -> int:
     if code == _STOPPED:
         return _fail("stopped", code)
     return code if isinstance(code, int) else 0
+
+
+def _told(exc: Exception) -> tuple[str, int]:
+    """Return what to say of an error, and the exit code."""
+    if isinstance(exc, errors.StoreError):
+        is_usage = isinstance(exc, ValueError) and not isinstance(exc, errors.ValueTooLargeError)
+        return str(exc), 2 if is_usage else 3
+    assert isinstance(exc, OSError)
+    return f"{exc.filename or ''}: {exc.strerror or exc}".removeprefix(": "), 3
 
 
 def _fail(message: str, code: int) -> int:
@@ -140,9 +217,24 @@ def _no(message: str) -> NoReturn:
 def _open(url: str, *, create: bool = False, **options: Any) -> Store:
     store = open_store(url, **options)
     is_file = isinstance(store, SQLiteStore) and str(store.path) != ":memory:"
-    if is_file and not create and not store.path.exists():  # type: ignore[attr-defined]
-        raise errors.StoreAccessError(f"{url} does not exist; kvstore put makes a store")
+    if is_file and not store.path.exists():  # type: ignore[attr-defined]
+        if not create:
+            raise errors.StoreAccessError(
+                f"{url} does not exist; kvstore put makes a store{_forgotten(url)}"
+            )
+        if _forgotten(url):
+            raise errors.InvalidArgumentError(
+                f"{url} does not exist, and has none of a store's endings "
+                f"({' '.join(_STORE_ENDINGS)}): write ./{url} to make it{_forgotten(url)}"
+            )
     return store
+
+
+def _forgotten(url: str) -> str:
+    """Return a hint where what should be a store may be a namespace, and the store forgotten."""
+    if _is_store(url) or Path(url).is_absolute() or os.environ.get(URL_VARIABLE) == url:
+        return ""
+    return f"; a namespace comes after the store, which {URL_VARIABLE} names where it is left out"
 
 
 def _filter(text: str | None) -> Any:
@@ -199,6 +291,8 @@ def put(
     """Store a value under a key."""
     if text and data:
         raise errors.InvalidArgumentError("--text and --bytes exclude each other")
+    if value == "-":
+        _tell_reading()
     written = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
     decoded: Any = written
     if text:
@@ -207,7 +301,7 @@ def put(
         except UnicodeDecodeError:
             raise errors.InvalidArgumentError("the value is no UTF-8; try --bytes") from None
     elif not data:
-        decoded = parse_json(written, "the value (--text takes it as it is)")
+        decoded = parse_value(written, is_typed=value != "-")
 
     async def main() -> Item:
         async with _open(store, create=True) as opened:
@@ -219,7 +313,13 @@ def put(
     if json:
         out.line(item_line(item))
     else:
-        out.say(f"stored {_where(item)}, version {item.version}")
+        kind = " as text" if not text and isinstance(item.value, str) else ""
+        out.say(f"stored {_where(item)}{kind}, version {item.version}")
+
+
+def _tell_reading() -> None:
+    if sys.stdin.isatty():
+        _note("reads the terminal; Ctrl-D ends it")
 
 
 @command(cls=StoreCommand)
@@ -288,19 +388,23 @@ def keys(
     async def main() -> None:
         async with _open(store) as opened:
             where = parse_namespace(namespace)
-            if not subtree:
-                for key in await opened.keys(where, pattern, limit=limit):
-                    out.line(_address_line(where, key)) if json else out.text(visible(key))
-                return
             number = 0
-            async for item in opened.scan(where, pattern=pattern):
-                if number == limit:
-                    break
-                number += 1
-                if json:
-                    out.line(_address_line(item.namespace, item.key))
-                else:
-                    out.text(f"{show_namespace(item.namespace)}\t{visible(item.key)}")
+            if not subtree:
+                found = await opened.keys(where, pattern, limit=limit)
+                number = len(found)
+                for key in found:
+                    out.line(_address_line(where, key)) if json else out.text(visible(key))
+            else:
+                async for item in opened.scan(where, pattern=pattern):
+                    if number == limit:
+                        break
+                    number += 1
+                    if json:
+                        out.line(_address_line(item.namespace, item.key))
+                    else:
+                        out.text(f"{show_namespace(item.namespace)}\t{visible(item.key)}")
+        if not number and limit != 0:
+            _no(f"nothing in {visible(namespace)} matches {visible(pattern)}")
 
     _run(main())
 
@@ -331,6 +435,8 @@ def ls(
                 if len(items) == limit:
                     break
                 items.append(item)
+        if not counts and not items and limit > 0:
+            _no(f"nothing in {visible(namespace)}")
         if json:
             for child, count in counts.items():
                 out.line(_json_line({"namespace": child, "items": count}))
@@ -342,7 +448,7 @@ def ls(
                 table.add_row(Text(show_namespace(child) + "/"), f"{count:,}")
             out.print(table)
         if items:
-            out.items(items)
+            out.items(items, has_namespaces=False)
         if len(items) == limit:
             out.say(f"... only the first {limit:,} items; --limit shows more")
 
@@ -373,6 +479,8 @@ def tree(
             ]
 
     found = _run(main())
+    if not found:
+        _no(f"nothing in {visible(namespace)}")
     if json:
         for each, count in found:
             out.line(_json_line({"namespace": each, "items": count}))
@@ -418,7 +526,10 @@ def search(
                 subtree=subtree,
             )
 
-    out.items(_run(main()))
+    found = _run(main())
+    if not found and limit != 0:
+        _no("nothing found")
+    out.items(found)
 
 
 @command(cls=StoreCommand)
@@ -442,8 +553,14 @@ def scan(
                 subtree=subtree,
                 batch_size=_BATCH,
             )
+            number = 0
             async for item in items:
-                out.line(item_line(item)) if json else out.text("\t".join(out.cells(item)[:3]))
+                number += 1
+                out.line(item_line(item)) if json else out.text(
+                    out.fitted("\t".join(out.cells(item)[:3]))
+                )
+        if not number:
+            _no(f"nothing in {visible(namespace)} matches")
 
     _run(main())
 
@@ -572,20 +689,29 @@ def import_(
 ) -> None:
     """Read what export has written, or lines of namespace, key and value; all or nothing."""
     out = Out()
+    if file == "-":
+        _tell_reading()
+    else:
+        with Path(file).open("rb"):  # before a store is made for it
+            pass
 
     async def main() -> int:
-        lines = StdinLines() if file == "-" else None
+        stdin = Stdin() if file == "-" else None
         try:
+            if stdin is not None and not await asyncio.to_thread(stdin.begin):
+                _no("there is nothing to import")
             async with _open(store, create=True) as opened:
                 with out.progress("importing") as progress:
                     return await opened.import_items(
-                        lines or file,  # type: ignore[arg-type]
+                        stdin or file,  # type: ignore[arg-type]
                         on_conflict=on_conflict,  # type: ignore[arg-type]
                         progress=progress,
                     )
+        except errors.InvalidArgumentError as exc:  # of what is read, not of how it is asked for
+            raise typer.Exit(_fail(str(exc), 3)) from exc
         finally:
-            if lines is not None:
-                lines.stop()
+            if stdin is not None:
+                stdin.stop()
 
     number = _run(main())
     out.say(f"{number:,} item{'s' * (number != 1)} imported")

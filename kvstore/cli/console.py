@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import queue
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.highlighter import JSONHighlighter
 from rich.progress import (
@@ -28,10 +30,18 @@ from kvstore.cli.words import Progress as Callback
 from kvstore.cli.words import item_line, pretty, show_namespace, visible
 from kvstore.types import Item
 
-__all__ = ["Out", "StdinLines"]
+__all__ = ["Out", "Stdin", "make_streams_safe"]
 
 _CHUNK = 1 << 20
-_VALUE_WIDTH = 60
+_GAP = 1  # between two columns
+_NARROWEST_VALUE = 10
+
+
+def make_streams_safe() -> None:
+    """Have what a terminal's encoding cannot show written as escapes, not end in an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class Out:
@@ -53,8 +63,20 @@ class Out:
         sys.stdout.buffer.flush()
 
     def text(self, text: str) -> None:
-        """Write a line of text; it is never wrapped, nor cut."""
-        self.line(text.encode("utf-8", "backslashreplace") + b"\n")
+        """Write a line of text; it is never wrapped, nor cut. In a pipe it is UTF-8."""
+        if self.console.is_terminal:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+        else:
+            self.line(text.encode("utf-8", "backslashreplace") + b"\n")
+
+    def fitted(self, text: str) -> str:
+        """Cut a line to the width of the terminal; in a pipe it stays whole."""
+        if not self.console.is_terminal:
+            return text
+        line = Text(text.expandtabs())
+        line.truncate(self.console.width, overflow="ellipsis")
+        return line.plain
 
     def say(self, text: str) -> None:
         """Tell people what happened, on standard error; pipes hear nothing of it."""
@@ -70,27 +92,42 @@ class Out:
         else:
             self.text(text.plain)
 
-    def items(self, items: list[Item]) -> None:
-        """Write items: a table, or lines of JSON."""
+    def items(self, items: list[Item], *, has_namespaces: bool = True) -> None:
+        """Write items: a table with one line for each, or lines of JSON."""
         if self.json:
             for item in items:
                 self.line(item_line(item))
             return
-        if not items:
-            self.say("nothing found")
-            return
+        first = 0 if has_namespaces else 1
         has_scores = any(item.score is not None for item in items)
-        table = self.table("namespace", "key", "value", "updated", *(["score"] * has_scores))
-        for item in items:
-            score = [] if item.score is None else [f"{item.score:.3f}"]
-            table.add_row(*map(Text, [*self.cells(item), *score]))
+        names = ["namespace", "key", "value", "updated"][first:] + ["score"] * has_scores
+        rows = [self.cells(item)[first:] for item in items]
+        if has_scores:
+            for row, item in zip(rows, items, strict=True):
+                row.append("" if item.score is None else f"{item.score:.3f}")
+        table = self.table(*names)
+        room = self._room_for_values(names, rows)
+        for row in rows:
+            cells = [Text(cell) for cell in row]
+            if room is not None:
+                cells[names.index("value")].truncate(room, overflow="ellipsis")
+            table.add_row(*cells)
         self.print(table)
+
+    def _room_for_values(self, names: list[str], rows: list[list[str]]) -> int | None:
+        """Return how many columns of the terminal the others leave to the values."""
+        if not self.console.is_terminal:
+            return None
+        others = sum(
+            max(map(cell_len, (name, *cells)), default=0) + _GAP
+            for name, *cells in zip(names, *rows, strict=True)
+            if name != "value"
+        )
+        return max(_NARROWEST_VALUE, self.console.width - others)
 
     def cells(self, item: Item) -> list[str]:
         """Return the cells of an item's row."""
         value = " ".join(pretty(item.value).split())
-        if len(value) > _VALUE_WIDTH and self.console.is_terminal:
-            value = value[: _VALUE_WIDTH - 1] + "…"
         updated = f"{item.updated_at.astimezone():%Y-%m-%d %H:%M:%S}"
         return [show_namespace(item.namespace), visible(item.key), value, updated]
 
@@ -99,7 +136,7 @@ class Out:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in names:
             is_number = name in {"items", "namespaces", "bytes", "size", "score", "version"}
-            table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+            table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
         return table
 
     def print(self, table: Any) -> None:
@@ -107,9 +144,11 @@ class Out:
         if self.console.is_terminal:
             self.console.print(table)
         else:
-            Console(
-                file=sys.stdout, width=10_000, highlight=False, markup=False, emoji=False
-            ).print(table)
+            whole = io.StringIO()
+            Console(file=whole, width=10_000, highlight=False, markup=False, emoji=False).print(
+                table
+            )
+            self.line(whole.getvalue().encode("utf-8", "backslashreplace"))
 
     @contextmanager
     def progress(self, what: str) -> Iterator[Callback | None]:
@@ -135,8 +174,8 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
 
 
-class StdinLines:
-    """Standard input as a file of lines whose reading can be given up.
+class Stdin:
+    """Standard input as a file whose reading can be given up.
 
     A thread that waits for a terminal or a pipe cannot be stopped, and would hold Ctrl-C up. This
     one is a daemon, and whoever waits for it is let go by `stop`.
@@ -144,7 +183,7 @@ class StdinLines:
 
     def __init__(self) -> None:
         self._chunks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._rest = b""
+        self._next = b""
         threading.Thread(target=self._pump, daemon=True).start()
 
     def _pump(self) -> None:
@@ -152,32 +191,18 @@ class StdinLines:
             self._chunks.put(chunk)
         self._chunks.put(b"")
 
-    def readlines(self, hint: int = -1) -> list[bytes]:
-        """Return some lines, none at the end."""
-        while True:
-            chunk = self._chunks.get()
-            if not chunk:
-                rest, self._rest = self._rest, b""
-                self._chunks.put(b"")  # the end stays the end
-                return [rest] if rest else []
-            whole, newline, rest = chunk.rpartition(b"\n")
-            if newline:
-                lines = (self._rest + whole + newline).splitlines(keepends=True)
-                self._rest = rest
-                return _joined(lines)
-            self._rest += chunk
+    def begin(self) -> bool:
+        """Wait for the first of it; whether there is any."""
+        self._next = self.read()
+        return bool(self._next)
+
+    def read(self, size: int = -1) -> bytes:
+        """Return what there is next, nothing at the end; how much is not asked for."""
+        chunk, self._next = self._next or self._chunks.get(), b""
+        if not chunk:
+            self._chunks.put(b"")  # the end stays the end
+        return chunk
 
     def stop(self) -> None:
         """Let whoever waits see an end."""
         self._chunks.put(b"")
-
-
-def _joined(lines: list[bytes]) -> list[bytes]:
-    """Undo splits at a lone CR, which `bytes.splitlines` takes for a line's end."""
-    joined: list[bytes] = []
-    for line in lines:
-        if joined and not joined[-1].endswith(b"\n"):
-            joined[-1] += line
-        else:
-            joined.append(line)
-    return joined

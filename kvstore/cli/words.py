@@ -22,12 +22,14 @@ __all__ = [
     "item_object",
     "parse_json",
     "parse_namespace",
+    "parse_value",
     "pretty",
     "show_namespace",
     "size",
     "visible",
 ]
 
+_NO_WORDS = (b"NaN", b"Infinity")  # numbers that JSON does not have
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -79,6 +81,25 @@ def parse_json(text: str | bytes, what: str) -> Any:
     except ValueError as exc:
         raise InvalidArgumentError(f"{what} is not JSON: {exc}") from None
     return codec.decode(text if isinstance(text, bytes) else text.encode())
+
+
+def parse_value(data: bytes, *, is_typed: bool) -> Any:
+    """Read a value: JSON, or a bare word or words that were typed, which are text.
+
+    What begins like JSON and is none is refused, not taken for text.
+
+    Raises:
+        InvalidArgumentError: it is no JSON, and no words.
+    """
+    try:
+        return parse_json(data, "the value")
+    except InvalidArgumentError as exc:
+        if is_typed and data[:1].isalpha() and data not in _NO_WORDS:
+            try:
+                return data.decode()
+            except UnicodeDecodeError:
+                pass
+        raise InvalidArgumentError(f"{exc}; --text takes it as it is, as text") from None
 
 
 def pretty(value: Any) -> str:

@@ -121,6 +121,10 @@ class Terminal:
         self.seen += data.decode(errors="replace")
         return bool(data)
 
+    def text(self) -> str:
+        """Return what has been written, without colours."""
+        return _ESCAPES.sub("", self.seen)
+
     def end(self) -> int:
         """Read the rest, and return the exit code."""
         until = time.monotonic() + 30

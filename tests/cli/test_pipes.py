@@ -84,7 +84,7 @@ def test_values_of_every_kind_go_through_pipes(run: Run) -> None:
     assert run("get", STORE, "/", "bytes", "--raw").stdout == data
     run("put", STORE, "/", "json", "-", input=b'{"deep": [null, 1.5]}')
     assert objects(run("get", STORE, "/", "json", "--json"))[0]["value"] == {"deep": [None, 1.5]}
-    assert b"neither" in run("get", STORE, "/", "json", "--raw", code=3).stderr
+    assert b"neither" in run("get", STORE, "/", "json", "--raw", code=2).stderr
     copied = run("get", STORE, "/", "bytes").stdout
     run("put", STORE, "/", "again", "-", input=copied)
     assert run("get", STORE, "/", "again", "--raw").stdout == data
@@ -95,8 +95,27 @@ def test_put_minds_its_options(run: Run) -> None:
     assert item["expires_at"] > item["updated_at"]
     assert b"was expected" in run("put", STORE, "a", "k", "2", "--if-version", "9", code=3).stderr
     run("put", STORE, "a", "k", "2", "--if-version", item["version"])
-    assert b"is not JSON" in run("put", STORE, "a", "k", "dark", code=3).stderr
-    assert b"exclude" in run("put", STORE, "a", "k", "1", "--text", "--bytes", code=3).stderr
+    assert b"exclude" in run("put", STORE, "a", "k", "1", "--text", "--bytes", code=2).stderr
+
+
+def test_words_that_are_typed_are_text(run: Run, tmp_path: Path) -> None:
+    assert run("put", STORE, "a", "k", "hello").stderr == b"stored a k as text, version 1\n"
+    assert run("get", STORE, "a", "k").stdout == b'"hello"\n'
+    run("put", STORE, "a", "k", "true")
+    assert run("get", STORE, "a", "k").stdout == b"true\n"
+    for none in ("{half", "[1,", '"open', "12x", "NaN", "-", "Infinity"):
+        done = run("put", STORE, "a", "k", none, code=2, input=b"words from a pipe")
+        assert b"--text takes it as it is" in done.stderr
+    assert run("get", STORE, "a", "k").stdout == b"true\n"
+
+
+def test_bare_it_shows_its_help(run: Run) -> None:
+    assert run(code=2).stdout == run("--help").stdout
+    assert len(run(code=2).stdout.splitlines()) > 20
+
+
+def test_it_tells_its_version(run: Run) -> None:
+    assert run("--version").stdout == f"kvstore {kvstore.__version__}\n".encode()
 
 
 def test_what_is_not_there_is_exit_code_1(run: Run, filled: Path) -> None:
@@ -116,19 +135,18 @@ def test_a_store_that_is_not_there_is_not_made_by_reading(run: Run, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ((), 2, b"Usage"),
         (("get",), 2, b"Missing argument"),
         (("get", STORE, "a", "b", "c"), 2, b"unexpected extra argument"),
         (("fly", STORE), 2, b"No such command"),
         (("ls", STORE, "--colour"), 2, b"No such option"),
-        (("ls", "redis://x"), 3, b"no scheme"),
+        (("ls", "redis://x"), 2, b"no scheme"),
         (("ls", "."), 3, b"is a directory"),
-        (("keys", STORE, "a//b"), 3, b"is empty"),
-        (("keys", STORE, "a", "[x"), 3, b"never closes"),
-        (("search", STORE, "/", "--filter", "{"), 3, b"the filter is not JSON"),
-        (("search", STORE, "/", "--filter", '{"a":{"$no":1}}'), 3, b"$no"),
+        (("keys", STORE, "a//b"), 2, b"is empty"),
+        (("keys", STORE, "a", "[x"), 2, b"never closes"),
+        (("search", STORE, "/", "--filter", "{"), 2, b"the filter is not JSON"),
+        (("search", STORE, "/", "--filter", '{"a":{"$no":1}}'), 2, b"$no"),
         (("import", STORE, "none.jsonl"), 3, b"none.jsonl: No such file"),
-        (("shell-completion", "tcsh"), 3, b"there is bash"),
+        (("shell-completion", "tcsh"), 2, b"there is bash"),
     ],
 )
 def test_errors_are_one_line_with_the_right_code(
@@ -137,9 +155,8 @@ def test_errors_are_one_line_with_the_right_code(
     done = run(*arguments, code=code)
     said = done.stderr or done.stdout
     assert message in said
-    if arguments:
-        assert said.startswith(b"kvstore: ")
-        assert said.count(b"\n") == 1
+    assert said.startswith(b"kvstore: ")
+    assert said.count(b"\n") == 1
 
 
 def test_listings_for_people(run: Run, filled: Path) -> None:
@@ -220,7 +237,7 @@ def test_export_and_import_meet_in_a_pipe(run: Run, filled: Path, tmp_path: Path
     assert run("import", "new.db", "out.jsonl", "--on-conflict", "skip").stderr.startswith(b"0 ")
     half = data[: len(data) // 2].rpartition(b"\n")[0] + b"\n"
     assert b"cut off" in run("import", "half.db", input=half, code=3).stderr
-    assert run("keys", "half.db", "-r").stdout == b""
+    assert run("keys", "half.db", "-r", code=1).stdout == b""
 
 
 def test_copy_moves_between_stores(run: Run, filled: Path) -> None:
@@ -254,7 +271,70 @@ def test_the_environment_names_the_store(run: Run, filled: Path) -> None:
     assert b"alice" in run("tree", **named).stdout
     run("put", "other.db", "a", "k", "1", **named)
     assert run("keys", "sqlite:///other.db", "a", **named).stdout == b"k\n"
-    assert run("keys", "a", **named).stdout == b""
+    assert run("keys", "a", code=1, **named).stdout == b""
+
+
+def test_the_number_of_arguments_tells_a_store_from_what_it_looks_like(
+    run: Run, filled: Path, tmp_path: Path
+) -> None:
+    named = {"KVSTORE_URL": STORE}
+    assert b"copy.db: " in run("backup", "copy.db", **named).stderr
+    assert (tmp_path / "copy.db").exists()
+    run("backup", "copy.db", "second.db", **named)
+    assert (tmp_path / "second.db").exists()
+    (tmp_path / "copy.db").rename(tmp_path / "plain")
+    assert run("get", "plain", "users/alice", "theme", **named).stderr == b""
+
+
+def test_what_could_be_a_store_or_a_namespace_is_said(
+    run: Run, filled: Path, tmp_path: Path
+) -> None:
+    named = {"KVSTORE_URL": STORE}
+    run("put", "other.db", "a", "k", "1")
+    taken = b"kvstore: other.db is taken for the store; other.db/ is the namespace in KVSTORE_URL\n"
+    assert run("keys", "other.db", code=1, **named).stderr.startswith(taken)
+    run("put", "other.db/", "k", "1", **named)
+    assert run("keys", "other.db/", **named).stdout == b"k\n"
+    (tmp_path / "other.db").rename(tmp_path / "users")
+    done = run("keys", "users/alice", **named)
+    assert (done.stdout, done.stderr) == (b"theme\n", b"")
+    assert b"./users is the file" in run("tree", "users", **named).stderr
+    assert run("keys", "./users", "a", **named).stderr == b""
+    done = run("put", "notes", "a", "k", "1", code=2)
+    assert b"write ./notes to make it" in done.stderr
+    assert b"KVSTORE_URL" in run("ls", "notes", code=3).stderr
+    run("put", "./notes", "a", "k", "1")
+
+
+def test_an_import_of_nothing_makes_nothing(run: Run, tmp_path: Path) -> None:
+    assert b"nothing to import" in run("import", "new.db", code=1).stderr
+    assert b"none.jsonl" in run("import", "new.db", "none.jsonl", code=3).stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
+def test_tables_do_not_mind_the_encoding(run: Run, encoding: str) -> None:
+    run("put", STORE, "пользователи/Zoë", "тема", '"мат 🐈"')
+    env = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    for command in (["ls"], ["ls", "пользователи"], ["tree"], ["search", "/", "мат"], ["stats"]):
+        said = run(command[0], STORE, *command[1:], **env).stdout.decode()
+        assert "пользователи" in said or "nothing" in said or command == ["ls", "пользователи"]
+    assert "тема" in run("keys", STORE, "пользователи/Zoë", **env).stdout.decode()
+
+
+def test_a_table_that_is_cut_off_is_no_error(run: Run, filled: Path, tmp_path: Path) -> None:
+    for words in (["ls"], ["tree"], ["search", "/"], ["keys", "/", "-r"], ["export"], ["stats"]):
+        command = " ".join([sys.executable, "-m", "kvstore", words[0], STORE, *words[1:]])
+        done = subprocess.run(
+            ["bash", "-c", f"{command} | true; echo ${{PIPESTATUS[0]}}"],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            check=True,
+        )
+        assert done.stdout == b"0\n", words
+        assert b"Traceback" not in done.stderr
+        assert b"Broken pipe" not in done.stderr
 
 
 def test_watch_prints_changes_as_they_come(run: Run, filled: Path, tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import orjson
 import pytest
+from rich.cells import cell_len
 
 import kvstore
 from kvstore.cli.browse import Browser
-from tests.cli.conftest import Terminal
+from tests.cli.conftest import Run, Terminal
 
 pytestmark = pytest.mark.slow  # each command is a process of its own
 
@@ -63,6 +65,18 @@ def test_values_are_coloured_for_people(terminal: Start, filled: Path) -> None:
         screen.expect('"name"')
         assert screen.end() == 0
         assert "\x1b[" in screen.seen
+
+
+def test_a_listing_fits_the_terminal(terminal: Start, run: Run) -> None:
+    run("put", "agent.db", "long", "k", orjson.dumps("x" * 500).decode())
+    run("put", "agent.db", "long", "猫" * 20, orjson.dumps(["猫" * 200]).decode())
+    for command, headings in (("ls", 1), ("search", 1), ("scan", 0)):
+        with terminal(command, "agent.db", "long") as shown:
+            assert shown.end() == 0
+        lines = [line for line in shown.text().splitlines() if line.strip()]
+        assert len(lines) == headings + 2
+        assert all(cell_len(line) <= 120 for line in lines)
+        assert any("…" in line for line in lines)
 
 
 def test_ctrl_c_ends_a_watch(terminal: Start, filled: Path) -> None:
