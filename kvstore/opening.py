@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -26,10 +26,11 @@ def open_store(url: FilePath, **options: Any) -> Store:
         url: `"agent.db"` or `"sqlite:///agent.db"` (relative; `sqlite:////tmp/agent.db` is
             absolute): `SQLiteStore`. `"memory://"`: `InMemoryStore`.
             `"postgresql://user@host/db"`: `PostgresStore`, of the extra `agent-kvstore[postgres]`.
-            After the path of a `sqlite` URL there may be options: `?durability=full`,
-            `?busy_timeout=2.5`, and several with `&` between them. `%` begins an escape there
-            (`%3F` is a question mark, `%25` a percent sign), and `#` is part of the path. A path
-            that is no URL is taken as it is.
+            After the path of a `sqlite` URL there may be options: `?mode=ro` (read-only),
+            `?durability=full`, `?busy_timeout=2.5`, and several with `&` between them. `%` begins
+            an escape there (`%3F` is a question mark, `%25` a percent sign), and `#` is part of
+            the path. A path that is no URL is taken as it is.
+            `memory://` and `postgresql://` URLs take `?mode=ro`, too.
         options: the keyword arguments of that class.
 
     Raises:
@@ -44,13 +45,15 @@ def open_store(url: FilePath, **options: Any) -> Store:
             path, said = _parts_of(url)
             return SQLiteStore(path, **_merged(said, options))
         case "memory":
-            if url[match.end() :] not in ("", "//"):
+            rest, _, query = url[match.end() :].partition("?")
+            if rest not in ("", "//"):
                 raise InvalidArgumentError("the URL of a store in memory is 'memory://' alone")
-            return InMemoryStore(**options)
+            return InMemoryStore(**_merged(_options_of(query, ("mode",)), options))
         case "postgresql" | "postgres":
             from kvstore.postgres import PostgresStore
 
-            return PostgresStore(url, **options)
+            url, said = _without_mode(url)
+            return PostgresStore(url, **_merged(said, options))
         case scheme:
             raise InvalidArgumentError(
                 f"{scheme}: is no scheme that kvstore opens; there are a path, sqlite:///path, "
@@ -68,10 +71,18 @@ def _parts_of(url: str) -> tuple[str, dict[str, Any]]:
             "a SQLite URL has three slashes and a path: 'sqlite:///agent.db' is relative, "
             "'sqlite:////var/lib/agent.db' absolute"
         )
-    return os.fsdecode(unquote_to_bytes(os.fsencode(path))), _options_of(query)
+    return os.fsdecode(unquote_to_bytes(os.fsencode(path))), _options_of(query, _OPTIONS)
 
 
-def _options_of(query: str) -> dict[str, Any]:
+def _without_mode(url: str) -> tuple[str, dict[str, Any]]:
+    """Return a URL of PostgreSQL without our own option, and what that means."""
+    whole, mark, query = url.partition("?")
+    own = [part for part in query.split("&") if part.partition("=")[0] == "mode"]
+    rest = "&".join(part for part in query.split("&") if part not in own)
+    return whole + (mark if rest else "") + rest, _options_of("&".join(own), ("mode",))
+
+
+def _options_of(query: str, known: Iterable[str]) -> dict[str, Any]:
     """Return what the options in a URL mean as keyword arguments."""
     found: dict[str, Any] = {}
     try:
@@ -79,17 +90,23 @@ def _options_of(query: str) -> dict[str, Any]:
     except ValueError:
         raise InvalidArgumentError(f"the options of the URL, {query!r}, do not parse") from None
     for name, text in said:
-        read = _OPTIONS.get(name)
-        if read is None:
+        if name not in known:
             raise InvalidArgumentError(
-                f"{name!r} is no option that a SQLite URL can have; there are {', '.join(_OPTIONS)}"
-                " (a question mark in a path is written %3F)"
+                f"{name!r} is no option that such a URL can have; there are {', '.join(known)} "
+                "(a question mark in a path is written %3F)"
             )
+        read = _OPTIONS[name]
         keyword, value = read(text)
         if keyword in found:
             raise InvalidArgumentError(f"the URL has {name!r} twice")
         found[keyword] = value
     return found
+
+
+def _mode(text: str) -> tuple[str, Any]:
+    if text != "ro":
+        raise InvalidArgumentError(f"mode is 'ro' (read-only), or left out, and not {text!r}")
+    return "read_only", True
 
 
 def _busy_timeout(text: str) -> tuple[str, Any]:
@@ -100,6 +117,7 @@ def _busy_timeout(text: str) -> tuple[str, Any]:
 
 
 _OPTIONS: Mapping[str, Callable[[str], tuple[str, Any]]] = {
+    "mode": _mode,
     "durability": lambda text: ("durability", text),
     "busy_timeout": _busy_timeout,
 }

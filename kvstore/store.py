@@ -54,6 +54,7 @@ from kvstore.errors import (
     InvalidArgumentError,
     InvalidKeyError,
     InvalidNamespaceError,
+    ReadOnlyError,
     StoreClosedError,
     StoreError,
     ValueTypeError,
@@ -125,6 +126,16 @@ Indexing = bool | Sequence[str] | None
 LabelPattern = Sequence[str | EllipsisType]
 
 
+_READ_ONLY = (
+    "this store was opened with read_only=True, and writes nothing: open another one without it"
+)
+
+
+async def _refuse(ops: Sequence[Operation]) -> list[Any]:
+    """Stand in for `Store._apply` where nothing is written."""
+    raise ReadOnlyError(_READ_ONLY)
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """An unranked search, normalised.
@@ -184,8 +195,8 @@ class Store(Recipe, ABC):
 
     Every method raises `StoreClosedError` outside `open` and `close`, `WrongLoopError` on another
     loop, `InvalidNamespaceError` for what is no namespace and `InvalidKeyError` for what is no
-    key. A call that fails or is cancelled leaves the store either as it was or with the whole of
-    the call done.
+    key; a write to a store with `read_only` raises `ReadOnlyError`. A call that fails or is
+    cancelled leaves the store either as it was or with the whole of the call done.
 
     Args:
         index: what to index for search; `None`: nothing.
@@ -196,6 +207,7 @@ class Store(Recipe, ABC):
         sweep_interval: seconds between two sweeps of expired rows; `None`: only by `sweep()`.
         history: seconds for which changes are kept once somebody has watched, so that a `watch`
             can be resumed.
+        read_only: refuse every write with `ReadOnlyError`; nothing is written.
     """
 
     _most_dimensions: int | None = None  # that a vector may have; `None`: any number
@@ -210,6 +222,7 @@ class Store(Recipe, ABC):
         clock: Callable[[], float] = time.time,
         sweep_interval: float | None = 60.0,
         history: float = 3600.0,
+        read_only: bool = False,
     ) -> None:
         if index is not None and not isinstance(index, IndexConfig):
             raise InvalidArgumentError("index takes an IndexConfig: index=IndexConfig(embeddings)")
@@ -227,6 +240,14 @@ class Store(Recipe, ABC):
         self._embedding_writes = 0  # writes that wait for the model
         self._default_ttl = None if default_ttl is None else lifetime(default_ttl)
         self._refresh_ttl = refresh_ttl
+        self._read_only = bool(read_only)
+        if self._read_only:
+            if refresh_ttl:
+                raise InvalidArgumentError(
+                    "refresh_ttl writes at every read, which a store with read_only=True does not"
+                )
+            # The one gate of all writes, those of a backend's and of later days included.
+            self._apply = _refuse  # type: ignore[method-assign]
         self._max_value_bytes = max_value_bytes
         self._clock = clock
         self._sweep_interval = sweep_interval
@@ -257,7 +278,7 @@ class Store(Recipe, ABC):
                 await self._open()
                 self._loop = asyncio.get_running_loop()
                 remember(self)
-                if self._sweep_interval is not None:
+                if self._sweep_interval is not None and not self._read_only:
                     self._sweeper = asyncio.create_task(_sweep_regularly(weakref.ref(self)))
                     end = weakref.finalize(self, _cancel, self._loop, self._sweeper)
                     end.atexit = False
@@ -335,6 +356,12 @@ class Store(Recipe, ABC):
             f"this {type(self).__name__} belongs to the event loop that opened it; open one in "
             "each loop, or use the sync facade kvstore.KeyValueStore, which works from any thread"
         )
+
+    def _require_writable(self) -> None:
+        """Raise unless the store is open, and was opened for writing."""
+        self._require_open()
+        if self._read_only:
+            raise ReadOnlyError(_READ_ONLY)
 
     # The trait
 
@@ -724,7 +751,7 @@ class Store(Recipe, ABC):
             ConflictError: another write came between every time.
             ValueEncodingError: the new value could not come back unchanged.
         """
-        self._require_open()
+        self._require_writable()
         if not callable(fn):
             raise InvalidArgumentError(f"update takes a function, not {type(fn).__name__}")
         _check_count(attempts, "attempts", least=1)
@@ -775,7 +802,7 @@ class Store(Recipe, ABC):
         Raises:
             ConflictError: other writers came between every time.
         """
-        self._require_open()
+        self._require_writable()
         _check_count(attempts, "attempts", least=1)
         for attempt in range(1, attempts + 1):
             tx = Transaction(self)
@@ -835,8 +862,9 @@ class Store(Recipe, ABC):
                 dropped before they were read.
             InvalidArgumentError: `since` is no version; or, from the iteration, is ahead.
             StoreClosedError: from the iteration, too, when the store closes.
+            ReadOnlyError: the store is read-only; to watch is to have writers record changes.
         """
-        self._require_open()
+        self._require_writable()  # what watches has writers record changes
         _, path = address(namespace)
         if since is not None:
             _check_count(since, "since")
@@ -935,7 +963,7 @@ class Store(Recipe, ABC):
             ValueTooLargeError: a value is longer than `max_value_bytes`.
             StoreAccessError: the file cannot be read.
         """
-        self._require_open()
+        self._require_writable()
         if on_conflict not in _CONFLICTS:
             raise InvalidArgumentError(
                 f"on_conflict is 'replace', 'skip' or 'error', not {on_conflict!r}"
@@ -1004,7 +1032,7 @@ class Store(Recipe, ABC):
 
         Other writers wait meanwhile: about a second for 200 MB.
         """
-        self._require_open()
+        self._require_writable()
         return await self._vacuum()
 
     async def reindex(self, *, progress: Progress | None = None) -> Reindexed:
@@ -1029,7 +1057,7 @@ class Store(Recipe, ABC):
             EmbeddingError: the model failed, whatever the text; what is done stays done.
             IndexMismatchError: another store makes the index its own meanwhile.
         """
-        self._require_open()
+        self._require_writable()
         if self.index is None:
             raise InvalidArgumentError(
                 "this store was opened without an index: pass index=IndexConfig(embeddings) to it"

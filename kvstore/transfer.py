@@ -36,9 +36,10 @@ async def copy(
     Raises:
         InvalidArgumentError: the two are one store, or stores on one file.
         ValueTooLargeError: a value is longer than the target's `max_value_bytes`.
+        ReadOnlyError: the target is read-only.
     """
     source._require_open()
-    target._require_open()
+    target._require_writable()
     if source._is_same(target):
         raise InvalidArgumentError("the source and the target are one store; name another target")
     _, path = address(namespace)

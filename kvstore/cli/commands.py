@@ -214,7 +214,10 @@ def _no(message: str) -> NoReturn:
     raise typer.Exit(_fail(message, 1))
 
 
-def _open(url: str, *, create: bool = False, **options: Any) -> Store:
+def _open(url: str, *, writes: bool = False, create: bool = False, **options: Any) -> Store:
+    """Return the store for a command; one that only reads writes nothing, not even a log."""
+    if not (writes or create or url == ":memory:"):
+        options["read_only"] = True
     store = open_store(url, **options)
     is_file = isinstance(store, SQLiteStore) and str(store.path) != ":memory:"
     if is_file and not store.path.exists():  # type: ignore[attr-defined]
@@ -336,7 +339,7 @@ def rm(
     where = parse_namespace(namespace)
 
     async def main() -> int | None:
-        async with _open(store) as opened:
+        async with _open(store, writes=True) as opened:
             needs_answer = subtree or compile_pattern(pattern).literal is None
             if needs_answer and not yes:
                 number = await opened.count(where, pattern, subtree=subtree)
@@ -639,7 +642,7 @@ def vacuum(store: StoreUrl) -> None:
     """Give the space of removed items back to the system; writers wait meanwhile."""
 
     async def main() -> int:
-        async with _open(store) as opened:
+        async with _open(store, writes=True) as opened:
             return await opened.vacuum()
 
     Out().say(f"{size(_run(main()))} given back")
@@ -742,7 +745,7 @@ def reindex(store: StoreUrl) -> None:
     out = Out()
 
     async def main() -> int:
-        async with _open(store, index=IndexConfig()) as opened:
+        async with _open(store, writes=True, index=IndexConfig()) as opened:
             again = getattr(opened, "reindex", None)
             if again is None:
                 raise errors.InvalidArgumentError("this version of kvstore makes no index")
@@ -771,7 +774,7 @@ def watch(
 
     async def main() -> None:
         left = number
-        async with _open(store) as opened:
+        async with _open(store, writes=True) as opened:
             where = parse_namespace(namespace)
             async with opened.watch(where, pattern=pattern, since=since) as changes:
                 out.say("watching; Ctrl-C ends it")

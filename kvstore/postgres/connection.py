@@ -7,6 +7,7 @@ a round trip. What is done here needs no reset, as no connection ever holds any 
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from kvstore.distribution import how_to_install
 from kvstore.errors import (
     InvalidArgumentError,
     MissingDependencyError,
+    ReadOnlyError,
     SchemaError,
     StoreAccessError,
     StoreBusyError,
@@ -43,6 +45,7 @@ __all__ = [
     "Pool",
     "Target",
     "connect",
+    "is_damage",
     "is_lost",
     "translate",
     "translated",
@@ -76,11 +79,14 @@ class Target:
         name: for messages: without the password.
         is_pooler: whether a pooler stands before it that gives a session's server to others
             between two transactions.
+        is_read_only: whether the server is asked to refuse all writes. A pooler would not know of
+            it; behind one, every transaction says so.
     """
 
     url: str = field(repr=False)
     name: str
     is_pooler: bool
+    is_read_only: bool = False
 
     @classmethod
     def parse(cls, url: str, *, is_pooler: bool = False) -> Target:
@@ -128,6 +134,8 @@ async def connect(target: Target, *, lock_timeout: float | None = None) -> Conne
     settings = {"application_name": "kvstore"}
     if lock_timeout is not None and not target.is_pooler:
         settings["lock_timeout"] = str(max(1, int(lock_timeout * 1000)))
+    if target.is_read_only and not target.is_pooler:
+        settings["default_transaction_read_only"] = "on"
     with translated(target.name):
         try:
             connection = await asyncpg.connect(
@@ -370,6 +378,11 @@ def is_lost(exc: BaseException | None) -> bool:
     return isinstance(exc, (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError))
 
 
+def is_damage(exc: BaseException) -> bool:
+    """Whether an error says that something is damaged."""
+    return isinstance(translate(exc, ""), StoreCorruptError)
+
+
 @contextmanager
 def translated(name: str) -> Iterator[None]:
     """Raise the driver's errors as ours: the one seam between them."""
@@ -382,6 +395,7 @@ def translated(name: str) -> Iterator[None]:
 
 
 _AWAY = "cannot be reached; is the server running, and are host and port right"
+_DAMAGED = "is damaged, by the server's word; restore it from a backup"
 _FOREIGN = (
     "has tables of these names that kvstore did not make; use another schema: CREATE SCHEMA kv, "
     "and ?search_path=kv in the URL"
@@ -391,7 +405,7 @@ _STATES: Final[Sequence[tuple[str, type[StoreError], str]]] = (
     ("3D000", StoreAccessError, "does not exist: create the database first"),
     ("3F000", StoreAccessError, "has no schema to work in: create the one in search_path"),
     ("42501", StoreAccessError, "does not let this user do that; grant it the rights"),
-    ("25006", StoreAccessError, "is read-only: a replica, or a server set so"),
+    ("25006", ReadOnlyError, "is read-only: a replica, or a server set so"),
     ("53100", StoreFullError, "cannot grow: the server's disk is full; make room and try again"),
     ("53300", StoreBusyError, "takes no more connections; raise max_connections or use fewer"),
     ("55P03", StoreBusyError, "is kept locked by another writer; retry, or raise busy_timeout"),
@@ -405,7 +419,10 @@ _STATES: Final[Sequence[tuple[str, type[StoreError], str]]] = (
     ("42P01", SchemaError, "lacks a table of kvstore's; was it dropped?"),
     ("42P07", SchemaError, _FOREIGN),
     ("42703", SchemaError, _FOREIGN),
-    ("XX", StoreCorruptError, "is damaged, by the server's word; restore it from a backup"),
+    ("58030", StoreAccessError, "cannot be read or written: the server reports an I/O error"),
+    ("53200", StoreError, "cannot do that: the server is out of memory"),
+    ("XX001", StoreCorruptError, _DAMAGED),
+    ("XX002", StoreCorruptError, _DAMAGED),
 )
 
 
@@ -420,5 +437,10 @@ def translate(exc: BaseException, name: str) -> StoreError:
                 return kind(f"{name} {what} ({type(exc).__name__}, {state})")
         return StoreError(f"{name} failed ({type(exc).__name__}, {state})")
     if isinstance(exc, OSError):
+        if exc.errno in (errno.EMFILE, errno.ENFILE):
+            return StoreAccessError(
+                f"{name} cannot be reached: no more files can be open at once in this process; "
+                "close some, or raise the limit (ulimit -n)"
+            )
         return StoreAccessError(f"{name} {_AWAY}? ({type(exc).__name__})")
     return StoreAccessError(f"the connection to {name} is lost; retry ({type(exc).__name__})")

@@ -56,6 +56,7 @@ __all__ = [
     "Indexer",
     "Setup",
     "count_pending",
+    "find_extension",
     "find_problems",
     "find_waiting",
     "namespace_term",
@@ -128,6 +129,20 @@ async def prepare_index(connection: Connection, setup: Setup) -> None:
     await _store(connection, description)
 
 
+async def find_extension(connection: Connection, setup: Setup) -> None:
+    """Find out where pgvector is, for a store with a model that may write nothing.
+
+    Raises:
+        MissingDependencyError: there is none.
+    """
+    if setup.model is None:
+        return
+    row = await connection.fetchrow(sql.GET_EXTENSION)
+    if row is None:
+        raise MissingDependencyError(_CREATE_EXTENSION.format(lacks="lacks"))
+    setup.schema = _usable(*row)
+
+
 async def _require_extension(connection: Connection) -> str:
     """Return the schema in which pgvector is; create the extension if that is allowed."""
     row = await connection.fetchrow(sql.GET_EXTENSION)
@@ -141,10 +156,14 @@ async def _require_extension(connection: Connection) -> str:
             lacks = "lacks, and this user cannot create"
             raise MissingDependencyError(_CREATE_EXTENSION.format(lacks=lacks)) from exc
         row = await connection.fetchrow(sql.GET_EXTENSION)
-    schema, version = row
+    return _usable(*row)
+
+
+def _usable(schema: str, version: str) -> str:
+    """Return the schema of an extension that is new enough."""
     if tuple(map(int, version.split(".")[:2])) < _FIRST_VERSION:
         raise MissingDependencyError(_CREATE_EXTENSION.format(lacks=f"has in version {version}"))
-    return str(schema)
+    return schema
 
 
 def quoted(name: str) -> str:
@@ -658,7 +677,7 @@ async def find_waiting(link: Link) -> list[str]:
 
 
 async def find_problems(connection: Connection) -> list[str]:
-    """Hold the index against the items; `connection` is outside a transaction."""
+    """Hold the index against the items."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         text = await connection.fetchval("SELECT index FROM kvstore_state WHERE id = 1")
         if text is None:

@@ -12,7 +12,7 @@ from kvstore.errors import SchemaError
 from kvstore.postgres.connection import Connection, Target, translated
 from kvstore.schema import Script, scripts
 
-__all__ = ["migrate", "migrations"]
+__all__ = ["migrate", "migrations", "require_migrated"]
 
 LOCK = 0x6B767374  # "kvst", of the advisory lock
 
@@ -59,6 +59,19 @@ async def migrate(connection: Connection, target: Target) -> None:
                         step.number,
                         step.name,
                     )
+
+
+async def require_migrated(connection: Connection, target: Target) -> None:
+    """Refuse a schema that would have to be made or brought to this version's state first.
+
+    Raises:
+        SchemaError: it would.
+    """
+    with translated(target.name):
+        number = await _applied(connection, target)
+    if number < migrations()[-1].number:
+        what = "is of an older version of kvstore" if number else "holds no store yet"
+        raise SchemaError(f"{target.name} {what}: open it once without read_only")
 
 
 async def _applied(connection: Connection, target: Target) -> int:

@@ -25,6 +25,7 @@ from kvstore.text import contains
 from kvstore.types import Item, Namespace, make_item
 
 __all__ = [
+    "MOST_VERSION",
     "check_row",
     "columns",
     "count",
@@ -294,10 +295,16 @@ def _record(row: Sequence[Any]) -> Record:
     )
 
 
-def check_row(row: Sequence[Any], newest: int) -> str | None:
-    """Say what is wrong with a row, if something is."""
+MOST_VERSION = 2**62  # beyond what a store can ever have written
+
+
+def check_row(row: Sequence[Any], newest: int | None) -> str | None:
+    """Say what is wrong with a row, if something is; `newest` is the store's version, if known."""
     root, path, key, value, version, created_at, updated_at, expires_at, ttl, indexing = row
-    labels = decode_namespace(path) if path.endswith("\t") or not path else None
+    try:
+        labels = decode_namespace(path) if path.endswith("\t") or not path else None
+    except (IndexError, ValueError):
+        labels = None
     if labels is None or encode_namespace(labels) != path or root_of(path) != root:
         return f"the row at {path!r}: its path is no namespace"
     if encode_key(decode_key(key)) != key:
@@ -310,7 +317,7 @@ def check_row(row: Sequence[Any], newest: int) -> str | None:
     problem = row_problem(value.encode(), paths, created_at, updated_at, expires_at, ttl)
     if problem is not None:
         return f"{where}: {problem}"
-    if not 0 < version <= newest:
+    if newest is not None and not 0 < version <= newest:
         return f"{where}: its version {version} is ahead of the store's, {newest}"
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -12,7 +13,7 @@ from kvstore.filters import Filter
 from kvstore.instants import to_micros
 from kvstore.operations import Operation, Record
 from kvstore.patterns import Pattern
-from kvstore.postgres import changes, reading, statements
+from kvstore.postgres import changes, checking, reading, statements
 from kvstore.postgres.connection import (
     Connection,
     Link,
@@ -27,11 +28,10 @@ from kvstore.postgres.indexing import (
     Indexer,
     Setup,
     count_pending,
-    find_problems,
-    find_waiting,
+    find_extension,
     prepare_index,
 )
-from kvstore.postgres.migrate import migrate
+from kvstore.postgres.migrate import migrate, require_migrated
 from kvstore.postgres.points import PointReader
 from kvstore.postgres.replica import Replica
 from kvstore.postgres.searching import search
@@ -46,8 +46,6 @@ __all__ = ["PostgresStore"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_CHECK_SLICE = 1_000  # rows looked at in one read
-_MOST_PROBLEMS = 100
 _MOST_CONNECTIONS = 1_000
 _MOST_DIMENSIONS = 16_000  # of pgvector
 
@@ -124,11 +122,16 @@ class PostgresStore(Store):
     async def _open(self) -> None:
         target = self._target
         replica = None
+        if self._read_only:
+            target = replace(target, is_read_only=True)
         if self._read_target is not None:
             replica = Replica(self._read_target, self._pool_size)
         connection = await connect(target, lock_timeout=self._busy_timeout)
         try:
-            await migrate(connection, target)
+            if self._read_only:
+                await require_migrated(connection, target)
+            else:
+                await migrate(connection, target)
             channel = await self._prepare(connection)
             if replica is not None:
                 with translated(target.name):
@@ -141,6 +144,9 @@ class PostgresStore(Store):
         is_direct = replica is None and not target.is_pooler
         self._points = PointReader(self._read, self._now, self._pool if is_direct else None)
         self._listener = changes.Listener(target, channel, self._bell)
+        if self._read_only:
+            await hang_up(connection)
+            return
         self._writer = Writer(
             target,
             connection,
@@ -154,18 +160,25 @@ class PostgresStore(Store):
         )
 
     async def _prepare(self, connection: Connection) -> str:
-        """Make the index, if this store has one and there is none; return the channel's name."""
+        """Make the index, if this store has one and there is none; return the channel's name.
+
+        A store that is read-only makes nothing, and uses what is there.
+        """
         with translated(self._target.name):
             async with connection.transaction():
                 schema = await connection.fetchval("SELECT current_schema()")
                 if self._setup is not None:
                     self._learn_dimensions()
-                    await connection.fetchrow(statements.LOCK_STATE)
-                    await prepare_index(connection, self._setup)
+                    if self._read_only:
+                        await find_extension(connection, self._setup)
+                    else:
+                        await connection.fetchrow(statements.LOCK_STATE)
+                        await prepare_index(connection, self._setup)
         return f"kvstore_{blake2b(schema.encode(), digest_size=8).hexdigest()}"
 
     async def _close(self) -> None:
-        await self._writer.close()
+        if not self._read_only:
+            await self._writer.close()
         await self._points.close()
         await self._listener.close()
         if self._replica is not None:
@@ -260,57 +273,7 @@ class PostgresStore(Store):
     # Upkeep
 
     async def _check(self, meter: Meter) -> Report:
-        async def rows_after(
-            link: Link, place: tuple[str, str, str] | None
-        ) -> tuple[list[Any], int]:
-            rows = await reading.fetch(link.raw, statements.check_rows(place, _CHECK_SLICE))
-            # After the rows: none of them can be newer.
-            state = await link.raw.fetchrow(statements.GET_STATE)
-            return rows, state["version"]
-
-        async def total(link: Link) -> int:
-            number: int = await link.raw.fetchval(statements.COUNT_ROWS)
-            return number
-
-        problems: list[str] = []
-        expected = await self._pool.run(total)
-        looked_at = 0
-        place: tuple[str, str, str] | None = None
-        while len(problems) <= _MOST_PROBLEMS:
-            rows, newest = await self._pool.run(rows_after, place)
-            for row in rows:
-                problem = reading.check_row(tuple(row), newest)
-                problems += [] if problem is None else [problem]
-            looked_at += len(rows)
-            if len(rows) < _CHECK_SLICE:
-                break
-            meter.show(looked_at, max(expected, looked_at))
-            place = tuple(rows[-1])[:3]
-        problems += await self._check_rest()
-        meter.show(looked_at, looked_at)
-        await asyncio.sleep(0)  # for the last word of progress
-        if len(problems) > _MOST_PROBLEMS:
-            problems[_MOST_PROBLEMS:] = ["and more of them"]
-        waiting = await self._pool.run(find_waiting)
-        return Report(looked_at, tuple(problems), tuple(waiting))
-
-    async def _check_rest(self) -> list[str]:
-        """Look over the state, the feed and the index."""
-
-        async def look(link: Link) -> tuple[int | None, Any]:
-            last = await link.raw.fetchval(statements.GET_LAST_CHANGE)
-            return last, await link.raw.fetchrow(statements.GET_STATE)  # after it, so not behind
-
-        async def look_at_index(link: Link) -> list[str]:
-            return await find_problems(link.raw)
-
-        last, (version, _, begin, index) = await self._pool.run(look)
-        problems = []
-        if begin > version or (last or 0) > version:
-            problems.append(f"changes: the feed is ahead of the store's version, {version}")
-        if index is not None:
-            problems += await self._pool.run_alone(look_at_index)
-        return problems
+        return await self._pool.run_alone(checking.check, meter)
 
     async def _stats(self) -> Stats:
         return await self._pool.run_alone(reading.stats, self._now(), count_pending)

@@ -14,11 +14,11 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
 import aiosqlite
@@ -63,6 +63,7 @@ from kvstore.sqlite.openfile import OpenFile
 from kvstore.text import contains
 
 __all__ = [
+    "Access",
     "WorkerConnection",
     "begin",
     "claimed",
@@ -78,7 +79,15 @@ __all__ = [
     "translated",
 ]
 
-Access = Literal["ro", "rw", "rwc"]
+T = TypeVar("T")
+Access = Literal["ro", "rw", "rwc", "still", "left"]
+_MODES: Mapping[Access, str] = {
+    "ro": "mode=ro",
+    "rw": "mode=rw",
+    "rwc": "mode=rwc",
+    "still": "mode=ro&immutable=1",
+    "left": f"mode=ro&vfs={'win32' if os.name == 'nt' else 'unix'}-none",  # without locks
+}
 
 _BUSY_PAUSES_S = (0.0002, 0.004)  # SQLite's own growing pauses starve the unlucky
 _MOST_STEPS = 1_000_000  # of SQLite's machine, of a statement on the loop's thread: some 20 ms
@@ -90,15 +99,18 @@ def connect(path: Path, access: Access, *, busy_timeout: float = 0.0) -> driver.
 
     Args:
         path: the database file.
-        access: `"ro"` reads, `"rw"` writes too, `"rwc"` also makes the file.
+        access: `"ro"` reads, `"rw"` writes too, `"rwc"` also makes the file. `"still"` and
+            `"left"` read a file that nobody else has open, without locks: see `readonly`.
         busy_timeout: how long SQLite itself waits for a lock, in seconds.
 
     Raises:
         StoreError: as `translated` has it.
     """
     with translated(path):
-        connection = driver.connect(f"file:{quote(os.fsencode(path))}?mode={access}")
+        connection = driver.connect(f"file:{quote(os.fsencode(path))}?{_MODES[access]}")
         try:
+            if access == "left":
+                connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
             connection.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             connection.execute("PRAGMA temp_store = MEMORY")
@@ -191,6 +203,10 @@ class WorkerConnection(aiosqlite.Connection):
     def join(self) -> None:
         """Wait for the thread to end, on another one."""
         self._thread.join()
+
+    def run(self, read: Callable[[driver.Connection], T]) -> T:
+        """Run a read, on the thread."""
+        return read(self._conn)
 
     def post(self, work: Callable[[], None]) -> None:
         """Have the thread run `work`, which reports for itself and raises nothing."""

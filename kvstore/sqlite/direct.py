@@ -21,6 +21,7 @@ from kvstore.sqlite import driver, forks, reading
 from kvstore.sqlite.connection import connect, release, transaction
 from kvstore.sqlite.diagnosis import explain
 from kvstore.sqlite.indexing import begin_batch
+from kvstore.sqlite.readonly import Source
 from kvstore.sqlite.store import SQLiteStore
 from kvstore.store import NamespaceQuery, Page, Selection, pause_s
 from kvstore.types import Item, Namespace
@@ -80,6 +81,8 @@ class DirectSQLiteStore(SQLiteStore):
         self._is_ending = False
         self._readers = []
         self._idle = []
+        self._sources: list[Source] = []  # the same two of a store that is read-only
+        self._idle_sources: list[Source] = []
 
     def _recipe(self) -> Any:
         _, *arguments = super()._recipe()
@@ -90,6 +93,17 @@ class DirectSQLiteStore(SQLiteStore):
     def open_now(self) -> None:
         """Open the store; the errors are those of `Store.open`."""
         file = self._choose_file()
+        if self._read_only:
+            self._opened = self._look_into(file)
+            self._when_dropped(self._opened.close)
+            self._is_usable = True
+            try:
+                self._read(lambda connection: None)
+            except BaseException:
+                self.close_now()
+                raise
+            forks.remember(self)
+            return
         try:
             self._writer_connection = self._connect_writer(file)
         except BaseException:
@@ -118,12 +132,21 @@ class DirectSQLiteStore(SQLiteStore):
             self._finalizer.detach()
             while self._idle:
                 self._idle.pop().close()
+            if self._read_only:
+                while self._idle_sources:
+                    self._idle_sources.pop().close()
+                self._opened.close()
+                return
             self._before_last_close()
             self._writer_connection.close()
             self._let_go()
             self._discard_temporary()
 
     def _held(self) -> tuple[Path, Iterable[driver.Connection]] | None:
+        if self._read_only:
+            if len(self._idle_sources) != len(self._sources):
+                return None
+            return self._file, [each.connection for each in self._sources if each.connection]
         if self._is_writing or len(self._idle) != len(self._readers):
             return None
         return self._file, (*self._idle, self._writer_connection)
@@ -166,6 +189,8 @@ class DirectSQLiteStore(SQLiteStore):
     ) -> T:
         """Run a read on a connection that no other thread uses meanwhile."""
         self._require_open()
+        if self._read_only:
+            return self._read_only_once(lambda connection: read(connection, *args, **kwargs))
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -186,6 +211,28 @@ class DirectSQLiteStore(SQLiteStore):
             else:
                 self._readers.remove(connection)
                 connection.close()
+
+    def _read_only_once(self, read: Callable[[driver.Connection], T]) -> T:
+        try:
+            source = self._idle_sources.pop()
+        except IndexError:
+            source = self._source()
+            self._sources.append(source)
+        try:
+            return source.run(read)
+        except driver.Error as exc:
+            release(exc)
+            assert source.connection is not None
+            raise explain(exc, self._opened, source.connection) from exc
+        except BaseException as exc:
+            release(exc)
+            raise
+        finally:
+            if self._is_usable and len(self._idle_sources) < _IDLE_READERS:
+                self._idle_sources.append(source)
+            else:
+                self._sources.remove(source)
+                source.close()
 
     def _peek(self, namespace: Namespace, path: str, key: str) -> list[Item]:
         return self._read(reading.get_one, namespace, path, key, self._now())

@@ -20,7 +20,7 @@ from kvstore.sqlite.connection import connect, snapshot, transaction, translated
 from kvstore.sqlite.guard import Hold
 from kvstore.sqlite.layout import Steps, require_layout
 
-__all__ = ["Migration", "check_file", "migrate", "migrations", "steps"]
+__all__ = ["Migration", "check_file", "migrate", "migrations", "require_ready", "steps"]
 
 APPLICATION_ID = 0x6B767374  # "kvst"
 _MAGIC = b"SQLite format 3\0"
@@ -62,12 +62,13 @@ def _statements(script: str) -> list[str]:
     return found[:-1]
 
 
-def check_file(path: Path, hold: Hold) -> None:
+def check_file(path: Path, hold: Hold, *, read_only: bool = False) -> None:
     """Refuse a file that is no kvstore file of a known version, and leave it untouched.
 
     Args:
         path: of the file.
         hold: of the file, through which it is looked into.
+        read_only: it is to be there, and is not opened here.
 
     Raises:
         StoreCorruptError: no regular file, no database, or damaged.
@@ -87,23 +88,27 @@ def check_file(path: Path, hold: Hold) -> None:
         raise StoreAccessError(f"{path} cannot be used: {exc.strerror}") from exc
     try:
         if not hold.is_there():
+            if read_only:
+                raise StoreAccessError(f"{path} does not exist")
             return
         header = hold.read(_HEADER_BYTES)
     except OSError as exc:
         raise StoreAccessError(f"{path} cannot be read: {exc.strerror}") from exc
-    if not os.access(path, os.W_OK):
-        raise ReadOnlyError(f"{path} is read-only; check its permissions")
+    if not read_only and not os.access(path, os.W_OK):
+        raise ReadOnlyError(f"{path} may only be read; open it with read_only=True")
     if not header:
+        if read_only:
+            raise SchemaError(f"{path} is empty, and holds no store yet")
         return
     is_database = header.startswith(_MAGIC) and header[21:24] == _FRACTIONS
     if not is_database or len(header) < _HEADER_BYTES:
-        if _is_half_made(path):
+        if not read_only and _is_half_made(path):
             return  # the power failed while it was made: SQLite will undo that, and begin anew
         raise StoreCorruptError(
             f"{path} is not a database (its header is another); name a new file, or one that "
             "kvstore has written"
         )
-    if _log_bytes(path) == 0:
+    if read_only or _log_bytes(path) == 0:
         # The header says it all, and SQLite would leave files of its own beside a foreign one.
         _check_ours(_Header.parse(header), path)
         return
@@ -113,6 +118,19 @@ def check_file(path: Path, hold: Hold) -> None:
             _check_ours(_Header.read(connection), path)
     finally:
         connection.close()
+
+
+def require_ready(connection: driver.Connection, path: Path) -> None:
+    """Refuse a file that would have to be migrated before it can be read.
+
+    Raises:
+        SchemaError: it would; or it is not ours, or not as the migrations make it.
+    """
+    if _check_ours(_Header.read(connection), path) < migrations()[-1].number:
+        raise SchemaError(
+            f"{path} is of an older version of kvstore: open it once without read_only"
+        )
+    require_layout(connection, steps(), path)
 
 
 def _is_half_made(path: Path) -> bool:

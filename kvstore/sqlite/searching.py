@@ -86,7 +86,10 @@ def search(
     try:
         description = describe(connection)
         if description is None:
-            raise IndexMismatchError("the index is gone from the file; open the store again")
+            raise IndexMismatchError(
+                "the file has no search index: a store that is opened with one, and not with "
+                "read_only=True, makes it"
+            )
         check_index(description, setup, asked.vector, by_words=asked.words is not None)
         condition = compile_filter(asked.filter)
         scope = _Scope(

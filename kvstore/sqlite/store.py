@@ -33,6 +33,7 @@ from kvstore.sqlite.engine import (
     INLINE_BYTES,
     INLINE_COMPARISONS,
     InlineReader,
+    NoInlineReader,
     Pace,
     Reader,
     Writer,
@@ -41,6 +42,7 @@ from kvstore.sqlite.guard import Hold
 from kvstore.sqlite.indexing import Journal, Setup, load_vectors, prepare_index
 from kvstore.sqlite.migrate import check_file, migrate
 from kvstore.sqlite.openfile import OpenFile
+from kvstore.sqlite.readonly import ReadOnlyConnection, ReadOnlyFile, Source
 from kvstore.sqlite.searching import search, search_small
 from kvstore.sqlite.vectors import VectorCache, new_cache
 from kvstore.store import NamespaceQuery, Page, Selection, Store, check_seconds
@@ -75,7 +77,9 @@ class SQLiteStore(Store):
         vector_cache_bytes: memory for the vectors of large namespaces, where numpy is installed
             (`agent-kvstore[fast]`); 0: none.
         options: those of `Store`: `default_ttl`, `refresh_ttl`, `max_value_bytes`, `clock`,
-            `sweep_interval`, `history`.
+            `sweep_interval`, `history`, `read_only`. With `read_only=True` nothing is written or
+            made, not even beside the file: one on read-only media or without write permission can
+            be read, and so can one that others write, with all that they commit.
     """
 
     _most_dimensions = _MOST_DIMENSIONS
@@ -97,6 +101,8 @@ class SQLiteStore(Store):
         if busy_timeout != 0:
             check_seconds(busy_timeout, "busy_timeout")
         self.path = file_path(path)
+        if self._read_only and str(self.path) == _IN_MEMORY:
+            raise InvalidArgumentError("a temporary store is empty: there is nothing to read only")
         self._durability = durability
         self._busy_timeout = float(busy_timeout)
         if file_mode is not None and (file_mode & ~0o777 or file_mode & 0o600 != 0o600):
@@ -128,6 +134,9 @@ class SQLiteStore(Store):
 
     async def _open(self) -> None:
         path = self._choose_file()
+        if self._read_only:
+            await self._open_read_only(path)
+            return
         connections: list[WorkerConnection] = []
         try:
             writer = self._worker(lambda: self._connect_writer(path))
@@ -185,6 +194,40 @@ class SQLiteStore(Store):
         """Return what closes the last connection, and lets go of the file."""
         return partial(_end, last, self._hold, self._opened, self._temporary)
 
+    async def _open_read_only(self, path: Path) -> None:
+        self._opened = await asyncio.to_thread(self._look_into, path)
+        connections: list[WorkerConnection] = []
+        try:
+            for _ in range(2):
+                connections.append(ReadOnlyConnection(self._source()))
+                await connections[-1].open()
+        except BaseException:
+            for connection in connections:
+                await connection.close()
+            self._opened.close()
+            raise
+        self._inline_search = None
+        self._pace = Pace(asyncio.get_running_loop())
+        self._points, self._scans = (Reader(each, self._opened) for each in connections)
+        self._inline = NoInlineReader(self._points, self._clock)
+        forks.remember(self)
+        self._when_dropped(self._opened.close)
+
+    def _look_into(self, path: Path) -> ReadOnlyFile:
+        """Refuse what cannot be read; give the file that is to be read only."""
+        hold = Hold(path)
+        try:
+            check_file(path, hold, read_only=True)
+            return ReadOnlyFile(hold)
+        except BaseException:
+            hold.end()
+            raise
+
+    def _source(self) -> Source:
+        assert isinstance(self._opened, ReadOnlyFile)
+        has_model = self._setup is not None and self._setup.model is not None
+        return Source(self._opened, load_vectors if has_model else None)
+
     def _choose_file(self) -> Path:
         """Settle which file this store is, just before it opens it."""
         if str(self.path) == _IN_MEMORY:
@@ -197,7 +240,9 @@ class SQLiteStore(Store):
         return self._file
 
     def _held(self) -> tuple[Path, Iterable[driver.Connection]] | None:
-        workers = (self._inline, self._points, self._scans, self._writer)
+        workers: tuple[InlineReader | Reader | Writer, ...] = (self._points, self._scans)
+        if not self._read_only:
+            workers = (self._inline, *workers, self._writer)
         if any(worker.is_running or worker.raw.in_transaction for worker in workers):
             return None
         others = () if self._inline_search is None else (self._inline_search,)
@@ -319,6 +364,9 @@ class SQLiteStore(Store):
             self._inline_search.close()
         await self._points.close()
         await self._scans.close()
+        if self._read_only:
+            self._opened.close()
+            return
         await self._writer.finish()
         self._before_last_close()
         await self._writer.close()
@@ -479,7 +527,11 @@ class SQLiteStore(Store):
         """Give a connection and a thread for something long, so that nothing waits behind it."""
         path = self._file
         self._opened.look()
-        worker = self._worker(lambda: connect(path, "ro", busy_timeout=5.0))
+        worker: WorkerConnection
+        if self._read_only:
+            worker = ReadOnlyConnection(self._source())
+        else:
+            worker = self._worker(lambda: connect(path, "ro", busy_timeout=5.0))
         await worker.open()
         reader = Reader(worker, self._opened)
         try:

@@ -33,7 +33,7 @@ TRANSLATORS = {"translate", "translated", "explain"}
 
 def seams(folder: Path) -> Iterator[str]:
     """Yield the functions of a backend in which a driver's error becomes one of ours."""
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(folder.rglob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
         for function in ast.walk(tree):
             if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -136,14 +136,14 @@ async def back_up_without_room(path: Path) -> None:
             assert (await store.check()).ok
 
 
-@seam("engine._run_job", StoreError)
+@seam("reader._run_job", StoreError)
 async def read_what_was_dropped(path: Path) -> None:
     async with kvstore.open(path) as store:
         run_sql(path, "DROP TABLE index_pending")
         await store.stats()
 
 
-@seam("engine._error", StoreError)
+@seam("writer._error", StoreError)
 async def write_to_what_was_dropped(path: Path) -> None:
     async with kvstore.open(path) as store:
         run_sql(path, "ALTER TABLE items RENAME COLUMN ttl TO lifetime")
@@ -159,11 +159,29 @@ async def read_directly_what_was_dropped(path: Path) -> None:
         store.retrieve("k")
 
 
-@seam("direct._apply", StoreError)
+@seam("direct._write", StoreError)
 async def write_directly_to_what_was_dropped(path: Path) -> None:
     with kvstore.KeyValueStore(path) as store:
         run_sql(path, "ALTER TABLE items RENAME COLUMN ttl TO lifetime")
         store.insert("k", 1, ttl=5)
+
+
+@seam("direct._read_only_once", StoreError)
+async def read_only_what_was_dropped(path: Path) -> None:
+    with kvstore.KeyValueStore(path) as store:
+        store.insert("k", 1)
+        with kvstore.KeyValueStore(kvstore.SQLiteStore(path, read_only=True)) as reader:
+            run_sql(path, "ALTER TABLE items RENAME COLUMN expires_at TO ends_at")
+            reader.retrieve("k")
+
+
+@seam("readonly.connect", StoreCorruptError)
+async def open_what_is_damaged(path: Path) -> None:
+    await make(path)
+    damaged = bytearray(path.read_bytes())
+    damaged[100] = 0xFF  # the kind of the first page
+    path.write_bytes(damaged)
+    await kvstore.SQLiteStore(path, read_only=True).open()
 
 
 @seam("diagnosis.explain", StoreCorruptError)

@@ -16,10 +16,18 @@ work is either shared out over a hop or does not hop at all:
 Each is in a file of its own; what they may take is in `limits`.
 """
 
-from kvstore.sqlite.engine.inline import InlineReader
+from kvstore.sqlite.engine.inline import InlineReader, NoInlineReader
 from kvstore.sqlite.engine.limits import INLINE_BYTES, INLINE_COMPARISONS
 from kvstore.sqlite.engine.pace import Pace
 from kvstore.sqlite.engine.reader import Reader
 from kvstore.sqlite.engine.writer import Writer
 
-__all__ = ["INLINE_BYTES", "INLINE_COMPARISONS", "InlineReader", "Pace", "Reader", "Writer"]
+__all__ = [
+    "INLINE_BYTES",
+    "INLINE_COMPARISONS",
+    "InlineReader",
+    "NoInlineReader",
+    "Pace",
+    "Reader",
+    "Writer",
+]

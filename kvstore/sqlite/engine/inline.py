@@ -17,7 +17,7 @@ from kvstore.sqlite.engine.reader import Reader
 from kvstore.sqlite.engine.settling import settle
 from kvstore.types import Item, Namespace
 
-__all__ = ["InlineReader"]
+__all__ = ["InlineReader", "NoInlineReader"]
 
 T = TypeVar("T")
 
@@ -203,3 +203,34 @@ class InlineReader:
             return reading.get_one(connection, namespace, path, key, now)
 
         self._worker.post(get, future)
+
+
+class NoInlineReader(InlineReader):
+    """In the place of an inline reader where nothing is read on the loop's thread."""
+
+    def __init__(self, worker: Reader, clock: Callable[[], float]) -> None:
+        self.is_running = False
+        self._worker = worker
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+
+    def get(self, namespace: Namespace, path: str, key: str) -> list[Item] | None:
+        """Answer nothing."""
+        return None
+
+    def get_later(self, namespace: Namespace, path: str, key: str) -> asyncio.Future[list[Item]]:
+        """Read on the worker's thread."""
+        future: asyncio.Future[list[Item]] = self._loop.create_future()
+        self._pass_on(((namespace, path, key), future))
+        return future
+
+    def get_few(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item] | None:
+        """Answer nothing."""
+        return None
+
+    def scan(self, path: str, read: Callable[[driver.Connection], T]) -> tuple[T] | None:
+        """Answer nothing."""
+        return None
+
+    def close(self) -> None:
+        """There is nothing to close."""

@@ -60,8 +60,7 @@ class Reader:
     def post(self, read: Callable[[driver.Connection], T], future: asyncio.Future[T]) -> None:
         """As `submit`, for a future that is there already."""
         require_open(not self._is_closed)
-        raw = self._connection.raw
-        self._waiting.append(_Job(lambda: read(raw), future))
+        self._waiting.append(_Job(lambda: self._connection.run(read), future))
         if not self._is_scheduled and not self.is_running:
             self._is_scheduled = True
             self._loop.call_soon(self._flush)
