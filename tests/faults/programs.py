@@ -7,11 +7,13 @@ parent knows what must be there however the child ends.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import resource
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 import kvstore
@@ -47,6 +49,21 @@ async def write_for_ever(path: str, run: str) -> None:
     async with kvstore.open(path) as store:
         say("open")
         await asyncio.gather(*(work(store, task) for task in range(8)))
+
+
+async def keep_writing(path: str) -> None:
+    """Put until killed, with all that moves the log about; say what was put, and when."""
+    async with kvstore.SQLiteStore(path, busy_timeout=0.5) as store:
+        for number in itertools.count():
+            key = f"key-{number}"
+            await store.put(("litestream",), key, "x" * 5_000)
+            say(key, time.time())
+            if number % 300 == 100:  # longer than a log is let be
+                body = "x" * 100_000
+                await store.put_many(("large",), {str(part): body for part in range(200)})
+            if number % 300 == 200:
+                await store.vacuum()
+            await asyncio.sleep(0.005)
 
 
 async def count(path: str, tasks: str, times: str) -> None:
@@ -156,7 +173,7 @@ async def hold_lock(path: str) -> None:
 
 PROGRAMS: dict[str, Any] = {
     program.__name__: program
-    for program in (write_for_ever, fork, count, fill, produce, leave_open, hold_lock)
+    for program in (write_for_ever, keep_writing, fork, count, fill, produce, leave_open, hold_lock)
 }
 
 if __name__ == "__main__":
