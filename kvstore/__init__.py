@@ -31,6 +31,7 @@ from kvstore.flow import AsyncKeyValueStore, FlowScope, KeyValueStore, KeyValueS
 from kvstore.memory import InMemoryStore
 from kvstore.patterns import escape
 from kvstore.report import Report, RootStats, Stats
+from kvstore.restoring import restore_backup
 from kvstore.runtime import RuntimeAwareTool, ToolRuntime
 from kvstore.sqlite import SQLiteStore
 from kvstore.store import Store, Transaction
@@ -84,6 +85,7 @@ __all__ = [
     "__version__",
     "copy",
     "escape",
+    "restore_backup",
 ]
 
 __version__ = distribution.VERSION

@@ -13,7 +13,7 @@ from pathlib import Path
 from kvstore.errors import StoreAccessError
 from kvstore.exchange import file_errors
 
-__all__ = ["SIDE_FILES", "check_source", "check_target", "same_file"]
+__all__ = ["SIDE_FILES", "check_name", "check_source", "check_target", "same_file"]
 
 SIDE_FILES = ("-wal", "-shm", "-journal")  # that SQLite keeps beside a database while it is used
 _MAGIC = b"SQLite format 3\0"
@@ -58,6 +58,16 @@ def same_file(one: Path, other: Path) -> bool:
         return False
 
 
+def check_name(path: Path) -> None:
+    """Refuse a name that SQLite uses beside a file that is there."""
+    for suffix in SIDE_FILES:
+        base, end = path.name[: -len(suffix)], path.name[-len(suffix) :]
+        if base and end.lower() == suffix and path.with_name(base).exists():
+            raise StoreAccessError(
+                f"{path} is a name that SQLite uses beside {base}; name another file"
+            )
+
+
 def _refuse_a_part(path: Path, own: Path | None) -> None:
     if own is not None:
         if same_file(path, own):
@@ -65,12 +75,8 @@ def _refuse_a_part(path: Path, own: Path | None) -> None:
         for suffix in SIDE_FILES:
             if same_file(path, Path(f"{own}{suffix}")):
                 raise StoreAccessError(f"{path} belongs to the store; name another file")
+    check_name(path)
     for suffix in SIDE_FILES:
-        base, end = path.name[: -len(suffix)], path.name[-len(suffix) :]
-        if base and end.lower() == suffix and path.with_name(base).exists():
-            raise StoreAccessError(
-                f"{path} is a name that SQLite uses beside {base}; name another file"
-            )
         side = Path(f"{path}{suffix}")
         if os.path.lexists(side):
             raise StoreAccessError(

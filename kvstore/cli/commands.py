@@ -37,6 +37,7 @@ from kvstore.cli.words import (
 from kvstore.opening import open_store
 from kvstore.patterns import compile_pattern
 from kvstore.report import Stats
+from kvstore.restoring import restore_backup
 from kvstore.sqlite import SQLiteStore
 from kvstore.store import Store
 from kvstore.transfer import copy as copy_items
@@ -660,6 +661,25 @@ def backup(store: StoreUrl, file: Annotated[Path, typer.Argument(help="What to w
 
     _run(main())
     out.say(f"{file}: {size(file.stat().st_size)}")
+
+
+@command()
+def restore(
+    backup: Annotated[Path, typer.Argument(help="What backup has written.")],
+    store: Annotated[str, typer.Argument(metavar="STORE", help="A path or a URL.")],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the store that is there.")
+    ] = False,
+) -> None:
+    """Put a backup in the place of a store that nobody has open."""
+    out = Out()
+
+    async def main() -> None:
+        with out.progress("restoring") as progress:
+            await restore_backup(backup, store, overwrite=overwrite, progress=progress)
+
+    _run(main())
+    out.say(f"{store}: restored from {backup}")
 
 
 @command("export", cls=StoreCommand)

@@ -35,7 +35,7 @@ from kvstore.errors import (
     ValueTooLargeError,
 )
 from kvstore.patterns import compile_pattern
-from kvstore.sqlite import driver
+from kvstore.sqlite import driver, statements
 from kvstore.sqlite.codes import (
     SQLITE_AUTH,
     SQLITE_BUSY,
@@ -59,6 +59,7 @@ from kvstore.sqlite.codes import (
     SQLITE_TOOBIG,
 )
 from kvstore.sqlite.filters import match_filter
+from kvstore.sqlite.lineage import begin_log
 from kvstore.sqlite.openfile import OpenFile
 from kvstore.text import contains
 
@@ -282,7 +283,7 @@ class transaction:  # noqa: N801 - to be read as a word of the language
         StoreReplacedError: the file is no longer the one that its path names.
     """
 
-    __slots__ = ("_connection", "_file", "_timeout")
+    __slots__ = ("_base", "_before", "_connection", "_file", "_timeout")
 
     def __init__(
         self, connection: driver.Connection, timeout: float, file: OpenFile | None = None
@@ -290,9 +291,15 @@ class transaction:  # noqa: N801 - to be read as a word of the language
         self._connection = connection
         self._timeout = timeout
         self._file = file
+        self._base: int | None = None  # the version that a new log begins with
 
     def __enter__(self) -> bool:
-        return begin(self._connection, self._timeout, self._file)
+        connection, file = self._connection, self._file
+        waited = begin(connection, self._timeout, file)
+        if file is not None and file.begins_log:
+            (self._base,) = connection.execute(statements.GET_VERSION).fetchone() or (None,)
+            self._before = connection.total_changes
+        return waited
 
     def __exit__(
         self,
@@ -303,6 +310,8 @@ class transaction:  # noqa: N801 - to be read as a word of the language
         connection, file = self._connection, self._file
         try:
             if kind is None:
+                if self._base is not None and connection.total_changes != self._before:
+                    begin_log(connection, self._base)
                 if file is not None:
                     file.check()
                 connection.execute("COMMIT")

@@ -226,7 +226,7 @@ class _Guard:
         self._locks_out: int | None = None  # the hold that keeps all others out
         self._files = [file]
         self._indexes: list[tuple[int, Inode]] = []  # descriptors; the last is of the present one
-        self._map: tuple[mmap, Inode] | None = None
+        self._maps: list[tuple[mmap, Inode]] = []  # of indexes; the last one's
 
     def add(self, descriptor: int) -> None:
         """Keep one more descriptor of the file: it must not be closed, either."""
@@ -261,7 +261,6 @@ class _Guard:
         if not self._indexes or self._indexes[-1][1] != inode:
             descriptor = _open(index)
             self._indexes.append((descriptor, _inode(os.fstat(descriptor))))
-            self._map = None
         return True
 
     def is_used(self) -> bool | None:
@@ -288,9 +287,9 @@ class _Guard:
         if self._is_closed or not self._indexes:
             return None
         descriptor, inode = self._indexes[-1]
-        if self._map is None or self._map[1] != inode:
-            self._map = mmap(descriptor, _INDEX_BYTES, access=ACCESS_READ), inode
-        return self._map[0]
+        if not self._maps or self._maps[-1][1] != inode:
+            self._maps.append((mmap(descriptor, _INDEX_BYTES, access=ACCESS_READ), inode))
+        return self._maps[-1][0]
 
     def leave(self, locker: int) -> None:
         """Take note that a hold has ended."""
@@ -327,8 +326,7 @@ class _Guard:
         """Count the descriptors that are the guard's own."""
         own = Counter(inode for _, inode in self._indexes)
         own[self.inode] += len(self._files)
-        if self._map is not None:
-            own[self._map[1]] += 1
+        own.update(inode for _, inode in self._maps)
         return own
 
     def is_alone(self, counts: Counter[Inode]) -> bool:
@@ -339,7 +337,10 @@ class _Guard:
         if not in_child:  # where the locks are the parent's
             self.unlock()
         self._is_closed = True
-        self._map = None
+        for view, _ in self._maps:
+            with suppress(BufferError):  # somebody still looks at it
+                view.close()
+        self._maps.clear()
         for descriptor in (*self._files, *(each for each, _ in self._indexes)):
             os.close(descriptor)
 

@@ -19,6 +19,7 @@ from kvstore.sqlite import driver
 from kvstore.sqlite.connection import connect, snapshot, transaction, translated
 from kvstore.sqlite.guard import Hold
 from kvstore.sqlite.layout import Steps, require_layout
+from kvstore.sqlite.lineage import log_bytes, require_own_log
 
 __all__ = ["Migration", "check_file", "migrate", "migrations", "require_ready", "steps"]
 
@@ -74,6 +75,7 @@ def check_file(path: Path, hold: Hold, *, read_only: bool = False) -> None:
         StoreCorruptError: no regular file, no database, or damaged.
         StoreAccessError: it may not be read, or its directory does not exist.
         SchemaError: another program's database, or of a newer version of kvstore.
+        StoreReplacedError: the log beside it is of another state, or of another store.
     """
     try:
         what = special(path.stat().st_mode)
@@ -108,7 +110,8 @@ def check_file(path: Path, hold: Hold, *, read_only: bool = False) -> None:
             f"{path} is not a database (its header is another); name a new file, or one that "
             "kvstore has written"
         )
-    if read_only or _log_bytes(path) == 0:
+    require_own_log(path, hold, may_look=not read_only)
+    if read_only or log_bytes(path) == 0:
         # The header says it all, and SQLite would leave files of its own beside a foreign one.
         _check_ours(_Header.parse(header), path)
         return
@@ -143,14 +146,6 @@ def _is_half_made(path: Path) -> bool:
             return journal.read(len(_JOURNAL_MAGIC)) == _JOURNAL_MAGIC
     except OSError:
         return False
-
-
-def _log_bytes(path: Path) -> int:
-    """Return how long the write-ahead log is; another process may be removing it just now."""
-    try:
-        return Path(f"{path}-wal").stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import os
 import struct
 import sys
 from contextlib import suppress
+from mmap import mmap
 from pathlib import Path
 from time import monotonic, time_ns
 from typing import NoReturn
@@ -32,6 +33,7 @@ LOOK_S = 0.25  # a store that only reads looks at least this often
 _SETTLED_NS = 50_000_000  # a change may have the same time as another within a kernel's tick
 _INDEX_HEADER = struct.Struct("=14xHI12x8s")  # page size, frames, salts; walformat.html, 2.3
 _INDEX_HEADER_BYTES = 48
+_LOG_STATE = struct.Struct("=16xI76xI")  # frames in the log, and how many of them are copied
 _FRAME_HEADER_BYTES, _LOG_HEADER_BYTES = 24, 32
 
 
@@ -52,6 +54,7 @@ class OpenFile:
         self._hold = hold
         self._log_path = Path(f"{hold.path}-wal")
         self._folder = self._log = -1
+        self._index: mmap | None = None
         self._unchanged_since = -1  # the directory's time of change, if it can be trusted
         if not IS_POSIX:  # there, nobody can remove a file that is open
             return
@@ -63,6 +66,7 @@ class OpenFile:
         except OSError as exc:
             raise StoreAccessError(f"{self.path} cannot be opened: {exc.strerror}") from exc
         self._log_inode = _inode(self._log)
+        self._index = hold.map_index()
         self.look()
         if count_open(self._log_inode) < 2:  # SQLite has another one open
             self._is_gone("its log was replaced")
@@ -120,7 +124,7 @@ class OpenFile:
 
     def _log_is_whole(self) -> bool:
         """Whether the log holds what its index speaks of."""
-        index = self._hold.map_index()
+        index = self._index
         if index is None:
             return True
         while True:
@@ -134,6 +138,14 @@ class OpenFile:
         return not frames or (
             log_header[16:24] == salts and log_bytes >= _LOG_HEADER_BYTES + frames * frame_bytes
         )
+
+    @property
+    def begins_log(self) -> bool:
+        """Whether the file holds all that is in the log, inside a write transaction."""
+        if self._index is None:
+            return False
+        frames, copied = _LOG_STATE.unpack_from(self._index)
+        return bool(frames == copied)
 
     @property
     def owns_log(self) -> bool:
@@ -170,6 +182,7 @@ class OpenFile:
             if descriptor >= 0:
                 os.close(descriptor)
         self._folder = self._log = -1
+        self._index = None
 
     def __del__(self) -> None:
         self.close()

@@ -155,6 +155,16 @@ SELECT value, (SELECT value FROM meta WHERE name = 'watched_until'),
 FROM meta
 WHERE name = 'version'
 """
+GET_LINEAGE = "SELECT name, value FROM meta WHERE name IN ('identity', 'log_base', 'version')"
+SET_LOG_BASE = """
+INSERT INTO meta (name, value) VALUES ('log_base', ?)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value
+"""
+SET_IDENTITY = """
+INSERT INTO meta (name, value) VALUES ('identity', hex(randomblob(8)))
+ON CONFLICT (name) DO NOTHING
+"""
+FORGET_LINEAGE = "DELETE FROM meta WHERE name IN ('identity', 'log_base')"
 SET_META = "UPDATE meta SET value = ? WHERE name = ?"
 SET_VERSION = "UPDATE meta SET value = ? WHERE name = 'version'"
 

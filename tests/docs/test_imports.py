@@ -26,7 +26,7 @@ LAYERS = (
     "store",
     "memory_index",
     "memory sqlite postgres",
-    "opening embeddings testing testing_search transfer",
+    "opening embeddings restoring testing testing_search transfer",
     "flow runtime",
     "integrations cli __main__ __pyinstaller",
 )
