@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= dev,test
-DEMO_VENV ?= .venv-demo
+DEMO_VENV ?= $(VENV)-demo
 URL ?= demo.db
 TESTS ?=
 SEEDS ?= 20000

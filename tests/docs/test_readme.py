@@ -138,3 +138,11 @@ def test_each_method_in_the_table_has_the_arguments_that_it_shows() -> None:
         for arg, default in zip(wanted.args.kwonlyargs, wanted.args.kw_defaults, strict=True):
             assert default is not None
             assert actual[arg.arg].default == ast.literal_eval(default), call
+
+
+def test_what_can_be_typed_has_no_blank_line_within_a_block() -> None:
+    """A blank line ends a class or a function at the prompt of `python -m asyncio`."""
+    typed = [code for kind, code in _BLOCK.findall(README) if kind == "python"]
+    for code in typed:
+        if "asyncio.run(" not in code:  # a file
+            assert not re.search(r"\n\n[ \t]", code), code
