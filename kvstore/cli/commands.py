@@ -821,6 +821,10 @@ def browse(store: StoreUrl) -> None:
     """Look around in a store, in the terminal."""
     from kvstore.cli.browse import Browser
 
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise errors.InvalidArgumentError(
+            "browse needs a terminal; kvstore ls, tree, search and scan write to pipes"
+        )
     browser = Browser(_open(store), title=store)
     browser.run()
     raise typer.Exit(browser.return_code or 0)
