@@ -714,9 +714,16 @@ def import_(
     store: StoreUrl,
     file: Annotated[str, typer.Argument(metavar="[FILE]", help="- is standard input.")] = "-",
     on_conflict: Annotated[str, typer.Option(help="replace, skip or error.")] = "replace",
+    from_langgraph: Annotated[
+        Path | None,
+        typer.Option(metavar="OLD", help="A file of LangGraph's own SQLite store or saver."),
+    ] = None,
 ) -> None:
     """Read what export has written, or lines of namespace, key and value; all or nothing."""
     out = Out()
+    if from_langgraph is not None:
+        _import_from_langgraph(from_langgraph, store, out)
+        return
     if file == "-":
         _tell_reading()
     else:
@@ -743,6 +750,29 @@ def import_(
 
     number = _run(main())
     out.say(f"{number:,} item{'s' * (number != 1)} imported")
+
+
+def _import_from_langgraph(old: Path, store: str, out: Out) -> None:
+    """Bring over all that a file of LangGraph's own has."""
+    from kvstore.integrations.langgraph_import import (
+        import_sqlite_saver,
+        import_sqlite_store,
+        tables_of,
+    )
+
+    async def main() -> tuple[int, int]:
+        tables = await asyncio.to_thread(tables_of, old)
+        async with _open(store, create=True) as opened:
+            has_checkpoints = "checkpoints" in tables
+            items = 0
+            if "store" in tables or not has_checkpoints:
+                items = await import_sqlite_store(old, opened)
+            return items, await import_sqlite_saver(old, opened) if has_checkpoints else 0
+
+    items, checkpoints = _run(main())
+    out.say(f"{items:,} item{'s' * (items != 1)} imported")
+    if checkpoints:
+        out.say(f"{checkpoints:,} checkpoint{'s' * (checkpoints != 1)} imported")
 
 
 @command("copy")

@@ -1,6 +1,6 @@
 """A LangGraph chat that goes on after a restart: its checkpoints and its memory lie in one file.
 
-    pip install 'kvstore[langgraph]'
+    pip install 'agent-kvstore[langgraph]'
     python -m kvstore.examples.langgraph_chat [PATH]     (agent.db unless you name one)
 
 Run it twice: the second run goes on with the same conversation, and answers a question that the

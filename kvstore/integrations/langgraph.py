@@ -38,7 +38,6 @@ try:
     from langgraph.store.base import (
         NOT_PROVIDED,
         BaseStore,
-        Embeddings,
         GetOp,
         IndexConfig,
         Item,
@@ -51,7 +50,6 @@ try:
         SearchItem,
         SearchOp,
         TTLConfig,
-        ensure_embeddings,
     )
 except ImportError as exc:
     raise MissingDependencyError(
@@ -61,10 +59,12 @@ except ImportError as exc:
 
 from kvstore.integrations.langgraph_checkpointer import LangGraphCheckpointer
 from kvstore.integrations.langgraph_filter import translate
+from kvstore.integrations.langgraph_import import import_sqlite_saver, import_sqlite_store
 from kvstore.integrations.langgraph_shapes import (
     SECONDS_A_MINUTE,
     Labels,
     checked,
+    embeddings_of,
     index_config_of,
     index_settings_of,
     indexing_of,
@@ -80,7 +80,13 @@ from kvstore.integrations.langgraph_shapes import (
     ttl_config_of,
 )
 
-__all__ = ["LangGraphCheckpointer", "LangGraphStore", "index_config_of"]
+__all__ = [
+    "LangGraphCheckpointer",
+    "LangGraphStore",
+    "import_sqlite_saver",
+    "import_sqlite_store",
+    "index_config_of",
+]
 
 T = TypeVar("T")
 
@@ -136,9 +142,7 @@ class LangGraphStore(Recipe, BaseStore):
             )
         self._store = store
         self.index_config = index_settings_of(store.index) if index is None else dict(index)
-        self.embeddings: Embeddings | None = (
-            None if index is None else ensure_embeddings(index["embed"])
-        )
+        self.embeddings = None if index is None else embeddings_of(index)
         self.ttl_config = ttl_config_of(store) if ttl is None else ttl
         self._is_ready = store._loop is not None  # the store is open on a loop
         self._is_owner = False

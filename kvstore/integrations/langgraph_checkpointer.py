@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from kvstore.distribution import how_to_install
 from kvstore.errors import InvalidArgumentError, MissingDependencyError
 from kvstore.integrations.access import Access, Setup, Target
 from kvstore.store import Store
@@ -36,7 +37,7 @@ try:
 except ImportError as exc:
     raise MissingDependencyError(
         "LangGraphCheckpointer needs langgraph-checkpoint 4.0 or newer: "
-        "pip install -U 'kvstore[langgraph]'"
+        + how_to_install("langgraph", "langgraph")
     ) from exc
 
 from kvstore.integrations.langgraph_checkpoints import Checkpoints, Memory, Write

@@ -337,11 +337,12 @@ class Checkpoints:
             slot = WRITES_IDX_MAP.get(channel, index)
             typed = self._dumped(place, channel, value)
             new[slot] = Write(task_id, slot, channel, typed, task_path)
-        await self._put_slots(place, id, task_id, new)
+        await self.put_slots(place, id, task_id, new)
 
-    async def _put_slots(
+    async def put_slots(
         self, place: Place, id: str, task_id: str, new: Mapping[int, Write]
     ) -> None:
+        """Store a task's writes, as the serializer made them, by their places."""
         key = _task_key(id, task_id)
 
         async def merge(tx: Transaction) -> None:

@@ -40,6 +40,7 @@ __all__ = [
     "SECONDS_A_MINUTE",
     "Labels",
     "checked",
+    "embeddings_of",
     "index_config_of",
     "index_settings_of",
     "indexing_of",
@@ -70,8 +71,9 @@ def index_config_of(index: LangGraphIndexConfig) -> IndexConfig:
     """Return kvstore's form of LangGraph's settings for semantic search.
 
     Args:
-        index: `embed`, what LangGraph takes for it; `dims`; and `fields` (or `text_fields`, as
-            LangGraph's SQLite stores have it), by default all of the value.
+        index: `embed`, what LangGraph takes for it, or kvstore's own `IndexConfig`; `dims`; and
+            `fields` (or `text_fields`, as LangGraph's SQLite stores have it), by default all of
+            the value.
 
     Raises:
         InvalidArgumentError: it has no `embed`, another distance than cosine, or settings that
@@ -86,11 +88,19 @@ def index_config_of(index: LangGraphIndexConfig) -> IndexConfig:
     if settings.get("distance_type", "cosine") != "cosine":
         raise InvalidArgumentError("kvstore's semantic search is by cosine similarity alone")
     fields = settings.get("text_fields") or settings.get("fields") or ["$"]
+    embed = settings["embed"]
     return IndexConfig(
-        ensure_embeddings(settings["embed"]),
+        # Anything else is given as it is: the index remembers models by their names.
+        ensure_embeddings(embed) if isinstance(embed, str) else embed,
         fields=_paths(fields),
         dimensions=settings.get("dims"),
     )
+
+
+def embeddings_of(index: LangGraphIndexConfig) -> Any:
+    """Return the model of LangGraph's settings, as its own stores show it; ours as it is."""
+    embed: Any = index["embed"]
+    return embed if hasattr(embed, "embed_documents") else ensure_embeddings(embed)
 
 
 def index_settings_of(config: IndexConfig | None) -> dict[str, Any] | None:

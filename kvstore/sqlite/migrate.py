@@ -28,6 +28,12 @@ _MAGIC = b"SQLite format 3\0"
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _FRACTIONS = b"\x40\x20\x20"  # the same in every database's header
 _HEADER_BYTES = 108  # of the file, and of its first page
+_FIRST_BYTES = 16_384  # in these the tables of a small database are named
+_LANGGRAPHS = ("store_migrations", "checkpoint_ns")  # in what LangGraph's own savers make
+_BRING_OVER = (
+    "LangGraph's own store or saver wrote it: bring it over, by 'kvstore import "
+    "--from-langgraph {path} NEW.db' or kvstore.integrations.langgraph.import_sqlite_store"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,7 @@ def check_file(path: Path, hold: Hold, *, read_only: bool = False) -> None:
             if read_only:
                 raise StoreAccessError(f"{path} does not exist")
             return
-        header = hold.read(_HEADER_BYTES)
+        header = hold.read(_FIRST_BYTES)
     except OSError as exc:
         raise StoreAccessError(f"{path} cannot be read: {exc.strerror}") from exc
     if not read_only and not os.access(path, os.W_OK):
@@ -155,22 +161,29 @@ class _Header:
     application_id: int
     user_version: int
     is_empty: bool
+    is_langgraphs: bool  # made by LangGraph's own store or saver
 
     @classmethod
     def parse(cls, header: bytes) -> _Header:
         """Read it from the first bytes of the file."""
         number = partial(int.from_bytes, byteorder="big")
-        return cls(number(header[68:72]), number(header[60:64]), number(header[103:105]) == 0)
+        return cls(
+            number(header[68:72]),
+            number(header[60:64]),
+            number(header[103:105]) == 0,
+            any(name.encode() in header for name in _LANGGRAPHS),
+        )
 
     @classmethod
     def read(cls, connection: driver.Connection) -> _Header:
         """Read it through SQLite, at one moment: another process may be at work."""
         with snapshot(connection):
-            tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            schema = [sql or "" for (sql,) in connection.execute("SELECT sql FROM sqlite_schema")]
             return cls(
                 connection.execute("PRAGMA application_id").fetchone()[0],
                 connection.execute("PRAGMA user_version").fetchone()[0],
-                tables == 0,
+                not schema,
+                any(name in sql for name in _LANGGRAPHS for sql in schema),
             )
 
 
@@ -178,7 +191,8 @@ def _check_ours(header: _Header, path: Path) -> int:
     """Return the file's schema version, 0 for an empty database; refuse what is not ours."""
     if header.application_id != APPLICATION_ID and (header.application_id or not header.is_empty):
         raise SchemaError(
-            f"{path} is a database of another program, not a kvstore file; name another file"
+            f"{path} is a database of another program, not a kvstore file; "
+            + (_BRING_OVER.format(path=path) if header.is_langgraphs else "name another file")
         )
     newest = migrations()[-1].number
     if header.user_version > newest:

@@ -37,6 +37,7 @@ from kvstore.sqlite.engine import (
     Pace,
     Reader,
     Writer,
+    without_checkpoints,
 )
 from kvstore.sqlite.guard import Hold
 from kvstore.sqlite.indexing import Journal, Setup, load_vectors, prepare_index
@@ -133,28 +134,26 @@ class SQLiteStore(Store):
     _worker: type[WorkerConnection] = WorkerConnection  # a simulation has its own threads
 
     async def _open(self) -> None:
-        path = self._choose_file()
         if self._read_only:
-            await self._open_read_only(path)
+            await self._open_read_only()
             return
         connections: list[WorkerConnection] = []
+        loose: list[driver.Connection] = []  # for the loop's own thread
         try:
-            writer = self._worker(lambda: self._connect_writer(path))
+            writer = self._worker(self._open_writer)
             await writer.open()
             connections.append(writer)
+            path = self._file
             readers = [
-                self._worker(lambda: self._connect_reader(path)),
+                self._worker(lambda: self._open_readers(path, loose)),
                 self._worker(lambda: self._connect_reader(path, is_mapped=True)),
             ]
             for reader in readers:
                 await reader.open()
                 connections.append(reader)
-            inline = connect(path, "ro")
-            inline_search = None
-            if self._embedder is not None:
-                inline_search = self._connect_reader(path, busy_timeout=0.0, is_mapped=True)
-                limit(inline_search)
         except BaseException:
+            for each in loose:
+                each.close()
             for connection in reversed(connections):
                 if connection is writer:
                     self._before_last_close()
@@ -163,7 +162,10 @@ class SQLiteStore(Store):
                 self._let_go()
             self._discard_temporary()
             raise
-        self._inline_search = inline_search
+        inline, *search = loose
+        self._inline_search = search[0] if search else None
+        if self._inline_search is not None:
+            limit(self._inline_search)
         pace = Pace(asyncio.get_running_loop())
         self._pace = pace
         self._points, self._scans = (Reader(reader, self._opened) for reader in readers)
@@ -179,8 +181,19 @@ class SQLiteStore(Store):
             setup=self._setup,
         )
         forks.remember(self)
-        loose = [inline] if inline_search is None else [inline, inline_search]
         self._when_dropped(_abandon, loose, readers, writer, self._ending(writer.raw))
+
+    # On threads, as what the file system does takes its time
+
+    def _open_writer(self) -> driver.Connection:
+        return without_checkpoints(self._connect_writer(self._choose_file()))
+
+    def _open_readers(self, path: Path, loose: list[driver.Connection]) -> driver.Connection:
+        """Open a reader for its thread, and those for the loop's own, which are added to a list."""
+        loose.append(connect(path, "ro"))
+        if self._embedder is not None:
+            loose.append(self._connect_reader(path, busy_timeout=0.0, is_mapped=True))
+        return self._connect_reader(path)
 
     def _when_dropped(self, close: Callable[..., None], *args: Any) -> None:
         """Have the store closed when nobody has it any more.
@@ -194,8 +207,8 @@ class SQLiteStore(Store):
         """Return what closes the last connection, and lets go of the file."""
         return partial(_end, last, self._hold, self._opened, self._temporary)
 
-    async def _open_read_only(self, path: Path) -> None:
-        self._opened = await asyncio.to_thread(self._look_into, path)
+    async def _open_read_only(self) -> None:
+        self._opened = await asyncio.to_thread(lambda: self._look_into(self._choose_file()))
         connections: list[WorkerConnection] = []
         try:
             for _ in range(2):

@@ -13,7 +13,8 @@ pytest.importorskip("langgraph.store.base")
 from langchain_core.embeddings import Embeddings
 from langgraph.store.base import SearchOp
 
-from kvstore.integrations.langgraph import LangGraphStore
+import kvstore
+from kvstore.integrations.langgraph import LangGraphStore, index_config_of
 
 WORDS = ("tea", "coffee", "cat", "dog")
 USERS = ("users", "alice")
@@ -159,3 +160,69 @@ def test_sync_code_searches_too(conn_string: str, words: Words) -> None:
     store.put(USERS, "2", {"text": "cat"})
     assert [item.key for item in store.search((), query="cat")] == ["2", "1"]
     store.close()
+
+
+# Models, as `IndexConfig` takes them
+
+
+class Own:
+    """An async model of kvstore's kind, which is no LangChain one."""
+
+    def __init__(self, name: str = "own") -> None:
+        self.model = name
+
+    async def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return Words().embed_documents(texts)
+
+    async def embed_query(self, text: str) -> list[float]:
+        return Words().embed_query(text)
+
+
+def sync_function(texts: list[str]) -> list[list[float]]:
+    return Words().embed_documents(texts)
+
+
+async def async_function(texts: list[str]) -> list[list[float]]:
+    return Words().embed_documents(texts)
+
+
+def other_function(texts: list[str]) -> list[list[float]]:
+    return [[1.0, 0.0, 0.0, 0.0, 0.0] for _ in texts]
+
+
+@pytest.mark.parametrize("model", [Own(), sync_function, async_function, Words()])
+async def test_whatever_kvstore_takes_for_a_model(conn_string: str, model: Any) -> None:
+    index: Any = {"dims": 5, "embed": model}
+    async with LangGraphStore.from_conn_string(conn_string, index=index) as store:
+        await store.aput(USERS, "1", {"text": "tea"})
+        await store.aput(USERS, "2", {"text": "cat"})
+        assert [key for key, _ in await found(store, "tea", limit=1)] == ["1"]
+        assert store.index_config is not None
+        assert store.index_config["embed"] is model
+
+
+@pytest.mark.parametrize("model", [7, None, Own, "nobody:nothing"])
+def test_what_is_no_model_is_refused_at_once(tmp_path: Path, model: Any) -> None:
+    with pytest.raises((kvstore.InvalidArgumentError, ValueError, ImportError)):
+        kvstore.SQLiteStore(tmp_path / "a.db", index=index_config_of({"dims": 5, "embed": model}))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (sync_function, other_function),
+        (sync_function, async_function),
+        (Own("one"), Own("two")),
+        (Own(), Words()),
+    ],
+)
+async def test_a_change_of_model_is_noticed(tmp_path: Path, first: Any, second: Any) -> None:
+    path = str(tmp_path / "agent.db")
+    index: Any = {"dims": 5, "embed": first}
+    async with LangGraphStore.from_conn_string(path, index=index) as store:
+        await store.aput(USERS, "1", {"text": "tea"})
+    index = {"dims": 5, "embed": second}
+    async with LangGraphStore.from_conn_string(path, index=index) as store:
+        with pytest.raises(kvstore.IndexMismatchError, match="reindex"):
+            await store.asearch(USERS, query="tea")
+        assert await store.aget(USERS, "1") is not None

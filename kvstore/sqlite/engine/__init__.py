@@ -20,7 +20,7 @@ from kvstore.sqlite.engine.inline import InlineReader, NoInlineReader
 from kvstore.sqlite.engine.limits import INLINE_BYTES, INLINE_COMPARISONS
 from kvstore.sqlite.engine.pace import Pace
 from kvstore.sqlite.engine.reader import Reader
-from kvstore.sqlite.engine.writer import Writer
+from kvstore.sqlite.engine.writer import Writer, without_checkpoints
 
 __all__ = [
     "INLINE_BYTES",
@@ -30,4 +30,5 @@ __all__ = [
     "Pace",
     "Reader",
     "Writer",
+    "without_checkpoints",
 ]

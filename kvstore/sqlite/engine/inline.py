@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from kvstore.errors import StoreError
 from kvstore.instants import to_micros
 from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite.connection import limit, release
@@ -74,8 +75,10 @@ class InlineReader:
             self.is_running = True
             now = to_micros(self._clock())
             return reading.get_small(self._cursor, namespace, path, key, now, INLINE_BYTES)
-        except driver.Error:
-            return None  # the worker meets it again, and has the time to deal with it
+        except StoreError:
+            raise
+        except Exception:  # noqa: BLE001 - the worker meets it again, and has time to deal with it
+            return None
         finally:
             self.is_running = False
             pace.record(began)
@@ -101,8 +104,10 @@ class InlineReader:
             points = [(namespace, path, key) for key in keys]
             now = to_micros(self._clock())
             answers = reading.get_small_points(self._cursor, points, now, GROUP_BYTES)
-        except driver.Error:
-            return None  # the thread meets it again, and has the time to deal with it
+        except StoreError:
+            raise
+        except Exception:  # noqa: BLE001 - the thread meets it again, and has time to deal with it
+            return None
         finally:
             self.is_running = False
             pace.record(began, len(keys))
@@ -125,11 +130,11 @@ class InlineReader:
             self.is_running = True
             self.raw.text_factory = str
             return (read(self.raw),) if reading.is_light(self.raw, INLINE_BYTES, path) else None
-        except driver.Error:
-            return None  # the thread meets it again, and has the time to deal with it
         except BaseException as exc:
             release(exc)
-            raise
+            if isinstance(exc, StoreError) or not isinstance(exc, Exception):
+                raise
+            return None  # the thread meets it again, and has the time to deal with it
         finally:
             self.raw.text_factory = bytes
             self.is_running = False

@@ -33,7 +33,7 @@ from kvstore.sqlite.openfile import OpenFile
 from kvstore.sqlite.writing import INLINE_OPS, has_restore, is_plain
 from kvstore.watching import Bell
 
-__all__ = ["Writer"]
+__all__ = ["Writer", "without_checkpoints"]
 
 T = TypeVar("T")
 
@@ -71,6 +71,15 @@ class _Work(_Unit):
         super().__init__(())
         self.work = work
         self.is_alone = True
+
+
+def without_checkpoints(connection: driver.Connection) -> driver.Connection:
+    """Return a `Writer`'s connection so that it makes no checkpoint inside a COMMIT.
+
+    They are made when the results are delivered.
+    """
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    return connection
 
 
 class Writer:
@@ -122,8 +131,6 @@ class Writer:
         self._is_crowd = False  # whether the last flush had more than one unit to commit
         self._alone = (-1, 0)  # turn and task of the last unit that committed alone
         self._wal_pages = 0  # at most so many since the last checkpoint
-        # Checkpoints run when the results are delivered, and not inside a COMMIT.
-        connection.raw.execute("PRAGMA wal_autocheckpoint = 0")
         limit(connection.raw)
 
     def apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:

@@ -1,0 +1,220 @@
+"""What LangGraph's own SQLite store and saver have written, brought over."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import IO, Any, Final
+
+import orjson
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from kvstore import codec
+from kvstore.errors import InvalidArgumentError, StoreAccessError, StoreCorruptError
+from kvstore.integrations.access import Access, Target
+from kvstore.integrations.langgraph_checkpoints import Checkpoints, Memory, Write
+from kvstore.integrations.langgraph_drafts import Place
+from kvstore.sqlite.connection import connect, translated
+from kvstore.store import Store
+
+__all__ = ["import_sqlite_saver", "import_sqlite_store", "tables_of"]
+
+_ROWS: Final = 500  # in hand at once
+
+_ITEMS: Final = """
+SELECT prefix, key, value, created_at, updated_at, {expires_at}, {ttl_minutes} FROM store
+ORDER BY updated_at, prefix, key
+"""
+_CHECKPOINTS: Final = """
+SELECT thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata
+FROM checkpoints ORDER BY checkpoint_id
+"""
+_WRITES: Final = """
+SELECT thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, value, {task_path}
+FROM writes ORDER BY thread_id, checkpoint_ns, checkpoint_id, task_id, idx
+"""
+
+
+async def import_sqlite_store(path: str | os.PathLike[str], store: Target) -> int:
+    """Bring over what LangGraph's `SqliteStore` or `AsyncSqliteStore` has written.
+
+    Namespaces, keys, values, times and lifetimes stay; vectors are made anew by the index that
+    the store has. All or nothing; what is there under the same key is replaced.
+
+    Args:
+        path: the old file, which is only read.
+        store: where to, an open store, or a path or URL.
+
+    Returns:
+        How many items there were; what is expired is left out.
+
+    Raises:
+        StoreAccessError: the old file is not there, or cannot be read.
+        InvalidArgumentError: it holds no store of LangGraph's.
+        StoreCorruptError: a row of it cannot be read; it is named.
+    """
+
+    async def bring(opened: Store) -> int:
+        folder = tempfile.TemporaryDirectory(prefix="kvstore-", ignore_cleanup_errors=True)
+        try:
+            lines = Path(folder.name, "items.jsonl")
+            await asyncio.to_thread(_write_lines, Path(path), lines)
+            return await opened.import_items(lines)
+        finally:
+            await asyncio.to_thread(folder.cleanup)
+
+    access = Access(store, "import_sqlite_store")
+    try:
+        return await access.run(bring)
+    finally:
+        await access.close()
+
+
+def _write_lines(path: Path, lines: Path) -> None:
+    """Write the items of a file as `import_items` reads them."""
+    with lines.open("wb") as file:
+        for rows in _rows(path, "store", _ITEMS, ("expires_at", "ttl_minutes")):
+            for row in rows:
+                _write_line(file, row, path)
+
+
+def _write_line(file: IO[bytes], row: Sequence[Any], path: Path) -> None:
+    prefix, key, value, created_at, updated_at, expires_at, ttl_minutes = row
+    try:
+        head: dict[str, Any] = {
+            "namespace": prefix.split("."),
+            "key": key,
+            "created_at": _time(created_at),
+            "updated_at": _time(updated_at),
+        }
+        if expires_at is not None:
+            head |= {"expires_at": _time(expires_at), "ttl": (ttl_minutes or 1) * 60}
+        encoded = codec.encode(orjson.loads(value))
+        file.write(orjson.dumps(head)[:-1] + b',"value":' + encoded + b"}\n")
+    except (AttributeError, TypeError, ValueError) as exc:
+        raise StoreCorruptError(
+            f"the item {key!r} of {prefix!r} in {path} is damaged: {type(exc).__name__}"
+        ) from exc
+
+
+def _time(text: str) -> str:
+    """Return a time as SQLite or Python wrote it, without a zone for UTC, in full."""
+    time = datetime.fromisoformat(text)
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat()
+
+
+async def import_sqlite_saver(
+    path: str | os.PathLike[str], target: Target, *, serde: SerializerProtocol | None = None
+) -> int:
+    """Bring over the checkpoints and writes of LangGraph's `SqliteSaver` or `AsyncSqliteSaver`.
+
+    Each checkpoint comes whole; a call that was cut short may be made again.
+
+    Args:
+        path: the old file, which is only read.
+        target: where to, an open store, or a path or URL.
+        serde: that of the old saver, if it had one, as of `LangGraphCheckpointer`.
+
+    Returns:
+        How many checkpoints there were.
+
+    Raises:
+        StoreAccessError: the old file is not there, or cannot be read.
+        InvalidArgumentError: it holds no checkpoints of LangGraph's.
+        StoreCorruptError: a row of it cannot be read; it is named.
+    """
+    read = serde or JsonPlusSerializer()
+
+    async def bring(opened: Store) -> int:
+        checkpoints = Checkpoints(opened, read, Memory())
+        number = 0
+        async for rows in _pages(Path(path), "checkpoints", _CHECKPOINTS, ()):
+            for row in rows:
+                await _bring_checkpoint(checkpoints, row, Path(path))
+                number += 1
+        async for rows in _pages(Path(path), "writes", _WRITES, ("task_path",)):
+            for (thread, ns, id, task), slots in groupby(rows, itemgetter(0, 1, 2, 3)):
+                writes = {
+                    slot: Write(task, slot, channel, (kind, value), task_path or "")
+                    for *_, slot, channel, kind, value, task_path in slots
+                }
+                await checkpoints.put_slots(Place(thread, ns), id, task, writes)
+        return number
+
+    access = Access(target, "import_sqlite_saver")
+    try:
+        return await access.run(bring)
+    finally:
+        await access.close()
+
+
+async def _bring_checkpoint(checkpoints: Checkpoints, row: Sequence[Any], path: Path) -> None:
+    thread, ns, id, parent, kind, data, metadata = row
+    try:
+        checkpoint = checkpoints.serde.loads_typed((kind, data))
+        described = {} if metadata is None else orjson.loads(metadata)
+        new = checkpoint["channel_versions"]
+    except Exception as exc:
+        raise StoreCorruptError(
+            f"the checkpoint {id!r} of the thread {thread!r} in {path} cannot be read: "
+            f"{type(exc).__name__}"
+        ) from exc
+    await checkpoints.put(Place(thread, ns), parent, {**checkpoint, "id": id}, described, new)
+
+
+# The old file
+
+
+def tables_of(path: Path) -> frozenset[str]:
+    """Return the names of a database's tables."""
+    if not path.is_file():
+        raise StoreAccessError(f"{path} is not there, or is no file; name the old file")
+    connection = connect(path, "ro", busy_timeout=5.0)
+    try:
+        with translated(path):
+            found = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+            return frozenset(name for (name,) in found)
+    finally:
+        connection.close()
+
+
+def _rows(path: Path, table: str, query: str, added: Sequence[str]) -> Iterator[list[Any]]:
+    """Yield the rows of a query in pages, as they are at one moment.
+
+    Args:
+        path: of the file.
+        table: what must be there.
+        query: with a placeholder for each column that old files lack.
+        added: these columns.
+    """
+    if table not in tables_of(path):
+        raise InvalidArgumentError(f"{path} has no table {table!r}, as LangGraph's files have")
+    connection = connect(path, "ro", busy_timeout=5.0)
+    try:
+        with translated(path):
+            columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+            names = {name: name if name in columns else f"NULL AS {name}" for name in added}
+            found = connection.execute(query.format(**names))
+            while rows := found.fetchmany(_ROWS):
+                yield rows
+    finally:
+        connection.close()
+
+
+async def _pages(
+    path: Path, table: str, query: str, added: Sequence[str]
+) -> AsyncIterator[list[Any]]:
+    """Yield the same, read in threads."""
+    rows = _rows(path, table, query, added)
+    try:
+        while page := await asyncio.to_thread(next, rows, None):
+            yield page
+    finally:
+        await asyncio.to_thread(rows.close)  # type: ignore[attr-defined]
