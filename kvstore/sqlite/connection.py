@@ -243,22 +243,23 @@ def begin(connection: driver.Connection, timeout: float, file: OpenFile | None =
     """
     if connection.in_transaction:  # a ROLLBACK that failed, on a broken disk
         connection.execute("ROLLBACK")
-    deadline = time.monotonic() + timeout
-    waited = False
+    deadline = 0.0
     if file is not None and not file.claim():
-        waited = True
+        deadline = time.monotonic() + timeout
         _wait_for(file, deadline)
     try:
         while True:
             try:
                 connection.execute("BEGIN IMMEDIATE")
             except driver.Error as exc:
-                if not is_busy(exc) or time.monotonic() >= deadline:
+                if not is_busy(exc):
                     raise
-                waited = True
+                deadline = deadline or time.monotonic() + timeout
+                if time.monotonic() >= deadline:
+                    raise
                 _pause()
             else:
-                return waited
+                return deadline != 0.0
     except BaseException:
         if file is not None:
             file.release()
@@ -296,8 +297,13 @@ class transaction:  # noqa: N801 - to be read as a word of the language
     def __enter__(self) -> bool:
         connection, file = self._connection, self._file
         waited = begin(connection, self._timeout, file)
-        if file is not None and file.begins_log:
-            (self._base,) = connection.execute(statements.GET_VERSION).fetchone() or (None,)
+        if file is not None and file.begins_log():
+            try:
+                (self._base,) = connection.execute(statements.GET_VERSION).fetchone() or (None,)
+            except BaseException:
+                connection.execute("ROLLBACK")
+                file.release()
+                raise
             self._before = connection.total_changes
         return waited
 

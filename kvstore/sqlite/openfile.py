@@ -27,13 +27,15 @@ from kvstore.sqlite.guard import IS_POSIX, Hold, Inode, count_open, inode_of
 if sys.platform != "win32":
     from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 
+    _CLAIM = int(LOCK_EX | LOCK_NB)
+
 __all__ = ["OpenFile"]
 
 LOOK_S = 0.25  # a store that only reads looks at least this often
 _SETTLED_NS = 50_000_000  # a change may have the same time as another within a kernel's tick
 _INDEX_HEADER = struct.Struct("=14xHI12x8s")  # page size, frames, salts; walformat.html, 2.3
 _INDEX_HEADER_BYTES = 48
-_LOG_STATE = struct.Struct("=16xI76xI")  # frames in the log, and how many of them are copied
+_log_state = struct.Struct("=16xI76xI").unpack_from  # frames in the log, and those copied
 _FRAME_HEADER_BYTES, _LOG_HEADER_BYTES = 24, 32
 
 
@@ -139,13 +141,12 @@ class OpenFile:
             log_header[16:24] == salts and log_bytes >= _LOG_HEADER_BYTES + frames * frame_bytes
         )
 
-    @property
     def begins_log(self) -> bool:
         """Whether the file holds all that is in the log, inside a write transaction."""
         if self._index is None:
             return False
-        frames, copied = _LOG_STATE.unpack_from(self._index)
-        return bool(frames == copied)
+        frames, copied = _log_state(self._index)
+        return frames == copied  # type: ignore[no-any-return]
 
     @property
     def owns_log(self) -> bool:
@@ -161,20 +162,23 @@ class OpenFile:
 
         Before, and not after: what SQLite then finds to be the latest state is, and stays so.
         """
-        if IS_POSIX:
-            try:
-                flock(self._log, LOCK_EX | LOCK_NB)
-            except BlockingIOError:
-                return False
-            except OSError:  # a file system without such locks
-                pass
+        if not IS_POSIX:
+            return True
+        try:
+            flock(self._log, _CLAIM)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without such locks
+            pass
         return True
 
     def release(self) -> None:
         """Give the log back, after the transaction's end."""
         if IS_POSIX:
-            with suppress(OSError):
+            try:
                 flock(self._log, LOCK_UN)
+            except OSError:  # it has none, or was closed
+                return
 
     def close(self) -> None:
         """Let go; in a forked child, this takes nothing from the parent."""

@@ -184,6 +184,15 @@ async def open_what_is_damaged(path: Path) -> None:
     await kvstore.SQLiteStore(path, read_only=True).open()
 
 
+@seam("restoring._go_on", StoreCorruptError)
+async def restore_what_is_damaged(path: Path) -> None:
+    await make(path)
+    damaged = bytearray(path.read_bytes())
+    damaged[4096:] = bytes(len(damaged) - 4096)
+    path.write_bytes(damaged)
+    await kvstore.restore_backup(path, path.with_name("restored.db"))
+
+
 @seam("diagnosis.explain", StoreCorruptError)
 async def filter_a_row_that_is_not(path: Path) -> None:
     await make(path)
