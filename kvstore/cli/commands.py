@@ -860,7 +860,7 @@ def browse(store: StoreUrl) -> None:
         raise errors.InvalidArgumentError(
             "browse needs a terminal; kvstore ls, tree, search and scan write to pipes"
         )
-    browser = Browser(_open(store), title=store)
+    browser = Browser(_open(store, writes=True), title=store)  # it watches
     browser.run()
     raise typer.Exit(browser.return_code or 0)
 

@@ -29,6 +29,7 @@ from kvstore.embeddings import HashingEmbeddings
 from kvstore.sqlite import driver
 
 NS = ("n",)
+EMBEDDED = IndexConfig(HashingEmbeddings() if driver.CAN_LOAD_EXTENSIONS else None)
 
 WRITES: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "put": lambda store: store.put(NS, "k", 1),
@@ -93,9 +94,7 @@ async def test_a_write_to_memory_is_refused(write: str) -> None:
                 await WRITES[write](store)
 
 
-@pytest.mark.parametrize(
-    "index", [None, IndexConfig(), IndexConfig(HashingEmbeddings())], ids=["no", "words", "both"]
-)
+@pytest.mark.parametrize("index", [None, IndexConfig(), EMBEDDED], ids=["no", "words", "both"])
 async def test_nothing_is_written_beside_the_file(
     tmp_path: Path, index: IndexConfig | None
 ) -> None:

@@ -16,7 +16,7 @@ from kvstore.sqlite import driver
 
 NS = ("a",)
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c"
-EMBEDDED = IndexConfig(HashingEmbeddings())
+EMBEDDED = IndexConfig(HashingEmbeddings() if driver.CAN_LOAD_EXTENSIONS else None)
 
 HOSTILE = {
     "view for a table": f"""
