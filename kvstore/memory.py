@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, Self, assert_never
 
 from kvstore import codec
+from kvstore.context import with_tail
 from kvstore.errors import InvalidArgumentError
 from kvstore.exchange import Sink, partial_file
 from kvstore.filters import Filter, matches
@@ -195,6 +196,13 @@ class InMemoryStore(Store):
         index, vector, words = self._index, asked.vector, asked.words
         meant = [] if not vector else index.by_meaning(rows, vector)
         said = [] if not words else index.by_words(rows, words)
+        if words and asked.context:
+            scope = [address for address, _ in self._range(path, asked.subtree)]
+            near = [
+                hit for hit in index.in_context(scope, words, asked.context) if hit.place in rows
+            ]
+            own = said
+            said = with_tail(near, lambda wanted: own[:wanted], len(rows))
         page = page_of(
             asked,
             None if vector is None else lambda wanted: meant[:wanted],

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kvstore.context import CONTEXT_HITS, Neighbour, in_context
 from kvstore.index_plan import Words
 from kvstore.plan import Address
 from kvstore.ranking import Hit, WordWeights, similarity
@@ -75,11 +76,33 @@ class MemoryIndex:
                 hits.append(Hit(similarity(best), address, 0))
         return sorted(hits, key=lambda hit: (-hit.score, hit.place))
 
+    def in_context(self, scope: Sequence[Address], words: Sequence[str], context: int) -> list[Hit]:
+        """Rank items by the words of each, and of its neighbours.
+
+        Args:
+            scope: all live items where it looks.
+            words: of the query.
+            context: how many neighbours on each side count.
+        """
+        own = self.by_words(scope, words)[:CONTEXT_HITS]
+        weights = self._weights(words)
+        asked = [word for word, _ in weights.found]
+        items = []
+        for address in scope:
+            entry = self._entries.get(address)
+            counts = [0 if entry is None else entry.words.counts[word] for word in asked]
+            items.append(Neighbour(address, counts, 0 if entry is None else entry.words.length))
+        return in_context(items, {hit.place for hit in own}, context, weights)
+
+    def _weights(self, words: Sequence[str]) -> WordWeights:
+        entries = self._entries.values()
+        holding = [sum(word in entry.words.counts for entry in entries) for word in words]
+        return WordWeights(words, holding, len(entries), self._length)
+
     def by_words(self, scope: Iterable[Address], words: Sequence[str]) -> list[Hit]:
         """Rank items by BM25."""
         entries = self._entries
-        holding = [sum(word in entry.words.counts for entry in entries.values()) for word in words]
-        weights = WordWeights(words, holding, len(entries), self._length)
+        weights = self._weights(words)
         asked = [word for word, _ in weights.found]
         hits = []
         for address in scope:

@@ -7,9 +7,9 @@ page of it is the same list cut elsewhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from kvstore.filters import Filter
 
@@ -21,23 +21,17 @@ __all__ = [
     "WordWeights",
     "page_of",
     "rarity",
-    "reciprocal_rank_fusion",
     "similarity",
     "similarity_of_distance",
 ]
 
-K = TypeVar("K", bound=Hashable)
-
 SCORE_DIGITS = 6  # of a similarity: what float32 vectors can tell
 RELEVANCE_DIGITS = 9  # of a score by words: what all machines agree on
 MOST_COUNTED = 127  # of one word in one item: more of it weigh the same
-# A small k and some more weight for words keep what one half puts first near the top. Chosen on the
-# tuning half of benchmarks/ranking.py: titles, paraphrases and keywords over 2,213 docstrings, with
-# all-MiniLM-L6-v2. A weight of 2 is better there by 0.005 of MRR, which is noise; 1.5 leaves more
-# to models that are better than this small one.
-FUSION_K = 1
-FUSION_WEIGHTS = (1.0, 1.5)  # of meaning and of words
 FUSION_DEPTH = 50  # hits of each ranking that are fused; what comes after follows in its order
+# Of an item's weight by words against the best one's: what covers less of the query counts for even
+# less. Chosen, as what follows, on half of LoCoMo, and on titles, keywords and paraphrases.
+_STEEPNESS = 1.5
 
 
 class Hit(NamedTuple):
@@ -62,6 +56,7 @@ class Search:
     Attributes:
         vector: of the query, unit length, float32; `None`: not by meaning.
         words: of the query; `None`: not by words.
+        context: how many neighbours on each side count for an item, by words.
         signed: leave cosines below 0 as they are, for neighbours whose scores begin at -1.
     """
 
@@ -72,6 +67,7 @@ class Search:
     min_score: float | None
     vector: bytes | None
     words: tuple[str, ...] | None
+    context: int = 0
     signed: bool = False
 
 
@@ -145,34 +141,6 @@ class WordWeights:
         return round(1.0 - missing * missing * missing, RELEVANCE_DIGITS)
 
 
-def reciprocal_rank_fusion(
-    rankings: Sequence[Sequence[K]], *, k: int = 60, weights: Sequence[float] | None = None
-) -> dict[K, float]:
-    """Merge best-first rankings into one score per key.
-
-    Args:
-        rankings: m lists of keys, best first, any lengths, no repeats inside a list.
-        k: rank offset (count, >= 0). A larger k flattens the lead of the first ranks.
-        weights: of the rankings; `None`: 1 each.
-
-    Returns:
-        Score per key, in (0, sum of the weights / (k + 1)]; higher is better. Keys in no ranking
-        are absent.
-
-    Raises:
-        ValueError: k is negative.
-
-    Source: Cormack, Clarke and Buettcher, SIGIR 2009 (reciprocal rank fusion), including k = 60.
-    """
-    if k < 0:
-        raise ValueError(f"k is at least 0, not {k}")
-    scores: dict[K, float] = {}
-    for ranking, weight in zip(rankings, weights or [1.0] * len(rankings), strict=True):
-        for rank, key in enumerate(ranking, 1):
-            scores[key] = scores.get(key, 0.0) + weight / (k + rank)
-    return scores
-
-
 def page_of(search: Search, by_meaning: Ranking | None, by_words: Ranking | None) -> list[Hit]:
     """Return the page of hits that a search asks for, from one ranking or from two fused."""
     wanted = search.offset + search.limit
@@ -192,24 +160,51 @@ def page_of(search: Search, by_meaning: Ranking | None, by_words: Ranking | None
 
 
 def _fused(by_meaning: Ranking, by_words: Ranking, wanted: int) -> list[Hit]:
-    """Fuse the heads of two rankings; their tails follow: first by meaning, then by words."""
+    """Fuse the heads of two rankings; their tails follow: first by meaning, then by words.
+
+    Words count as much as the best hit answers of the query by words, and meaning as much as is
+    left: so a query whose words are all there is decided by them, and one in other words than any
+    text by its meaning.
+    """
     depth = max(wanted, FUSION_DEPTH)
-    rankings = [by_meaning(depth), by_words(depth)]
-    heads = [[hit.place for hit in ranking[:FUSION_DEPTH]] for ranking in rankings]
-    ids = {hit.place: hit.id for ranking in rankings for hit in ranking}
-    best = sum(FUSION_WEIGHTS) / (FUSION_K + 1)
-    scores = reciprocal_rank_fusion(heads, k=FUSION_K, weights=FUSION_WEIGHTS)
-    hits = [Hit(score / best, place, ids[place]) for place, score in scores.items()]
+    meant, said = by_meaning(depth), by_words(depth)
+    share = said[0].score if said else 0.0
+    if not meant:
+        share = 1.0
+    scores: dict[tuple[str, str], float] = {}
+    for hit, part in _parts_by_meaning(meant[:FUSION_DEPTH]):
+        scores[hit.place] = (1.0 - share) * part
+    for hit, part in _parts_by_words(said[:FUSION_DEPTH]):
+        scores[hit.place] = scores.get(hit.place, 0.0) + share * part
+    ids = {hit.place: hit.id for ranking in (meant, said) for hit in ranking}
+    hits = [
+        Hit(round(score, RELEVANCE_DIGITS), place, ids[place]) for place, score in scores.items()
+    ]
     hits.sort(key=lambda hit: (-hit.score, hit.place))
-    seen = set(scores)
-    for ranking in rankings:
-        for hit in ranking[FUSION_DEPTH:]:
-            if len(hits) >= wanted:
-                return hits
-            if hit.place not in seen:
-                seen.add(hit.place)
-                rank = len(hits) + 1
-                hits.append(
-                    Hit(min(hits[-1].score, 1 / (FUSION_K + rank) / best), hit.place, hit.id)
-                )
+    last = hits[-1].score if hits else 0.0
+    for hit in (*meant[FUSION_DEPTH:], *said[FUSION_DEPTH:]):
+        if len(hits) < wanted and hit.place not in scores:
+            scores[hit.place] = last
+            hits.append(Hit(last, hit.place, hit.id))
     return hits
+
+
+def _parts_by_meaning(hits: Sequence[Hit]) -> Iterator[tuple[Hit, float]]:
+    """Place hits between the last one, at 0, and the first, at 1."""
+    if hits:
+        most, least = hits[0].score, hits[-1].score
+        for hit in hits:
+            yield hit, (hit.score - least) / (most - least) if most > least else 1.0
+
+
+def _parts_by_words(hits: Sequence[Hit]) -> Iterator[tuple[Hit, float]]:
+    """Hold the weights of hits against that of the first, which is 1."""
+    if hits:
+        most = _share_of(hits[0].score)
+        for hit in hits:
+            yield hit, (_share_of(hit.score) / most) ** _STEEPNESS if most else 1.0
+
+
+def _share_of(score: float) -> float:
+    """Return the share of the greatest weight of which `WordWeights.score` made a score."""
+    return 1.0 - float((1.0 - score) ** (1 / 3))

@@ -1290,7 +1290,9 @@ class Store(Recipe, ABC):
             self._require_open()
         words = None if mode == "semantic" else query_words(asked.query)
         limit, offset, subtree = asked.limit, asked.offset, asked.subtree
-        search = Search(filter, limit, offset, subtree, least, vector, words, signed)
+        search = Search(
+            filter, limit, offset, subtree, least, vector, words, self.index.context, signed
+        )
         return await self._search(path, search)
 
     # What a backend gives

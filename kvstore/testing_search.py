@@ -794,6 +794,81 @@ class SearchConformance:
             assert found(whole)[0] == found(part)[0] == "n1"
             assert (whole[0].score or 0) > 0.8 > 0.5 > (part[0].score or 0) > 0.1
 
+    async def test_the_words_of_neighbours_count_in_the_order_of_keys(
+        self, make: Callable[[IndexConfig], Store], clock: ManualClock
+    ) -> None:
+        async with make(IndexConfig(context=1)) as store:
+
+            async def hits(query: str, **options: Any) -> list[str]:
+                return found(await store.search(NS, query, mode="text", **options))
+
+            turns = ["Where did you go?", "To Lisbon.", "Nice!", "It rained.", "Too bad."]
+            await store.put_many(NS, {f"t{at}": text for at, text in enumerate(turns)})
+            assert await hits("lisbon") == ["t1", "t2", "t0"]
+            assert await hits("lisbon", filter={"$not": {"no": 1}}) == ["t1", "t2", "t0"]
+            assert await hits("lisbon nice") == ["t2", "t1", "t0", "t3"]
+            # Whatever happens to a neighbour, is so at once
+            await store.put(NS, "t1a", "Really?")
+            assert await hits("lisbon") == ["t1", "t1a", "t0"]
+            await store.put(NS, "t1a", "Lisbon, really?", ttl=5)
+            assert set(await hits("lisbon")) == {"t0", "t1", "t1a", "t2"}
+            clock.advance(5)
+            assert await hits("lisbon") == ["t1", "t2", "t0"]
+            await store.put(NS, "t1", "To Porto.")
+            assert await hits("lisbon") == []
+            assert await hits("porto") == ["t1", "t2", "t0"]
+            await store.delete(NS, "t2")
+            assert set(await hits("porto")) == {"t0", "t1", "t3"}
+            # Neither from one namespace to the next nor for an item that is left out
+            await store.put(NS, "t3", "It rained.", index=False)
+            assert await hits("porto") == ["t1", "t0"]
+            await store.put((*NS, "a"), "k", "bordering")
+            await store.put(NS, "zz", "word")
+            assert await hits("bordering", subtree=True) == ["k"]
+            report = await store.check()
+            assert report.ok
+
+    async def test_context_finds_no_less_than_a_filter_lets_pass(
+        self, make: Callable[[IndexConfig], Store]
+    ) -> None:
+        async with make(IndexConfig(context=2)) as store:
+            items = {f"k{at:04}": {"text": "word", "n": at % 100} for at in range(1_500)}
+            await store.put_many(NS, items)
+            asked: dict[str, Any] = {"mode": "text", "filter": {"n": 99}}
+            assert len(await store.search(NS, "word", **asked, limit=20)) == 15
+            pages = [
+                await store.search(NS, "word", **asked, limit=4, offset=at)
+                for at in range(0, 20, 4)
+            ]
+            assert [item.key for page in pages for item in page] == found(
+                await store.search(NS, "word", **asked, limit=20)
+            )
+            assert len(await store.search(NS, "word", mode="text", limit=2_000)) == 1_500
+
+    @pytest.mark.parametrize("context", [-1, 11, True, 1.5, "1"])
+    async def test_a_context_is_a_small_number(self, context: Any) -> None:
+        with pytest.raises(InvalidArgumentError):
+            IndexConfig(context=context)
+
+    async def test_hybrid_search_trusts_words_by_what_they_answer(
+        self, store: Store, model: RecordingEmbeddings
+    ) -> None:
+        """A query in a text's own words finds that; one in other words goes by meaning."""
+        texts = {
+            "exact": ("the quokka protocol", 0.1),
+            "stray": ("a very long question of mine", 0.2),
+            "meant": ("vehicles that run on rails", 0.9),
+        }
+        for key, (text, near) in texts.items():
+            model.vectors[text] = at_angle(near)
+            await store.put(NS, key, text)
+        model.vectors |= dict.fromkeys(("quokka protocol", "my question: trains?"), FIRST_AXIS)
+        items = await store.search(NS, "quokka protocol", mode="hybrid")
+        assert found(items)[0] == "exact"
+        items = await store.search(NS, "my question: trains?", mode="hybrid")
+        assert found(items)[0] == "meant"
+        assert all(0 <= (item.score or 0) <= 1 for item in items)
+
     @pytest.mark.parametrize("mode", MODES)
     async def test_any_text_is_a_safe_query(self, store: Store, mode: str) -> None:
         await store.put_many(NS, {"a": "apple", "b": 'quote " star * C++ user-1 open'})

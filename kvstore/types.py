@@ -190,6 +190,8 @@ class IndexConfig:
             texts to a list of vectors, sync or async. `None`: full text alone.
         fields: the paths whose text is indexed; `"$"` is the whole value and
             `"chunks[*].text"` gives one vector per element.
+        context: for chats, logs and texts in pieces: the words of so many neighbours on each
+            side, in the order of keys, count for an item too, at half the weight; at most 10.
         dimensions: the length of the model's vectors; `None`: as its first answer has it.
         model_id: names the model in the file, so that another one is noticed; `None`: derived
             from `embeddings`.
@@ -197,6 +199,7 @@ class IndexConfig:
 
     embeddings: Any = None
     fields: tuple[str, ...] = ("$",)
+    context: int = 0
     dimensions: int | None = None
     model_id: str | None = None
 
@@ -205,14 +208,18 @@ class IndexConfig:
         embeddings: Any = None,
         *,
         fields: tuple[str, ...] | list[str] = ("$",),
+        context: int = 0,
         dimensions: int | None = None,
         model_id: str | None = None,
     ) -> None:
         if isinstance(fields, str):
             raise InvalidArgumentError(f"fields is a list of paths, not a str: write {[fields]!r}")
+        if isinstance(context, bool) or not isinstance(context, int) or not 0 <= context <= 10:
+            raise InvalidArgumentError(f"context is a number from 0 to 10, not {context!r}")
         set_field = object.__setattr__  # the instance is frozen, and this is its constructor
         set_field(self, "embeddings", embeddings)
         set_field(self, "fields", tuple(fields))
+        set_field(self, "context", context)
         set_field(self, "dimensions", dimensions)
         set_field(self, "model_id", model_id)
 

@@ -186,6 +186,33 @@ WHERE state.id = 1 AND corpus.id = 1
 """
 GET_TERMS = "SELECT term, items FROM kvstore_terms WHERE term = ANY($1::bigint[])"
 
+# Items, and the live ones on either side of each: the primary key, once for each. The counts are of
+# the terms in the order in which they are asked for.
+_NEAR = """
+    SELECT near.root, near.path, near.key FROM wanted
+    CROSS JOIN LATERAL (
+        SELECT items.root, items.path, items.key FROM kvstore_items AS items
+        WHERE items.root = wanted.root AND items.path = wanted.path AND items.key {sign} wanted.key
+            AND (items.expires_at IS NULL OR items.expires_at > $4)
+        ORDER BY items.key {order} LIMIT $5
+    ) AS near
+""".format
+GET_AROUND = f"""
+WITH wanted AS (SELECT * FROM {_WANTED}), near AS (
+    SELECT root COLLATE "C" AS root, path COLLATE "C" AS path, key COLLATE "C" AS key FROM wanted
+    UNION {_NEAR(sign="<", order="DESC")}
+    UNION {_NEAR(sign=">", order="ASC")}
+)
+SELECT near.path, near.key, entries.length, (
+    SELECT array_agg(coalesce(entries.counts[array_position(entries.words, asked.term)], 0)
+        ORDER BY asked.number)
+    FROM unnest($6::bigint[]) WITH ORDINALITY AS asked (term, number)
+) AS counts
+FROM near
+LEFT JOIN kvstore_entries AS entries
+    ON entries.root = near.root AND entries.path = near.path AND entries.key = near.key
+"""
+
 # A search sees one state of everything. Neighbours come from the HNSW index, which alone gives them
 # in order, wherever a statement lets it; its scan goes on until enough of them pass.
 BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;"

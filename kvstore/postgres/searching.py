@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kvstore import codec
+from kvstore.context import CONTEXT_HITS, Neighbour, in_context, with_tail
 from kvstore.description import Description, check_index
 from kvstore.errors import IndexMismatchError
 from kvstore.filters import ALL, matches
@@ -39,7 +40,7 @@ from kvstore.postgres.indexing import (
     vectors_table,
 )
 from kvstore.postgres.keys import Address
-from kvstore.postgres.reading import fetch, get_by_address, make
+from kvstore.postgres.reading import columns, fetch, get_by_address, make
 from kvstore.ranking import FUSION_DEPTH, Hit, Search, WordWeights, page_of, similarity
 from kvstore.sql import Sql, all_of
 from kvstore.types import Item
@@ -270,7 +271,48 @@ class _Finder:
         def ranking(limit: int, offset: int) -> Sql:
             return sql.by_words(by_term, token, weights.mean, limit, offset)
 
-        return await self._walk(ranking, lambda weight: weights.score(-weight), wanted)
+        def score(weight: float) -> float:
+            return weights.score(-weight)
+
+        if not self.asked.context:
+            return await self._walk(ranking, score, wanted)
+        whole = replace(self, asked=replace(self.asked, filter=ALL))
+        own = await whole._walk(ranking, score, CONTEXT_HITS)
+        near = await self._around(own, [term for term, _ in by_term])
+        hits = in_context(near, {hit.place for hit in own}, self.asked.context, weights)
+        if self._is_filtered:
+            hits = await self._filtered(hits, wanted)
+        if len(own) < CONTEXT_HITS or len(hits) >= wanted:
+            return hits[:wanted]
+        tail = await self._walk(ranking, score, wanted + len(hits))
+        return with_tail(hits, lambda more: tail[:more], wanted)
+
+    async def _around(self, hits: list[Hit], terms: list[int]) -> list[Neighbour]:
+        """Return some items, and what stands around them, with what it takes to weigh them."""
+        places = columns(hit.place for hit in hits)
+        rows = await self.connection.fetch(
+            sql.GET_AROUND,
+            *places,
+            self.now,
+            2 * self.asked.context,
+            terms,
+        )
+        return [
+            Neighbour((row["path"], row["key"]), row["counts"] or [0] * len(terms),
+                      row["length"] or 0)
+            for row in rows
+        ]  # fmt: skip
+
+    async def _filtered(self, hits: list[Hit], wanted: int) -> list[Hit]:
+        """Return those of some hits that pass the filter: so many, or all there are."""
+        passing: list[Hit] = []
+        for at in range(0, len(hits), _VALUES_AT_ONCE):
+            some = hits[at : at + _VALUES_AT_ONCE]
+            items = await get_by_address(self.connection, [hit.place for hit in some])
+            passing += [hit for hit in some if matches(self.asked.filter, items[hit.place].value)]
+            if len(passing) >= wanted:
+                break
+        return passing[:wanted]
 
     # By meaning
 

@@ -14,6 +14,7 @@ from heapq import merge
 
 import orjson
 
+from kvstore.context import CONTEXT_HITS, Neighbour, in_context, with_tail
 from kvstore.description import Description, check_index
 from kvstore.errors import IndexMismatchError
 from kvstore.filters import ALL
@@ -116,9 +117,9 @@ def search(
                 weigher = Weigher(connection, words)
                 if not weigher.weights.found:
                     return []
-                return _walk(
-                    connection, scope, _matches(connection, scope, weigher), wanted, weigher.score
-                )
+                if asked.context:
+                    return _in_context(connection, scope, weigher, asked.context, now, wanted)
+                return _by_own_words(connection, scope, weigher, wanted)
 
         clamped = replace(asked, limit=min(asked.limit, _MOST), offset=min(asked.offset, _MOST))
         return _load(connection, page_of(clamped, by_meaning, by_words))
@@ -268,6 +269,39 @@ def _matches(connection: driver.Connection, scope: _Scope, weigher: Weigher) -> 
     query = weigher.query(scope.path, scope.subtree)
     rows = connection.execute(statements.MATCH_WORDS, (query,))
     return _unseen((weigher.most(weight), item) for item, weight in rows)
+
+
+def _by_own_words(
+    connection: driver.Connection, scope: _Scope, weigher: Weigher, wanted: int
+) -> list[Hit]:
+    candidates = _matches(connection, scope, weigher)
+    return _walk(connection, scope, candidates, wanted, weigher.score)
+
+
+def _in_context(
+    connection: driver.Connection,
+    scope: _Scope,
+    weigher: Weigher,
+    context: int,
+    now: int,
+    wanted: int,
+) -> list[Hit]:
+    """Rank by the words of items and of their neighbours, whether these pass the filter or not."""
+    inside = all_of([statements.in_range(scope.path, scope.subtree), statements.live(now)])
+    whole = replace(scope, filter=TRUE, condition=inside)
+    own = _by_own_words(connection, whole, weigher, CONTEXT_HITS)
+    ids = orjson.dumps([hit.id for hit in own]).decode()
+    statement = statements.select_around(ids, 2 * context, now)
+    items = [
+        Neighbour((path, key), weigher.counts(words or b""), length or 0, item)
+        for item, path, key, words, length in connection.execute(statement.text, statement.params)
+    ]
+    hits = in_context(items, {hit.place for hit in own}, context, weigher.weights)
+    if scope.is_filtered:
+        hits = _walk(connection, scope, _unseen((hit.score, hit.id) for hit in hits), wanted)
+    if len(own) < CONTEXT_HITS:
+        return hits[:wanted]
+    return with_tail(hits, lambda more: _by_own_words(connection, scope, weigher, more), wanted)
 
 
 # By meaning

@@ -588,6 +588,41 @@ def select_among(condition: Sql) -> Sql:
     )
 
 
+_AROUND = f"""
+SELECT items.id, items.path, items.key, index_entries.words, index_entries.length
+FROM items
+LEFT JOIN index_entries ON index_entries.item = items.id
+WHERE items.id IN (
+    SELECT value FROM json_each(?)
+    UNION
+    SELECT near.id FROM json_each(?) AS wanted
+    CROSS JOIN items AS hit ON hit.id = wanted.value
+    CROSS JOIN items AS near ON near.id IN (
+        SELECT id FROM items WHERE path = hit.path AND key < hit.key AND {LIVE}
+        ORDER BY key DESC LIMIT ?
+    )
+    UNION
+    SELECT near.id FROM json_each(?) AS wanted
+    CROSS JOIN items AS hit ON hit.id = wanted.value
+    CROSS JOIN items AS near ON near.id IN (
+        SELECT id FROM items WHERE path = hit.path AND key > hit.key AND {LIVE}
+        ORDER BY key LIMIT ?
+    )
+)
+"""
+
+
+def select_around(ids: str, number: int, now: int) -> Sql:
+    """Select items, and so many live ones on either side of each, with their words.
+
+    Args:
+        ids: of the items, as a JSON list.
+        number: of neighbours on each side.
+        now: the instant.
+    """
+    return Sql(_AROUND, (ids, ids, now, number, ids, now, number))
+
+
 GET_BY_ID = f"""
 SELECT path, key, id, {ROW}
 FROM items

@@ -101,8 +101,11 @@ class Weigher:
             packed: its words, by `pack_counts`.
             length: how many they are.
         """
-        counts = [_count(packed, code) for code in self._codes]
-        return self.weights.score(self.weights.weigh(counts, length))
+        return self.weights.score(self.weights.weigh(self.counts(packed), length))
+
+    def counts(self, packed: bytes) -> list[int]:
+        """Return how often an item holds each word that is found."""
+        return [_count(packed, code) for code in self._codes]
 
     def most(self, weight: float) -> float:
         """Return what an item scores at most to which FTS5 gives a weight."""

@@ -18,7 +18,7 @@ LAYERS = (
     "types",
     "model_id",
     "backlog description embedding filters namespace paths patterns ranking report rules sql text",
-    "index_plan",
+    "context index_plan",
     "operations",
     "plan",
     "exchange watching",

@@ -28,15 +28,22 @@ ODD = [
 ]
 
 
+@pytest.fixture(params=[0, 2])
+def index(request: pytest.FixtureRequest) -> IndexConfig:
+    return IndexConfig(context=request.param)
+
+
 @pytest_asyncio.fixture(params=["file", "server"])
-async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[list[Store]]:
+async def stores(
+    request: pytest.FixtureRequest, tmp_path: Path, index: IndexConfig
+) -> AsyncIterator[list[Store]]:
     """A store in memory, and another one."""
     place = str(tmp_path / "store.db")
     if request.param == "server":
         place = request.getfixturevalue("postgres_url")
     async with (
-        kvstore.open("memory://", index=IndexConfig()) as one,
-        kvstore.open(place, index=IndexConfig()) as other,
+        kvstore.open("memory://", index=index) as one,
+        kvstore.open(place, index=index) as other,
     ):
         yield [one, other]
 
@@ -53,7 +60,10 @@ async def test_scores_agree_to_the_last_digit(stores: list[Store], seed: int, si
 
     for _ in range(3):
         namespace, other = chance.choices(NAMESPACES, k=2)
-        items = {f"k{chance.randrange(size)}": text() for _ in range(size)}
+        items = {
+            f"k{chance.randrange(size)}": {"text": text(), "n": chance.randrange(5)}
+            for _ in range(size)
+        }
         gone = [f"k{chance.randrange(size)}" for _ in range(size // 3)]
         for store in stores:
             await store.put_many(namespace, items)
@@ -64,6 +74,7 @@ async def test_scores_agree_to_the_last_digit(stores: list[Store], seed: int, si
                 "mode": "text",
                 "subtree": chance.random() < 0.5,
                 "offset": chance.choice([0, 0, 5, 50]),
+                "filter": chance.choice([None, {"n": {"$gte": 3}}]),
             }
             namespace = chance.choice(NAMESPACES)
             told = [
