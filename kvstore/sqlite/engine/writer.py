@@ -10,11 +10,11 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from kvstore.backlog import Backlog
-from kvstore.errors import StoreError
+from kvstore.errors import StoreBusyError, StoreError
 from kvstore.instants import to_micros
 from kvstore.operations import Check, Delete, Mutate, Operation, Put, Remove, Touch
 from kvstore.sqlite import driver, statements
-from kvstore.sqlite.connection import WorkerConnection, is_busy, limit, transaction
+from kvstore.sqlite.connection import WorkerConnection, claimed, is_busy, limit, transaction
 from kvstore.sqlite.diagnosis import explain
 from kvstore.sqlite.engine.limits import (
     BATCH_BYTES,
@@ -383,11 +383,12 @@ class Writer:
     def _checkpoint(self) -> None:
         """Copy the WAL into the file, if it is long, so that it starts over; waits for no reader.
 
-        What is in the WAL is safe there: where this fails, the next one tries again.
+        What is in the WAL is safe there: where this fails, the next one tries again. It claims the
+        file, as whoever starts the log over must not do so while it is copied.
         """
         execute = self._connection.raw.execute
         self._wal_pages = 0
-        with suppress(driver.Error):
+        with suppress(driver.Error, StoreBusyError), claimed(self._file, self._busy_timeout):
             if _KNOWS_NOOP:  # the count so far was an upper bound
                 _, written, copied = execute("PRAGMA wal_checkpoint(NOOP)").fetchone()
                 self._wal_pages = written - copied
