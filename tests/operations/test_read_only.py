@@ -8,8 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -265,15 +266,18 @@ AS_NOBODY = """
 """
 
 
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """Give a folder that others may enter; another run of pytest would close its own to them."""
+    with tempfile.TemporaryDirectory(dir="/tmp" if os.name == "posix" else None) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions as POSIX has them")
 @pytest.mark.parametrize("what", ["closed", "in use", "left", "left without its index"])
-async def test_who_may_only_read_can_read(
-    tmp_path_factory: pytest.TempPathFactory, what: str
-) -> None:
-    folder = tmp_path_factory.mktemp("public")
-    for parent in (folder, *folder.parents):
-        if parent.stat().st_uid == os.getuid() and parent.stat().st_mode & 0o055 != 0o055:
-            parent.chmod(parent.stat().st_mode | 0o055)
+async def test_who_may_only_read_can_read(public_folder: Path, what: str) -> None:
+    folder = public_folder
     path = folder / "store.db"
     await fill(SQLiteStore(path))
     if what.startswith("left"):
