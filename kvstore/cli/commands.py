@@ -865,6 +865,21 @@ def browse(store: StoreUrl) -> None:
     raise typer.Exit(browser.return_code or 0)
 
 
+@command(cls=StoreCommand)
+def mcp(
+    store: StoreUrl,
+    namespace: Annotated[str, typer.Option(help="Where the memories are.")] = "memory",
+    read_only: Annotated[bool, typer.Option(help="Without the tools that write.")] = False,
+) -> None:
+    """Serve a memory to a client of the Model Context Protocol, over stdin and stdout."""
+    from kvstore.integrations.mcp import end, serve
+
+    options: dict[str, Any] = {} if read_only else {"index": IndexConfig(fields=("text",))}
+    opened = _open(store, create=not read_only, **options)
+    _run(serve(opened, parse_namespace(namespace), read_only=read_only))
+    end()
+
+
 @command("shell-completion")
 def shell_completion(
     shell: Annotated[str, typer.Argument(help="bash, zsh, fish or powershell.")],

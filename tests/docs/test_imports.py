@@ -45,6 +45,7 @@ HOMES = {
     "langchain_core": {"integrations"},
     "langgraph": {"integrations"},
     "PyInstaller": {"__pyinstaller"},
+    "mcp": {"integrations"},
     "ormsgpack": {"integrations"},
     "pysqlite3": {"sqlite"},
     "pytest": {"testing", "testing_search"},

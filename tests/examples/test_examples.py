@@ -110,3 +110,16 @@ def test_fastmcp_storage(tmp_path: Path) -> None:
     ]
     assert [line for line in first if "working out" not in line] == answers
     assert run("fastmcp_storage", tmp_path) == answers
+
+
+@pytest.mark.slow
+@needs("mcp")
+def test_mcp_memory(tmp_path: Path) -> None:
+    known = "Alice likes to drink tea"
+    first = run("mcp_memory", tmp_path)
+    assert first == [
+        "phone: what to drink? No idea.",
+        f"phone: and now? {known}",
+        "desk: there is drink pet",
+    ]
+    assert run("mcp_memory", tmp_path) == [f"phone: what to drink? {known}", *first[1:]]
