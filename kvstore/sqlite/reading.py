@@ -56,6 +56,9 @@ def checksum(path: str, key: str, version: int, data: bytes) -> int:
     return crc32((path + key).encode() + data, version & 0xFFFFFFFF)
 
 
+_PIECE_BYTES = 8 * 2**20  # of the values of records that are in hand at once
+
+
 @contextmanager
 def _one_moment(connection: driver.Connection) -> Iterator[None]:
     """Let several statements see the same state."""
@@ -290,9 +293,17 @@ def records(
     connection: driver.Connection, path: str, after: tuple[str, str] | None, limit: int, now: int
 ) -> tuple[list[Record], tuple[str, str] | None]:
     """Return the next piece of a subtree's live records, and where the one after it begins."""
-    rows = _run(connection, statements.select_records(path, now, after, limit)).fetchall()
-    found = [_record(row) for row in rows]
-    return found, (rows[-1][0], rows[-1][1]) if len(rows) == limit else None
+    rows: list[Any] = []
+    size = 0
+    found = _run(connection, statements.select_records(path, now, after, limit))
+    for row in found:
+        rows.append(row)
+        size += len(row[2])
+        if size > _PIECE_BYTES:
+            break
+    found.close()
+    is_cut = len(rows) == limit or size > _PIECE_BYTES
+    return [_record(row) for row in rows], (rows[-1][0], rows[-1][1]) if is_cut else None
 
 
 def _record(row: Sequence[Any]) -> Record:
