@@ -82,7 +82,7 @@ async def watched(store: kvstore.Store) -> AsyncIterator[None]:
             pass
 
     task = asyncio.create_task(follow())
-    while not store._bell.watches:  # noqa: ASYNC110 - this is what is waited for
+    while not store.backend.bell.watches:  # noqa: ASYNC110 - this is what is waited for
         await asyncio.sleep(0)
     yield
     task.cancel()
@@ -130,7 +130,7 @@ async def latencies() -> dict[str, float]:
             times = []
             for n in range(PROBES):
                 waiting = asyncio.ensure_future(anext(watch))
-                while not store._bell._listeners:  # noqa: ASYNC110
+                while not store.backend.bell._listeners:  # noqa: ASYNC110
                     await asyncio.sleep(0)
                 began = perf_counter()
                 await store.put(NAMESPACE, str(n), VALUE)

@@ -34,7 +34,9 @@ from kvstore.report import Report, RootStats, Stats
 from kvstore.restoring import restore_backup
 from kvstore.runtime import RuntimeAwareTool, ToolRuntime
 from kvstore.sqlite import SQLiteStore
-from kvstore.store import Store, Transaction
+from kvstore.store import Store
+from kvstore.sync import SyncStore
+from kvstore.transaction import Transaction
 from kvstore.transfer import copy
 from kvstore.types import Change, IndexConfig, Item, SearchQuery
 from kvstore.watching import Watch
@@ -74,6 +76,7 @@ __all__ = [
     "StoreError",
     "StoreFullError",
     "StoreReplacedError",
+    "SyncStore",
     "ToolRuntime",
     "Transaction",
     "ValueEncodingError",

@@ -62,7 +62,7 @@ class LoopLock:
 class _Open(Protocol):
     """What is open in one process."""
 
-    def _cross_fork(self) -> None:
+    def cross_fork(self) -> None:
         """Become unopened, in the child of a fork, without touching what was open."""
 
 
@@ -78,7 +78,7 @@ def remember(store: _Open) -> None:
 def _in_child() -> None:
     for store in list(_open):
         _inherited.append(vars(store).copy())
-        store._cross_fork()
+        store.cross_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,4 +1,4 @@
-"""`InMemoryStore`: the contract in plain Python, and the model for the other backends.
+"""`InMemoryStore` over `InMemoryBackend`: plain Python, and the model for the other backends.
 
 Rows hold encoded values, as a file would, so nothing stored is shared with the caller. Every
 primitive runs without awaiting, so each is atomic on the event loop.
@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, Self, assert_never
 
 from kvstore import codec
+from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings
 from kvstore.context import with_tail
+from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError
 from kvstore.exchange import Sink, partial_file
+from kvstore.feed import ChangePage
 from kvstore.filters import Filter, matches
-from kvstore.instants import to_micros
 from kvstore.memory_index import MemoryIndex
 from kvstore.namespace import decode_namespace, show, subtree_range
 from kvstore.operations import (
@@ -42,12 +44,11 @@ from kvstore.plan import Address, Admission, Effects, Note, Vectors, decide, gon
 from kvstore.ranking import Search, page_of
 from kvstore.report import WAITS, Meter, Report, RootStats, Stats
 from kvstore.rules import row_problem
-from kvstore.store import NamespaceQuery, Page, Selection, Store
+from kvstore.store import Store
 from kvstore.text import contains, texts_of
 from kvstore.types import Change, IndexConfig, Item, Namespace, make_item
-from kvstore.watching import ChangePage
 
-__all__ = ["InMemoryStore"]
+__all__ = ["InMemoryBackend", "InMemoryStore"]
 
 _MOST_CHANGES = 250_000  # that the feed holds, however young: some 40 MB
 _MOST_WAITING = 100  # items that `check` names
@@ -60,33 +61,21 @@ class InMemoryStore(Store):
 
     It has the whole contract but for one thing: it does not last. What it holds survives
     `close()` and a new `open()` of the same object.
+
+    Args:
+        index: what to index for search; `None`: nothing.
+        options: those of `Store`.
     """
 
-    _rows: dict[Address, Record]
+    backend: InMemoryBackend
 
     def __init__(self, *, index: IndexConfig | None = None, **options: Any) -> None:
-        super().__init__(index=index, **options)
-        self._rows = {}
-        self._order: list[Address] = []  # all addresses, sorted, where it is not None
-        self._is_sorted = True
-        self._version = 0
-        self._soonest: int | None = None  # nothing expires before this
-        self._lease = 0  # when the recording of changes may end; 0: none are recorded
-        self._changes: list[Note] = []
-        self._index = None if index is None else MemoryIndex(has_vectors=self._embedder is not None)
-        self._changes_begin = 0  # every change after this version is there, while there is a lease
+        super().__init__(InMemoryBackend(), index=index, **options)
 
     @classmethod
     def with_embeddings(cls, model: Any, **options: Any) -> Self:
         """Short for `InMemoryStore(index=IndexConfig(model))`."""
         return cls(index=IndexConfig(model), **options)
-
-    async def _open(self) -> None:
-        """Nothing to acquire."""
-
-    def _cross_fork(self) -> None:
-        super()._cross_fork()
-        self._is_left_behind = True
 
     def _recipe(self) -> NoReturn:
         raise InvalidArgumentError(
@@ -94,24 +83,50 @@ class InMemoryStore(Store):
             "file, or make a store in each process"
         )
 
-    async def _close(self) -> None:
-        """Nothing to release."""
 
-    def _now(self) -> int:
-        return to_micros(self._clock())
+class InMemoryBackend(Backend):
+    """Rows in a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rows: dict[Address, Record] = {}
+        self._order: list[Address] = []  # all addresses, sorted, while `_is_sorted`
+        self._is_sorted = True
+        self._version = 0
+        self._soonest: int | None = None  # nothing expires before this
+        self._lease = 0  # when the recording of changes may end; 0: none are recorded
+        self._changes: list[Note] = []
+        self._changes_begin = 0  # every change after this version is there, while there is a lease
+        self._index: MemoryIndex | None = None
+
+    def attach(
+        self, settings: Settings, index: IndexConfig | None, embedder: Embedder | None
+    ) -> None:
+        super().attach(settings, index, embedder)
+        if index is not None and self._index is None:
+            self._index = MemoryIndex(has_vectors=embedder is not None)
+
+    async def open(self) -> None:
+        """Nothing to acquire."""
+
+    def cross_fork(self, is_open: bool) -> bool:
+        return True
+
+    async def close(self) -> None:
+        """Nothing to release."""
 
     # Read
 
-    def _peek(self, namespace: Namespace, path: str, key: str) -> list[Item]:
-        row = self._live(path, key, self._now())
+    def peek(self, namespace: Namespace, path: str, key: str) -> list[Item]:
+        row = self._live(path, key, self.now())
         return [] if row is None else [_item(namespace, key, row)]
 
-    async def _get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
-        now = self._now()
+    async def get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
+        now = self.now()
         rows = ((key, self._live(path, key, now)) for key in keys)
         return [_item(namespace, key, row) for key, row in rows if row is not None]
 
-    async def _select(self, path: str, selection: Selection) -> list[Item]:
+    async def select(self, path: str, selection: Selection) -> list[Item]:
         found = []
         for address, row in self._range(path, selection.subtree):
             value = codec.decode(row.data)
@@ -123,7 +138,7 @@ class InMemoryStore(Store):
         page = found[selection.offset :][: selection.limit]
         return [_item(decode_namespace(path), key, row) for (path, key), row in page]
 
-    async def _list_namespaces(
+    async def list_namespaces(
         self, asked: NamespaceQuery, limit: int | None, offset: int
     ) -> list[Namespace]:
         paths = dict.fromkeys(path for (path, _), _ in self._range("", subtree=True))
@@ -131,16 +146,16 @@ class InMemoryStore(Store):
         cut = dict.fromkeys(labels[: asked.max_depth] for labels in found if asked.matches(labels))
         return list(cut)[offset:][:limit]
 
-    async def _keys(
+    async def keys(
         self, path: str, pattern: Pattern, subtree: bool, limit: int | None
     ) -> list[str]:
         found = (key for (_, key), _ in self._range(path, subtree) if pattern.matches(key))
         return list(islice(found, limit))
 
-    async def _count(self, path: str, pattern: Pattern, subtree: bool) -> int:
+    async def count(self, path: str, pattern: Pattern, subtree: bool) -> int:
         return sum(pattern.matches(key) for (_, key), _ in self._range(path, subtree))
 
-    async def _page(
+    async def page(
         self,
         path: str,
         pattern: Pattern,
@@ -164,7 +179,7 @@ class InMemoryStore(Store):
         self, path: str, subtree: bool, after: Address | None = None
     ) -> Iterator[tuple[Address, Record]]:
         """Yield the live rows of a namespace or a subtree, in order."""
-        now = self._now()
+        now = self.now()
         if not self._is_sorted:
             self._order = sorted(self._rows)
             self._is_sorted = True
@@ -180,13 +195,13 @@ class InMemoryStore(Store):
             if row.is_live(now):
                 yield order[at], row
 
-    async def _records(
+    async def records(
         self, path: str, after: Address | None, limit: int
     ) -> tuple[list[Record], Address | None]:
         page = list(islice(self._range(path, True, after), limit))
         return [record for _, record in page], page[-1][0] if len(page) == limit else None
 
-    async def _search(self, path: str, asked: Search) -> list[Item]:
+    async def search(self, path: str, asked: Search) -> list[Item]:
         assert self._index is not None
         rows = {
             address: row
@@ -218,13 +233,8 @@ class InMemoryStore(Store):
 
     # Write
 
-    async def _apply(self, ops: Sequence[Operation]) -> list[Any]:
-        if self._embedder is None:
-            return await self._apply_unit(ops)
-        return await self._with_vectors(self._apply_unit, ops)
-
-    async def _apply_unit(self, ops: Sequence[Operation]) -> list[Any]:
-        now = self._now()
+    async def apply(self, ops: Sequence[Operation]) -> list[Any]:
+        now = self.now()
         asked = named_of(ops)
         before = self._version
         effects = decide(asked, self._rows, now, before, is_watched=bool(self._lease))
@@ -234,7 +244,7 @@ class InMemoryStore(Store):
         answers = iter(effects.answers)
         given = [next(answers) if isinstance(op, NAMED) else self._run(op, now) for op in ops]
         if self._lease and self._version != before:
-            self._bell.ring()
+            self.bell.ring()
         return given
 
     def _require_vectors(
@@ -251,7 +261,7 @@ class InMemoryStore(Store):
             held = index.held((row.path, row.key))
             texts = self._texts(row.data, row.indexing)
             missing += [text for text in texts if text not in held and text not in (vectors or {})]
-        if missing and self._embedder is not None:
+        if missing and self.embedder is not None:
             raise UnembeddedError(missing)
 
     def _texts(self, data: bytes, indexing: tuple[str, ...] | None) -> list[str]:
@@ -375,10 +385,10 @@ class InMemoryStore(Store):
         self._cut(old)
         return old
 
-    async def _read_changes(
+    async def read_changes(
         self, after: int, path: str, pattern: Pattern, subtree: bool
     ) -> ChangePage:
-        now = self._now()
+        now = self.now()
         low, high = subtree_range(path)
         found: list[Change] = []
         begin = bisect_right(self._changes, after, key=lambda change: change.version)
@@ -396,7 +406,7 @@ class InMemoryStore(Store):
 
     # Upkeep
 
-    async def _backup(self, path: Path, meter: Meter) -> None:
+    async def backup(self, path: Path, meter: Meter) -> None:
         rows = list(self._range("", subtree=True))  # as of now; a write makes a new row
 
         def write() -> None:
@@ -411,7 +421,7 @@ class InMemoryStore(Store):
 
         await asyncio.to_thread(write)
 
-    async def _check(self, meter: Meter) -> Report:
+    async def check(self, meter: Meter) -> Report:
         problems = []
         rows = list(self._rows.items())
         for number, ((path, key), row) in enumerate(rows, 1):
@@ -429,7 +439,7 @@ class InMemoryStore(Store):
         waiting = [f"{show(decode_namespace(path), key)} {WAITS}" for path, key in pending]
         return Report(len(rows), tuple(problems), tuple(waiting))
 
-    async def _stats(self) -> Stats:
+    async def stats(self) -> Stats:
         sizes: dict[str, tuple[int, int]] = {}
         for (path, _), row in self._range("", subtree=True):
             items, size = sizes.get(path, (0, 0))

@@ -132,11 +132,15 @@ class Meter:
     """Carries progress from a working thread to a callback on the loop, and a stop back.
 
     A callback that raises ends the work, and its error is what the caller gets.
+
+    Args:
+        progress: the callback.
+        has_loop: whether the work is another thread's; else it is done here, and so are the calls.
     """
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: Progress | None, *, has_loop: bool = True) -> None:
         self._progress = progress
-        self._loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop() if has_loop else None
         self._due = 0.0
         self._error: BaseException | None = None
         self._is_stopped = False
@@ -171,7 +175,11 @@ class Meter:
         now = time.monotonic()
         if now >= self._due or done == total:
             self._due = now + _INTERVAL_S
-            self._loop.call_soon_threadsafe(self._call, done, total)
+            if self._loop is None:
+                self._call(done, total)
+                self.check()
+            else:
+                self._loop.call_soon_threadsafe(self._call, done, total)
 
     def _call(self, done: int, total: int | None) -> None:
         if self._progress is None or self._error is not None:

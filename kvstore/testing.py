@@ -51,7 +51,8 @@ from kvstore.errors import (
     WrongLoopError,
 )
 from kvstore.patterns import escape
-from kvstore.store import Store, Transaction
+from kvstore.store import Store
+from kvstore.transaction import Transaction
 from kvstore.types import EPOCH, Item, SearchQuery
 
 try:

@@ -28,8 +28,9 @@ from kvstore.errors import (
     MissingDependencyError,
     StoreError,
 )
-from kvstore.store import Store, Transaction
+from kvstore.store import Store
 from kvstore.testing import ManualClock, StoreFactory
+from kvstore.transaction import Transaction
 from kvstore.types import IndexConfig, Item, SearchQuery
 
 try:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
-from kvstore.errors import InvalidArgumentError, ValueTooLargeError
-from kvstore.exchange import Spool
-from kvstore.namespace import address, decode_namespace, show
+from kvstore.bulk import copy_records
+from kvstore.namespace import address
 from kvstore.report import Meter, Progress
 from kvstore.store import Store
 
@@ -38,20 +36,6 @@ async def copy(
         ValueTooLargeError: a value is longer than the target's `max_value_bytes`.
         ReadOnlyError: the target is read-only.
     """
-    source._require_open()
-    target._require_writable()
-    if source._is_same(target):
-        raise InvalidArgumentError("the source and the target are one store; name another target")
     _, path = address(namespace)
-    with Meter(progress) as meter, Spool() as spool:
-        async for records in source._all_records(path):
-            for record in records:
-                if len(record.data) > target._max_value_bytes:
-                    where = show(decode_namespace(record.path), record.key)
-                    raise ValueTooLargeError(
-                        f"the value of {where} takes {len(record.data):,} bytes, and the target's "
-                        f"max_value_bytes is {target._max_value_bytes:,}; nothing was copied"
-                    )
-            await asyncio.to_thread(spool.add, records)
-            meter.show(spool.count, None)
-        return await target._restore(spool, "replace", meter)
+    with Meter(progress) as meter:
+        return await copy_records(source, target, path, meter)

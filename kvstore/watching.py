@@ -7,103 +7,22 @@ it, and for those of other processes, for which it looks again after a moment.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, Self
-from weakref import WeakSet
+from typing import Self
 
+from kvstore.backend import Host
 from kvstore.errors import InvalidArgumentError, StoreBusyError, StoreError, WatchExpiredError
-from kvstore.operations import Lease, Operation, Sweep, Trim
+from kvstore.feed import ChangePage
+from kvstore.operations import Lease, Operation, Sweep
 from kvstore.patterns import Pattern
 from kvstore.types import Change
 
-__all__ = [
-    "GRACE",
-    "MOST_CHANGES",
-    "POLL_S",
-    "Bell",
-    "ChangePage",
-    "Watch",
-    "Watched",
-    "lease_after",
-]
+__all__ = ["Watch"]
 
-POLL_S = 0.05  # how often a watch looks for what other processes wrote
-MOST_CHANGES = 1_000_000  # that are kept, however young: some 100 MB
-GRACE = 10_000_000  # microseconds from the end of the lease to that of the recording
 _SWEEP_SLICE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class ChangePage:
-    """A piece of the feed.
-
-    Attributes:
-        changes: those that pass, in order; not too many.
-        position: the version up to which this is everything.
-        begin: the kept history holds every change after this version.
-        lease: when the lease ends, in microseconds; 0 or less: nothing is recorded any more, or
-            soon will not be.
-        has_expired: whether there are rows whose time is over.
-        now: the instant of all this, by the store's clock.
-    """
-
-    changes: list[Change]
-    position: int
-    begin: int
-    lease: int
-    has_expired: bool
-    now: int
-
-
-class Bell:
-    """Wakes the watches of one store in its own process.
-
-    Attributes:
-        watches: those that are there.
-        patience_s: how long they wait for it before they look by themselves.
-    """
-
-    def __init__(self) -> None:
-        self.patience_s = POLL_S
-        self._listeners: set[asyncio.Future[None]] = set()
-        self.watches: WeakSet[Watch] = WeakSet()
-
-    def listen(self) -> asyncio.Future[None]:
-        """Return a future that the next `ring` completes."""
-        listener: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._listeners.add(listener)
-        return listener
-
-    def forget(self, listener: asyncio.Future[None]) -> None:
-        """Take a listener back."""
-        self._listeners.discard(listener)
-
-    def ring(self) -> None:
-        """Wake all who listen."""
-        listeners, self._listeners = self._listeners, set()
-        for listener in listeners:
-            if not listener.done():
-                listener.set_result(None)
-
-
-class Watched(Protocol):
-    """What a watch needs of a store."""
-
-    _bell: Bell
-    _history: int
-
-    def _require_open(self) -> None: ...
-
-    def _apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]: ...
-
-    async def _read_changes(
-        self, after: int, path: str, pattern: Pattern, subtree: bool
-    ) -> ChangePage: ...
 
 
 class Watch(AsyncIterator[Change]):
@@ -114,7 +33,7 @@ class Watch(AsyncIterator[Change]):
     """
 
     def __init__(
-        self, store: Watched, path: str, pattern: Pattern, subtree: bool, since: int | None
+        self, store: Host, path: str, pattern: Pattern, subtree: bool, since: int | None
     ) -> None:
         self._store = store
         self._path = path
@@ -154,8 +73,8 @@ class Watch(AsyncIterator[Change]):
         self._is_done = True
         self._position = self.version
         self._ready.clear()
-        self._store._bell.watches.discard(self)
-        self._store._bell.ring()
+        self._store.backend.bell.watches.discard(self)
+        self._store.backend.bell.ring()
 
     async def __anext__(self) -> Change:
         if self._is_running:
@@ -168,7 +87,7 @@ class Watch(AsyncIterator[Change]):
                 await self._fill()
         except StoreError:
             self._is_done = True
-            self._store._bell.watches.discard(self)
+            self._store.backend.bell.watches.discard(self)
             raise
         finally:
             self._is_running = False
@@ -176,11 +95,11 @@ class Watch(AsyncIterator[Change]):
 
     async def _fill(self) -> None:
         """Read what is new, or else wait a moment for it."""
-        self._store._require_open()
+        self._store.require_open()
         position = self._position if self._position is not None else await self._begin()
-        listener = self._store._bell.listen()
+        listener = self._store.backend.bell.listen()
         try:
-            page = await self._store._read_changes(
+            page = await self._store.backend.read_changes(
                 position, self._path, self._pattern, self._subtree
             )
             if page.begin > position:
@@ -191,17 +110,17 @@ class Watch(AsyncIterator[Change]):
             is_moved = page.position > position
             self._position = page.position
             self._ready.extend(page.changes)
-            self._store._require_open()
+            self._store.require_open()
             await self._maintain(page)
             if not is_moved and not self._is_done:
-                await _wait(listener, self._store._bell.patience_s)
+                await self._store.backend.bell.wait(listener)
         finally:
-            self._store._bell.forget(listener)
+            self._store.backend.bell.forget(listener)
 
     async def _begin(self) -> int:
         """Take the lease and find the place to begin."""
-        self._store._require_open()
-        version, begin = (await self._store._apply((Lease(self._store._history),)))[0]
+        self._store.require_open()
+        version, begin = (await self._store.apply((Lease(self._store.settings.history),)))[0]
         since = version if self._since is None else self._since
         if since > version:
             raise InvalidArgumentError(
@@ -214,38 +133,16 @@ class Watch(AsyncIterator[Change]):
                 f"{begin}): read the items anew, and watch from now on"
             )
         self._position = since
-        self._store._bell.watches.add(self)
+        self._store.backend.bell.watches.add(self)
         return int(since)
 
     async def _maintain(self, page: ChangePage) -> None:
         """Renew the lease when half of it is over, and have expiries recorded in time."""
         ops: list[Operation] = []
-        if page.lease - page.now < self._store._history // 2:
-            ops.append(Lease(self._store._history))
+        if page.lease - page.now < self._store.settings.history // 2:
+            ops.append(Lease(self._store.settings.history))
         if page.has_expired:
             ops.append(Sweep(_SWEEP_SLICE))
         if ops:
             with suppress(StoreBusyError):  # if another process writes at length: at the next look
-                await self._store._apply(ops)
-
-
-async def _wait(listener: asyncio.Future[None], patience_s: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(patience_s):
-            await listener
-
-
-def lease_after(until: int, op: Trim, now: int) -> int:
-    """Return the lease as a look at the clock leaves it.
-
-    One that is over is marked first, and ends some time later: watchers that the machine's sleep
-    or a set clock has surprised get the time to renew it. One that a clock took which was ahead is
-    cut to what it could be now.
-    """
-    if op.is_watched:
-        return max(until, now + op.history // 2)
-    if until > 0:
-        return -now if until <= now else min(until, now + op.history)
-    if -until > now:
-        return -now
-    return 0 if now >= GRACE - until else until
+                await self._store.apply(ops)

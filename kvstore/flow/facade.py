@@ -10,8 +10,9 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
+from kvstore.arguments import TTL
+from kvstore.driving import Driver, driver_for
 from kvstore.errors import InvalidArgumentError, InvalidPatternError
-from kvstore.flow.driving import Driver, driver_for
 from kvstore.flow.scopes import (
     ENTITIES,
     RUNS,
@@ -26,7 +27,8 @@ from kvstore.opening import open_store
 from kvstore.operations import Delete, Operation, Remove
 from kvstore.patterns import compile_pattern
 from kvstore.recipe import Recipe
-from kvstore.store import TTL, Store
+from kvstore.store import Store
+from kvstore.sync import Driven, SyncStore, blocking
 from kvstore.types import Namespace
 
 __all__ = ["AsyncKeyValueStore", "KeyValueStore"]
@@ -76,6 +78,11 @@ class AsyncKeyValueStore(Recipe):
         return self._store
 
     @property
+    def base_scope(self) -> FlowScope:
+        """The ids that it was made with, whatever run is under way."""
+        return self._scope
+
+    @property
     def scope(self) -> FlowScope:
         """The ids that `$flow.`, `$session.` and `$run.` stand for here."""
         runs = _runs.get()
@@ -88,7 +95,7 @@ class AsyncKeyValueStore(Recipe):
 
     async def open(self) -> Self:
         """Open the store, unless it is open."""
-        if self._store._loop is None:
+        if not self._store.is_open:
             await self._store.open()
             self._is_owner = True
         return self
@@ -281,8 +288,7 @@ class AsyncKeyValueStore(Recipe):
         unit: list[Operation] = [Remove(*address(place), pattern, False) for place in places]
         if not pattern.matches(key):
             unit.append(Delete(*address(self._place(key, entity_id)), key))
-        await self._store._admit()
-        return sum(map(int, await self._store._apply(unit)))
+        return sum(map(int, await self._store.apply(unit)))
 
     async def list_keys(self, pattern: str = "*", entity_id: str | None = None) -> list[str]:
         """List the keys that match a pattern, sorted, as they are written.
@@ -323,14 +329,13 @@ class AsyncKeyValueStore(Recipe):
 
     async def _remove_below(self, places: list[Namespace]) -> int:
         unit = [Remove(*address(place), _EVERYTHING, True) for place in places]
-        await self._store._admit()
-        return sum(await self._store._apply(unit))
+        return sum(await self._store.apply(unit))
 
     def _place(self, key: str, entity_id: str | None) -> Namespace:
         return namespace_of(self.scope, key, entity_id)
 
 
-class KeyValueStore(Recipe):
+class KeyValueStore(Driven):
     """Keys and values for flow nodes, scripts and desktop apps: `AsyncKeyValueStore` without await.
 
     Any thread may use it, also inside a running event loop, which then stands still for the
@@ -348,51 +353,40 @@ class KeyValueStore(Recipe):
     """
 
     def __init__(self, target: Target, *, scope: FlowScope | None = None) -> None:
-        store = target if isinstance(target, Store) else open_store(target)
         scope = _checked(scope)
-        self._driver = driver_for(store)
-        self._half = AsyncKeyValueStore(self._driver.store, scope=scope)
+        driver = SyncStore(target).driver
+        self._drive(driver, AsyncKeyValueStore(driver.store, scope=scope))
+
+    def _drive(self, driver: Driver, half: AsyncKeyValueStore) -> None:
+        self._driver, self._half = driver, half
+
+    @classmethod
+    def over(cls, driver: Driver, half: AsyncKeyValueStore) -> Self:
+        """Return the facade whose awaited half is there already, and what drives it."""
+        made = cls.__new__(cls)
+        made._drive(driver, half)
+        return made
 
     @classmethod
     def _unopened(cls, store: Store, scope: FlowScope) -> Self:
         """Return a facade that opens the store with its first call."""
         driver = driver_for(store, is_lazy=True)
-        return cls._view(driver, AsyncKeyValueStore(driver.store, scope=scope))
+        return cls.over(driver, AsyncKeyValueStore(driver.store, scope=scope))
 
     def _recipe(self) -> Any:
-        return self._unopened, (self._driver.store, self._half._scope), {}
-
-    @classmethod
-    def _view(cls, driver: Driver, half: AsyncKeyValueStore) -> Self:
-        view = cls.__new__(cls)
-        view._driver, view._half = driver, half
-        return view
+        return self._unopened, (self._driver.origin, self._half.base_scope), {}
 
     @property
     def scope(self) -> FlowScope:
         """The ids that `$flow.`, `$session.` and `$run.` stand for here."""
-        return self._half.scope
-
-    def close(self) -> None:
-        """Close the store, if this object opened it; views of it are closed with it."""
-        self._driver.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+        scope: FlowScope = self._half.scope
+        return scope
 
     def scoped(
         self, *, flow: str | None = None, session: str | None = None, run: str | None = None
     ) -> KeyValueStore:
         """Return a view of the same store with other ids; those left out stay as they are."""
-        return self._view(self._driver, self._half.scoped(flow=flow, session=session, run=run))
+        return self.over(self._driver, self._half.scoped(flow=flow, session=session, run=run))
 
     @contextmanager
     def run(self, run_id: str) -> Iterator[KeyValueStore]:
@@ -409,45 +403,17 @@ class KeyValueStore(Recipe):
             _runs.reset(token)
             self.remove_run(run_id)
 
-    def insert(self, key: str, value: Any, entity_id: str | None = None, ttl: TTL = None) -> None:
-        """Store a value under a key; see `AsyncKeyValueStore.insert`."""
-        self._driver.run(self._half.insert(key, value, entity_id, ttl))
-
-    def retrieve(self, key: str, default: Any = None, entity_id: str | None = None) -> Any:
-        """Return the value under a key, or `default` if there is none."""
-        return self._driver.run(self._half.retrieve(key, default, entity_id))
-
-    def exists(self, key: str, entity_id: str | None = None) -> bool:
-        """Whether there is a value under a key, `None` being one."""
-        return self._driver.run(self._half.exists(key, entity_id))
-
-    def increment(
-        self,
-        key: str,
-        amount: float = 1,
-        *,
-        field: str | None = None,
-        initial: float = 0,
-        entity_id: str | None = None,
-    ) -> int | float:
-        """Add to a number, atomically; see `AsyncKeyValueStore.increment`."""
-        return self._driver.run(
-            self._half.increment(key, amount, field=field, initial=initial, entity_id=entity_id)
-        )
-
-    def append(
-        self, key: str, *values: Any, max_length: int | None = None, entity_id: str | None = None
-    ) -> int:
-        """Add values to the end of a list, atomically; see `AsyncKeyValueStore.append`."""
-        return self._driver.run(
-            self._half.append(key, *values, max_length=max_length, entity_id=entity_id)
-        )
-
-    def pop(
-        self, key: str, index: int = 0, *, default: Any = None, entity_id: str | None = None
-    ) -> Any:
-        """Take an element out of a list, atomically; see `AsyncKeyValueStore.pop`."""
-        return self._driver.run(self._half.pop(key, index, default=default, entity_id=entity_id))
+    insert = blocking(AsyncKeyValueStore.insert)
+    retrieve = blocking(AsyncKeyValueStore.retrieve)
+    exists = blocking(AsyncKeyValueStore.exists)
+    increment = blocking(AsyncKeyValueStore.increment)
+    append = blocking(AsyncKeyValueStore.append)
+    pop = blocking(AsyncKeyValueStore.pop)
+    remove = blocking(AsyncKeyValueStore.remove)
+    list_keys = blocking(AsyncKeyValueStore.list_keys)
+    list_entities = blocking(AsyncKeyValueStore.list_entities)
+    remove_entity = blocking(AsyncKeyValueStore.remove_entity)
+    remove_run = blocking(AsyncKeyValueStore.remove_run)
 
     def update(
         self,
@@ -469,26 +435,6 @@ class KeyValueStore(Recipe):
                 key, ready, default=default, attempts=attempts, entity_id=entity_id
             ),
         )
-
-    def remove(self, key: str, entity_id: str | None = None) -> int:
-        """Remove the keys that match a pattern; see `AsyncKeyValueStore.remove`."""
-        return self._driver.run(self._half.remove(key, entity_id))
-
-    def list_keys(self, pattern: str = "*", entity_id: str | None = None) -> list[str]:
-        """List the keys that match a pattern; see `AsyncKeyValueStore.list_keys`."""
-        return self._driver.run(self._half.list_keys(pattern, entity_id))
-
-    def list_entities(self) -> list[str]:
-        """List the ids of the entities that have any key, in whatever scope, sorted."""
-        return self._driver.run(self._half.list_entities())
-
-    def remove_entity(self, entity_id: str) -> int:
-        """Remove all that an entity has, in every scope; return how many keys went."""
-        return self._driver.run(self._half.remove_entity(entity_id))
-
-    def remove_run(self, run_id: str) -> int:
-        """Remove all that is under `$run.` in a run; return how many keys went."""
-        return self._driver.run(self._half.remove_run(run_id))
 
 
 def _checked(scope: FlowScope | None) -> FlowScope:

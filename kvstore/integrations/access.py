@@ -4,7 +4,7 @@ An adapter writes each of its methods once, as a coroutine function of the open 
 to `Access`, which opens the store at the first call, there:
 
 - for an awaited call, on the caller's loop;
-- for a sync call, as `kvstore.flow.driving` does it for code without a loop.
+- for a sync call, as `kvstore.driving` does it for code without a loop.
 
 Later calls run where the store is, wherever they come from. Copies of an adapter share its
 `Access`, and with it the open store.
@@ -18,8 +18,8 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
+from kvstore.driving import Driver, driver_for
 from kvstore.errors import StoreClosedError
-from kvstore.flow.driving import Driver, driver_for, loop_of
 from kvstore.memory import InMemoryStore
 from kvstore.opening import open_store
 from kvstore.store import Store
@@ -56,7 +56,7 @@ class Access:
     async def run(self, work: Work[T]) -> T:
         """Do what is to be done with the store, and return what that returns."""
         here = asyncio.get_running_loop()
-        if loop_of(self._store) is here and self._driver is None:
+        if self._store.loop is here and self._driver is None:
             return await work(self._store)
         home = self._settle(here)
         if home is None:
@@ -68,7 +68,7 @@ class Access:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._opened(work), home))
 
     async def _opened(self, work: Work[T]) -> T:
-        if loop_of(self._store) is None:
+        if self._store.loop is None:
             await self._store.open()
         return await work(self._store)
 
@@ -77,7 +77,7 @@ class Access:
         with self._lock:
             if self._driver is not None:
                 return None
-            open_on = loop_of(self._store)
+            open_on = self._store.loop
             if open_on is not None and open_on is not self._home:
                 return open_on  # its owner's
             if self._home is None or (self._home.is_closed() and self._renewed(open_on)):
@@ -117,7 +117,7 @@ class Access:
         """
         driver = self._driver
         if driver is None:
-            loop = loop_of(self._store)
+            loop = self._store.loop
             if loop is not None and loop is _running_loop():
                 raise asyncio.InvalidStateError(
                     f"{method} would block the event loop that its store is open on: await "
@@ -130,7 +130,7 @@ class Access:
         with self._lock:
             if self._driver is not None:
                 return self._driver
-            loop = loop_of(self._store)
+            loop = self._store.loop
             if loop is not None and loop is self._home and loop.is_closed() and self._renewed(loop):
                 self._home = loop = None
             if loop is None and self._home is not None and not self._home.is_closed():

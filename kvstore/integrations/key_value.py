@@ -84,7 +84,7 @@ class KVStoreBackend(
         default_collection: str | None = None,
         **options: Any,
     ) -> None:
-        is_open = isinstance(target, Store) and target._loop is not None
+        is_open = isinstance(target, Store) and target.is_open
         super().__init__(
             client_provided_by_user=is_open,
             default_collection=default_collection,
@@ -104,7 +104,7 @@ class KVStoreBackend(
 
     async def _opened(self) -> Store:
         """Return the store, open on the running loop as far as it is ours to open."""
-        loop = self._store._loop
+        loop = self._store.loop
         if self._is_owner and loop is not asyncio.get_running_loop():
             if self._file is not None and loop is not None and loop.is_closed():
                 self._store = open_store(self._file)  # the old one has gone with its loop
@@ -114,7 +114,7 @@ class KVStoreBackend(
     async def close(self) -> None:
         """Close the store, if it is ours; the next call opens it again."""
         await super().close()
-        if self._is_owner and self._store._loop is not None:
+        if self._is_owner and self._store.is_open:
             await self._store.close()
 
     async def __aexit__(

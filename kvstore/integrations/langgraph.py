@@ -17,13 +17,13 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
 from kvstore.distribution import how_to_install
+from kvstore.driving import Driver, Guest, driver_for
 from kvstore.errors import (
     InvalidArgumentError,
     MissingDependencyError,
     StoreClosedError,
     ValueEncodingError,
 )
-from kvstore.flow.driving import Driver, Guest, driver_for
 from kvstore.flow.facade import AsyncKeyValueStore, KeyValueStore
 from kvstore.flow.scopes import FlowScope
 from kvstore.lifecycle import remember
@@ -144,7 +144,7 @@ class LangGraphStore(Recipe, BaseStore):
         self.index_config = index_settings_of(store.index) if index is None else dict(index)
         self.embeddings = None if index is None else embeddings_of(index)
         self.ttl_config = ttl_config_of(store) if ttl is None else ttl
-        self._is_ready = store._loop is not None  # the store is open on a loop
+        self._is_ready = store.is_open  # the store is open on a loop
         self._is_owner = False
         self._lock = threading.RLock()
         self._guest: Driver | None = None  # for sync calls, where the store is open on a loop
@@ -178,7 +178,8 @@ class LangGraphStore(Recipe, BaseStore):
 
     # Lifecycle
 
-    def _cross_fork(self) -> None:
+    def cross_fork(self) -> None:
+        """Forget, in a forked child, where the store is open."""
         self._lock = threading.RLock()
         self._is_ready = self._is_owner = False
         self._guest = self._sweeper = None
@@ -186,7 +187,7 @@ class LangGraphStore(Recipe, BaseStore):
     async def setup(self) -> None:
         """Open the store, unless it is open; the first call does so by itself."""
         if not self._is_ready and self._driver is None:
-            if self._store._loop is None:
+            if not self._store.is_open:
                 await self._store.open()
                 self._is_owner = True
             self._is_ready = True
@@ -218,7 +219,7 @@ class LangGraphStore(Recipe, BaseStore):
         """Return the flow facade on the same store, for `KeyValueStoreNode` and its like."""
         await self.setup()
         facade = AsyncKeyValueStore(self._twin._store, scope=scope)
-        return facade if self._driver is None else KeyValueStore._view(self._driver, facade)
+        return facade if self._driver is None else KeyValueStore.over(self._driver, facade)
 
     # Awaited
 
@@ -245,9 +246,9 @@ class LangGraphStore(Recipe, BaseStore):
         labels = labels_to_put(namespace)
         if not self._is_ready and await self._is_driven():
             return await self._there(self._twin.aput(labels, key, value, index, ttl=ttl))
-        store = self._store
-        await store._admit()
-        await store._apply((self._operation(labels, str(key), value, index, self._minutes(ttl)),))
+        await self._store.room()
+        put = self._operation(labels, str(key), value, index, self._minutes(ttl))
+        await self._store.apply((put,))
         return None
 
     async def asearch(
@@ -326,9 +327,7 @@ class LangGraphStore(Recipe, BaseStore):
             return await self._filtered(op, op.limit, op.offset)
         end = op.offset + op.limit
         asked = SearchQuery(op.query, translate(op.filter), limit=end, subtree=True)
-        _, path = address(op.namespace_prefix)
-        self._store._require_open()
-        ranked = await self._store._find(path, asked, op.refresh_ttl, signed=True)
+        ranked = await self._store.find(op.namespace_prefix, asked, op.refresh_ttl, signed=True)
         found = [search_item_of(item) for item in ranked]
         if len(found) < end:  # what has no vector comes last
             scored = {(item.namespace, item.key) for item in ranked}
@@ -381,8 +380,8 @@ class LangGraphStore(Recipe, BaseStore):
 
     async def _write(self, puts: Iterable[PutOp]) -> None:
         """Write all or nothing."""
-        await self._store._admit()
-        await self._store._apply([self._operation(*op) for op in puts])
+        await self._store.room()
+        await self._store.apply([self._operation(*op) for op in puts])
 
     def _operation(
         self,
@@ -403,7 +402,7 @@ class LangGraphStore(Recipe, BaseStore):
         if type(value) is not dict:
             value = dict(value)
         indexing = None if store.index is None else indexing_of(index)
-        put = store._put(namespace, key, value, seconds_of(ttl), indexing)
+        put = store.prepare_put(namespace, key, value, seconds_of(ttl), indexing)
         if ttl is None:
             put.ttl = None  # for ever, whatever the store's own default
         return put
@@ -500,7 +499,7 @@ class LangGraphStore(Recipe, BaseStore):
         Raises:
             asyncio.InvalidStateError: this is the loop's own thread, which would wait for itself.
         """
-        loop = self._store._loop
+        loop = self._store.loop
         if loop is not None and loop is _running_loop():
             raise asyncio.InvalidStateError(
                 f"{method} would block the event loop that its store is open on: "
@@ -514,7 +513,7 @@ class LangGraphStore(Recipe, BaseStore):
             if self._driver is not None:
                 return self._driver
             if self._guest is None:
-                if self._is_ready and self._store._loop is None:
+                if self._is_ready and not self._store.is_open:
                     raise StoreClosedError("the store of this LangGraphStore is closed")
                 driver = driver_for(self._store)
                 if isinstance(driver, Guest):

@@ -53,7 +53,8 @@ from kvstore.integrations.langgraph_parts import (
 )
 from kvstore.namespace import show
 from kvstore.patterns import escape
-from kvstore.store import Store, Transaction
+from kvstore.store import Store
+from kvstore.transaction import Transaction
 from kvstore.types import Item
 
 __all__ = ["Checkpoints", "Memory", "Write"]

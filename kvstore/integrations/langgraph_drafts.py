@@ -26,7 +26,7 @@ from kvstore.integrations.langgraph_parts import (
     unpack,
 )
 from kvstore.namespace import is_text, show
-from kvstore.store import Transaction
+from kvstore.transaction import Transaction
 from kvstore.types import Namespace
 
 __all__ = [

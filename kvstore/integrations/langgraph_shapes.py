@@ -148,11 +148,12 @@ def _without_braces(path: str) -> list[str]:
 
 def ttl_config_of(store: Store) -> TTLConfig | None:
     """Return what a store does about lifetimes as LangGraph's settings."""
-    if store._default_ttl is None and not store._refresh_ttl:
+    told = store.settings
+    if told.default_ttl is None and not told.refresh_ttl:
         return None
-    settings: TTLConfig = {"refresh_on_read": store._refresh_ttl}
-    if store._default_ttl is not None:
-        settings["default_ttl"] = store._default_ttl / _MICROS_A_MINUTE
+    settings: TTLConfig = {"refresh_on_read": told.refresh_ttl}
+    if told.default_ttl is not None:
+        settings["default_ttl"] = told.default_ttl / _MICROS_A_MINUTE
     return settings
 
 

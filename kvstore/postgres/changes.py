@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 from kvstore.errors import StoreError
+from kvstore.feed import MOST_CHANGES, POLL_S, Bell, ChangePage, lease_after
 from kvstore.namespace import decode_namespace, subtree_range
 from kvstore.operations import Lease, Trim
 from kvstore.patterns import Pattern
@@ -23,7 +24,6 @@ from kvstore.postgres import reading, statements
 from kvstore.postgres.connection import Connection, DriverError, Link, Target, connect, hang_up
 from kvstore.postgres.keys import Address, decode_key
 from kvstore.types import EPOCH, Change, Item
-from kvstore.watching import MOST_CHANGES, POLL_S, Bell, ChangePage, lease_after
 
 __all__ = ["Listener", "read_changes", "take_lease", "trim"]
 

@@ -26,6 +26,7 @@ import asyncpg
 
 from kvstore.backlog import Backlog
 from kvstore.errors import StoreAccessError, StoreBusyError, StoreError
+from kvstore.feed import Bell
 from kvstore.instants import to_micros
 from kvstore.operations import Mutate, Operation, Put, Restore
 from kvstore.postgres import statements
@@ -41,7 +42,6 @@ from kvstore.postgres.connection import (
 from kvstore.postgres.keys import SURELY_SHORT, Address, check_length
 from kvstore.postgres.replica import Replica
 from kvstore.postgres.writing import Batch, MakeIndexer, find_plain, is_simple, put_plain
-from kvstore.watching import Bell
 
 __all__ = ["Writer"]
 

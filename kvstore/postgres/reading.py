@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from kvstore import codec
+from kvstore.backend import NamespaceQuery, Page, Selection
 from kvstore.errors import StoreCorruptError
 from kvstore.filters import ALL, Filter, matches
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
@@ -20,7 +21,6 @@ from kvstore.postgres.keys import Address, decode_key, encode_key, root_of
 from kvstore.report import RootStats, Stats
 from kvstore.rules import row_problem
 from kvstore.sql import Sql, all_of
-from kvstore.store import NamespaceQuery, Page, Selection
 from kvstore.text import contains
 from kvstore.types import Item, Namespace, make_item
 

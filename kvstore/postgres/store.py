@@ -1,4 +1,4 @@
-"""`PostgresStore`: the primitives of `Store` over a PostgreSQL database."""
+"""`PostgresStore`, a store in a PostgreSQL database, and the backend that it has."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
+from kvstore.arguments import check_seconds
+from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings
+from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError
+from kvstore.feed import ChangePage
 from kvstore.filters import Filter
-from kvstore.instants import to_micros
 from kvstore.operations import Operation, Record
 from kvstore.patterns import Pattern
 from kvstore.postgres import changes, checking, reading, statements
@@ -37,11 +40,10 @@ from kvstore.postgres.replica import Replica
 from kvstore.postgres.searching import search
 from kvstore.ranking import Search
 from kvstore.report import Meter, Report, Stats
-from kvstore.store import NamespaceQuery, Page, Selection, Store, check_seconds
+from kvstore.store import Store
 from kvstore.types import IndexConfig, Item, Namespace
-from kvstore.watching import ChangePage
 
-__all__ = ["PostgresStore"]
+__all__ = ["PostgresBackend", "PostgresStore"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -75,7 +77,7 @@ class PostgresStore(Store):
             `sweep_interval`, `history`.
     """
 
-    _most_dimensions = _MOST_DIMENSIONS
+    backend: PostgresBackend
 
     def __init__(
         self,
@@ -88,7 +90,6 @@ class PostgresStore(Store):
         read_url: str | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(index=index, **options)
         if not isinstance(url, str):
             raise InvalidArgumentError(f"a PostgreSQL URL is a str, not {type(url).__name__}")
         if isinstance(pool_size, bool) or not isinstance(pool_size, int):
@@ -98,37 +99,59 @@ class PostgresStore(Store):
                 f"pool_size is a number of connections, 1 to {_MOST_CONNECTIONS}, not {pool_size}"
             )
         check_seconds(busy_timeout, "busy_timeout")
-        self._target = Target.parse(url, is_pooler=pooler)
-        self._read_target: Target | None = None
-        if read_url is not None:
-            self._read_target = Target.parse(read_url, is_pooler=pooler)
-        self._pool_size = pool_size
-        self._busy_timeout = float(busy_timeout)
-        self._setup: Setup | None = None
-        if index is not None:
-            model = None if self._embedder is None else self._embedder.model_id
-            self._setup = Setup(index.fields, model, None)
+        target = Target.parse(url, is_pooler=pooler)
+        read_target = None if read_url is None else Target.parse(read_url, is_pooler=pooler)
+        backend = PostgresBackend(target, read_target, pool_size, float(busy_timeout))
+        super().__init__(backend, index=index, **options)
 
     @classmethod
     def with_embeddings(cls, url: str, model: Any, **options: Any) -> Self:
         """Short for `PostgresStore(url, index=IndexConfig(model))`."""
         return cls(url, index=IndexConfig(model), **options)
 
-    def _is_same(self, other: Store) -> bool:
-        return isinstance(other, PostgresStore) and self._target == other._target
+
+class PostgresBackend(Backend):
+    """Rows in a PostgreSQL database.
+
+    Args:
+        target: where to.
+        read_target: a replica of it; `None`: there is none.
+        pool_size: how many connections reads may open.
+        busy_timeout: how long to wait for others, in seconds.
+    """
+
+    most_dimensions = 16_000  # of pgvector's type
+
+    def __init__(
+        self, target: Target, read_target: Target | None, pool_size: int, busy_timeout: float
+    ) -> None:
+        super().__init__()
+        self._target = target
+        self._read_target = read_target
+        self._pool_size = pool_size
+        self._busy_timeout = busy_timeout
+        self._setup: Setup | None = None
+
+    def attach(
+        self, settings: Settings, index: IndexConfig | None, embedder: Embedder | None
+    ) -> None:
+        super().attach(settings, index, embedder)
+        if index is not None:
+            model = None if embedder is None else embedder.model_id
+            self._setup = Setup(index.fields, model, None)
 
     # Lifecycle
 
-    async def _open(self) -> None:
+    async def open(self) -> None:
         target = self._target
         replica = None
-        if self._read_only:
+        if self.settings.read_only:
             target = replace(target, is_read_only=True)
         if self._read_target is not None:
             replica = Replica(self._read_target, self._pool_size)
         connection = await connect(target, lock_timeout=self._busy_timeout)
         try:
-            if self._read_only:
+            if self.settings.read_only:
                 await require_migrated(connection, target)
             else:
                 await migrate(connection, target)
@@ -142,18 +165,18 @@ class PostgresStore(Store):
         self._pool = Pool(target, self._pool_size, self._busy_timeout)
         self._replica = replica
         is_direct = replica is None and not target.is_pooler
-        self._points = PointReader(self._read, self._now, self._pool if is_direct else None)
-        self._listener = changes.Listener(target, channel, self._bell)
-        if self._read_only:
+        self._points = PointReader(self._read, self.now, self._pool if is_direct else None)
+        self._listener = changes.Listener(target, channel, self.bell)
+        if self.settings.read_only:
             await hang_up(connection)
             return
         self._writer = Writer(
             target,
             connection,
-            clock=self._clock,
+            clock=self.settings.clock,
             busy_timeout=self._busy_timeout,
-            bell=self._bell,
-            backlog=self._backlog,
+            bell=self.bell,
+            backlog=self.backlog,
             make_indexer=lambda description: Indexer(description, self._setup),
             channel=channel,
             replica=replica,
@@ -169,24 +192,21 @@ class PostgresStore(Store):
                 schema = await connection.fetchval("SELECT current_schema()")
                 if self._setup is not None:
                     self._learn_dimensions()
-                    if self._read_only:
+                    if self.settings.read_only:
                         await find_extension(connection, self._setup)
                     else:
                         await connection.fetchrow(statements.LOCK_STATE)
                         await prepare_index(connection, self._setup)
         return f"kvstore_{blake2b(schema.encode(), digest_size=8).hexdigest()}"
 
-    async def _close(self) -> None:
-        if not self._read_only:
+    async def close(self) -> None:
+        if not self.settings.read_only:
             await self._writer.close()
         await self._points.close()
         await self._listener.close()
         if self._replica is not None:
             await self._replica.close()
         await self._pool.close()
-
-    def _now(self) -> int:
-        return to_micros(self._clock())
 
     # Read
 
@@ -198,31 +218,31 @@ class PostgresStore(Store):
             return self._pool.run(read, *args, **kwargs)
         return self._replica.run(self._pool, read, *args, **kwargs)
 
-    def _get(self, namespace: Namespace, path: str, key: str) -> Awaitable[list[Item]]:
+    def get(self, namespace: Namespace, path: str, key: str) -> Awaitable[list[Item]]:
         return self._points.get(namespace, path, key)
 
-    async def _get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
+    async def get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
         if len(keys) == 1:
             return await self._points.get(namespace, path, keys[0])
-        return await self._read(reading.get_many, namespace, path, keys, self._now())
+        return await self._read(reading.get_many, namespace, path, keys, self.now())
 
-    async def _select(self, path: str, selection: Selection) -> list[Item]:
-        return await self._read(reading.select, path, selection, self._now())
+    async def select(self, path: str, selection: Selection) -> list[Item]:
+        return await self._read(reading.select, path, selection, self.now())
 
-    async def _list_namespaces(
+    async def list_namespaces(
         self, asked: NamespaceQuery, limit: int | None, offset: int
     ) -> list[Namespace]:
-        return await self._read(reading.list_namespaces, asked, limit, offset, self._now())
+        return await self._read(reading.list_namespaces, asked, limit, offset, self.now())
 
-    async def _keys(
+    async def keys(
         self, path: str, pattern: Pattern, subtree: bool, limit: int | None
     ) -> list[str]:
-        return await self._read(reading.keys, path, pattern, subtree, limit, self._now())
+        return await self._read(reading.keys, path, pattern, subtree, limit, self.now())
 
-    async def _count(self, path: str, pattern: Pattern, subtree: bool) -> int:
-        return await self._read(reading.count, path, pattern, subtree, self._now())
+    async def count(self, path: str, pattern: Pattern, subtree: bool) -> int:
+        return await self._read(reading.count, path, pattern, subtree, self.now())
 
-    async def _page(
+    async def page(
         self,
         path: str,
         pattern: Pattern,
@@ -231,28 +251,28 @@ class PostgresStore(Store):
         after: tuple[str, str] | None,
         limit: int,
     ) -> Page:
-        now = self._now()
+        now = self.now()
         return await self._read(reading.page, path, pattern, filter, subtree, after, limit, now)
 
-    async def _records(
+    async def records(
         self, path: str, after: tuple[str, str] | None, limit: int
     ) -> tuple[list[Record], tuple[str, str] | None]:
-        return await self._read(reading.records, path, after, limit, self._now())
+        return await self._read(reading.records, path, after, limit, self.now())
 
-    async def _read_changes(
+    async def read_changes(
         self, after: int, path: str, pattern: Pattern, subtree: bool
     ) -> ChangePage:
         self._listener.start()
-        now = self._now()
+        now = self.now()
         return await self._pool.run(changes.read_changes, after, path, pattern, subtree, now)
 
-    async def _search(self, path: str, asked: Search) -> list[Item]:
+    async def search(self, path: str, asked: Search) -> list[Item]:
         setup = self._setup
         assert setup is not None
         self._learn_dimensions()
 
         async def run(link: Link) -> list[Item]:
-            return await search(link.raw, setup, path, asked, self._now())
+            return await search(link.raw, setup, path, asked, self.now())
 
         if self._replica is not None:
             return await self._replica.run_alone(self._pool, run)
@@ -260,25 +280,26 @@ class PostgresStore(Store):
 
     # Write
 
-    def _apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
-        if self._embedder is None:
-            return self._writer.apply(ops)
+    def apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
         self._learn_dimensions()
-        return self._with_vectors(self._writer.apply, ops)
+        return self._writer.apply(ops)
 
     def _learn_dimensions(self) -> None:
-        if self._setup is not None and self._embedder is not None:
-            self._setup.dimensions = self._embedder.dimensions
+        if self._setup is not None and self.embedder is not None:
+            self._setup.dimensions = self.embedder.dimensions
 
     # Upkeep
 
-    async def _check(self, meter: Meter) -> Report:
+    def is_same(self, other: Backend) -> bool:
+        return isinstance(other, PostgresBackend) and self._target == other._target
+
+    async def check(self, meter: Meter) -> Report:
         return await self._pool.run_alone(checking.check, meter)
 
-    async def _stats(self) -> Stats:
-        return await self._pool.run_alone(reading.stats, self._now(), count_pending)
+    async def stats(self) -> Stats:
+        return await self._pool.run_alone(reading.stats, self.now(), count_pending)
 
-    async def _vacuum(self) -> int:
+    async def vacuum(self) -> int:
         """Run VACUUM; it gives back what is free at the end of the tables, and locks nobody out."""
         connection = await connect(self._target)
         try:

@@ -7,12 +7,12 @@ do; a watch that finds its position outside gets an error and never a hole.
 
 from __future__ import annotations
 
+from kvstore.feed import MOST_CHANGES, ChangePage, lease_after
 from kvstore.namespace import decode_namespace, subtree_range
 from kvstore.operations import Lease, Trim
 from kvstore.patterns import Pattern
 from kvstore.sqlite import driver, reading, statements
 from kvstore.types import Change, Item
-from kvstore.watching import MOST_CHANGES, ChangePage, lease_after
 
 __all__ = ["read_changes", "take_lease", "trim"]
 

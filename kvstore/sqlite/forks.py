@@ -9,41 +9,31 @@ it inherited.
 
 from __future__ import annotations
 
-import os
-import weakref
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from kvstore.errors import StoreAccessError
 from kvstore.sqlite import driver
 
-__all__ = ["forget", "release_inherited", "remember"]
+__all__ = ["inherit", "release_inherited"]
 
 
-class _Holder(Protocol):
-    """A store with open connections."""
+Held = tuple[Path, Iterable[driver.Connection]]
 
-    def _held(self) -> tuple[Path, Iterable[driver.Connection]] | None:
-        """Return the file and the connections; `None` if one is at work just now."""
-
-    def _disown(self) -> None:
-        """Become unopened, without a look at the connections."""
+_inherited: list[Held | None] = []
+_kept: list[Any] = []  # what backends had in the parent, so that nothing finalises it here
 
 
-_holders: weakref.WeakSet[_Holder] = weakref.WeakSet()
-_kept: list[dict[str, Any]] = []  # what stores had in the parent, so that nothing finalises it
-_inherited: list[tuple[_Holder, tuple[Path, Iterable[driver.Connection]] | None]] = []
+def inherit(held: Held | None, keep: Any) -> None:
+    """Take note, in a forked child, of what the parent has open.
 
-
-def remember(store: _Holder) -> None:
-    """Take note of a store that has opened."""
-    _holders.add(store)
-
-
-def forget(store: _Holder) -> None:
-    """Take note of a store that closes."""
-    _holders.discard(store)
+    Args:
+        held: a file and the connections to it; `None`: one was at work in another thread.
+        keep: whatever must not be finalised here.
+    """
+    _inherited.append(held)
+    _kept.append(keep)
 
 
 def release_inherited(file: Path) -> None:
@@ -53,7 +43,7 @@ def release_inherited(file: Path) -> None:
         StoreAccessError: a connection was at work in another thread just then, and cannot be
             closed.
     """
-    for at, (store, held) in enumerate(_inherited):
+    for at, held in enumerate(_inherited):
         if held is None:
             raise StoreAccessError(
                 f"a store was at work in another thread when this process was forked, and {file} "
@@ -62,16 +52,5 @@ def release_inherited(file: Path) -> None:
         if held[0] == file:
             for connection in held[1]:
                 connection.close()
-            _inherited[at] = (store, (file, ()))  # kept, so that nothing finalises it here
-
-
-def _in_child() -> None:
-    for store in list(_holders):
-        _inherited.append((store, store._held()))
-        _kept.append(vars(store).copy())
-        store._disown()
-    _holders.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+            _kept.append(held)
+            _inherited[at] = file, ()

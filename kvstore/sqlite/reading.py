@@ -11,6 +11,7 @@ from zlib import crc32
 import orjson
 
 from kvstore import codec
+from kvstore.backend import NamespaceQuery, Page, Selection
 from kvstore.errors import StoreCorruptError
 from kvstore.filters import Filter
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
@@ -19,7 +20,6 @@ from kvstore.patterns import Pattern
 from kvstore.sql import Sql, all_of
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.filters import compile_filter
-from kvstore.store import NamespaceQuery, Page, Selection
 from kvstore.types import Item, Namespace, make_item
 
 __all__ = [

@@ -184,7 +184,7 @@ async def test_the_browser_survives_hostile_names(tmp_path: Path) -> None:
             [worker for worker in browser.workers if worker.group == "items"]
         )
         assert "\x1b" not in browser.export_screenshot()
-    assert store._loop is None
+    assert not store.is_open
 
 
 def test_the_screenshot_is_one_of_this_browser() -> None:

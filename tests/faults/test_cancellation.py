@@ -297,7 +297,7 @@ async def test_a_forked_child_opens_its_copy_anew_and_closes_it(tmp_path: Path) 
         await store.put(NAMESPACE, "a", 1)
         puts = [asyncio.create_task(store.put(NAMESPACE, str(n), n)) for n in range(5)]
         await asyncio.sleep(0)
-        assert store._backlog.units > 0
+        assert store.backend.backlog.units > 0
         forking = threading.Thread(target=_fork_and_reopen, args=(store,))
         forking.start()
         forking.join()  # the loop stands still, and so the puts wait when the process is forked

@@ -98,7 +98,7 @@ async def migrate_behind_another(path: Path) -> None:
         holder.close()
 
 
-@seam("store._connect_first", StoreBusyError)
+@seam("file._connect_first", StoreBusyError)
 async def open_behind_another(path: Path) -> None:
     await make(path)
     holder = driver.connect(f"file:{path}")
@@ -110,7 +110,7 @@ async def open_behind_another(path: Path) -> None:
         holder.close()
 
 
-@seam("store._connect_reader", kvstore.MissingDependencyError)
+@seam("file.connect_reader", kvstore.MissingDependencyError)
 async def open_without_the_library(path: Path) -> None:
     if not driver.CAN_LOAD_EXTENSIONS:
         pytest.skip("this SQLite loads no extensions")

@@ -19,7 +19,8 @@ import pytest
 import kvstore
 from kvstore import KeyValueStore
 from kvstore.embeddings import HashingEmbeddings
-from kvstore.sqlite.direct import DirectSQLiteStore
+from kvstore.memory import InMemoryBackend
+from kvstore.sqlite.direct import DirectBackend
 from tests.flow.conftest import Make, open_elsewhere
 
 ROOT = Path(kvstore.__file__).parents[1]
@@ -104,8 +105,8 @@ def test_a_store_whose_loop_stands_still_is_refused() -> None:
 def test_a_call_ends_when_the_loop_of_its_store_does() -> None:
     begun = threading.Event()
 
-    class Stuck(kvstore.InMemoryStore):
-        async def _apply(self, ops: Any) -> Any:
+    class Stuck(InMemoryBackend):
+        async def apply(self, ops: Any) -> Any:
             begun.set()
             await asyncio.Event().wait()
 
@@ -117,7 +118,7 @@ def test_a_call_ends_when_the_loop_of_its_store_does() -> None:
 
     loop = asyncio.new_event_loop()
     with ThreadPoolExecutor(1) as pool:
-        waiting = loop.run_until_complete(main(Stuck(), pool))
+        waiting = loop.run_until_complete(main(kvstore.Store(Stuck()), pool))
         with pytest.raises(kvstore.WrongLoopError, match="ended before"):
             waiting.result(timeout=10)
     for task in asyncio.all_tasks(loop):
@@ -128,12 +129,12 @@ def test_a_call_ends_when_the_loop_of_its_store_does() -> None:
 
 
 def test_a_store_of_another_kind_refuses_a_call_from_its_own_thread() -> None:
-    class Calling(kvstore.InMemoryStore):
-        async def _apply(self, ops: Any) -> Any:
+    class Calling(InMemoryBackend):
+        async def apply(self, ops: Any) -> Any:
             kv.retrieve("a")
-            return await super()._apply(ops)
+            return await super().apply(ops)
 
-    kv = KeyValueStore(Calling())
+    kv = KeyValueStore(kvstore.Store(Calling()))
     with pytest.raises(kvstore.WrongLoopError):
         kv.insert("a", 1)
     kv.close()
@@ -199,14 +200,14 @@ def test_a_with_block_closes(tmp_path: Path) -> None:
 def test_closing_finishes_what_has_begun() -> None:
     begun = threading.Event()
 
-    class Slow(kvstore.InMemoryStore):
-        async def _apply(self, ops: Any) -> Any:
+    class Slow(InMemoryBackend):
+        async def apply(self, ops: Any) -> Any:
             begun.set()
             for _ in range(100):
                 await asyncio.sleep(0)
-            return await super()._apply(ops)
+            return await super().apply(ops)
 
-    store = Slow()
+    store = kvstore.Store(Slow())
     kv = KeyValueStore(store)
     with ThreadPoolExecutor(1) as pool:
         insert = pool.submit(kv.insert, "a", 1)
@@ -309,8 +310,8 @@ def test_many_threads_leave_few_connections(tmp_path: Path) -> None:
         for _ in range(20):
             with ThreadPoolExecutor(10) as pool:
                 assert list(pool.map(lambda _: kv.retrieve("a"), range(30))) == [1] * 30
-        assert isinstance(kv._driver.store, DirectSQLiteStore)
-        assert len(kv._driver.store._idle) <= 8
+        assert isinstance(kv._driver.store.backend, DirectBackend)
+        assert len(kv._driver.store.backend.idle) <= 8
 
 
 _AT_EXIT = """
@@ -486,11 +487,11 @@ kv = KeyValueStore(path)
 forked = threading.Event()
 
 def write():
-    with kv._driver.store._lock:
-        kv._driver.store._is_writing = True
+    with kv._driver.store.backend._lock:
+        kv._driver.store.backend._is_writing = True
         begun.set()
         forked.wait()
-        kv._driver.store._is_writing = False
+        kv._driver.store.backend._is_writing = False
 
 begun = threading.Event()
 threading.Thread(target=write).start()

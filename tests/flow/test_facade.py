@@ -542,8 +542,8 @@ def test_the_two_halves_have_the_same_methods_and_arguments() -> None:
                 (parameter.name, parameter.kind, parameter.default)
                 for parameter in inspect.signature(member).parameters.values()
             ]
-            for name, member in vars(cls).items()
-            if not name.startswith("_") and inspect.isfunction(member)
+            for name, member in inspect.getmembers(cls, inspect.isfunction)
+            if not name.startswith("_")
         }
 
     awaited = methods(AsyncKeyValueStore)

@@ -203,7 +203,7 @@ async def test_a_guest_of_a_store_with_workers_is_refused_on_a_worker(tmp_path: 
                 refused.set()
 
         assert isinstance(store, kvstore.SQLiteStore)
-        store._points._connection.post(call)
+        store.backend._points._connection.post(call)
         assert await asyncio.to_thread(refused.wait, 10)
 
 

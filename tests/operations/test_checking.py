@@ -132,7 +132,7 @@ async def test_writes_during_a_check_are_no_problems(sqlite: SQLiteStore) -> Non
 async def test_damage_in_memory_is_found() -> None:
     async with InMemoryStore() as store:
         await store.put(NS, "k", 1)
-        next(iter(store._rows.values())).data = b"{"
+        next(iter(store.backend._rows.values())).data = b"{"
         assert (await store.check()).problems == (
             "('n',) / 'k': its value is not what kvstore writes",
         )

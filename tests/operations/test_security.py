@@ -22,7 +22,7 @@ SOURCES = sorted((Path(kvstore.__file__).parent / "sqlite").glob("*.py"))
 RUNS_SQL = {"execute", "executemany", "executescript", "_execute", "execute_fetchall"}
 
 # Statements that are put together outside `statements.py`, with all that may be put into them.
-PRAGMAS = {"APPLICATION_ID", "migration", "int", "_CACHE_KIB", "self._durability.upper"}
+PRAGMAS = {"APPLICATION_ID", "migration", "int", "_CACHE_KIB", "self.options.durability.upper"}
 # What a constant template, `_CREATE_X.format(...)`, may be filled with: words and counts of ours.
 FILLINGS = {"content", "name", "dimensions", "chunk"}
 
@@ -172,7 +172,7 @@ ENTRIES: dict[str, Entry] = {
 async def test_no_text_reaches_sql_as_sql(sqlite: SQLiteStore, entry: str) -> None:
     secret = {"a": "secret"}
     await sqlite.put(("n",), "k", secret)
-    schema = await sqlite._points.submit(_schema)
+    schema = await sqlite.backend._points.submit(_schema)
     for evil in HOSTILE:
         (result,) = await asyncio.gather(ENTRIES[entry](sqlite, evil), return_exceptions=True)
         assert not isinstance(result, kvstore.StoreCorruptError)
@@ -182,7 +182,7 @@ async def test_no_text_reaches_sql_as_sql(sqlite: SQLiteStore, entry: str) -> No
         item = await sqlite.get(("n",), "k")
         assert item is not None
         assert item.value == secret
-    assert await sqlite._points.submit(_schema) == schema
+    assert await sqlite.backend._points.submit(_schema) == schema
     assert (await sqlite.check()).ok
 
 
@@ -225,13 +225,13 @@ async def test_extensions_cannot_be_loaded_by_sql(sqlite: SQLiteStore) -> None:
         with pytest.raises(driver.Error):
             connection.execute("SELECT load_extension('evil')")
 
-    await sqlite._points.submit(attempt)
-    await sqlite._writer.run(attempt)
+    await sqlite.backend._points.submit(attempt)
+    await sqlite.backend._writer.run(attempt)
 
 
 async def test_functions_of_a_hostile_schema_are_not_trusted(sqlite: SQLiteStore) -> None:
     """A view or trigger in a file from elsewhere cannot call functions with side effects."""
-    (trusted,) = await sqlite._points.submit(
+    (trusted,) = await sqlite.backend._points.submit(
         lambda connection: connection.execute("PRAGMA trusted_schema").fetchone()
     )
     assert trusted == 0

@@ -34,7 +34,8 @@ from kvstore import (
     ValueEncodingError,
     ValueTooLargeError,
 )
-from kvstore.store import Store as AnyStore
+from kvstore.backend import Backend
+from kvstore.memory import InMemoryBackend
 from kvstore.testing import ManualClock
 from kvstore.types import Item
 from tests.operations.conftest import Factory
@@ -559,10 +560,10 @@ async def test_a_killed_import_leaves_the_store_as_it_was(tmp_path: Path) -> Non
 async def test_a_backend_that_knows_only_items_can_be_copied(store: Store) -> None:
     """The primitive that the ABC makes of pages serves backends that have no better one."""
 
-    class Plain(InMemoryStore):
-        _records = AnyStore._records
+    class Plain(InMemoryBackend):
+        records = Backend.records
 
-    async with Plain() as plain:
+    async with Store(Plain()) as plain:
         for number in range(2_500):
             await plain.put(("n",), f"{number:05}", {"n": number}, ttl=100)
         assert await kvstore.copy(plain, store) in (0, 2_500)

@@ -40,7 +40,7 @@ def told(changes: Sequence[Change]) -> list[tuple[str, str]]:
 
 
 async def somebody_waits(store: Store) -> None:
-    while not store._bell._listeners:  # noqa: ASYNC110 - this is what is waited for
+    while not store.backend.bell._listeners:  # noqa: ASYNC110 - this is what is waited for
         await asyncio.sleep(0)
 
 
@@ -192,8 +192,8 @@ async def test_a_watch_may_begin_by_async_for_and_end_by_break(store: Store) -> 
     assert await watcher == "key"
     assert asyncio.all_tasks() == tasks
     gc.collect()
-    assert not store._bell.watches
-    assert not store._bell._listeners
+    assert not store.backend.bell.watches
+    assert not store.backend.bell._listeners
 
 
 async def test_a_cancelled_anext_loses_nothing(store: Store) -> None:
@@ -240,7 +240,7 @@ async def test_a_closed_watch_ends(store: Store) -> None:
     await watch.aclose()
     with pytest.raises(StopAsyncIteration):
         await waiter
-    assert not store._bell.watches
+    assert not store.backend.bell.watches
 
 
 async def test_two_tasks_cannot_share_a_watch(store: Store) -> None:

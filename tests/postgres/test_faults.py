@@ -180,13 +180,13 @@ async def test_connections_that_are_all_in_use_are_waited_for(
     async with PostgresStore(postgres_url, pool_size=1, busy_timeout=0.2) as small:
         items = await asyncio.gather(*(small.get(NS, "k") for _ in range(50)))
         assert None not in items
-        link = await small._pool.acquire()
+        link = await small.backend._pool.acquire()
         with pytest.raises(StoreBusyError, match="pool_size"):
             await small.get(NS, "k")
         waiting = [asyncio.create_task(small.get(NS, "k")) for _ in range(3)]
         await asyncio.sleep(0)
         waiting[0].cancel()
-        small._pool.release(link)
+        small.backend._pool.release(link)
         assert None not in await asyncio.gather(*waiting[1:])
 
 

@@ -209,13 +209,13 @@ async def test_an_outcome_that_cannot_be_told_is_an_error_that_says_so(
 ) -> None:
     store, straight, proxy = pair
     await store.put(NS, "k", "before")
-    ask = type(store._writer)._ask
+    ask = type(store.backend._writer)._ask
 
     async def overtaken(writer: object, *args: object) -> object:
         await straight.put(NS, "k", "by another")
         return await ask(writer, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(store._writer), "_ask", overtaken)
+    monkeypatch.setattr(type(store.backend._writer), "_ask", overtaken)
     proxy.cut(1, "after")
     with pytest.raises(StoreAccessError, match="unknown whether it was applied"):
         await store.put(NS, "k", "after")

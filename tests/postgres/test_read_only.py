@@ -70,7 +70,7 @@ async def test_reads_see_commits_and_writes_are_refused(
                     await write
             if not is_pooler:
                 with pytest.raises(ReadOnlyError):  # the server's word
-                    await store._pool.run(
+                    await store.backend._pool.run(
                         lambda link: link.raw.execute("DELETE FROM kvstore_items")
                     )
         assert await tables(postgres_url) == before

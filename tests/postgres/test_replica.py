@@ -43,8 +43,8 @@ REPLAYED = "SELECT pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint"
 
 async def caught_up(store: PostgresStore, at_replica: Database) -> None:
     """Wait until the replica has all that a store has written."""
-    assert store._replica is not None
-    while await asyncio.to_thread(at_replica.execute, REPLAYED) < store._replica._needed:
+    assert store.backend._replica is not None
+    while await asyncio.to_thread(at_replica.execute, REPLAYED) < store.backend._replica._needed:
         pass
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import kvstore
 from kvstore import InMemoryStore, SQLiteStore
+from kvstore.bulk import all_records
 from kvstore.testing import ManualClock
 
 
@@ -35,7 +36,7 @@ async def test_a_file_moves_to_a_server_and_back_with_nothing_changed(
         await kvstore.copy(server, second)
         await kvstore.copy(second, memory)
         pieces = [
-            [record async for records in store._all_records("") for record in records]
+            [record async for records in all_records(store, "") for record in records]
             for store in (first, server, second, memory)
         ]
     plain = [

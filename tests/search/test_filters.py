@@ -104,7 +104,7 @@ async def test_without_a_filter_no_value_is_asked(tmp_path: Path, cache: int) ->
         await store.put_many(NS, {f"k{at}": f"text {at}" for at in range(1500)})
         asked: list[str] = []
         for _ in range(3):
-            store._scans.raw.set_trace_callback(asked.append)
+            store.backend._scans.raw.set_trace_callback(asked.append)
             assert len(await store.search(NS, "query", limit=20)) == 20
     assert [sql for sql in asked if "items" in sql]
     by_ids = ("FROM json_each", "id IN (SELECT value FROM json_each")

@@ -69,8 +69,8 @@ async def test_foreign_writes_are_seen_at_once(path: Path, model: RecordingEmbed
         await one.put_many(NS, {f"k{at:04}": f"text {at}" for at in range(3000)})
         for _ in range(3):
             assert found(await one.search(NS, "text 77", limit=1)) == ["k0077"]
-        assert one._cache is not None
-        assert one._cache._held
+        assert one.backend._cache is not None
+        assert one.backend._cache._held
         await other.put(NS, "k0077", "changed")
         await other.put(NS, "new", "text 77")
         assert found(await one.search(NS, "text 77", limit=1)) == ["new"]
@@ -87,8 +87,8 @@ async def test_own_writes_go_into_the_cache(path: Path, model: RecordingEmbeddin
         await store.put_many(NS, {f"k{at:04}": f"text {at}" for at in range(3000)})
         for _ in range(3):
             await store.search(NS, "text 1")
-        assert store._cache is not None
-        (held,) = store._cache._held.values()
+        assert store.backend._cache is not None
+        (held,) = store.backend._cache._held.values()
         for at in range(100):
             await store.put(NS, f"k{at:04}", f"changed {at}")
             await store.put(NS, f"n{at:04}", f"new {at}")
@@ -96,7 +96,7 @@ async def test_own_writes_go_into_the_cache(path: Path, model: RecordingEmbeddin
             assert found(await store.search(NS, f"new {at}", limit=1)) == [f"n{at:04}"]
             assert found(await store.search(NS, f"changed {at}", limit=1)) == [f"k{at:04}"]
             assert found(await store.search(NS, f"text {at + 1000}", limit=1)) != [f"k{at + 1000}"]
-        assert list(store._cache._held.values()) == [held]
+        assert list(store.backend._cache._held.values()) == [held]
         assert held.count == 3000
 
 

@@ -42,9 +42,9 @@ async def both_ways(path: Path) -> dict[tuple[str, ...], tuple[list[Item] | None
     """Search each namespace in the short way and by vec0, for all that it holds."""
     model = RecordingEmbeddings()
     async with SQLiteStore(path, index=IndexConfig(model)) as store:
-        assert store._embedder is not None
-        setup = Setup(("$",), store._embedder.model_id, None, Journal())
-        vector = await store._embedder.query("text 5")
+        assert store.backend.embedder is not None
+        setup = Setup(("$",), store.backend.embedder.model_id, None, Journal())
+        vector = await store.backend.embedder.query("text 5")
         asked = Search(ALL, 1000, 0, False, None, vector, None, signed=True)
         connection = connect(path, "ro")
         load_vectors(connection)

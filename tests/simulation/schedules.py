@@ -15,17 +15,20 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
 
 import kvstore
-from kvstore.sqlite.direct import DirectSQLiteStore, run_directly
+from kvstore.memory import InMemoryBackend
+from kvstore.sqlite.direct import DirectBackend, run_directly
 from kvstore.sqlite.engine import writer
+from kvstore.sqlite.file import Durability, FileOptions
 from tests.disks import memory_directory
 from tests.simulation.history import Call, History, explain, is_linearizable
 from tests.simulation.scheduler import Scheduler, SimulatedLoop
-from tests.simulation.simulated import direct_store_class, simulation, sqlite_store_class
+from tests.simulation.simulated import backend_class, direct_backend_class, simulation
 
 __all__ = ["KINDS", "Schedule", "ScheduleError", "empty_file", "run"]
 
@@ -226,7 +229,7 @@ class Schedule:
             await asyncio.gather(*tasks)
 
     def run_memory(self) -> None:
-        store = self.broken(kvstore.InMemoryStore)(clock=self.scheduler.time)
+        store = self.broken(kvstore.Store)(InMemoryBackend(), clock=self.scheduler.time)
         with self.simulation(self.scheduler):
             loop = SimulatedLoop(self.scheduler, is_shuffled=self.chance.random() < 0.5)
             loop.finish(self._on_a_loop(store, lambda: None))
@@ -237,12 +240,12 @@ class Schedule:
         scheduler = self.scheduler
         pages = mock.patch.object(writer, "CHECKPOINT_PAGES", self.chance.choice((9, 99, 2_000)))
         with pages, self.simulation(scheduler) as faults:
-            store = self.broken(sqlite_store_class(scheduler))(
-                self.path,
-                clock=scheduler.time,
-                busy_timeout=self.chance.choice((0.0, 0.01, 5.0)),
-                durability=self.chance.choice(("normal", "full")),  # inline writes, or none
-            )
+            options = self._options()
+            durability: Durability = self.chance.choice(
+                ("normal", "full")
+            )  # inline writes, or none
+            backend = backend_class(scheduler)(replace(options, durability=durability))
+            store = self.broken(kvstore.Store)(backend, clock=scheduler.time)
             others = [self._direct() for _ in range(self.chance.choice((0, 1, 2)))]
 
             def begin() -> None:
@@ -259,7 +262,7 @@ class Schedule:
             loop.finish(main())
             faults.share = 0.0
             for other in others:
-                other.close_now()
+                run_directly(other.close())
         self._judge_file()
 
     def run_threads(self) -> None:
@@ -278,18 +281,17 @@ class Schedule:
                 scheduler.kill_threads()
             faults.share = 0.0
             for store in stores:
-                scheduler.spawn("close", store.close_now)
+                scheduler.spawn("close", lambda s=store: run_directly(s.close()))  # type: ignore[misc]
             scheduler.run_threads()
         self._judge_file()
 
-    def _direct(self) -> DirectSQLiteStore:
-        store = kvstore.SQLiteStore(
-            self.path,
-            clock=self.scheduler.time,
-            busy_timeout=self.chance.choice((0.0, 0.01, 5.0)),
-        )
-        twin = self.broken(direct_store_class(self.scheduler)).like(store)
-        twin.open_now()
+    def _options(self) -> FileOptions:
+        return FileOptions(self.path, busy_timeout=self.chance.choice((0.0, 0.01, 5.0)))
+
+    def _direct(self) -> kvstore.Store:
+        backend = direct_backend_class(self.scheduler)(self._options())
+        twin = self.broken(kvstore.Store)(backend, clock=self.scheduler.time)
+        run_directly(twin.open())
         return twin
 
     # Whether it is right
@@ -302,13 +304,13 @@ class Schedule:
 
     def _look_into(self, history: History, path: Path) -> None:
         """Judge a history with what is in a file at its end."""
-        store = DirectSQLiteStore.like(kvstore.SQLiteStore(path))
-        store.open_now()
+        store = kvstore.Store(DirectBackend(FileOptions(path)))
+        run_directly(store.open())
         call = history.begin("get_many", *KEYS)
         try:
             answer, _ = run_directly(perform(store, call, self.chance))
         finally:
-            store.close_now()
+            run_directly(store.close())
         history.answered(call, answer)
         self._judge(history)
 
@@ -354,9 +356,9 @@ def run(
 def empty_file(directory: Path) -> Path:
     """Make an empty store's file, to begin with: making one takes longer than a schedule."""
     path = directory / "empty.db"
-    store = DirectSQLiteStore.like(kvstore.SQLiteStore(path))
-    store.open_now()
-    store.close_now()
+    store = kvstore.Store(DirectBackend(FileOptions(path)))
+    run_directly(store.open())
+    run_directly(store.close())
     return path
 
 

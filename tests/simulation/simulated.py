@@ -7,16 +7,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Self
 from unittest import mock
 
-import kvstore
 from kvstore.sqlite import driver
 from kvstore.sqlite.connection import WorkerConnection
-from kvstore.sqlite.direct import DirectSQLiteStore
+from kvstore.sqlite.direct import DirectBackend
+from kvstore.sqlite.store import SQLiteBackend
 from tests.simulation.scheduler import Lock, Scheduler
 
-__all__ = ["Faults", "direct_store_class", "simulation", "sqlite_store_class"]
+__all__ = ["Faults", "backend_class", "direct_backend_class", "simulation"]
 
 _CODES = {"SQLITE_BUSY": 5, "SQLITE_FULL": 13, "SQLITE_IOERR_READ": 266, "SQLITE_IOERR_FSYNC": 1034}
 _WRITES = ("INSERT", "UPDATE", "DELETE", "COMMIT", "WITH")
@@ -112,8 +113,8 @@ def simulation(scheduler: Scheduler, faults_class: type[Faults] = Faults) -> Ite
 assert time  # the module that is replaced above
 
 
-def sqlite_store_class(scheduler: Scheduler) -> type[kvstore.SQLiteStore]:
-    """Return `SQLiteStore` with threads of a scheduler."""
+def backend_class(scheduler: Scheduler) -> type[SQLiteBackend]:
+    """Return the backend of a file with threads of a scheduler."""
 
     class Worker(WorkerConnection):
         def __init__(self, connector: Callable[[], driver.Connection]) -> None:
@@ -141,20 +142,16 @@ def sqlite_store_class(scheduler: Scheduler) -> type[kvstore.SQLiteStore]:
                 self._queue.popleft()()
             self._is_at_work = False
 
-    class SimulatedSQLiteStore(kvstore.SQLiteStore):
-        _worker = Worker
+    class SimulatedBackend(SQLiteBackend):
+        worker = Worker
 
-    return SimulatedSQLiteStore
+    return SimulatedBackend
 
 
-def direct_store_class(scheduler: Scheduler) -> type[DirectSQLiteStore]:
-    """Return the store of the sync facade with locks of a scheduler."""
+def direct_backend_class(scheduler: Scheduler) -> type[DirectBackend]:
+    """Return the backend of the sync facade with locks of a scheduler."""
 
-    class SimulatedDirectStore(DirectSQLiteStore):
-        @classmethod
-        def like(cls, store: kvstore.SQLiteStore) -> Self:
-            twin = super().like(store)
-            twin._lock = Lock(scheduler)  # type: ignore[assignment]
-            return twin
+    class SimulatedDirectBackend(DirectBackend):
+        new_lock = partial(Lock, scheduler)
 
-    return SimulatedDirectStore
+    return SimulatedDirectBackend

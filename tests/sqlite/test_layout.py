@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,6 +149,7 @@ async def test_nothing_runs_for_ever_on_the_loop(tmp_path: Path, inline: str) ->
     with pytest.raises((TimeoutError, kvstore.StoreError)):
         async with asyncio.timeout(0.5):
             await calls[inline]()
-    for connection in (store._points.raw, store._scans.raw, store._writer.raw):  # type: ignore[attr-defined]
+    backend: Any = store.backend
+    for connection in (backend._points.raw, backend._scans.raw, backend._writer.raw):
         connection.interrupt()
     await store.close()

@@ -168,7 +168,7 @@ async def test_a_store_that_nobody_closed_lets_go_when_it_is_collected(tmp_path:
     before = descriptors()
     store = await SQLiteStore(path, sweep_interval=None).open()
     await store.put(NS, "k", 1)
-    hold, opened = store._hold, store._opened
+    hold, opened = store.backend._hold, store.backend.opened
     await store.close()
     del store, hold, opened
     gc.collect()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kvstore import codec
+from kvstore.backend import NamespaceQuery
 from kvstore.filters import parse_filter
 from kvstore.namespace import encode_namespace
 from kvstore.operations import Put, Remove
@@ -20,7 +21,6 @@ from kvstore.sqlite.connection import connect, transaction
 from kvstore.sqlite.filters import compile_filter
 from kvstore.sqlite.migrate import migrate
 from kvstore.sqlite.writing import Batch, NotInlineError
-from kvstore.store import NamespaceQuery
 
 NOW = 1_750_000_000_000_000
 NS = ("users", "alice")

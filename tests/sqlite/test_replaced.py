@@ -93,7 +93,7 @@ def path(tmp_path: Path) -> Path:
 @contextmanager
 def at_once(store: SQLiteStore) -> Iterator[None]:
     """Have the next read look at the file, as one does that comes later."""
-    store._opened.next_look = 0.0
+    store.backend.opened.next_look = 0.0
     with pytest.raises(StoreReplacedError, match=r"no longer the file that was opened"):
         yield
 

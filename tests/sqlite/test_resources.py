@@ -58,7 +58,7 @@ async def test_the_log_is_cut_once_a_reader_lets_it(tmp_path: Path) -> None:
     async with SQLiteStore(path) as store:
         await store.put(NS, "k", 1)
         async with SQLiteStore(path) as other:
-            scan = other._scans.raw
+            scan = other.backend._scans.raw
             scan.execute("BEGIN")
             scan.execute("SELECT count(*) FROM items").fetchall()
             await store.put_many(NS, LARGE)

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from kvstore import SQLiteStore
+from kvstore import SQLiteStore, Store
+from kvstore.backend import NamespaceQuery
 from kvstore.namespace import encode_namespace
 from kvstore.sqlite import reading
 from kvstore.sqlite.connection import connect
-from kvstore.sqlite.direct import DirectSQLiteStore, run_directly
-from kvstore.store import NamespaceQuery, Transaction
+from kvstore.sqlite.direct import run_directly
+from kvstore.transaction import Transaction
 
 NS = ("n",)
 KEYS = ["\0", *(f"k{n}" for n in range(50))]
@@ -22,16 +23,15 @@ ROUND = [("a",), ("b",), ("c",)], [("x",), ("y",), ("z",)]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[DirectSQLiteStore]:
-    twin = DirectSQLiteStore.like(SQLiteStore(tmp_path / "a.db"))
-    twin.open_now()
+def store(tmp_path: Path) -> Iterator[Store]:
+    twin = SQLiteStore(tmp_path / "a.db").blocking()
+    assert twin is not None
+    run_directly(twin.open())
     yield twin
-    twin.close_now()
+    run_directly(twin.close())
 
 
-def read_while(
-    store: DirectSQLiteStore, write: Callable[[int], None], read: Callable[[Any], Any]
-) -> Any:
+def read_while(store: Store, write: Callable[[int], None], read: Callable[[Any], Any]) -> Any:
     """Read on a connection, and write with its number before each statement but the first."""
     write(0)
     statements: list[str] = []
@@ -41,7 +41,8 @@ def read_while(
             statements.append(statement)
             write(len(statements))
 
-    connection = connect(store.path, "ro", busy_timeout=5.0)
+    assert store.backend.own_file is not None
+    connection = connect(store.backend.own_file, "ro", busy_timeout=5.0)
     connection.set_trace_callback(begins)
     try:
         return read(connection)
@@ -50,7 +51,7 @@ def read_while(
         assert len(statements) > 2
 
 
-def test_many_keys_are_of_one_moment(store: DirectSQLiteStore) -> None:
+def test_many_keys_are_of_one_moment(store: Store) -> None:
     def write(number: int) -> None:
         run_directly(store.put_many(NS, dict.fromkeys(KEYS, number)))
 
@@ -60,7 +61,7 @@ def test_many_keys_are_of_one_moment(store: DirectSQLiteStore) -> None:
     assert len({item.value for item in items}) == 1
 
 
-def test_a_listing_of_namespaces_is_of_one_moment(store: DirectSQLiteStore) -> None:
+def test_a_listing_of_namespaces_is_of_one_moment(store: Store) -> None:
     def write(number: int) -> None:
         def swap(tx: Transaction) -> None:
             for namespace in ROUND[number % 2]:

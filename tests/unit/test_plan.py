@@ -162,7 +162,7 @@ async def test_an_operation_that_nobody_knows_fails_loudly_and_whole(store: Stor
         before = await store.put(NS, KEY, 0)
         for ops in (unit, unit[1:]):
             with pytest.raises(AssertionError, match="Rename"):
-                await store._apply(ops)
+                await store.apply(ops)
         assert await store.get(NS, KEY) == before
         await store.put(NS, KEY, 2)
 

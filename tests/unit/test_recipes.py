@@ -91,7 +91,7 @@ def test_what_does_not_pickle_is_named() -> None:
     store = SQLiteStore("a.db", clock=lambda: 0.0)
     with pytest.raises(kvstore.InvalidArgumentError, match="its option 'clock'"):
         pickle.dumps(store)
-    assert copy.deepcopy(store)._clock is store._clock
+    assert copy.deepcopy(store).settings.clock is store.settings.clock
     local = SQLiteStore("a.db", index=kvstore.IndexConfig(lambda texts: [[1.0] for _ in texts]))
     with pytest.raises(kvstore.InvalidArgumentError, match=r"its option 'index', of type Index"):
         pickle.dumps(KeyValueStore._unopened(local, FlowScope()))

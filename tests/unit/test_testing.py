@@ -54,66 +54,67 @@ SUITE = """
 
     import pytest
 
-    from kvstore import ConflictError, InMemoryStore
+    from kvstore import ConflictError, Store
     from kvstore.filters import ALL
-    from kvstore.operations import Delete, Put, Remove
+    from kvstore.memory import InMemoryBackend
+    from kvstore.operations import Delete, Put
     from kvstore.patterns import compile_pattern
     from kvstore.testing import StoreConformance
 
 
-    class Sound(InMemoryStore):
+    class Sound(InMemoryBackend):
         pass
 
 
-    class LosesWritesOfOthers(InMemoryStore):
-        async def _apply(self, ops):
+    class LosesWritesOfOthers(InMemoryBackend):
+        async def apply(self, ops):
             await asyncio.sleep(0)
             rows = dict(self._rows)
             await asyncio.sleep(0)
             self._rows, self._is_sorted = rows, False
-            return await super()._apply(ops)
+            return await super().apply(ops)
 
 
-    class TestsConditionsTooEarly(InMemoryStore):
-        async def _apply(self, ops):
+    class TestsConditionsTooEarly(InMemoryBackend):
+        async def apply(self, ops):
             for op in ops:
                 if isinstance(op, Put | Delete) and op.expected is not None:
-                    row = self._live(op.path, op.key, self._now())
+                    row = self._live(op.path, op.key, self.now())
                     if op.expected != (row.version if row else 0):
                         raise ConflictError("another version")
                     op.expected = None
             await asyncio.sleep(0)
-            return await super()._apply(ops)
+            return await super().apply(ops)
 
 
-    class WritesHalfOfAUnit(InMemoryStore):
-        async def _apply(self, ops):
-            return [(await InMemoryStore._apply(self, (op,)))[0] for op in ops]
+    class WritesHalfOfAUnit(InMemoryBackend):
+        async def apply(self, ops):
+            return [(await InMemoryBackend.apply(self, (op,)))[0] for op in ops]
 
 
-    class ReusesVersions(InMemoryStore):
-        def _discard(self, address):
-            version = self._rows[address].version
-            super()._discard(address)
-            self._version = version - 1
+    class ReusesVersions(InMemoryBackend):
+        def _carry_out(self, effects):
+            super()._carry_out(effects)
+            if effects.drops:
+                self._version -= 2
 
 
-    class ShowsExpiredItems(InMemoryStore):
-        async def _count(self, path, pattern, subtree):
+    class ShowsExpiredItems(InMemoryBackend):
+        async def count(self, path, pattern, subtree):
             return sum(pattern.matches(key) for at, key in self._rows if at == path) or (
-                await super()._count(path, pattern, subtree)
+                await super().count(path, pattern, subtree)
             )
 
 
-    class FoldsCase(InMemoryStore):
-        async def _keys(self, path, pattern, subtree, limit):
+    class FoldsCase(InMemoryBackend):
+        async def keys(self, path, pattern, subtree, limit):
             pattern = compile_pattern(pattern.text.lower())
-            return await super()._keys(path, pattern, subtree, limit)
+            return await super().keys(path, pattern, subtree, limit)
 
 
-    class FindsSiblings(InMemoryStore):
-        async def _select(self, path, selection):
-            return await super()._select(path.rstrip(chr(9)), selection)
+    class FindsSiblings(InMemoryBackend):
+        async def select(self, path, selection):
+            return await super().select(path.rstrip(chr(9)), selection)
 
         def _range(self, path, subtree, after=None):
             for address, row in super()._range("", True, after):
@@ -121,19 +122,19 @@ SUITE = """
                     yield address, row
 
 
-    class ForgetsOnClose(InMemoryStore):
-        async def _close(self):
+    class ForgetsOnClose(InMemoryBackend):
+        async def close(self):
             self._rows, self._order = {}, []
 
 
-    class FiltersAfterTheLimit(InMemoryStore):
-        async def _page(self, path, pattern, filter, subtree, after, limit):
-            page = await super()._page(path, pattern, ALL, subtree, after, limit)
+    class FiltersAfterTheLimit(InMemoryBackend):
+        async def page(self, path, pattern, filter, subtree, after, limit):
+            page = await super().page(path, pattern, ALL, subtree, after, limit)
             return page
 
 
-    class IgnoresLifetimes(InMemoryStore):
-        def _now(self):
+    class IgnoresLifetimes(InMemoryBackend):
+        def now(self):
             return 0
 
 
@@ -141,7 +142,7 @@ SUITE = """
         class Suite(StoreConformance):
             @pytest.fixture
             def store_factory(self):
-                return store
+                return lambda **options: Store(store(), **options)
 
         Suite.__qualname__ = "Suite"
         return Suite

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from kvstore.backlog import Backlog
 from kvstore.errors import StoreBusyError, StoreError
+from kvstore.feed import Bell
 from kvstore.instants import to_micros
 from kvstore.operations import Check, Delete, Mutate, Operation, Put, Remove, Touch
 from kvstore.sqlite import driver, statements
@@ -31,7 +32,6 @@ from kvstore.sqlite.engine.settling import call_soon, require_open, settle
 from kvstore.sqlite.indexing import Setup, begin_batch
 from kvstore.sqlite.openfile import OpenFile
 from kvstore.sqlite.writing import INLINE_OPS, has_restore, is_plain
-from kvstore.watching import Bell
 
 __all__ = ["Writer", "without_checkpoints"]
 

@@ -22,12 +22,11 @@ from typing import Any, Generic, Self, TypeVar
 
 from kvstore.errors import StoreClosedError, WrongLoopError
 from kvstore.lifecycle import remember
-from kvstore.sqlite import SQLiteStore
 from kvstore.sqlite.connection import served_loop
-from kvstore.sqlite.direct import DirectSQLiteStore, run_directly
+from kvstore.sqlite.direct import run_directly
 from kvstore.store import Store
 
-__all__ = ["Driver", "driver_for", "loop_of"]
+__all__ = ["Driver", "driver_for"]
 
 T = TypeVar("T")
 Function = Callable[[Any], Any]
@@ -42,16 +41,14 @@ def driver_for(store: Store, *, is_lazy: bool = False) -> Driver:
         store: which.
         is_lazy: whether a store that is not open is opened by the first call only.
     """
-    if store._loop is not None:
+    if store.is_open:
         return Guest(store)
-    if type(store) is SQLiteStore and store.index is None:
-        return Direct(store, is_lazy)
-    return LoopThread(store, is_lazy)
-
-
-def loop_of(store: Store) -> asyncio.AbstractEventLoop | None:
-    """Return the event loop that a store is open on; `None`: it is not open."""
-    return store._loop
+    twin = store.blocking()
+    if twin is None:
+        return LoopThread(store, is_lazy)
+    driver = Direct(twin, is_lazy)
+    driver.origin = store
+    return driver
 
 
 class Driver(ABC):
@@ -59,9 +56,11 @@ class Driver(ABC):
 
     Attributes:
         store: the store to be used, which may be a twin of the one that was given.
+        origin: the one that was given.
     """
 
     store: Store
+    origin: Store
 
     @abstractmethod
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -88,22 +87,42 @@ class Driver(ABC):
 class Direct(Driver):
     """Runs everything on the calling thread."""
 
-    def __init__(self, store: SQLiteStore, is_lazy: bool) -> None:
-        self.store = twin = DirectSQLiteStore.like(store)
-        if is_lazy:
-            twin.open_later()
-        else:
-            twin.open_now()
-        self._close = weakref.finalize(self, twin.close_now)  # at exit, too
+    def __init__(self, store: Store, is_lazy: bool) -> None:
+        self.origin = self.store = store
+        self._lock = threading.RLock()
+        self._close = weakref.finalize(self, _close_directly, store)  # at exit, too
+        remember(self)
+        if not is_lazy:
+            self._open()
+
+    def cross_fork(self) -> None:
+        """Forget who had the lock in the parent."""
+        self._lock = threading.RLock()
+
+    def _open(self) -> None:
+        with self._lock:
+            if not self._close.alive:
+                raise StoreClosedError("this KeyValueStore is closed; make another one")
+            run_directly(self.store.open())
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if not self.store.is_open:
+            try:
+                self._open()
+            except BaseException:
+                coroutine.close()
+                raise
         return run_directly(coroutine)
 
     def run_with(self, fn: Function, start: Callable[[Function], Coroutine[Any, Any, T]]) -> T:
-        return run_directly(start(fn))
+        return self.run(start(fn))
 
     def close(self) -> None:
         self._close()
+
+
+def _close_directly(store: Store) -> None:
+    run_directly(store.close())
 
 
 class _Call(Generic[T]):
@@ -208,7 +227,7 @@ class LoopThread(Driver):
     """Runs everything on an event loop of its own, on a daemon thread."""
 
     def __init__(self, store: Store, is_lazy: bool) -> None:
-        self.store = store
+        self.origin = self.store = store
         self._host = _Host(store)
         self._close = weakref.finalize(self, self._host.close)  # at exit, too
         if not is_lazy:
@@ -249,7 +268,7 @@ class _Host:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
-    def _cross_fork(self) -> None:
+    def cross_fork(self) -> None:
         self._begin()
 
     def start(self) -> asyncio.AbstractEventLoop:
@@ -318,7 +337,7 @@ class _Host:
     async def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            if self._store._loop is not None:
+            if self._store.is_open:
                 await self._store.close()
         finally:
             loop.call_soon(loop.call_soon, loop.stop)  # once the answer is given
@@ -342,7 +361,7 @@ class Guest(Driver):
     """Runs everything on the loop that a store is open on; the store stays its owner's."""
 
     def __init__(self, store: Store) -> None:
-        self.store = store
+        self.origin = self.store = store
         self._pid = os.getpid()
         self._is_closed = False
 
@@ -374,7 +393,7 @@ class Guest(Driver):
                 "this KeyValueStore uses a store that is open in the process that this one was "
                 "forked from: make one in each process"
             )
-        loop = self.store._loop
+        loop = self.store.loop
         if self._is_closed or loop is None:
             raise StoreClosedError("the store of this KeyValueStore is closed")
         if loop in (_running_loop(), served_loop()):

@@ -1,0 +1,76 @@
+"""What the methods of a store take: their arguments, checked and normalised."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from types import EllipsisType
+from typing import Final
+
+from kvstore.errors import InvalidArgumentError, InvalidKeyError, InvalidNamespaceError
+from kvstore.namespace import check_key, check_label
+
+__all__ = [
+    "TTL",
+    "Indexing",
+    "LabelPattern",
+    "check_count",
+    "check_keys",
+    "check_label_pattern",
+    "check_limit",
+    "check_seconds",
+    "check_version",
+]
+
+TTL = float | timedelta | None
+Indexing = bool | Sequence[str] | None
+LabelPattern = Sequence[str | EllipsisType]
+
+_MOST: Final = 2**62  # more than any store holds; two of them still fit 64 bits
+
+
+def check_keys(keys: Iterable[str]) -> list[str]:
+    """Return the distinct keys, in order."""
+    if isinstance(keys, str):
+        raise InvalidKeyError(f"keys is a collection of keys, not a str: write {[keys]!r}")
+    if not isinstance(keys, Iterable):
+        raise InvalidKeyError(f"keys is a collection of keys, not {type(keys).__name__}")
+    return list(dict.fromkeys(map(check_key, keys)))
+
+
+def check_count(number: int, name: str, least: int = 0) -> int:
+    """Return a count, within what every backend can count to."""
+    if isinstance(number, bool) or not isinstance(number, int) or number < least:
+        raise InvalidArgumentError(f"{name} is an int of at least {least}, not {number!r}")
+    return min(number, _MOST)
+
+
+def check_seconds(number: float, name: str) -> None:
+    """Raise `InvalidArgumentError` unless `number` is a positive number of seconds."""
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+    if not is_number or not 0 < number < math.inf:
+        raise InvalidArgumentError(f"{name} is a positive number of seconds, not {number!r}")
+
+
+def check_limit(limit: int | None) -> int | None:
+    """Return a limit, or `None` for none."""
+    return None if limit is None else check_count(limit, "limit")
+
+
+def check_version(if_version: int | None) -> None:
+    """Require a version that an item may have, 0 for none, or `None`."""
+    if if_version is not None:
+        check_count(if_version, "if_version")
+
+
+def check_label_pattern(labels: LabelPattern, what: str) -> tuple[str | EllipsisType, ...]:
+    """Return the labels of a namespace, `...` for any one."""
+    if isinstance(labels, (str, bytes)) or not isinstance(labels, Sequence):
+        raise InvalidNamespaceError(
+            f"{what} is a sequence of labels such as ('users', ...), not {type(labels).__name__}"
+        )
+    for position, label in enumerate(labels):
+        if label is not ...:
+            check_label(label, f"label {position} of the {what}")
+    return tuple(label if label is ... else str.__str__(label) for label in labels)

@@ -1,0 +1,366 @@
+"""What a store is made of: the primitives that a `Store` builds the whole contract on.
+
+A `Store` checks arguments, encodes values and speaks to users; its `Backend` holds rows. Whoever
+writes one gets clean input, and is proven right by `kvstore.testing.StoreConformance`; see
+docs/backends.md, and tests/examples/dict_backend.py for one in a hundred lines.
+
+    open  close                   lifecycle
+    get_many                      point reads of one namespace
+    apply                         a unit of writes: all or nothing, conditions tested inside
+    select                        an unranked search: filter, order by version, page
+    list_namespaces  keys  count  listings
+    page                          the next rows of a scan, by keyset
+    read_changes                  a piece of the change feed
+    check  stats                  upkeep
+
+These must be there. `search` is for those that have an index, `peek` and `get` for those that
+answer one point read quicker than many, `records` where a page's items say less than is stored,
+`backup` and `vacuum` where there is something to do; `blocking` gives one for sync code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import EllipsisType
+from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar
+
+from kvstore import codec
+from kvstore.backlog import Backlog
+from kvstore.embedding import Embedder
+from kvstore.errors import InvalidArgumentError
+from kvstore.feed import Bell, ChangePage
+from kvstore.filters import ALL, Filter
+from kvstore.instants import to_micros
+from kvstore.namespace import encode_namespace
+from kvstore.operations import Operation, Record
+from kvstore.patterns import Pattern, compile_pattern
+from kvstore.ranking import Search
+from kvstore.recipe import Recipe
+from kvstore.report import Meter, Reindexed, Report, Stats
+from kvstore.types import EPOCH, IndexConfig, Item, Namespace
+
+__all__ = ["Backend", "Host", "NamespaceQuery", "Page", "Selection", "Settings"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_EVERY_KEY = compile_pattern("*")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a store was told; lifetimes and spans in microseconds.
+
+    Attributes:
+        clock: the present time in seconds since the epoch.
+        default_ttl: lifetime of items put without one; `None`: for ever.
+        refresh_ttl: whether reads renew an item's lifetime.
+        max_value_bytes: the longest encoded value that is accepted.
+        sweep_interval: seconds between two sweeps of expired rows; `None`: no sweeps.
+        history: how long changes are kept once somebody has watched.
+        read_only: whether nothing is written, not even beside a file; no unit comes then.
+    """
+
+    clock: Callable[[], float]
+    default_ttl: int | None
+    refresh_ttl: bool
+    max_value_bytes: int
+    sweep_interval: float | None
+    history: int
+    read_only: bool
+
+    def options(self) -> dict[str, Any]:
+        """Return them as the arguments of `Store`."""
+        return {
+            "clock": self.clock,
+            "default_ttl": None if self.default_ttl is None else self.default_ttl / 1e6,
+            "refresh_ttl": self.refresh_ttl,
+            "max_value_bytes": self.max_value_bytes,
+            "sweep_interval": self.sweep_interval,
+            "history": self.history / 1e6,
+            "read_only": self.read_only,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """An unranked search, normalised.
+
+    Attributes:
+        text: folded; the key or the value's text must contain it. `None`: no such condition.
+    """
+
+    filter: Filter
+    limit: int
+    offset: int
+    subtree: bool
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceQuery:
+    """A listing of namespaces, normalised.
+
+    Attributes:
+        root: the labels of `prefix` before its first wildcard.
+    """
+
+    prefix: tuple[str | EllipsisType, ...]
+    suffix: tuple[str | EllipsisType, ...]
+    max_depth: int | None
+    root: Namespace
+
+    def matches(self, namespace: Namespace) -> bool:
+        """Whether the namespace has the prefix and the suffix."""
+        before, after = self.prefix, self.suffix
+        if len(namespace) < max(len(before), len(after)):
+            return False
+        return all(map(_label_matches, before, namespace)) and all(
+            map(_label_matches, reversed(after), reversed(namespace))
+        )
+
+
+def _label_matches(wanted: str | EllipsisType, label: str) -> bool:
+    return wanted is ... or wanted == label
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A piece of a scan: the items of it that pass, and where the next piece begins after."""
+
+    items: list[Item]
+    after: tuple[str, str] | None  # (path, key) of the last row looked at; `None`: the end
+
+
+class Backend(Recipe, ABC):
+    """Where the rows of one store are.
+
+    It is called by its store alone, between `open` and `close`, on the loop that opened it. A
+    namespace comes as its labels or as its path (`kvstore.namespace`), a key checked, a value
+    encoded (`kvstore.codec`), an instant in microseconds since the epoch.
+
+    Attributes:
+        settings: those of the store.
+        index: what the store indexes for search; `None`: nothing.
+        embedder: its model; `None`: none.
+        bell: to be rung, on the loop, when there is something for those who watch.
+        backlog: of what is accepted and not yet done; callers wait while it is full.
+        most_dimensions: that a vector may have; `None`: any number.
+        needs_loop: whether coroutines may wait for something, so that a loop must run them. One
+            that says no blocks instead, and any thread may call it.
+    """
+
+    most_dimensions: ClassVar[int | None] = None
+    needs_loop: ClassVar[bool] = True
+    settings: Settings
+    index: IndexConfig | None
+    embedder: Embedder | None
+
+    def __init__(self) -> None:
+        self.bell = Bell()
+        self.backlog = Backlog()
+
+    def attach(
+        self, settings: Settings, index: IndexConfig | None, embedder: Embedder | None
+    ) -> None:
+        """Become the backend of a store, before it opens."""
+        self.settings, self.index, self.embedder = settings, index, embedder
+
+    def now(self) -> int:
+        """Return the present instant."""
+        return to_micros(self.settings.clock())
+
+    # Lifecycle
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Acquire what the store needs; on an error, release what was acquired."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish accepted writes, then release everything; leave no task behind."""
+
+    def look(self) -> None:
+        """Raise if what it is on is not there any more; called before each operation, often."""
+
+    def cross_fork(self, is_open: bool) -> bool:
+        """Let go, in a forked child, of what belongs to the parent.
+
+        Returns:
+            Whether the items are left behind in the parent, so that nothing can be opened here.
+        """
+        return False
+
+    def blocking(self) -> Backend | None:
+        """Return one on the same rows, not open, that needs no loop; `None`: there is none."""
+        return None
+
+    # Read
+
+    def peek(self, namespace: Namespace, path: str, key: str) -> list[Item] | None:
+        """Answer a point read at once, on the loop's thread, if that takes mere microseconds.
+
+        Returns:
+            The live item in a list, an empty list, or `None`: `get` must be asked.
+        """
+        return None
+
+    def get(self, namespace: Namespace, path: str, key: str) -> Awaitable[list[Item]]:
+        """Return the live item in a list, or an empty list."""
+        return self.get_many(namespace, path, (key,))
+
+    @abstractmethod
+    async def get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
+        """Return the live items among `keys`, in any order."""
+
+    @abstractmethod
+    async def select(self, path: str, selection: Selection) -> list[Item]:
+        """Return the live items that pass, the latest write first: by version."""
+
+    @abstractmethod
+    async def list_namespaces(
+        self, asked: NamespaceQuery, limit: int | None, offset: int
+    ) -> list[Namespace]:
+        """Return the distinct namespaces with live items that match, cut, sorted and paged."""
+
+    @abstractmethod
+    async def keys(
+        self, path: str, pattern: Pattern, subtree: bool, limit: int | None
+    ) -> list[str]:
+        """Return the matching keys of live items, sorted by (path, key)."""
+
+    @abstractmethod
+    async def count(self, path: str, pattern: Pattern, subtree: bool) -> int:
+        """Count the live items whose keys match."""
+
+    @abstractmethod
+    async def page(
+        self,
+        path: str,
+        pattern: Pattern,
+        filter: Filter,
+        subtree: bool,
+        after: tuple[str, str] | None,
+        limit: int,
+    ) -> Page:
+        """Return the next piece of a scan: of at most `limit` rows looked at."""
+
+    async def records(
+        self, path: str, after: tuple[str, str] | None, limit: int
+    ) -> tuple[list[Record], tuple[str, str] | None]:
+        """Return the next piece of a subtree's live records, and where the one after it begins.
+
+        This one makes them of a page's items, which say nothing of an index and of lifetimes
+        only the rest.
+        """
+        page = await self.page(path, _EVERY_KEY, ALL, True, after, limit)
+        return [_record(item) for item in page.items], page.after
+
+    async def search(self, path: str, asked: Search) -> list[Item]:
+        """Return the page of a ranked search, with scores; only called with an index.
+
+        Raises:
+            IndexMismatchError: the index is another model's, or does not hold all items yet.
+        """
+        raise InvalidArgumentError(f"a {type(self).__name__} has no ranked search")
+
+    @abstractmethod
+    async def read_changes(
+        self, after: int, path: str, pattern: Pattern, subtree: bool
+    ) -> ChangePage:
+        """Return the next changes after a version, and the state of the feed."""
+
+    # Write
+
+    @abstractmethod
+    def apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
+        """Apply a unit of operations, all or none, and return the answer to each.
+
+        What they come to is decided by `kvstore.plan`.
+
+        Raises:
+            UnembeddedError: texts need vectors; it is handed in again with them.
+        """
+
+    # Upkeep
+
+    @property
+    def own_file(self) -> Path | None:
+        """The file in which the items are, if they are in one, while it is open."""
+        return None
+
+    def is_same(self, other: Backend) -> bool:
+        """Whether another open one has the very same rows."""
+        return self is other
+
+    async def backup(self, path: Path, meter: Meter) -> None:
+        """Write a consistent copy, by `partial_file`."""
+        raise InvalidArgumentError(f"a {type(self).__name__} has no backup; use export_items")
+
+    @abstractmethod
+    async def check(self, meter: Meter) -> Report:
+        """Look for damage."""
+
+    @abstractmethod
+    async def stats(self) -> Stats:
+        """Return the sizes of everything."""
+
+    async def vacuum(self) -> int:
+        """Give back unused space, and return how much; this one has none."""
+        return 0
+
+    # Waiting, which one that needs no loop does otherwise
+
+    async def pause(self, seconds: float) -> None:
+        """Let time pass, and others work."""
+        await asyncio.sleep(seconds)
+
+    async def aside(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run something that takes long, such as work on a file, where it holds up nobody."""
+        return await asyncio.to_thread(fn, *args, **kwargs)
+
+
+class Host(Protocol):
+    """What the parts of a store know of it."""
+
+    backend: Backend
+    settings: Settings
+
+    def require_open(self) -> None:
+        """Raise unless the store is open, here."""
+
+    async def apply(self, ops: Sequence[Operation]) -> list[Any]:
+        """Apply a unit of operations, all or none, and return the answer to each."""
+        ...
+
+    def require_writable(self) -> None:
+        """Raise unless the store is open, and was opened for writing."""
+
+    async def reindex(self) -> Reindexed:
+        """Make the search index complete."""
+        ...
+
+
+def _record(item: Item) -> Record:
+    created_at, updated_at, expires_at = (
+        None if instant is None else (instant - EPOCH) // timedelta(microseconds=1)
+        for instant in (item.created_at, item.updated_at, item.expires_at)
+    )
+    assert created_at is not None
+    assert updated_at is not None
+    ttl = None if expires_at is None else max(1, expires_at - updated_at)
+    return Record(
+        encode_namespace(item.namespace),
+        item.key,
+        codec.encode(item.value),
+        item.version,
+        created_at,
+        updated_at,
+        expires_at,
+        ttl,
+    )

@@ -1,0 +1,155 @@
+"""Whole namespaces at once: their items out of a store, and into one."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from typing import IO, Any
+
+from kvstore.backend import Host
+from kvstore.errors import InvalidArgumentError, StoreError, ValueTooLargeError
+from kvstore.exchange import Intake, Sink, Spool, open_file, partial_file, whole_path
+from kvstore.filenames import FilePath
+from kvstore.filters import Filter
+from kvstore.namespace import decode_namespace, show
+from kvstore.operations import Conflict, Record, Restore
+from kvstore.patterns import Pattern, compile_pattern
+from kvstore.report import Meter
+from kvstore.targets import check_source, check_target
+from kvstore.types import Item
+
+__all__ = ["all_records", "copy_records", "read_items", "scan", "write_items"]
+
+_LOG = logging.getLogger("kvstore")
+
+_SLICE = 1_000  # records in hand at once
+_EVERY_KEY = compile_pattern("*")
+
+
+async def scan(
+    store: Host, path: str, pattern: Pattern, filter: Filter, subtree: bool, batch_size: int
+) -> AsyncIterator[Item]:
+    """Yield the items of a namespace or a subtree, a page in hand at a time."""
+    after: tuple[str, str] | None = None
+    while True:
+        store.require_open()
+        page = await store.backend.page(path, pattern, filter, subtree, after, batch_size)
+        for item in page.items:
+            yield item
+        if page.after is None:
+            return
+        after = page.after
+
+
+async def write_items(store: Host, file: FilePath | IO[Any], path: str, meter: Meter) -> int:
+    """Write the items of a subtree to a file; return how many."""
+    if not isinstance(file, (str, bytes, os.PathLike)):
+        return await _write(store, file, path, meter)
+    target = whole_path(file)
+    check_target(target, store.backend.own_file, over_database=False)
+    with partial_file(target) as partial, partial.open("wb") as opened:
+        return await _write(store, opened, path, meter)
+
+
+async def _write(store: Host, file: IO[Any], path: str, meter: Meter) -> int:
+    backend = store.backend
+    total = await backend.count(path, _EVERY_KEY, subtree=True)
+    sink = Sink(file)
+    sink.begin()
+    async for records in all_records(store, path):
+        await backend.aside(sink.add, records)
+        meter.show(sink.count, max(total, sink.count))
+    await backend.aside(sink.end)
+    meter.show(sink.count, sink.count)
+    await backend.pause(0)  # for the last word of progress
+    return sink.count
+
+
+async def all_records(store: Host, path: str) -> AsyncIterator[list[Record]]:
+    """Yield the records of a subtree in pieces."""
+    after: tuple[str, str] | None = None
+    while True:
+        store.require_open()
+        records, after = await store.backend.records(path, after, _SLICE)
+        if records:
+            yield records
+        if after is None:
+            return
+
+
+async def read_items(
+    store: Host, file: FilePath | IO[Any], on_conflict: Conflict, meter: Meter
+) -> int:
+    """Read items from a file, check them as a whole, and write them in one unit."""
+    with Spool() as spool:
+        if isinstance(file, (str, bytes, os.PathLike)):
+            path = whole_path(file)
+            check_source(path, store.backend.own_file)
+            with open_file(path) as opened:
+                await _stage(store, opened, spool, meter)
+        else:
+            await _stage(store, file, spool, meter)
+        return await _restore(store, spool, on_conflict, meter)
+
+
+async def _stage(store: Host, file: IO[Any], spool: Spool, meter: Meter) -> None:
+    """Check a whole import, into a spool."""
+    backend = store.backend
+    with closing(Intake(file, backend.now(), store.settings.max_value_bytes)) as intake:
+        while records := await backend.aside(intake.read):
+            await backend.aside(spool.add, records)
+            meter.show(spool.count, None)
+
+
+async def _restore(store: Host, spool: Spool, on_conflict: Conflict, meter: Meter) -> int:
+    """Write what is spooled, in one unit."""
+    store.require_open()
+    written: int = (await store.apply((Restore(_Metered(spool, meter), on_conflict),)))[0]
+    if written and store.backend.embedder is not None:
+        try:
+            taken = await store.reindex()
+            if taken.skipped:
+                _LOG.warning("the model refused texts of %d imported items", len(taken.skipped))
+        except StoreError as exc:  # the items are there, and marked
+            _LOG.warning("what was imported has no vectors yet (%s): call reindex()", exc)
+    await store.backend.pause(0)  # for the last word of progress
+    return written
+
+
+async def copy_records(source: Host, target: Host, path: str, meter: Meter) -> int:
+    """Write the items of a subtree of one store to another, in one unit; return how many."""
+    source.require_open()
+    target.require_writable()
+    if source.backend.is_same(target.backend):
+        raise InvalidArgumentError("the source and the target are one store; name another target")
+    longest = target.settings.max_value_bytes
+    with Spool() as spool:
+        async for records in all_records(source, path):
+            for record in records:
+                if len(record.data) > longest:
+                    where = show(decode_namespace(record.path), record.key)
+                    raise ValueTooLargeError(
+                        f"the value of {where} takes {len(record.data):,} bytes, and the target's "
+                        f"max_value_bytes is {longest:,}; nothing was copied"
+                    )
+            await source.backend.aside(spool.add, records)
+            meter.show(spool.count, None)
+        return await _restore(target, spool, "replace", meter)
+
+
+class _Metered:
+    """The records of a spool, of which a meter shows how many are read; may be iterated again."""
+
+    def __init__(self, spool: Spool, meter: Meter) -> None:
+        self._spool = spool
+        self._meter = meter
+
+    def __iter__(self) -> Iterator[Record]:
+        total = self._spool.count
+        for number, record in enumerate(self._spool):
+            if number % _SLICE == 0:
+                self._meter.show(number, total)
+            yield record
+        self._meter.show(total, total)

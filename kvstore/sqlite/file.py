@@ -1,0 +1,254 @@
+"""The file of a store: which one it is, and how connections to it are made."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+import weakref
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from kvstore.backend import Backend, Settings
+from kvstore.embedding import Embedder
+from kvstore.errors import StoreAccessError, StoreBusyError, StoreReplacedError
+from kvstore.exchange import file_errors
+from kvstore.filenames import resolved
+from kvstore.sqlite import driver, forks, statements
+from kvstore.sqlite.connection import connect, is_busy, translated
+from kvstore.sqlite.guard import Hold
+from kvstore.sqlite.indexing import Journal, Setup, load_vectors, prepare_index
+from kvstore.sqlite.migrate import check_file, migrate
+from kvstore.sqlite.openfile import OpenFile
+from kvstore.sqlite.readonly import ReadOnlyFile, Source
+from kvstore.targets import same_file
+from kvstore.types import IndexConfig
+
+__all__ = ["IN_MEMORY", "Durability", "FileBackend", "FileOptions"]
+
+Durability = Literal["normal", "full"]
+
+IN_MEMORY = ":memory:"
+
+
+@dataclass(frozen=True, slots=True)
+class FileOptions:
+    """Which file, and how it is kept; see `SQLiteStore`."""
+
+    path: Path
+    durability: Durability = "normal"
+    busy_timeout: float = 5.0
+    file_mode: int | None = None
+
+
+class FileBackend(Backend):
+    """What the backends over a SQLite file have in common: the file and its connections.
+
+    Attributes:
+        options: which file, and how it is kept.
+        file: its absolute path, once it is open.
+        opened: the file as it was opened, while it is open.
+        setup: of a store that has a search index.
+    """
+
+    opened: OpenFile
+    finalizer: Any
+    _hold: Hold
+
+    def __init__(self, options: FileOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.file = options.path
+        self.setup: Setup | None = None
+        self._temporary: str | None = None
+
+    def attach(
+        self, settings: Settings, index: IndexConfig | None, embedder: Embedder | None
+    ) -> None:
+        super().attach(settings, index, embedder)
+        if index is not None:
+            model = None if embedder is None else embedder.model_id
+            self.setup = Setup(index.fields, model, None, Journal())
+
+    @abstractmethod
+    def held(self) -> tuple[Path, Iterable[driver.Connection]] | None:
+        """Return the file and the open connections; `None` if one is at work just now."""
+
+    def cross_fork(self, is_open: bool) -> bool:
+        is_temporary = self._temporary is not None
+        if is_open:
+            self.finalizer.detach()
+            forks.inherit(self.held(), vars(self).copy())
+            self.opened.close()
+        self._make_anew()
+        return is_temporary
+
+    @property
+    def own_file(self) -> Path | None:
+        return self.file
+
+    def is_same(self, other: Backend) -> bool:
+        return isinstance(other, FileBackend) and same_file(self.file, other.file)
+
+    def look(self) -> None:
+        if time.monotonic() >= self.opened.next_look:
+            self.opened.look()
+
+    def choose_file(self) -> Path:
+        """Settle which file this store is, just before it opens it."""
+        if str(self.options.path) == IN_MEMORY:
+            with file_errors("a temporary directory"):
+                self._temporary = tempfile.mkdtemp(prefix="kvstore-")
+            self.file = Path(self._temporary, "memory.db")
+        else:
+            self.file = resolved(self.options.path)
+        forks.release_inherited(self.file)
+        return self.file
+
+    def when_dropped(self, close: Callable[..., None], *args: Any) -> None:
+        """Have the store closed when nobody has it any more.
+
+        Nothing is lost then: whoever waits for a write has the store.
+        """
+        self.finalizer = weakref.finalize(self, close, *args)
+        self.finalizer.atexit = False
+
+    def ending(self, last: driver.Connection) -> Callable[[], None]:
+        """Return what closes the last connection, and lets go of the file."""
+        return partial(_end, last, self._hold, self.opened, self._temporary)
+
+    def look_into(self, path: Path) -> ReadOnlyFile:
+        """Refuse what cannot be read; give the file that is to be read only."""
+        hold = Hold(path)
+        try:
+            check_file(path, hold, read_only=True)
+            return ReadOnlyFile(hold)
+        except BaseException:
+            hold.end()
+            raise
+
+    def source(self) -> Source:
+        assert isinstance(self.opened, ReadOnlyFile)
+        has_model = self.setup is not None and self.setup.model is not None
+        return Source(self.opened, load_vectors if has_model else None)
+
+    def connect_writer(self, path: Path) -> driver.Connection:
+        """Open the first connection, and have the file guarded from here on."""
+        tries = 3
+        while True:
+            tries -= 1
+            try:
+                return self._connect_once(path)
+            except StoreReplacedError:  # just between two steps
+                if not tries:
+                    raise
+
+    def _connect_once(self, path: Path) -> driver.Connection:
+        self._hold = hold = Hold(path)
+        try:
+            with file_errors(path):
+                check_file(path, hold)
+                if self.options.file_mode is not None:
+                    hold.create(self.options.file_mode)
+                if hold.has_log and not Path(f"{path}-journal").exists():
+                    hold.lock(0.0, with_index=False)  # other files are yet to be locked by SQLite
+                return self._connect_first(path, hold)
+        except BaseException:
+            hold.end()
+            raise
+
+    def _connect_first(self, path: Path, hold: Hold) -> driver.Connection:
+        timeout = max(1.0, self.options.busy_timeout)
+        connection = connect(path, "rwc", busy_timeout=timeout)
+        opened: OpenFile | None = None
+        try:
+            with translated(path):
+                self._use_wal(connection, path)
+                connection.execute(f"PRAGMA synchronous = {self.options.durability.upper()}")
+                connection.execute(statements.LIMIT_LOG)
+            migrate(connection, path, self.options.busy_timeout)
+            if not hold.lock(timeout):
+                raise StoreBusyError(f"{path} is kept locked by another process; retry")
+            self.opened = opened = OpenFile(hold)
+            if self.setup is not None:
+                with translated(path):
+                    self._load_vectors(connection)
+                    prepare_index(connection, self.setup, self.options.busy_timeout, self.opened)
+            with translated(path):
+                # From here on `begin` does the waiting, and never on the event loop's thread.
+                connection.execute("PRAGMA busy_timeout = 0")
+        except BaseException as exc:
+            if not isinstance(exc, StoreReplacedError):  # else the log may be another file's
+                hold.give_up()
+            connection.close()
+            if opened is not None:
+                opened.close()
+            raise
+        return connection
+
+    def connect_reader(
+        self, path: Path, *, busy_timeout: float = 5.0, is_mapped: bool = False
+    ) -> driver.Connection:
+        """Return a connection for reading, which knows vectors if the store does."""
+        connection = connect(path, "ro", busy_timeout=busy_timeout)
+        try:
+            with translated(path):
+                self._load_vectors(connection)
+                if is_mapped and self.embedder is not None:  # a search by meaning reads much
+                    connection.execute(statements.MAP_FILE)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _load_vectors(self, connection: driver.Connection) -> None:
+        if self.setup is not None and self.setup.model is not None:
+            load_vectors(connection)
+
+    def _use_wal(self, connection: driver.Connection, path: Path) -> None:
+        """Switch the file to WAL; SQLite does not wait for another process that does so, too."""
+        deadline = time.monotonic() + max(1.0, self.options.busy_timeout)
+        while True:
+            try:
+                mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            except driver.Error as exc:
+                if not is_busy(exc) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.002)
+                continue
+            if mode != "wal":
+                raise StoreAccessError(
+                    f"{path} cannot use a write-ahead log (its journal mode stays {mode}); "
+                    "keep it on a local disk"
+                )
+            return
+
+    def before_last_close(self) -> None:
+        """Let SQLite empty the log and remove it, if it is the file's own."""
+        if self.opened.owns_log:
+            self._hold.give_up()
+
+    def let_go(self) -> None:
+        """Guard the file no longer, once its connections are closed."""
+        self.opened.close()
+        self._hold.end()
+
+    def discard_temporary(self) -> None:
+        """Delete the file, if it is one for the time being."""
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None
+
+
+def _end(last: driver.Connection, hold: Hold, opened: OpenFile, temporary: str | None) -> None:
+    if opened.owns_log:
+        hold.give_up()
+    last.close()
+    opened.close()
+    hold.end()
+    if temporary is not None:
+        shutil.rmtree(temporary, ignore_errors=True)

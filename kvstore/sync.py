@@ -1,0 +1,288 @@
+"""`SyncStore`: the whole contract without `await`, from any thread.
+
+The methods are made of those of `Store`: `blocking` gives a coroutine function the same arguments
+and the same answer, and runs what it makes by a `Driver`. So nothing is written twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from functools import wraps
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from kvstore.arguments import TTL, Indexing
+from kvstore.driving import Driver, driver_for
+from kvstore.errors import InvalidArgumentError
+from kvstore.filenames import FilePath
+from kvstore.opening import open_store
+from kvstore.recipe import Recipe
+from kvstore.store import Store
+from kvstore.transaction import Transaction
+from kvstore.types import Change, Item
+from kvstore.watching import Watch
+
+__all__ = ["Driven", "SyncStore", "SyncTransaction", "SyncWatch", "blocking"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_AT_ONCE = 100  # items of a scan that are taken over together
+
+
+class Driven(Recipe):
+    """What has an awaited half, and a driver that runs it."""
+
+    _driver: Driver
+    _half: Any
+
+    def close(self) -> None:
+        """Close the store, if this object opened it; views of it are closed with it."""
+        self._driver.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def blocking(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Any, P], T]:
+    """Return the method that runs an awaited one of the other half to its end."""
+    name = method.__name__
+
+    @wraps(method)
+    def call(self: Driven, *args: P.args, **kwargs: P.kwargs) -> T:
+        coroutine: Coroutine[Any, Any, T] = getattr(self._half, name)(*args, **kwargs)
+        return self._driver.run(coroutine)
+
+    return call  # type: ignore[return-value] # whatever is `Driven`
+
+
+def _iterating(
+    method: Callable[Concatenate[Any, P], AsyncIterator[T]],
+) -> Callable[Concatenate[Any, P], Iterator[T]]:
+    """Return the method that iterates over what one of the other half gives."""
+    name = method.__name__
+
+    @wraps(method)
+    def call(self: Driven, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        driver, make = self._driver, getattr(self._half, name)
+        return _batches(driver, driver.run(_made(make, *args, **kwargs)))
+
+    return call  # type: ignore[return-value]
+
+
+def _watching(
+    method: Callable[Concatenate[Any, P], Watch],
+) -> Callable[Concatenate[Any, P], SyncWatch]:
+    @wraps(method)
+    def call(self: Driven, *args: P.args, **kwargs: P.kwargs) -> SyncWatch:
+        driver = self._driver
+        return SyncWatch(driver, driver.run(_made(self._half.watch, *args, **kwargs)))
+
+    return call  # type: ignore[return-value]
+
+
+class SyncStore(Driven):
+    """A store for code that does not await: `Store`, with methods that block, from any thread.
+
+    It is opened at once and closed at the end of a `with` block, by `close()`, or by itself: when
+    nothing refers to it any more, or at exit. Inside a running event loop it may be used, too; the
+    loop then stands still for the moment that a call takes. In a forked child, and as a copy, it
+    opens the store anew with its first call. The methods, their arguments and errors are those of
+    `Store`; beside them, `WrongLoopError` where a call would wait for the very thread that it is
+    made on.
+
+        with kvstore.SyncStore("agent.db") as store:
+            store.put(("users", "alice"), "theme", "dark")
+
+    Args:
+        target: a path or URL, as for `kvstore.open`, or a store. A store that is open stays its
+            owner's, and works on the loop that opened it; this object is then for other threads.
+        options: those of the store that is opened.
+    """
+
+    def __init__(self, target: FilePath | Store, **options: Any) -> None:
+        if isinstance(target, Store) and options:
+            raise InvalidArgumentError(
+                f"SyncStore takes options with a path or URL, and this is a store: "
+                f"{', '.join(options)}"
+            )
+        store = target if isinstance(target, Store) else open_store(target, **options)
+        self._drive(driver_for(store))
+
+    def _drive(self, driver: Driver) -> None:
+        self._driver = driver
+        self._half = driver.store
+
+    @classmethod
+    def _unopened(cls, store: Store) -> Self:
+        """Return one that opens the store with its first call."""
+        made = cls.__new__(cls)
+        made._drive(driver_for(store, is_lazy=True))
+        return made
+
+    def _recipe(self) -> Any:
+        return self._unopened, (self._driver.origin,), {}
+
+    @property
+    def driver(self) -> Driver:
+        """What runs the coroutines."""
+        return self._driver
+
+    @property
+    def store(self) -> Store:
+        """The store underneath, whose methods are awaited."""
+        return self._driver.store
+
+    put = blocking(Store.put)
+    get = blocking(Store.get)
+    delete = blocking(Store.delete)
+    search = blocking(Store.search)
+    list_namespaces = blocking(Store.list_namespaces)
+    put_many = blocking(Store.put_many)
+    get_many = blocking(Store.get_many)
+    delete_many = blocking(Store.delete_many)
+    remove = blocking(Store.remove)
+    keys = blocking(Store.keys)
+    count = blocking(Store.count)
+    increment = blocking(Store.increment)
+    append = blocking(Store.append)
+    pop = blocking(Store.pop)
+    sweep = blocking(Store.sweep)
+    backup = blocking(Store.backup)
+    export_items = blocking(Store.export_items)
+    import_items = blocking(Store.import_items)
+    check = blocking(Store.check)
+    stats = blocking(Store.stats)
+    vacuum = blocking(Store.vacuum)
+    reindex = blocking(Store.reindex)
+    scan = _iterating(Store.scan)
+    watch = _watching(Store.watch)
+
+    def update(
+        self,
+        namespace: Sequence[str],
+        key: str,
+        fn: Callable[[Any], Any],
+        *,
+        default: Any = None,
+        attempts: int = 10,
+    ) -> Item:
+        """Read, change and write an item atomically; see `Store.update`.
+
+        `fn` is a plain function, called on this thread. It may use this object.
+        """
+        store = self.store
+        return self._driver.run_with(
+            fn,
+            lambda ready: store.update(namespace, key, ready, default=default, attempts=attempts),
+        )
+
+    def transact(self, fn: Callable[[SyncTransaction], T], *, attempts: int = 10) -> T:
+        """Run `fn(tx)` as one optimistic transaction; see `Store.transact`.
+
+        `fn` is a plain function, called on this thread. It reads and writes by `tx.get(...)`,
+        `tx.put(...)` and `tx.delete(...)`.
+        """
+        driver, store = self._driver, self.store
+
+        async def run(ready: Callable[[Any], Any]) -> T:
+            result: T = await store.transact(ready, attempts=attempts)
+            return result
+
+        return driver.run_with(lambda tx: fn(SyncTransaction(driver, tx)), run)
+
+
+async def _made(make: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    return make(*args, **kwargs)
+
+
+def _batches(driver: Driver, items: AsyncIterator[T]) -> Iterator[T]:
+    while some := driver.run(_some(items)):
+        yield from some
+
+
+async def _some(items: AsyncIterator[T]) -> list[T]:
+    taken: list[T] = []
+    async for item in items:
+        taken.append(item)
+        if len(taken) >= _AT_ONCE:
+            break
+    return taken
+
+
+class SyncTransaction:
+    """The reads and writes of one try of `SyncStore.transact`; of no use after it."""
+
+    def __init__(self, driver: Driver, tx: Transaction) -> None:
+        self._driver = driver
+        self._tx = tx
+
+    def get(self, namespace: Sequence[str], key: str) -> Item | None:
+        """Return the item as this transaction sees it, or `None`; see `Transaction.get`."""
+        return self._driver.run(self._tx.get(namespace, key))
+
+    def put(
+        self,
+        namespace: Sequence[str],
+        key: str,
+        value: Any,
+        *,
+        ttl: TTL = None,
+        index: Indexing = None,
+    ) -> Item:
+        """Store a value when the transaction commits."""
+        return self._tx.put(namespace, key, value, ttl=ttl, index=index).result
+
+    def delete(self, namespace: Sequence[str], key: str) -> None:
+        """Delete the item when the transaction commits."""
+        self._tx.delete(namespace, key)
+
+
+class SyncWatch(Iterator[Change]):
+    """The changes of a store as an iterator that waits for the next one; see `Store.watch`.
+
+    With `with store.watch(...) as changes:` the watch begins before the block does.
+    """
+
+    def __init__(self, driver: Driver, watch: Watch) -> None:
+        self._driver = driver
+        self._watch = watch
+
+    @property
+    def version(self) -> int | None:
+        """Where to resume by `since`; `None` before it begins."""
+        return self._watch.version
+
+    def __next__(self) -> Change:
+        change = self._driver.run(_next(self._watch))
+        if change is None:
+            raise StopIteration
+        return change
+
+    def __enter__(self) -> Self:
+        self._driver.run(self._watch.__aenter__())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the watch."""
+        self._driver.run(self._watch.aclose())
+
+
+async def _next(watch: Watch) -> Change | None:
+    try:
+        return await anext(watch)
+    except StopAsyncIteration:
+        return None

@@ -1,0 +1,102 @@
+"""`Transaction`: what one try of `Store.transact` has read and is to write."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from typing import Any, Generic, TypeVar
+
+from kvstore import codec
+from kvstore.arguments import TTL, Indexing
+from kvstore.namespace import address, check_key
+from kvstore.operations import Check, Delete, Operation, Put
+from kvstore.types import Item, Namespace
+
+__all__ = ["Ready", "Transaction"]
+
+T = TypeVar("T")
+
+
+class Transaction:
+    """The reads and writes of one try of `Store.transact`; of no use after it."""
+
+    def __init__(
+        self,
+        read: Callable[[Namespace, str, str], Awaitable[list[Item]]],
+        prepare_put: Callable[..., Put],
+    ) -> None:
+        self._find = read
+        self._prepare_put = prepare_put
+        self._read: dict[tuple[str, str], tuple[Namespace, Item | None]] = {}
+        self._written: dict[tuple[str, str], Put | Delete] = {}
+
+    async def get(self, namespace: Sequence[str], key: str) -> Item | None:
+        """Return the item as this transaction sees it, or `None`.
+
+        What it has put comes back with `version` 0: it has none yet.
+        """
+        labels, path = address(namespace)
+        key = check_key(key)
+        written = self._written.get((path, key))
+        if isinstance(written, Put):
+            return _unversioned(written)
+        if written is not None:
+            return None
+        if (path, key) not in self._read:
+            found = await self._find(labels, path, key)
+            self._read.setdefault((path, key), (labels, found[0] if found else None))
+        return self._read[path, key][1]
+
+    def put(
+        self,
+        namespace: Sequence[str],
+        key: str,
+        value: Any,
+        *,
+        ttl: TTL = None,
+        index: Indexing = None,
+    ) -> Ready[Item]:
+        """Store a value when the transaction commits; arguments and errors are those of `put`."""
+        op = self._prepare_put(namespace, key, value, ttl=ttl, index=index)
+        self._written[op.path, op.key] = op
+        return Ready(_unversioned(op))
+
+    def delete(self, namespace: Sequence[str], key: str) -> Ready[None]:
+        """Delete the item when the transaction commits."""
+        labels, path = address(namespace)
+        key = check_key(key)
+        self._written[path, key] = Delete(labels, path, key)
+        return Ready(None)
+
+    def unit(self) -> list[Operation]:
+        """Return what is to be applied: that the items read are as they were, and the writes."""
+        unit: list[Operation] = []
+        for (path, key), (labels, item) in self._read.items():
+            version = item.version if item is not None else 0
+            written = self._written.get((path, key))
+            if written is None:
+                unit.append(Check(labels, path, key, version))
+            else:
+                written.expected = version
+        unit.extend(self._written.values())
+        return unit
+
+
+class Ready(Generic[T]):
+    """An awaitable that is done already, so that a buffered write may be awaited or not.
+
+    Attributes:
+        result: what awaiting it gives.
+    """
+
+    __slots__ = ("result",)
+
+    def __init__(self, result: T) -> None:
+        self.result = result
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self.result
+        yield
+
+
+def _unversioned(op: Put) -> Item:
+    return Item(op.namespace, op.key, codec.decode(op.data))
