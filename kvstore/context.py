@@ -14,7 +14,7 @@ from kvstore.ranking import Hit, Ranking, WordWeights
 
 __all__ = ["CONTEXT_HITS", "Neighbour", "in_context", "with_tail"]
 
-CONTEXT_HITS: Final = 1_000  # by their own words, the best; what stands around them is looked at
+CONTEXT_HITS: Final = 300  # by their own words, the best; what stands around them is looked at
 _WEIGHT = 0.5  # of a neighbour's words, against the item's own
 
 Place = tuple[str, str]
@@ -49,44 +49,41 @@ def in_context(
         weights: of the words.
     """
     rows = sorted(items)
+    held = [[(word, count) for word, count in enumerate(row.counts) if count] for row in rows]
     spread = 1 + 2 * context * _WEIGHT
     found = []
-    for at in sorted(_around(rows, hits, context)):
+    for at, (begin, end) in _windows(rows, hits, context):
         row = rows[at]
         if not row.length:
             continue
-        counts = [float(count) for count in row.counts]
-        length = float(row.length)
-        for near in _window(rows, at, context):
-            if near != at:
-                length += _WEIGHT * rows[near].length
-                counts = [
-                    count + _WEIGHT * more
-                    for count, more in zip(counts, rows[near].counts, strict=True)
-                ]
+        counts = [0.0] * len(row.counts)
+        length = row.length * (1 - _WEIGHT)
+        for near in range(begin, end):
+            length += _WEIGHT * rows[near].length
+            for word, count in held[near]:
+                counts[word] += count if near == at else _WEIGHT * count
         weight = weights.weigh(counts, length / spread)
-        if weight:
-            found.append(Hit(weights.score(weight), row.place, row.id))
+        found.append(Hit(weights.score(weight), row.place, row.id))
     return sorted(found, key=lambda hit: (-hit.score, hit.place))
 
 
-def _around(rows: Sequence[Neighbour], hits: Collection[Place], context: int) -> Iterator[int]:
-    """Yield where in a list the hits are, and their neighbours, each once."""
-    seen: set[int] = set()
+def _windows(
+    rows: Sequence[Neighbour], hits: Collection[Place], context: int
+) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Yield where in a list the hits and their neighbours are, and where those of each are."""
+    first = last = 0  # of the namespace
+    is_near = -1  # a hit makes rows up to here candidates
+    windows: dict[int, tuple[int, int]] = {}
     for at, row in enumerate(rows):
+        if at >= last:
+            first = last = at
+            while last < len(rows) and rows[last].place[0] == row.place[0]:
+                last += 1
         if row.place in hits:
-            for near in _window(rows, at, context):
-                if near not in seen:
-                    seen.add(near)
-                    yield near
-
-
-def _window(rows: Sequence[Neighbour], at: int, context: int) -> Iterator[int]:
-    """Yield where the neighbours of an item are, and itself: in its namespace, before and after."""
-    path = rows[at].place[0]
-    for near in range(max(0, at - context), min(len(rows), at + context + 1)):
-        if rows[near].place[0] == path:
-            yield near
+            for near in range(max(first, at - context, is_near + 1), min(last, at + context + 1)):
+                windows[near] = max(first, near - context), min(last, near + context + 1)
+                is_near = near
+    yield from windows.items()
 
 
 def with_tail(head: list[Hit], ranking: Ranking, wanted: int) -> list[Hit]:

@@ -428,7 +428,10 @@ class Store(Recipe):
             filter: conditions on the value, such as `{"status": "open", "n": {"$gte": 3}}`.
             limit: how many items at most.
             offset: how many to skip first.
-            mode: `"semantic"`, `"text"`, `"hybrid"`, or `"auto"` for the best that there is.
+            mode: `"semantic"`, `"text"`, `"hybrid"`, or `"auto"`: without a model by
+                text; with one by both where the index has a context, which was measured to be
+                best for chats and texts in pieces, and else by meaning, which is best for
+                questions in other words than the texts.
             subtree: look in the namespaces below, too.
             min_score: leave out what scores less; for ranked searches.
             refresh_ttl: whether the items found get their lifetime renewed; `None`: as the
@@ -1202,7 +1205,8 @@ class Store(Recipe):
         embedder = self.backend.embedder
         mode = asked.mode
         if mode == "auto":
-            mode = "text" if embedder is None else "semantic"
+            mode = "hybrid" if self.index.context else "semantic"
+            mode = "text" if embedder is None else mode
         if mode != "text" and embedder is None:
             raise InvalidArgumentError(
                 f"a search by mode={mode!r} needs a model, and this store was opened without: pass "

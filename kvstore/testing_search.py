@@ -190,6 +190,17 @@ class SearchConformance:
         await store.put(NS, "k", "value")
         assert await store.search(NS, "query") == await store.search(NS, "query", mode="semantic")
 
+    async def test_auto_is_hybrid_where_neighbours_count(
+        self, make: Callable[[IndexConfig], Store], model: RecordingEmbeddings
+    ) -> None:
+        async with make(IndexConfig(model, context=1)) as store:
+            await store.put_many(NS, {"a": "apple", "b": "query", "c": "cherry"})
+            auto = await store.search(NS, "query")
+            assert auto == await store.search(NS, "query", mode="hybrid")
+            assert [item.score for item in auto] == [
+                item.score for item in await store.search(NS, "query", mode="hybrid")
+            ]
+
     async def test_equal_scores_are_ordered_by_place(
         self, store: Store, model: RecordingEmbeddings
     ) -> None:
