@@ -441,8 +441,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=0, help="at least")
     parser.add_argument("--file", type=Path, required=True, help="made if it is missing")
     parser.add_argument("--seed", type=int, default=0, help="of the first round")
-    help_ = "another SQLite library in a process, too: its closing may drop a transaction's lock"
-    parser.add_argument("--strangers", action="store_true", help=help_)
+    parser.add_argument("--kinds", nargs="+", choices=WORKERS, default=KINDS, help="of a round")
     asked = parser.parse_args()
     total, path = Outcome(), asked.file
     began = time.monotonic()
@@ -450,8 +449,7 @@ def main() -> int:
         spent = time.monotonic() - began
         if spent > asked.seconds and total.kills >= asked.kills:
             break
-        kinds = (*KINDS, "strangers") if asked.strangers else KINDS
-        one = run_round(path, seed, seconds=10, pause=1.5, kinds=kinds)
+        one = run_round(path, seed, seconds=10, pause=1.5, kinds=tuple(asked.kinds))
         if one.faults:  # it stays, to be looked into
             path = asked.file.with_name(f"{asked.file.stem}-after-{seed}{asked.file.suffix}")
         total = Outcome(
