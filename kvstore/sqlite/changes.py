@@ -12,6 +12,7 @@ from kvstore.namespace import decode_namespace, subtree_range
 from kvstore.operations import Lease, Trim
 from kvstore.patterns import Pattern
 from kvstore.sqlite import driver, reading, statements
+from kvstore.sqlite.connection import snapshot
 from kvstore.types import Change, Item
 
 __all__ = ["read_changes", "take_lease", "trim"]
@@ -58,8 +59,7 @@ def read_changes(
     connection: driver.Connection, after: int, path: str, pattern: Pattern, subtree: bool, now: int
 ) -> ChangePage:
     """Return the next changes after a version, with the items as they are at one instant."""
-    connection.execute("BEGIN")
-    try:
+    with snapshot(connection):
         until, begin, has_expired = connection.execute(statements.GET_FEED, (now,)).fetchone()
         found: list[Change] = []
         position, size = after, 0
@@ -78,5 +78,3 @@ def read_changes(
                 if size > _BYTES_AT_ONCE:
                     break
         return ChangePage(found, position, begin, until, bool(has_expired), now)
-    finally:
-        connection.execute("ROLLBACK")

@@ -297,14 +297,13 @@ class transaction:  # noqa: N801 - to be read as a word of the language
     def __enter__(self) -> bool:
         connection, file = self._connection, self._file
         waited = begin(connection, self._timeout, file)
-        if file is not None and file.begins_log():
-            try:
+        try:
+            if file is not None and file.begins_log():
                 (self._base,) = connection.execute(statements.GET_VERSION).fetchone() or (None,)
-            except BaseException:
-                connection.execute("ROLLBACK")
-                file.release()
-                raise
-            self._before = connection.total_changes
+                self._before = connection.total_changes
+        except BaseException:
+            self._end()
+            raise
         return waited
 
     def __exit__(
@@ -322,10 +321,16 @@ class transaction:  # noqa: N801 - to be read as a word of the language
                     file.check()
                 connection.execute("COMMIT")
         finally:
-            if connection.in_transaction:  # a full disk rolls back by itself
-                connection.execute("ROLLBACK")
-            if file is not None:
-                file.release()
+            self._end()
+
+    def _end(self) -> None:
+        """Undo what is not committed, and let others write, whatever becomes of that."""
+        try:
+            if self._connection.in_transaction:  # a full disk rolls back by itself
+                self._connection.execute("ROLLBACK")
+        finally:
+            if self._file is not None:
+                self._file.release()
 
 
 @contextmanager

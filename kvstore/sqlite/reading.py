@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 from zlib import crc32
@@ -19,6 +18,7 @@ from kvstore.operations import Record
 from kvstore.patterns import Pattern
 from kvstore.sql import Sql, all_of
 from kvstore.sqlite import driver, statements
+from kvstore.sqlite.connection import snapshot
 from kvstore.sqlite.filters import compile_filter
 from kvstore.types import Item, Namespace, make_item
 
@@ -57,17 +57,6 @@ def checksum(path: str, key: str, version: int, data: bytes) -> int:
 
 
 _PIECE_BYTES = 8 * 2**20  # of the values of records that are in hand at once
-
-
-@contextmanager
-def _one_moment(connection: driver.Connection) -> Iterator[None]:
-    """Let several statements see the same state."""
-    connection.execute("BEGIN")
-    try:
-        yield
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
 
 
 def _run(connection: driver.Connection, statement: Sql) -> Any:
@@ -156,7 +145,7 @@ def get_many(
         return get_one(connection, namespace, path, keys[0], now)
     wanted = orjson.dumps(list(keys)).decode()
     if "\\u0000" in wanted:  # which an older json_each cuts
-        with _one_moment(connection):
+        with snapshot(connection):
             return [item for key in keys for item in get_one(connection, namespace, path, key, now)]
     rows = connection.execute(statements.GET_MANY, (wanted, path, now))
     return [_item(namespace, path, row[0], row[1:]) for row in rows]
@@ -219,7 +208,7 @@ def list_namespaces(
             dict.fromkeys(labels[: asked.max_depth] for labels in found)
         )
         return list(cut)[offset:][:limit]
-    with _one_moment(connection):
+    with snapshot(connection):
         below = _skip_below(connection, root, asked, asked.max_depth, now)
         return list(islice(below, offset, None if limit is None else offset + limit))
 

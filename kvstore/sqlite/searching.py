@@ -26,6 +26,7 @@ from kvstore.ranking import (
 )
 from kvstore.sql import TRUE, Sql, all_of
 from kvstore.sqlite import driver, reading, statements
+from kvstore.sqlite.connection import snapshot
 from kvstore.sqlite.filters import compile_filter
 from kvstore.sqlite.indexing import (
     ITEM_MASK,
@@ -83,8 +84,7 @@ def search(
     Raises:
         IndexMismatchError: the index is another model's, or not complete.
     """
-    connection.execute("BEGIN")
-    try:
+    with snapshot(connection):
         description = describe(connection)
         if description is None:
             raise IndexMismatchError(
@@ -123,8 +123,6 @@ def search(
 
         clamped = replace(asked, limit=min(asked.limit, _MOST), offset=min(asked.offset, _MOST))
         return _load(connection, page_of(clamped, by_meaning, by_words))
-    finally:
-        connection.execute("COMMIT")
 
 
 def search_small(
@@ -154,8 +152,7 @@ def search_small(
     vector = asked.vector
     if not vector or asked.subtree or asked.words is not None or asked.filter != ALL:
         return None
-    connection.execute("BEGIN")
-    try:
+    with snapshot(connection):
         chunks = connection.execute(statements.SURVEY, (path, path)).fetchall()
         if not chunks or len(chunks) > statements.FEW_CHUNKS:
             return None
@@ -184,8 +181,6 @@ def search_small(
         hits = [Hit(best[id_], (path, item.key), id_) for id_, item in items.items()]
         hits.sort(key=_rank)
         return _scored(items, page_of(asked, lambda _: hits, None))
-    finally:
-        connection.execute("COMMIT")
 
 
 def _load(connection: driver.Connection, hits: list[Hit]) -> list[Item]:

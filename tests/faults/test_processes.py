@@ -11,11 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 
 import kvstore
-from kvstore.sqlite import driver
+from kvstore.sqlite import driver, statements
 from tests.faults.programs import NAMESPACE
 
 ROOT = Path(__file__).parents[2]
@@ -191,3 +192,39 @@ async def test_the_loop_goes_on_while_another_process_holds_the_lock(tmp_path: P
             with pytest.raises(kvstore.StoreBusyError):
                 await waiting
         assert longest < 0.4  # SQLite's own waiting would have stopped the loop for a second
+
+
+async def test_a_transaction_that_fails_as_it_begins_locks_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, is_broken = tmp_path / "store.db", False
+
+    class Cursor(driver.Cursor):
+        def execute(self, sql: str, *args: Any) -> Self:
+            if is_broken and sql == statements.GET_VERSION:
+                error = driver.Error("the disk cannot be read")
+                error.sqlite_errorcode = 266  # SQLITE_IOERR_READ
+                error.sqlite_errorname = "SQLITE_IOERR_READ"
+                raise error
+            super().execute(sql, *args)
+            return self
+
+    class Connection(driver.Connection):
+        def cursor(self, factory: Any = Cursor) -> Any:
+            return super().cursor(factory)
+
+    async with kvstore.open(path) as store:
+        await store.put(NAMESPACE, "before", 1)
+    with monkeypatch.context() as patch:
+        connect = driver.connect
+        patch.setattr(driver, "connect", lambda uri: connect(uri, Connection))
+        broken = await kvstore.open(path).open()
+    async with kvstore.SQLiteStore(path, busy_timeout=0.0) as other:
+        is_broken = True  # the log is empty: its first transaction notes the version before it
+        with pytest.raises(kvstore.StoreAccessError):
+            await broken.put(NAMESPACE, "a", 1)
+        await other.put(NAMESPACE, "b", 2)
+        is_broken = False
+        await broken.put(NAMESPACE, "a", 1)
+        assert await other.keys(NAMESPACE) == ["a", "b", "before"]
+    await broken.close()

@@ -14,7 +14,7 @@ import random
 import shutil
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +35,7 @@ __all__ = ["KINDS", "Schedule", "ScheduleError", "empty_file", "run"]
 NAMESPACE = ("simulated",)
 REGISTERS = ("r0", "r1")
 KEYS = (*REGISTERS, "count", "list")
+_LAST = "z"  # put when all else is over
 KINDS = ("memory", "file", "threads")
 MOST_CANCELLED = 8  # calls of a schedule: each doubles the work of judging it
 EXPECTED = (kvstore.StoreBusyError, kvstore.StoreFullError, kvstore.StoreAccessError)
@@ -119,6 +120,7 @@ class Schedule:
         self.history = History()
         self._last_value = 0
         self._versions: list[tuple[int, float, int]] = []  # of writes: began, ended, version
+        self._feed: list[kvstore.Change] | None = None  # what a watch saw, if there was one
         self._snapshot: tuple[int, Path] | None = None
         self._cancel_share = self.chance.choice((0.0, 0.1, 0.3))
         self._cancelled = 0
@@ -221,18 +223,39 @@ class Schedule:
 
     # The runs
 
-    async def _on_a_loop(self, store: kvstore.Store, begin: Callable[[], None]) -> None:
+    async def _on_a_loop(
+        self, store: kvstore.Store, begin: Callable[[], None], end: Callable[[], None]
+    ) -> None:
         async with store:
+            watch = None
+            if self.chance.random() < 0.5:
+                changes = await store.watch(NAMESPACE).__aenter__()
+                watch = asyncio.create_task(self._watch(changes))
             begin()
             count = self.chance.choice((1, 2, 4, 8, 12))
             tasks = [self._task(store, max(2, 24 // count)) for _ in range(count)]
             await asyncio.gather(*tasks)
+            end()
+            if watch is not None:
+                await store.put(NAMESPACE, _LAST, 0)
+                await watch
+
+    async def _watch(self, changes: AsyncIterator[kvstore.Change]) -> None:
+        """Take note of every change, up to the last one."""
+        self._feed = []
+        try:
+            async for change in changes:
+                self._feed.append(change)
+                if change.key == _LAST:
+                    return
+        except EXPECTED:  # a statement of its own failed
+            self._feed = None
 
     def run_memory(self) -> None:
         store = self.broken(kvstore.Store)(InMemoryBackend(), clock=self.scheduler.time)
         with self.simulation(self.scheduler):
             loop = SimulatedLoop(self.scheduler, is_shuffled=self.chance.random() < 0.5)
-            loop.finish(self._on_a_loop(store, lambda: None))
+            loop.finish(self._on_a_loop(store, lambda: None, lambda: None))
         self._judge(self.history)
 
     def run_file(self) -> None:
@@ -254,13 +277,12 @@ class Schedule:
                 for number, other in enumerate(others):
                     scheduler.spawn(f"other {number}", lambda o=other: self._thread(o, 6))  # type: ignore[misc]
 
-            async def main() -> None:
-                await self._on_a_loop(store, begin)
+            def end() -> None:
                 scheduler.run_threads()
+                faults.share = 0.0
 
             loop = SimulatedLoop(scheduler, is_shuffled=self.chance.random() < 0.3)
-            loop.finish(main())
-            faults.share = 0.0
+            loop.finish(self._on_a_loop(store, begin, end))
             for other in others:
                 run_directly(other.close())
         self._judge_file()
@@ -325,6 +347,12 @@ class Schedule:
                     f"version {version} was given after a later one:\n{explain(history)}"
                 )
             latest_begin = max(latest_begin, began)
+        if self._feed is not None:
+            told = [change.version for change in self._feed]
+            if told != sorted(set(told)):
+                raise ScheduleError(f"changes out of order: {told}")
+            if lost := {version for _, _, version in self._versions} - set(told):
+                raise ScheduleError(f"changes that the watch lost: {sorted(lost)} of {told}")
 
 
 def run(

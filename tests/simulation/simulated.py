@@ -41,6 +41,8 @@ class Faults:
         if not self.share or self.random.random() >= self.share:
             return
         verb = sql.split(None, 1)[0].upper()
+        if verb == "ROLLBACK" and not getattr(cursor.connection, "is_writer", True):
+            return  # to end a read takes no access to the disk
         if verb == "BEGIN":
             name = "SQLITE_BUSY"
         elif verb in _WRITES:
@@ -77,6 +79,10 @@ def _connection_class(scheduler: Scheduler, faults: Faults) -> type[driver.Conne
             return self
 
     class Connection(driver.Connection):
+        def __init__(self, database: str, **options: Any) -> None:
+            self.is_writer = "mode=ro" not in database
+            super().__init__(database, **options)
+
         def cursor(self, factory: Any = Cursor) -> Any:
             return super().cursor(factory)
 
