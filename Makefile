@@ -20,7 +20,7 @@ CODE = $(wildcard kvstore migrations tests benchmarks)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-fast simulate histories crash-states lint format type bench bench-quick build
+.PHONY: help install demo test test-fast test-frameworks simulate histories crash-states lint format type bench bench-quick build
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ histories: $(VENV)/ready ## processes on one file for SECONDS=3600 and KILLS=100
 crash-states: $(VENV)/ready ## TRACES=200 of what reaches the disk, and each state that a crash could leave
 	KVSTORE_CRASH_TRACES=$(TRACES) KVSTORE_CRASH_STATES=$(STATES) $(BIN)/python -m pytest -q \
 		-o faulthandler_timeout=0 tests/faults/test_crash_states.py $(ARGS)
+
+test-frameworks: $(FRAMEWORKS_VENV)/ready ## the adapters, by the frameworks' own suites (700 MB)
+	$(FRAMEWORKS_VENV)/bin/python -m pytest --noconftest $(ARGS) $(FRAMEWORKS_TESTS)
 
 lint: $(VENV)/ready ## the whole gate before a commit
 	$(BIN)/ruff check
@@ -81,6 +84,9 @@ $(VENV)/ready: pyproject.toml
 $(VENV)/bench: $(VENV)/ready
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[$(EXTRAS),bench]'
 	@touch $@
+
+$(FRAMEWORKS_VENV)/ready: pyproject.toml
+	$(call make_venv,$(FRAMEWORKS_VENV),-e '.[test-frameworks]')
 
 $(DEMO_VENV)/ready: pyproject.toml
 	$(call make_venv,$(DEMO_VENV),-e .)

@@ -24,7 +24,7 @@ from kvstore.memory import InMemoryStore
 from kvstore.opening import open_store
 from kvstore.store import Store
 
-__all__ = ["Access", "Setup", "Target"]
+__all__ = ["Access", "Setup", "Target", "Work"]
 
 T = TypeVar("T")
 

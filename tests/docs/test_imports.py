@@ -39,10 +39,13 @@ EXAMPLES_IMPORT = {"", "embeddings", "integrations", "runtime"}
 
 # Where packages that are not needed everywhere may be imported at all.
 HOMES = {
+    "agents": {"integrations"},
     "aiosqlite": {"sqlite"},
     "asyncpg": {"postgres"},
     "fastembed": {"embeddings"},
     "onnxruntime": {"embeddings"},
+    "google": {"integrations"},
+    "haystack": {"integrations"},
     "httpx": {"embeddings"},
     "key_value": {"integrations"},
     "langchain_core": {"integrations"},

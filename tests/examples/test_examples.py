@@ -100,6 +100,15 @@ def test_langgraph_chat(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@needs("langchain_core")
+def test_langchain_notes(tmp_path: Path) -> None:
+    answer = ["> which tea does Alice like?", "Alice likes green tea"]
+    first = run("langchain_notes", tmp_path)
+    assert first == ["noted two things", *answer, "2 messages so far"]
+    assert run("langchain_notes", tmp_path) == [*answer, "4 messages so far"]
+
+
+@pytest.mark.slow
 @needs("fastmcp")
 def test_fastmcp_storage(tmp_path: Path) -> None:
     answers = ["12 squared is 144", "12 squared is 144", "25 squared is 625"]

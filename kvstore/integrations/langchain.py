@@ -1,0 +1,436 @@
+"""LangChain over a kvstore: `KVByteStore`, `KVCache`, `KVChatMessageHistory`, `KVVectorStore`.
+
+Each takes a path, a URL or a store first, opens it at the first call, and has a sync and an async
+half. `close` and `aclose` close what was opened so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Self, TypeVar
+
+from kvstore.distribution import how_to_install
+from kvstore.errors import InvalidArgumentError, MissingDependencyError, StoreCorruptError
+from kvstore.integrations.access import Access, Target, Work
+from kvstore.integrations.entries import Entries
+from kvstore.namespace import check_namespace
+from kvstore.patterns import escape
+from kvstore.store import Store
+from kvstore.types import IndexConfig, Item, Namespace
+
+try:
+    from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
+    from langchain_core.chat_history import BaseChatMessageHistory
+    from langchain_core.documents import Document
+    from langchain_core.embeddings import Embeddings
+    from langchain_core.messages import BaseMessage, message_to_dict, messages_from_dict
+    from langchain_core.outputs import ChatGeneration, Generation
+    from langchain_core.stores import BaseStore
+    from langchain_core.vectorstores import VectorStore
+except ImportError as exc:
+    raise MissingDependencyError(
+        "kvstore.integrations.langchain needs LangChain: "
+        + how_to_install("langchain", "langchain-core")
+    ) from exc
+
+__all__ = ["KVByteStore", "KVCache", "KVChatMessageHistory", "KVVectorStore"]
+
+T = TypeVar("T")
+
+_PAGE: Final = 500
+
+
+class _Adapter:
+    """What the four have in common: a store, a namespace of it, and an end."""
+
+    def __init__(self, target: Target, namespace: Sequence[str], **options: Any) -> None:
+        self._access = Access(target, type(self).__name__, **options)
+        self._namespace: Namespace = check_namespace(namespace)
+
+    def close(self) -> None:
+        """Close the store if a sync call opened it."""
+        self._access.close_sync()
+
+    async def aclose(self) -> None:
+        """Close the store if this object opened it."""
+        await self._access.close()
+
+    def _run(self, method: str, work: Work[T]) -> T:
+        return self._access.run_sync(method, work)
+
+
+class KVByteStore(_Adapter, BaseStore[str, bytes]):
+    """A LangChain `ByteStore`: bytes by key.
+
+    Args:
+        target: a path or URL, as for `kvstore.open`, or a store.
+        namespace: where the values are.
+    """
+
+    def __init__(
+        self, target: Target, *, namespace: Sequence[str] = ("langchain", "bytes")
+    ) -> None:
+        super().__init__(target, namespace)
+
+    def mget(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the values of keys, `None` for what is not there."""
+        return self._run("mget", lambda store: self._get(store, keys))
+
+    async def amget(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the values of keys, `None` for what is not there."""
+        return await self._access.run(lambda store: self._get(store, keys))
+
+    async def _get(self, store: Store, keys: Sequence[str]) -> list[bytes | None]:
+        found = await store.get_many(self._namespace, keys)
+        return [found[key].value if key in found else None for key in keys]
+
+    def mset(self, key_value_pairs: Sequence[tuple[str, bytes]]) -> None:
+        """Store values, all or none of them; of several for one key the last."""
+        self._run("mset", lambda store: self._set(store, key_value_pairs))
+
+    async def amset(self, key_value_pairs: Sequence[tuple[str, bytes]]) -> None:
+        """Store values, all or none of them; of several for one key the last."""
+        await self._access.run(lambda store: self._set(store, key_value_pairs))
+
+    async def _set(self, store: Store, pairs: Sequence[tuple[str, bytes]]) -> None:
+        await store.put_many(self._namespace, dict(pairs), index=False)
+
+    def mdelete(self, keys: Sequence[str]) -> None:
+        """Delete what is there of keys."""
+        self._run("mdelete", lambda store: store.delete_many(self._namespace, keys))
+
+    async def amdelete(self, keys: Sequence[str]) -> None:
+        """Delete what is there of keys."""
+        await self._access.run(lambda store: store.delete_many(self._namespace, keys))
+
+    def yield_keys(self, *, prefix: str | None = None) -> Iterator[str]:
+        """Yield the keys, sorted; those that begin with a text, taken literally."""
+        pattern = escape(prefix or "") + "*"
+        yield from self._run("yield_keys", lambda store: store.keys(self._namespace, pattern))
+
+    async def ayield_keys(self, *, prefix: str | None = None) -> AsyncIterator[str]:
+        """Yield the keys, sorted; those that begin with a text, taken literally."""
+        pattern = escape(prefix or "") + "*"
+        for key in await self._access.run(lambda store: store.keys(self._namespace, pattern)):
+            yield key
+
+
+class KVCache(_Adapter, BaseCache):
+    """A LangChain cache of what models answered: exact, by the prompt and the model's settings.
+
+    A hit is a fresh object each time, and renews no lifetime.
+
+    Args:
+        target: a path or URL, as for `kvstore.open`, or a store.
+        namespace: where the answers are.
+        ttl: their lifetime in seconds; `None`: the store's default.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        namespace: Sequence[str] = ("langchain", "cache"),
+        ttl: float | None = None,
+    ) -> None:
+        super().__init__(target, namespace)
+        self._ttl = ttl
+
+    def lookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
+        """Return what was answered, or `None`."""
+        return self._run("lookup", lambda store: self._lookup(store, prompt, llm_string))
+
+    async def alookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
+        """Return what was answered, or `None`."""
+        return await self._access.run(lambda store: self._lookup(store, prompt, llm_string))
+
+    async def _lookup(self, store: Store, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
+        key = _key_of(prompt, llm_string)
+        item = await store.get(self._namespace, key, refresh_ttl=False)
+        if item is None:
+            return None
+        if not isinstance(item.value, dict) or "answers" not in item.value:
+            raise StoreCorruptError(f"the item {key!r} of {self._namespace} is no cached answer")
+        return [_loaded(answer) for answer in item.value["answers"]]
+
+    def update(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
+        """Keep what was answered."""
+        self._run("update", lambda store: self._update(store, prompt, llm_string, return_val))
+
+    async def aupdate(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
+        """Keep what was answered."""
+        await self._access.run(lambda store: self._update(store, prompt, llm_string, return_val))
+
+    async def _update(
+        self, store: Store, prompt: str, llm_string: str, answers: RETURN_VAL_TYPE
+    ) -> None:
+        value = {"prompt": prompt, "answers": [_dumped(answer) for answer in answers]}
+        key = _key_of(prompt, llm_string)
+        await store.put(self._namespace, key, value, ttl=self._ttl, index=False)
+
+    def clear(self, **kwargs: Any) -> None:
+        """Forget all answers."""
+        self._run("clear", lambda store: store.remove(self._namespace, "*"))
+
+    async def aclear(self, **kwargs: Any) -> None:
+        """Forget all answers."""
+        await self._access.run(lambda store: store.remove(self._namespace, "*"))
+
+
+def _key_of(prompt: str, llm_string: str) -> str:
+    """Return the key of a question to a model; no two pairs share one."""
+    text = f"{len(llm_string)}:{llm_string}{prompt}"
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _dumped(answer: Generation) -> dict[str, Any]:
+    stored: dict[str, Any] = {"text": answer.text, "info": answer.generation_info}
+    if isinstance(answer, ChatGeneration):
+        stored["message"] = message_to_dict(answer.message)
+    return stored
+
+
+def _loaded(stored: Mapping[str, Any]) -> Generation:
+    if "message" not in stored:
+        return Generation(text=stored["text"], generation_info=stored["info"])
+    (message,) = messages_from_dict([stored["message"]])
+    return ChatGeneration(message=message, generation_info=stored["info"])
+
+
+class KVChatMessageHistory(_Adapter, BaseChatMessageHistory):
+    """A LangChain chat history: the messages of a session, in order.
+
+    Args:
+        target: a path or URL, as for `kvstore.open`, or a store.
+        session_id: whose messages.
+        namespace: where the sessions are.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        session_id: str,
+        *,
+        namespace: Sequence[str] = ("langchain", "history"),
+    ) -> None:
+        super().__init__(target, (*namespace, session_id))
+
+    @property
+    def messages(self) -> list[BaseMessage]:  # type: ignore[override]
+        """All messages, the oldest first."""
+        return self._run("messages", self._messages)
+
+    async def aget_messages(self) -> list[BaseMessage]:
+        """Return all messages, the oldest first."""
+        return await self._access.run(self._messages)
+
+    async def _messages(self, store: Store) -> list[BaseMessage]:
+        entries = await Entries(store, self._namespace).tail()
+        return messages_from_dict([entry.value for entry in entries])
+
+    def add_messages(self, messages: Sequence[BaseMessage]) -> None:
+        """Add messages at the end, all or none of them."""
+        self._run("add_messages", lambda store: self._add(store, messages))
+
+    async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
+        """Add messages at the end, all or none of them."""
+        await self._access.run(lambda store: self._add(store, messages))
+
+    async def _add(self, store: Store, messages: Sequence[BaseMessage]) -> None:
+        await Entries(store, self._namespace).append([message_to_dict(each) for each in messages])
+
+    def clear(self) -> None:
+        """Delete the session's messages."""
+        self._run("clear", lambda store: Entries(store, self._namespace).clear())
+
+    async def aclear(self) -> None:
+        """Delete the session's messages."""
+        await self._access.run(lambda store: Entries(store, self._namespace).clear())
+
+
+class KVVectorStore(_Adapter, VectorStore):
+    """A LangChain vector store: documents, found by meaning.
+
+    Scores are cosine similarities, the higher the better. A filter is kvstore's, over the
+    metadata: `{"year": {"$gte": 2020}}`.
+
+    Args:
+        target: a path or URL, as for `kvstore.open`, or a store that has an index with embeddings.
+        embedding: the model; for a path or URL.
+        namespace: where the documents are.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        embedding: Embeddings | None = None,
+        *,
+        namespace: Sequence[str] = ("langchain", "documents"),
+    ) -> None:
+        if isinstance(target, Store):
+            if target.index is None or target.index.embeddings is None:
+                raise InvalidArgumentError(
+                    "KVVectorStore needs a store with a model: index=IndexConfig(embeddings, "
+                    "fields=('text',)); or give it a path and the model"
+                )
+            super().__init__(target, namespace)
+            model = target.index.embeddings
+            self._embedding = embedding or (model if isinstance(model, Embeddings) else None)
+        else:
+            if embedding is None:
+                raise InvalidArgumentError("KVVectorStore needs a model: the argument embedding")
+            index = IndexConfig(embedding, fields=("text",))
+            super().__init__(target, namespace, index=index)
+            self._embedding = embedding
+
+    @property
+    def embeddings(self) -> Embeddings | None:
+        """The model, if it is one of LangChain's."""
+        return self._embedding
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: list[str],
+        embedding: Embeddings,
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        target: Target = "memory://",
+        **kwargs: Any,
+    ) -> Self:
+        """Return a vector store that holds texts."""
+        made = cls(target, embedding, **kwargs)
+        made.add_texts(texts, metadatas, ids=ids)
+        return made
+
+    def add_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Store texts, all or none of them, over those of the same ids; return the ids."""
+        documents = _documents(texts, metadatas, ids)
+        return self._run("add_texts", lambda store: self._add(store, documents))
+
+    async def aadd_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Store texts, all or none of them, over those of the same ids; return the ids."""
+        documents = _documents(texts, metadatas, ids)
+        return await self._access.run(lambda store: self._add(store, documents))
+
+    async def _add(self, store: Store, documents: Mapping[str, Any]) -> list[str]:
+        await store.put_many(self._namespace, documents)
+        return [*documents]
+
+    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
+        """Delete documents; without ids, all."""
+        return self._run("delete", lambda store: self._delete(store, ids))
+
+    async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
+        """Delete documents; without ids, all."""
+        return await self._access.run(lambda store: self._delete(store, ids))
+
+    async def _delete(self, store: Store, ids: list[str] | None) -> bool:
+        if ids is None:
+            await store.remove(self._namespace, "*")
+        else:
+            await store.delete_many(self._namespace, ids)
+        return True
+
+    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """Return the documents that are there."""
+        return self._run("get_by_ids", lambda store: self._get(store, ids))
+
+    async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """Return the documents that are there."""
+        return await self._access.run(lambda store: self._get(store, ids))
+
+    async def _get(self, store: Store, ids: Sequence[str]) -> list[Document]:
+        found = await store.get_many(self._namespace, ids)
+        return [_document(item) for item in found.values()]
+
+    def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
+        """Return the documents that are nearest to a query, the best first."""
+        return [found for found, _ in self.similarity_search_with_score(query, k, **kwargs)]
+
+    async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
+        """Return the documents that are nearest to a query, the best first."""
+        found = await self.asimilarity_search_with_score(query, k, **kwargs)
+        return [document for document, _ in found]
+
+    def similarity_search_with_score(
+        self, query: str, k: int = 4, *, filter: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """Return the nearest documents with their similarities."""
+        return self._run(
+            "similarity_search_with_score", lambda store: self._search(store, query, k, filter)
+        )
+
+    async def asimilarity_search_with_score(
+        self, query: str, k: int = 4, *, filter: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """Return the nearest documents with their similarities."""
+        return await self._access.run(lambda store: self._search(store, query, k, filter))
+
+    async def _search(
+        self, store: Store, query: str, k: int, filter: Mapping[str, Any] | None
+    ) -> list[tuple[Document, float]]:
+        found = await store.search(
+            self._namespace,
+            query,
+            filter=None if filter is None else _over_metadata(filter),
+            limit=k,
+            mode="semantic",
+        )
+        return [(_document(item), item.score or 0.0) for item in found]
+
+    def _select_relevance_score_fn(self) -> Any:
+        return lambda similarity: similarity
+
+
+def _documents(
+    texts: Iterable[str], metadatas: list[dict[str, Any]] | None, ids: Sequence[str | None] | None
+) -> dict[str, Any]:
+    """Return values by their ids, new ones where there is none."""
+    listed = [*texts]
+    described = metadatas or [{}] * len(listed)
+    named = ids or [None] * len(listed)
+    if not len(listed) == len(described) == len(named):
+        raise InvalidArgumentError("texts, metadatas and ids are of different lengths")
+    return {
+        id or str(uuid.uuid4()): {"text": text, "metadata": metadata}
+        for text, metadata, id in zip(listed, described, named, strict=True)
+    }
+
+
+def _document(item: Item) -> Document:
+    value = item.value
+    if not isinstance(value, dict) or not isinstance(value.get("text"), str):
+        raise StoreCorruptError(f"the item {item.key!r} of {item.namespace} is no document")
+    return Document(value["text"], metadata=value.get("metadata") or {}, id=item.key)
+
+
+def _over_metadata(filter: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a filter over metadata as one over the stored values."""
+    return {
+        key if key in ("$and", "$or", "$not") else f"metadata.{key}": [
+            _over_metadata(each) for each in wanted
+        ]
+        if key in ("$and", "$or")
+        else _over_metadata(wanted)
+        if key == "$not"
+        else wanted
+        for key, wanted in filter.items()
+    }
