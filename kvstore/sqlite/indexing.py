@@ -53,6 +53,7 @@ from kvstore.operations import (
 )
 from kvstore.plan import Address, Effects, Vectors
 from kvstore.sqlite import driver, statements
+from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.checking import INDEX_CHECKS
 from kvstore.sqlite.connection import transaction
 from kvstore.sqlite.layout import made_later
@@ -398,7 +399,7 @@ class IndexedBatch(Batch):
         for entry, (row, _) in zip(found, effects.writes, strict=True):
             if entry is not None:
                 if entry.item is None:
-                    entry.item = self._execute(_GET_ID, (row.path, row.key)).fetchone()[0]
+                    entry.item = self._execute(sql.GET_ID, (row.path, row.key)).fetchone()[0]
                 self._write_entries(entry)
         if effects.drops:
             self._drop_deleted()
@@ -425,7 +426,7 @@ class IndexedBatch(Batch):
         keys: dict[str, list[str]] = {}
         for op in ops:
             keys.setdefault(op.path, []).append(op.key)
-        held = self._get_many(_GET_MANY_ENTRIES, keys)
+        held = self._get_many(sql.GET_MANY_ENTRIES, keys)
         fields = self._description.fields
         entries = []
         for op in ops:
@@ -436,7 +437,7 @@ class IndexedBatch(Batch):
                 entries.append((op, entry))
         self._require_vectors()
         answers = self._put_plain(list(ops))
-        ids = held if len(held) == len(ops) else self._get_many(_GET_MANY_IDS, keys)
+        ids = held if len(held) == len(ops) else self._get_many(sql.GET_MANY_IDS, keys)
         fresh = []
         for op, entry in entries:
             entry.item = ids[op.path, op.key][0]
@@ -473,7 +474,7 @@ class IndexedBatch(Batch):
         there: Sequence[Any] = (None, 0, 0)
         if before is not None:
             item = before.id
-            there = self._execute(_GET_ENTRIES, (item,)).fetchone()
+            there = self._execute(sql.GET_ENTRIES, (item,)).fetchone()
         value = codec.decode(row.data)
         entry = self._entries(item, row.path, value, row.indexing, *there)
         if entry.is_unchanged:
@@ -557,8 +558,8 @@ class IndexedBatch(Batch):
             words.append((item, found.text, namespace_words(path)))
             codes = bytearray().join(entry.texts)  # bound in half the time of bytes
             slots.append((item, codes, pack_counts(found.counts), found.length))
-        self._connection.executemany(_ADD_WORDS, words)
-        self._connection.executemany(_SET_ENTRIES, slots)
+        self._connection.executemany(sql.ADD_WORDS, words)
+        self._connection.executemany(sql.SET_ENTRIES, slots)
         self._add_vectors(vectors)
 
     def _add_vectors(self, added: list[Change]) -> None:
@@ -578,8 +579,8 @@ class IndexedBatch(Batch):
             small += changes[:room]
             large += changes[room:]
             self._room[path] = max(0, room - len(changes))
-        self._connection.executemany(_INSERT_SMALL, small)
-        self._connection.executemany(_INSERT_LARGE, large)
+        self._connection.executemany(sql.INSERT_SMALL, small)
+        self._connection.executemany(sql.INSERT_LARGE, large)
         self._touched |= dict.fromkeys(by_path)
         if self._setup is not None and self._setup.journal.is_read:
             self._vector_changes += added
@@ -621,9 +622,9 @@ class IndexedBatch(Batch):
         if entry.texts:
             words = Words(entry.texts.values(), entry.path)
             self._count(1, words.length)
-            self._execute(_ADD_WORDS, (item, words.text, namespace_words(entry.path)))
+            self._execute(sql.ADD_WORDS, (item, words.text, namespace_words(entry.path)))
             packed = pack_counts(words.counts)
-            self._execute(_SET_ENTRIES, (item, b"".join(slots), packed, words.length))
+            self._execute(sql.SET_ENTRIES, (item, b"".join(slots), packed, words.length))
         else:
             self._execute("DELETE FROM index_entries WHERE item = ?", (item,))
         if missing and not entry.is_pending:
@@ -661,23 +662,23 @@ class IndexedBatch(Batch):
         """Return the statement that inserts the next vector of a namespace."""
         room = self._room_for(path)
         self._room[path] = max(0, room - 1)
-        return _INSERT_SMALL if room else _INSERT_LARGE
+        return sql.INSERT_SMALL if room else sql.INSERT_LARGE
 
     def _room_for(self, path: str) -> int:
         """Return how many vectors of a namespace may yet go to small chunks."""
         room = self._room.get(path)
         if room is not None:
             return room
-        if self._execute(_HAS_LARGE_CHUNK, (path,)).fetchone():
+        if self._execute(sql.HAS_LARGE_CHUNK, (path,)).fetchone():
             return 0
-        chunks: int = self._execute(_COUNT_SMALL_CHUNKS, (path, SMALL_CHUNKS)).fetchone()[0]
+        chunks: int = self._execute(sql.COUNT_SMALL_CHUNKS, (path, SMALL_CHUNKS)).fetchone()[0]
         return (SMALL_CHUNKS - chunks) * SMALL_CHUNK
 
     def _replace_vector(self, rowid: int, vector: bytes) -> bool:
-        return any(self._execute(update, (vector, rowid)).rowcount for update in _UPDATE_VECTOR)
+        return any(self._execute(update, (vector, rowid)).rowcount for update in sql.UPDATE_VECTOR)
 
     def _delete_vector(self, rowid: int) -> None:
-        any(self._execute(delete, (rowid,)).rowcount for delete in _DELETE_VECTOR)
+        any(self._execute(delete, (rowid,)).rowcount for delete in sql.DELETE_VECTOR)
 
     def _can_use_vectors(self) -> bool:
         if self._has_vec0 is None:
@@ -701,7 +702,7 @@ class IndexedBatch(Batch):
 
     def _drop_deleted(self) -> None:
         """Drop the entries of the items that were deleted."""
-        dropped = self._execute(_GET_DROPPED).fetchall()
+        dropped = self._execute(sql.GET_DROPPED).fetchall()
         if not dropped:
             return
         has_vectors = self._description.model is not None
@@ -763,7 +764,7 @@ class IndexedBatch(Batch):
                     f"another store has changed the index meanwhile: {mismatch}"
                 )
         planned: list[tuple[int, str, _Entries | None]] = []
-        for key, *row in self._execute(_GET_PENDING, (op.after, op.limit)).fetchall():
+        for key, *row in self._execute(sql.GET_PENDING, (op.after, op.limit)).fetchall():
             entry = self._entries_of(row)
             if entry is not None:
                 self._find_vectors(entry, op.vectors, op.refused)
@@ -803,7 +804,7 @@ class IndexedBatch(Batch):
 
     def _index_since(self, version: int) -> None:
         """Index what an import has written; its vectors are left to `reindex`."""
-        for row in self._execute(_GET_SINCE, (version,)).fetchall():
+        for row in self._execute(sql.GET_SINCE, (version,)).fetchall():
             entry = self._entries_of(row)
             if entry is not None and not entry.is_unchanged:
                 if self._description.model is not None:
@@ -822,7 +823,7 @@ def find_problems(connection: driver.Connection) -> Iterator[str]:
         return
     last = -1
     while True:
-        rows = connection.execute(_GET_CHECKED, (last, _CHECK_SLICE)).fetchall()
+        rows = connection.execute(sql.GET_CHECKED, (last, _CHECK_SLICE)).fetchall()
         for item, indexing, value, slots, has_words, is_pending in rows:
             try:
                 fields = description.fields if indexing is None else orjson.loads(indexing)
@@ -837,7 +838,7 @@ def find_problems(connection: driver.Connection) -> Iterator[str]:
         if len(rows) < _CHECK_SLICE:
             break
         last = rows[-1][0]
-    checks = dict(_CHECKS)
+    checks = dict(sql.CHECKS)
     if description.dimensions is not None:
         for table in statements.VECTOR_TABLES:
             checks[table] = statements.count_orphans(table)
@@ -845,7 +846,7 @@ def find_problems(connection: driver.Connection) -> Iterator[str]:
         number = connection.execute(statement).fetchone()[0]
         if number:
             yield f"index: {number} rows of {what} belong to no item"
-    if not connection.execute(_IS_COUNTED).fetchone()[0]:
+    if not connection.execute(sql.IS_COUNTED).fetchone()[0]:
         yield "index: the numbers of its words are not those of its entries"
 
 
@@ -872,93 +873,3 @@ def _hash(text: str) -> bytes:
 
 
 _NOTHING = (None, None, 0, 0)
-
-# The unique index on (path, key), and primary keys
-_GET_MANY_ENTRIES = """
-SELECT items.key, items.id, index_entries.slots, index_entries.length,
-    EXISTS (SELECT 1 FROM index_pending WHERE index_pending.item = items.id)
-FROM json_each(?) AS wanted
-CROSS JOIN items ON items.path = ? AND items.key = wanted.value
-LEFT JOIN index_entries ON index_entries.item = items.id
-"""
-_GET_MANY_IDS = """
-SELECT items.key, items.id
-FROM json_each(?) AS wanted
-CROSS JOIN items ON items.path = ? AND items.key = wanted.value
-"""
-_GET_ID = "SELECT id FROM items WHERE path = ? AND key = ?"
-_GET_ENTRIES = """
-SELECT slots, length, EXISTS (SELECT 1 FROM index_pending WHERE item = wanted.item)
-FROM (SELECT ? AS item) AS wanted
-LEFT JOIN index_entries USING (item)
-"""
-_ADD_WORDS = "INSERT INTO words (rowid, text, namespaces) VALUES (?, ?, ?)"
-_SET_ENTRIES = """
-INSERT INTO index_entries (item, slots, words, length) VALUES (?, ?, ?, ?)
-ON CONFLICT (item) DO UPDATE
-SET slots = excluded.slots, words = excluded.words, length = excluded.length
-"""
-_GET_DROPPED = """
-SELECT index_dropped.item, index_dropped.path, index_entries.slots, index_entries.length
-FROM index_dropped
-LEFT JOIN index_entries ON index_entries.item = index_dropped.item
-"""
-_GET_PENDING = """
-SELECT items.key, index_pending.item, items.path, items.indexing, CAST(items.value AS BLOB),
-    index_entries.slots, index_entries.length, 1
-FROM index_pending
-LEFT JOIN items ON items.id = index_pending.item
-LEFT JOIN index_entries ON index_entries.item = index_pending.item
-WHERE index_pending.item > ?
-ORDER BY index_pending.item
-LIMIT +?
-"""
-_GET_SINCE = """
-SELECT items.id, items.path, items.indexing, CAST(items.value AS BLOB), index_entries.slots,
-    index_entries.length,
-    EXISTS (SELECT 1 FROM index_pending WHERE index_pending.item = items.id)
-FROM items
-LEFT JOIN index_entries ON index_entries.item = items.id
-WHERE items.version >= ?
-"""
-
-# Primary keys
-_GET_CHECKED = """
-SELECT items.id, items.indexing, CAST(items.value AS BLOB), index_entries.slots,
-    EXISTS (SELECT 1 FROM words_docsize WHERE words_docsize.id = items.id),
-    EXISTS (SELECT 1 FROM index_pending WHERE index_pending.item = items.id)
-FROM items
-LEFT JOIN index_entries ON index_entries.item = items.id
-WHERE items.id > ?
-ORDER BY items.id
-LIMIT +?
-"""
-_IS_COUNTED = """
-SELECT count(*) = (SELECT value FROM meta WHERE name = 'index_items')
-    AND total(length) = (SELECT value FROM meta WHERE name = 'index_length')
-FROM index_entries
-"""
-_CHECKS = {
-    "index_entries": """
-SELECT count(*) FROM index_entries WHERE item NOT IN (SELECT id FROM items)
-""",
-    "words": """
-SELECT count(*) FROM words_docsize WHERE id NOT IN (SELECT id FROM items)
-""",
-}
-
-# vec0's own tables, by the index that we add
-_HAS_LARGE_CHUNK = "SELECT 1 FROM vectors_large_chunks WHERE partition00 = ? LIMIT 1"
-_COUNT_SMALL_CHUNKS = """
-SELECT count(*) FROM (SELECT 1 FROM vectors_small_chunks WHERE partition00 = ? LIMIT +?)
-"""
-_UPDATE_VECTOR = (
-    "UPDATE vectors_small SET embedding = ? WHERE rowid = ?",
-    "UPDATE vectors_large SET embedding = ? WHERE rowid = ?",
-)
-_DELETE_VECTOR = (
-    "DELETE FROM vectors_small WHERE rowid = ?",
-    "DELETE FROM vectors_large WHERE rowid = ?",
-)
-_INSERT_SMALL = "INSERT INTO vectors_small (path, rowid, embedding) VALUES (?, ?, ?)"
-_INSERT_LARGE = "INSERT INTO vectors_large (path, rowid, embedding) VALUES (?, ?, ?)"

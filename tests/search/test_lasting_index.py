@@ -26,6 +26,17 @@ class OtherModel(RecordingEmbeddings):
         return random_vector(text, 5)
 
 
+class ModelThatGoesDown(RecordingEmbeddings):
+    """A model that, for a while, takes no text after the first hundred and some."""
+
+    is_down = True
+
+    async def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        if self.is_down and len(self.texts) > 100:
+            raise RuntimeError("down")
+        return await super().embed_documents(texts)
+
+
 @pytest.fixture(params=["file", "server"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where stores lie that the test opens one after the other."""
@@ -160,10 +171,10 @@ async def test_other_fields_reuse_the_vectors_that_are_there(
         assert (await store.check()).ok
 
 
-async def test_reindex_goes_on_where_it_was(place: str, model: RecordingEmbeddings) -> None:
+async def test_reindex_goes_on_where_it_was(place: str) -> None:
     async with kvstore.open(place) as store:
         await store.put_many(NS, {f"k{at:03}": f"text {at}" for at in range(300)})
-    model.poison = "text 200"
+    model = ModelThatGoesDown()
     async with store_with(place, model) as store:
         with pytest.raises(EmbeddingError):
             await store.reindex()
@@ -171,8 +182,8 @@ async def test_reindex_goes_on_where_it_was(place: str, model: RecordingEmbeddin
         assert 100 < done < 300
         with pytest.raises(IndexMismatchError):
             await store.search(NS, "text")
-    model.poison = None
     before = model.texts
+    model.is_down = False
     async with store_with(place, model) as store:
         assert await store.reindex() < 200
         assert len(model.texts) < len(before) + 200
