@@ -2,7 +2,7 @@
 
 A `Store` checks arguments, encodes values and speaks to users; its `Backend` holds rows. Whoever
 writes one gets clean input, and is proven right by `kvstore.testing.StoreConformance`; see
-docs/backends.md, and tests/examples/dict_backend.py for one in a hundred lines.
+docs/backends.md, and tests/conformance/dict_backend.py for one over a dict.
 
     open  close                   lifecycle
     get_many                      point reads of one namespace
