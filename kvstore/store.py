@@ -181,7 +181,7 @@ class Store(Recipe):
         backend.attach(settings, index, embedder)
         self._embedding_writes = 0  # writes that wait for the model
         self._loop: Any = None  # the one that it is open on; `_ANYWHERE`; `None`: it is not open
-        self._looks = type(backend).look is not Backend.look
+        self._look = None if type(backend).look is Backend.look else backend.look
         self._lifecycle = LoopLock()
         self._is_left_behind = False  # what it held stayed in the process that this one forked from
         self._sweeper: asyncio.Task[None] | None = None
@@ -315,8 +315,8 @@ class Store(Recipe):
         loop = self._loop
         if loop is not _ANYWHERE and (loop is None or asyncio.get_running_loop() is not loop):
             self._refuse()
-        if self._looks:
-            self.backend.look()
+        if self._look is not None:
+            self._look()
 
     def _refuse(self) -> NoReturn:
         if not self.backend.needs_loop:
