@@ -26,7 +26,6 @@ from kvstore.cli.console import Out, Stdin, make_streams_safe
 from kvstore.cli.words import (
     change_line,
     item_line,
-    json_line,
     parse_json,
     parse_namespace,
     parse_value,
@@ -276,11 +275,7 @@ def get(
     elif raw:
         if not isinstance(item.value, (str, bytes)):
             raise errors.InvalidArgumentError("--raw is for text and bytes, and this is neither")
-        data = item.value if isinstance(item.value, bytes) else item.value.encode()
-        if out.console.is_terminal:
-            lines = data.decode(errors="backslashreplace").split("\n")
-            data = "\n".join(map(visible, lines)).encode()
-        out.line(data)
+        out.line(item.value if isinstance(item.value, bytes) else item.value.encode())
     else:
         out.value(item.value)
 
@@ -419,7 +414,7 @@ def keys(
 
 
 def _address_line(namespace: Namespace, key: str) -> bytes:
-    return json_line(orjson.dumps({"namespace": namespace, "key": key}))
+    return orjson.dumps({"namespace": namespace, "key": key}) + b"\n"
 
 
 @command(cls=StoreCommand)
@@ -465,7 +460,7 @@ def ls(
 
 
 def _json_line(content: Any) -> bytes:
-    return json_line(orjson.dumps(content))
+    return orjson.dumps(content) + b"\n"
 
 
 @command(cls=StoreCommand)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -68,7 +67,6 @@ DriverError: Final = (
 OLDEST_SERVER = 13  # the first with pg_current_xact_id
 CONNECT_S = 10.0  # for one try to connect
 PAUSES_S = (0.02, 0.25)  # between two tries, growing
-_HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:[0-9]*)?")
 _POOLER = "pooler"  # our own part of a URL's query
 
 
@@ -101,21 +99,12 @@ class Target:
             parts = urlsplit(url)
         except ValueError:
             parts = urlsplit(":")
-        hosts = parts.netloc.rpartition("@")[2].split(",")
-        if (
-            parts.scheme not in ("postgresql", "postgres")
-            or not url.partition(":")[2].startswith("//")
-            or not all(map(_HOST.fullmatch, hosts))
-            or "@" in parts.path
-            or parts.fragment
-        ):  # what is left may be parts of a password: it is not shown
+        if parts.scheme not in ("postgresql", "postgres"):
             raise InvalidArgumentError(
                 "a PostgreSQL URL is written postgresql://user:password@host:5432/database, with "
-                "%-escapes for what is special in it, such as %2F for / and %40 for @"
+                "%-escapes for what is special in it"
             )
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        if any("@" in name for name in query):
-            raise InvalidArgumentError("a ? in the password of a PostgreSQL URL is written %3F")
         said = query.pop(_POOLER, None)
         if said is not None:
             if said not in ("true", "false"):

@@ -24,8 +24,9 @@ from kvstore.sqlite import backup, changes, checking, driver, reading
 from kvstore.sqlite.connection import connect, release, transaction
 from kvstore.sqlite.diagnosis import explain
 from kvstore.sqlite.file import FileBackend, FileOptions
-from kvstore.sqlite.indexing import begin_batch
+from kvstore.sqlite.read_cache import ReadCache
 from kvstore.sqlite.readonly import Source
+from kvstore.sqlite.series import Series
 from kvstore.types import Item, Namespace
 
 __all__ = ["DirectBackend", "run_directly"]
@@ -69,6 +70,8 @@ class DirectBackend(FileBackend):
         self._sources: list[Source] = []  # the same two of a store that is read-only
         self._idle_sources: list[Source] = []
         self._writer: driver.Connection
+        self._cache: ReadCache | None = None
+        self._series = Series(None, None)
         self._lock = type(self).new_lock()
         self._is_usable = False
         self._is_writing = False  # by the thread that has the lock
@@ -95,6 +98,8 @@ class DirectBackend(FileBackend):
             self.discard_temporary()
             raise
         self._swept_at = time.monotonic()
+        self._cache = self.open_read_cache(self._writer)
+        self._series = Series(None, self._cache)
         self._is_usable = True
         self.when_dropped(_abandon, self._readers, self.ending(self._writer))
 
@@ -120,6 +125,8 @@ class DirectBackend(FileBackend):
                 self._idle_sources.pop().close()
             self.opened.close()
             return
+        self._cache = None
+        self._series.end()
         self.before_last_close()
         self._writer.close()
         self.let_go()
@@ -194,7 +201,15 @@ class DirectBackend(FileBackend):
                 source.close()
 
     def peek(self, namespace: Namespace, path: str, key: str) -> list[Item]:
-        return self._read(reading.get_one, namespace, path, key, self.now())
+        cache = self._cache
+        if cache is None:
+            return self._read(reading.get_one, namespace, path, key, self.now())
+        entry = cache.find(path, key)
+        if entry is None:
+            before = cache.header()
+            entry = self._read(reading.get_entry, namespace, path, key)
+            cache.fill(before, (((path, key), entry),))
+        return reading.live_item(namespace, key, entry, self.now)
 
     async def get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
         return self._read(reading.get_many, namespace, path, keys, self.now())
@@ -263,10 +278,10 @@ class DirectBackend(FileBackend):
             units.append((Sweep(_SWEEP_SLICE),))
         try:
             with transaction(connection, self.options.busy_timeout, self.opened):
-                batch = begin_batch(connection, self.now(), None, None)
+                batch = self._series.begin(connection, self.now())
                 outcome = batch.apply(units)[0]
                 batch.finish()
-            batch.committed()
+            self._series.committed(batch)
             if batch.is_news:
                 self.bell.ring()
         except driver.Error as exc:

@@ -24,6 +24,7 @@ from kvstore.sqlite.guard import Hold
 from kvstore.sqlite.indexing import Journal, Setup, load_vectors, prepare_index
 from kvstore.sqlite.migrate import check_file, migrate
 from kvstore.sqlite.openfile import OpenFile
+from kvstore.sqlite.read_cache import ReadCache, is_as_known
 from kvstore.sqlite.readonly import ReadOnlyFile, Source
 from kvstore.targets import same_file
 from kvstore.types import IndexConfig
@@ -43,6 +44,7 @@ class FileOptions:
     durability: Durability = "normal"
     busy_timeout: float = 5.0
     file_mode: int | None = None
+    read_cache_bytes: int = 16 * 2**20
 
 
 class FileBackend(Backend):
@@ -108,6 +110,19 @@ class FileBackend(Backend):
             self.file = resolved(self.options.path)
         forks.release_inherited(self.file)
         return self.file
+
+    def open_read_cache(self, connection: driver.Connection) -> ReadCache | None:
+        """Return a cache for the open file; `None` where it is off, or cannot be relied on."""
+        budget = self.options.read_cache_bytes
+        index = self._hold.map_index() if budget else None
+        if index is None:
+            return None
+
+        def page_count() -> int:
+            return int(connection.execute("PRAGMA page_count").fetchall()[0][0])
+
+        with translated(self.file):
+            return ReadCache(index, budget) if is_as_known(index, page_count) else None
 
     def when_dropped(self, close: Callable[..., None], *args: Any) -> None:
         """Have the store closed when nobody has it any more.

@@ -60,7 +60,7 @@ from kvstore.sqlite.layout import made_later
 from kvstore.sqlite.openfile import OpenFile
 from kvstore.sqlite.passing import Passing
 from kvstore.sqlite.words import namespace_words, pack_counts
-from kvstore.sqlite.writing import Batch, NotInlineError, StoredRow, is_plain
+from kvstore.sqlite.writing import Batch, FileState, NotInlineError, StoredRow, is_plain, read_state
 from kvstore.text import WORDS_REVISION, texts_of
 from kvstore.types import Item
 
@@ -319,13 +319,17 @@ class _Entries:
 
 
 def begin_batch(
-    connection: driver.Connection, now: int, longest: int | None, setup: Setup | None
+    connection: driver.Connection,
+    now: int,
+    longest: int | None,
+    setup: Setup | None,
+    state: FileState | None = None,
 ) -> Batch:
     """Return the batch that keeps the file's index, if it has one."""
-    batch = Batch(connection, now, longest)
-    if batch.index is None:
-        return batch
-    return IndexedBatch(connection, now, longest, setup)
+    state = state or read_state(connection)
+    if state.description is None:
+        return Batch(connection, now, longest, state)
+    return IndexedBatch(connection, now, longest, state, setup)
 
 
 class IndexedBatch(Batch):
@@ -335,10 +339,11 @@ class IndexedBatch(Batch):
         self,
         connection: driver.Connection,
         now: int,
-        longest: int | None = None,
-        setup: Setup | None = None,
+        longest: int | None,
+        state: FileState,
+        setup: Setup | None,
     ) -> None:
-        super().__init__(connection, now, longest)
+        super().__init__(connection, now, longest, state)
         assert self.index is not None
         self._description = Description.parse(self.index)
         self._setup = setup
@@ -360,6 +365,10 @@ class IndexedBatch(Batch):
         """
         self._require_few(units)
         return [self._outcome(ops) for ops in units]
+
+    def _keep_description(self) -> None:
+        _store(self._connection, self._description)
+        self.index = self._description.text
 
     def finish(self) -> None:
         """Note how many entries there are, and for caches what has changed."""
@@ -696,7 +705,7 @@ class IndexedBatch(Batch):
             self._execute(_CREATE_VECTORS.format(name=name, dimensions=dimensions, chunk=chunk))
             self._execute(_CREATE_VECTORS_INDEX.format(name=name))
         self._description.dimensions = dimensions
-        _store(self._connection, self._description)
+        self._keep_description()
 
     # Deleting
 
@@ -751,7 +760,7 @@ class IndexedBatch(Batch):
             self._execute(_MARK_ALL)
             description.has_all_vectors = False
             description.has_all_words &= not has_other_fields
-            _store(self._connection, description)
+            self._keep_description()
         pending: int = self._execute("SELECT count(*) FROM index_pending").fetchone()[0]
         return pending
 
@@ -793,7 +802,7 @@ class IndexedBatch(Batch):
             description.has_all_words = True
             if description.model == self._setup.model:
                 description.has_all_vectors = True
-            _store(self._connection, description)
+            self._keep_description()
             return 0, 0, []
         left = [
             (entry.path, key)

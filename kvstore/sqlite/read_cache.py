@@ -19,16 +19,29 @@ must change the header as described), and is off wherever it cannot: another lay
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import Final, NamedTuple, Protocol
 
-__all__ = ["ABSENT", "HEADER_BYTES", "Entry", "Header", "ReadCache", "commits"]
+__all__ = [
+    "ABSENT",
+    "HEADER_BYTES",
+    "Address",
+    "Entry",
+    "Header",
+    "ReadCache",
+    "commits",
+    "is_as_known",
+]
 
 HEADER_BYTES: Final = 48
 _LAYOUT: Final = 3_007_000  # of the WAL index, since SQLite 3.7.0
+_FEW: Final = 16  # items that one commit adds to the cache; of more, it only keeps those up to date
 _OVERHEAD_BYTES: Final = 400  # of an entry, beside its key and data
 _PREFIX = struct.Struct("=III")  # layout, padding, count of commits; in the machine's byte order
+_PAGES = struct.Struct("=20xI")
+_SUMMED_BYTES: Final = 40  # of the header, before its checksum
+_TRIES: Final = 5
 
 Address = tuple[str, str]  # path and key
 
@@ -51,6 +64,34 @@ class Header(Protocol):
     """The mapped WAL index."""
 
     def __getitem__(self, part: slice, /) -> bytes: ...
+
+
+def is_as_known(index: Header, page_count: Callable[[], int]) -> bool:
+    """Whether a mapped WAL index is laid out as this module takes it to be.
+
+    Args:
+        index: of a file that is open.
+        page_count: returns the pages of the database in a read transaction of its own.
+    """
+    for _ in range(_TRIES):
+        header, copy = index[:HEADER_BYTES], index[HEADER_BYTES : 2 * HEADER_BYTES]
+        pages = page_count()
+        if index[:HEADER_BYTES] == header == copy:  # nobody has committed meanwhile
+            return (
+                commits(header) is not None
+                and _checksum(header[:_SUMMED_BYTES]) == header[_SUMMED_BYTES:]
+                and _PAGES.unpack_from(header) == (pages,)
+            )
+    return False
+
+
+def _checksum(data: bytes) -> bytes:
+    """Sum up a header as SQLite does, in the machine's byte order."""
+    first = second = 0
+    for one, other in struct.iter_unpack("=II", data):
+        first = (first + one + second) % 2**32
+        second = (second + other + first) % 2**32
+    return struct.pack("=II", first, second)
 
 
 class _State:
@@ -95,6 +136,21 @@ class ReadCache:
             self.hits += 1
         return entry
 
+    def find_all(self, addresses: Sequence[Address]) -> list[Entry] | None:
+        """Return the entries of items as they are at one moment, or `None`: read them."""
+        state = self._state
+        get = state.entries.get
+        found = []
+        for address in addresses:
+            entry = get(address)
+            if entry is None:
+                return None
+            found.append(entry)
+        if self._index[:HEADER_BYTES] != state.header:  # nor was it another one meanwhile
+            return None
+        self.hits += len(found)
+        return found
+
     def header(self) -> bytes:
         """Return the header as it is now; take it before a read or a write, for the calls below."""
         return self._index[:HEADER_BYTES]
@@ -108,23 +164,45 @@ class ReadCache:
                 self._state = _State(before)
             self._keep(read)
 
-    def follow(self, before: bytes, written: Iterable[tuple[Address, Entry]] | None) -> None:
+    def follow(self, before: bytes, changed: Mapping[Address, Entry | None] | None) -> bytes | None:
         """Go along with a commit of our own, after it.
+
+        Returns:
+            The header as that commit left it; `None`: others may have committed since.
 
         Args:
             before: the header inside the write transaction, before its COMMIT.
-            written: all that the commit changed, as it now is; `None`: that is not known.
+            changed: all items that the commit wrote or deleted, as they now are; `None` for one
+                of which that is not known; `None` alone: it is not known which they are.
         """
         with self._lock:
             state, now = self._state, self._index[:HEADER_BYTES]
             then = commits(before)
-            if written is None or then is None or state.header != before:
-                return  # the next read finds another header, and begins anew
-            if commits(now) != (then + 1) % 2**32:
-                return  # somebody else has committed, too
-            self._state = _State(now)
-            self._state.entries, self._state.size = state.entries, state.size
-            self._keep(written)
+            if now == before:  # nobody has committed: we had nothing to write ...
+                if changed:  # ... or else the header is not what it was taken for
+                    self._budget, self._state = 0, _State(b"")
+                    return None
+                return now
+            if then is None or commits(now) != (then + 1) % 2**32:
+                return None
+            if changed is not None and state.header == before:
+                self._state = _State(now)
+                self._state.entries, self._state.size = state.entries, state.size
+                self._keep(self._worth_keeping(changed))
+            return now
+
+    def _worth_keeping(
+        self, changed: Mapping[Address, Entry | None]
+    ) -> Iterator[tuple[Address, Entry]]:
+        """Take out what is not known any more; of many changes, keep those of known items."""
+        entries, is_crowd = self._state.entries, len(changed) > _FEW
+        for address, entry in changed.items():
+            if entry is None:
+                old = entries.pop(address, None)
+                if old is not None:
+                    self._state.size -= _weight(address, old)
+            elif not is_crowd or address in entries:
+                yield address, entry
 
     @property
     def size(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 from zlib import crc32
@@ -20,14 +20,15 @@ from kvstore.sql import Sql, all_of
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import snapshot
 from kvstore.sqlite.filters import compile_filter
+from kvstore.sqlite.read_cache import ABSENT, Entry
 from kvstore.types import Item, Namespace, make_item
 
 __all__ = [
-    "Answer",
     "Point",
     "checksum",
     "count",
     "get_by_id",
+    "get_entry",
     "get_many",
     "get_one",
     "get_small",
@@ -37,12 +38,14 @@ __all__ = [
     "is_version",
     "keys",
     "list_namespaces",
+    "live_item",
     "page",
     "records",
     "select",
 ]
 
 
+_EVER = -(2**63)  # an instant before which nothing can have expired
 _MOST_VERSION = 2**62  # beyond what a store can ever have written
 
 
@@ -69,18 +72,43 @@ def _item(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> Item
     Raises:
         StoreCorruptError: the row is not as it was written.
     """
+    return _entry_item(namespace, key, _entry(namespace, path, key, row))
+
+
+def _entry(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> Entry:
+    """Return what a row holds, once it is known to be as it was written."""
     data, version, created_at, updated_at, expires_at, expected = row
     try:
         if (
-            checksum(path, key, version, data) != expected
-            or type(created_at) is not int
-            or type(updated_at) is not int
+            checksum(path, key, version, data) == expected
+            and type(created_at) is int
+            and type(updated_at) is int
         ):
-            raise _damaged(namespace, key)
-        value = codec.decode(data)
-        return make_item(namespace, key, value, version, created_at, updated_at, expires_at)
+            return Entry(data, version, created_at, updated_at, expires_at)
     except (TypeError, ValueError) as exc:  # columns of other types than we write
         raise _damaged(namespace, key) from exc
+    raise _damaged(namespace, key)
+
+
+def _entry_item(namespace: Namespace, key: str, entry: Entry) -> Item:
+    """Make the item of a row, with a value of its own.
+
+    Raises:
+        StoreCorruptError: the value is not JSON as we write it.
+    """
+    data, version, created_at, updated_at, expires_at = entry
+    try:
+        value = codec.decode(data)
+        return make_item(namespace, key, value, version, created_at, updated_at, expires_at)
+    except (TypeError, ValueError) as exc:
+        raise _damaged(namespace, key) from exc
+
+
+def live_item(namespace: Namespace, key: str, entry: Entry, now: Callable[[], int]) -> list[Item]:
+    """Return the item of an entry in a list; an empty one if it is not there now."""
+    if entry is ABSENT or (entry.expires_at is not None and entry.expires_at <= now()):
+        return []
+    return [_entry_item(namespace, key, entry)]
 
 
 def _damaged(namespace: Namespace, key: str) -> StoreCorruptError:
@@ -98,43 +126,55 @@ def get_one(
     return [] if row is None else [_item(namespace, path, key, row)]
 
 
+def get_entry(connection: driver.Connection, namespace: Namespace, path: str, key: str) -> Entry:
+    """Return what is at an address, live or not.
+
+    Raises:
+        StoreCorruptError: the row is not as it was written.
+    """
+    row = connection.execute(statements.GET, (path, key, _EVER)).fetchone()
+    return ABSENT if row is None else _entry(namespace, path, key, row)
+
+
 def get_small(
-    cursor: driver.Cursor, namespace: Namespace, path: str, key: str, now: int, longest: int
-) -> list[Item] | None:
-    """As `get_one`, but `None` if the value is longer than `longest` bytes, unread.
+    cursor: driver.Cursor, namespace: Namespace, path: str, key: str, longest: int
+) -> Entry | None:
+    """Return what is at an address, live or not; `None` if its value is longer, unread.
 
     The cursor is of a connection that gives text as bytes, and is used over and over.
+
+    Raises:
+        StoreCorruptError: the row is not as it was written.
     """
     # All rows: only then the statement is done, and with it its read transaction.
-    rows = cursor.execute(statements.GET_SMALL, (longest, path, key, now)).fetchall()
+    rows = cursor.execute(statements.GET_SMALL, (longest, path, key)).fetchall()
     if not rows:
-        return rows
-    return None if rows[0][0] is None else [_item(namespace, path, key, rows[0])]
+        return ABSENT
+    return None if rows[0][0] is None else _entry(namespace, path, key, rows[0])
 
 
 Point = tuple[Namespace, str, str]  # a read of one item: labels, path, key
-Answer = list[Item] | StoreCorruptError  # the live item in a list, an empty list, or what is wrong
 
 
 def get_small_points(
-    cursor: driver.Cursor, points: Sequence[Point], now: int, longest: int
-) -> list[Answer | None]:
+    cursor: driver.Cursor, points: Sequence[Point], longest: int
+) -> list[Entry | StoreCorruptError | None]:
     """Make point reads as `get_small` does, by one statement."""
-    answers: list[Answer | None] = [[] for _ in points]
+    found: list[Entry | StoreCorruptError | None] = [ABSENT for _ in points]
     params: list[Any] = []
     for _, path, key in points:
         params += (path, key)
-    params += (longest, now)
+    params.append(longest)
     for at, *row in cursor.execute(statements.get_small_points(len(points)), params).fetchall():
         if row[0] is None:
-            answers[at] = None
+            found[at] = None
             continue
         try:
             namespace, path, key = points[at]
-            answers[at] = [_item(namespace, path, key, row)]
+            found[at] = _entry(namespace, path, key, row)
         except StoreCorruptError as exc:
-            answers[at] = exc
-    return answers
+            found[at] = exc
+    return found
 
 
 def get_many(

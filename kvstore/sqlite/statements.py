@@ -39,7 +39,7 @@ GET_SMALL = f"""
 SELECT CASE WHEN {OCTETS} <= ? THEN value END,
     version, created_at, updated_at, expires_at, checksum
 FROM items
-WHERE path = ? AND key = ? AND {LIVE}
+WHERE path = ? AND key = ?
 """
 
 
@@ -53,7 +53,6 @@ SELECT wanted.place, CASE WHEN {OCTETS.replace("value", "items.value")} <= ? THE
     version, created_at, updated_at, expires_at, checksum
 FROM wanted
 CROSS JOIN items ON items.path = wanted.path AND items.key = wanted.key
-WHERE {LIVE}
 """
 
 

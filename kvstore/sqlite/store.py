@@ -60,6 +60,8 @@ class SQLiteStore(Store):
             `StoreBusyError`.
         file_mode: the permissions of a file that is made, such as `0o600` for its owner alone;
             `None`: as the process's umask has it. A file that is there keeps its own.
+        read_cache_bytes: memory for items that were read before; they are answered from there as
+            long as nobody, of whatever process, has written the file since. 0: none.
         vector_cache_bytes: memory for the vectors of large namespaces, where numpy is installed
             (`agent-kvstore[fast]`); 0: none.
         options: those of `Store`: `default_ttl`, `refresh_ttl`, `max_value_bytes`, `clock`,
@@ -78,6 +80,7 @@ class SQLiteStore(Store):
         durability: Durability = "normal",
         busy_timeout: float = 5.0,
         file_mode: int | None = None,
+        read_cache_bytes: int = 16 * 2**20,
         vector_cache_bytes: int = 512 * 2**20,
         **options: Any,
     ) -> None:
@@ -90,10 +93,15 @@ class SQLiteStore(Store):
                 "file_mode is permission bits with which the owner can read and write, such as "
                 f"0o600, not {file_mode:#o}"
             )
+        if not isinstance(read_cache_bytes, int) or read_cache_bytes < 0:
+            raise InvalidArgumentError(
+                f"read_cache_bytes is a number of bytes, 0 for none, not {read_cache_bytes!r}"
+            )
         self.path = file_path(path)
         if options.get("read_only") and str(self.path) == IN_MEMORY:
             raise InvalidArgumentError("a temporary store is empty: there is nothing to read only")
-        kept = FileOptions(self.path, durability, float(busy_timeout), file_mode)
+        timeout = float(busy_timeout)
+        kept = FileOptions(self.path, durability, timeout, file_mode, read_cache_bytes)
         super().__init__(SQLiteBackend(kept, vector_cache_bytes), index=index, **options)
 
     @classmethod
@@ -175,7 +183,8 @@ class SQLiteBackend(FileBackend):
         pace = Pace(asyncio.get_running_loop())
         self._pace = pace
         self._points, self._scans = (Reader(reader, self.opened) for reader in readers)
-        self._inline = InlineReader(inline, self.settings.clock, pace, self._points)
+        cache = self.open_read_cache(inline)
+        self._inline = InlineReader(inline, self.settings.clock, pace, self._points, cache)
         self._writer = Writer(
             writer,
             self.opened,
@@ -185,6 +194,7 @@ class SQLiteBackend(FileBackend):
             bell=self.bell,
             backlog=self.backlog,
             setup=self.setup,
+            cache=cache,
         )
         self.when_dropped(_abandon, loose, readers, writer, self.ending(writer.raw))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, assert_never
+from typing import Any, Literal, NamedTuple, assert_never
 
 import orjson
 
@@ -35,10 +35,20 @@ from kvstore.operations import (
 )
 from kvstore.plan import Address, Admission, Effects, Note, decide, gone, named
 from kvstore.sqlite import changes, driver, reading, statements
+from kvstore.sqlite.read_cache import ABSENT, Entry
 from kvstore.sqlite.reading import checksum, is_version
 from kvstore.types import Item, pack_item
 
-__all__ = ["INLINE_OPS", "Batch", "NotInlineError", "StoredRow", "has_restore", "is_plain"]
+__all__ = [
+    "INLINE_OPS",
+    "Batch",
+    "FileState",
+    "NotInlineError",
+    "StoredRow",
+    "has_restore",
+    "is_plain",
+    "read_state",
+]
 
 INLINE_OPS = 16  # on the event loop's thread, of those that cost more than a plain put
 
@@ -74,6 +84,33 @@ class StoredRow(Record):
     id: int = 0
 
 
+class FileState(NamedTuple):
+    """What each transaction must know of the file.
+
+    Attributes:
+        version: the store's.
+        is_watched: whether changes are noted.
+        description: of the search index; `None`: there is none.
+    """
+
+    version: int
+    is_watched: bool
+    description: str | None
+
+
+def read_state(connection: driver.Connection) -> FileState:
+    """Return the state of a file.
+
+    Raises:
+        StoreCorruptError: it has lost it.
+    """
+    row = connection.execute(statements.GET_VERSION_WATCH_AND_INDEX).fetchone()
+    if row is None or not is_version(row[0]):
+        raise StoreCorruptError("the file has lost its version; restore it from a backup")
+    version, watched_until, index = row
+    return FileState(version, bool(watched_until), index)
+
+
 class Batch:
     """The units of one transaction, which the caller has begun and commits.
 
@@ -81,26 +118,38 @@ class Batch:
         connection: inside a write transaction.
         now: the instant of all its writes, in microseconds.
         longest: refuse with `NotInlineError` to read or overwrite a value of more bytes.
+        state: that of the file, where it is known.
 
     Attributes:
         index: the description of the file's search index; `None`: it has none.
+        changed: the items written or deleted, as they now are; `None` for one of which that is
+            not known. Without it: nobody asked, or it is not known which they are.
     """
 
-    index: str | None
-
-    def __init__(self, connection: driver.Connection, now: int, longest: int | None = None) -> None:
+    def __init__(
+        self,
+        connection: driver.Connection,
+        now: int,
+        longest: int | None = None,
+        state: FileState | None = None,
+    ) -> None:
         self._connection = connection
         self._execute = connection.cursor().execute
         self._now = now
         self._longest = longest
         self._most = _ANY_LENGTH if longest is None else longest
-        row = self._execute(statements.GET_VERSION_WATCH_AND_INDEX).fetchone()
-        if row is None or not is_version(row[0]):
-            raise StoreCorruptError("the file has lost its version; restore it from a backup")
-        self._version, watched_until, self.index = row
+        self._version, self._is_watched, self.index = state or read_state(connection)
         self._first_version = self._version
-        self._is_watched = bool(watched_until)
+        self._is_state_known = True
         self._notes: list[Note] = []
+        self.changed: dict[Address, Entry | None] | None = None
+
+    @property
+    def state(self) -> FileState | None:
+        """That of the file after the commit, as far as it is known."""
+        if not self._is_state_known:
+            return None
+        return FileState(self._version, self._is_watched, self.index)
 
     def apply(self, units: Sequence[Sequence[Operation]]) -> list[list[Any] | Exception]:
         """Apply units, in order; return for each the answers to its operations, or its error.
@@ -196,6 +245,7 @@ class Batch:
                 self._is_watched = True
                 return self._version, begin
             case Trim():
+                self._is_state_known = False  # it may have ended the recording
                 self._write_notes()
                 return changes.trim(self._connection, op, self._version, self._now)
             case Adopt():
@@ -256,6 +306,12 @@ class Batch:
             execute(statements.DELETE, (rows[address].id,))
         for row in effects.renewals:
             execute(statements.RENEW, (row.expires_at, row.ttl, rows[row.path, row.key].id))
+        if self.changed is not None:
+            for row, _ in effects.writes:
+                times = row.created_at, row.updated_at, row.expires_at
+                self.changed[row.path, row.key] = Entry(row.data, row.version, *times)
+            self.changed.update(dict.fromkeys(effects.drops, ABSENT))
+            self.changed.update(dict.fromkeys((row.path, row.key) for row in effects.renewals))
 
     def _take(self, effects: Effects) -> None:
         """Take over the version and the changes that something has come to."""
@@ -318,6 +374,8 @@ class Batch:
                 continue
             _, created, updated = row
             items.append(pack_item(op.namespace, op.key, op.data, version, created, updated, None))
+            if self.changed is not None:
+                self.changed[op.path, op.key] = Entry(op.data, version, created, updated, None)
         return items
 
     def _delete_rows(
@@ -326,10 +384,14 @@ class Batch:
         if not self._is_watched:
             deleted: int = self._execute(statement, params).rowcount
             self._version += deleted
+            if deleted:
+                self.changed = None
             return deleted
         statement = f"{statement} {statements.RETURNING_ADDRESS}"
         addresses = self._execute(statement, params).fetchall()
         self._take(gone(kind, addresses, self._now, self._version, is_watched=True))
+        if self.changed is not None:
+            self.changed.update(dict.fromkeys(addresses, ABSENT))
         return len(addresses)
 
     def _restore(self, op: Restore) -> int:
@@ -337,6 +399,7 @@ class Batch:
 
         There is no savepoint: each statement inside one costs more the more it has changed.
         """
+        self.changed = None
         if self._is_watched:  # so that no record replaces an expired item, untold
             self._delete_rows("expire", statements.SWEEP, (self._now, -1))
         admission = Admission(op, self._version, self._now, is_watched=self._is_watched)

@@ -57,7 +57,7 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 async def test_a_small_namespace_is_read_without_a_thread(
     tmp_path: Path, threads: list[str]
 ) -> None:
-    async with kvstore.SQLiteStore(tmp_path / "store.db") as store:
+    async with kvstore.SQLiteStore(tmp_path / "store.db", read_cache_bytes=0) as store:
         await fill(store)
         await look(store, SMALL)
         assert threads == []
@@ -72,7 +72,7 @@ async def test_a_small_namespace_is_read_without_a_thread(
 async def test_what_takes_long_in_a_small_namespace_goes_to_a_thread(
     tmp_path: Path, threads: list[str]
 ) -> None:
-    async with kvstore.SQLiteStore(tmp_path / "store.db") as store:
+    async with kvstore.SQLiteStore(tmp_path / "store.db", read_cache_bytes=0) as store:
         await fill(store)
         for filter in ({"n": {"$in": list(range(17))}}, {"$or": [{"n": n} for n in range(17)]}):
             assert len(await store.search(SMALL, filter=filter, limit=100)) == 17
@@ -89,7 +89,7 @@ async def test_a_crowd_waits_for_the_thread_that_is_at_work(
     tmp_path: Path, threads: list[str]
 ) -> None:
     """Two threads that read at once would take turns at every row."""
-    async with kvstore.SQLiteStore(tmp_path / "store.db") as store:
+    async with kvstore.SQLiteStore(tmp_path / "store.db", read_cache_bytes=0) as store:
         await fill(store)
         counts = [store.count(namespace) for namespace in (LARGE, SMALL, SMALL)]
         assert await asyncio.gather(*counts) == [129, 128, 128]
@@ -99,7 +99,7 @@ async def test_a_crowd_waits_for_the_thread_that_is_at_work(
 async def test_both_ways_give_the_same(
     tmp_path: Path, threads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with kvstore.SQLiteStore(tmp_path / "store.db") as store:
+    async with kvstore.SQLiteStore(tmp_path / "store.db", read_cache_bytes=0) as store:
         await fill(store)
         here = await look(store, SMALL)
         assert threads == []
@@ -112,13 +112,13 @@ async def test_a_damaged_row_is_told_from_either_way(
     tmp_path: Path, threads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "store.db"
-    async with kvstore.SQLiteStore(path) as store:
+    async with kvstore.SQLiteStore(path, read_cache_bytes=0) as store:
         await fill(store)
     raw = connection.connect(path, "rw")
     raw.execute("UPDATE items SET value = ? WHERE key = 'é004'", ('{"kind":"a"}',))
     raw.close()
     kept = []
-    async with kvstore.SQLiteStore(path) as store:
+    async with kvstore.SQLiteStore(path, read_cache_bytes=0) as store:
         for _ in range(2):
             with pytest.raises(kvstore.StoreCorruptError, match="é004") as told:
                 await store.search(SMALL, filter={"kind": "a"}, limit=100)
@@ -134,7 +134,7 @@ async def test_a_damaged_row_is_told_from_either_way(
 
 
 async def test_many_that_look_at_once_leave_the_loop_room(tmp_path: Path) -> None:
-    async with kvstore.SQLiteStore(tmp_path / "store.db") as store:
+    async with kvstore.SQLiteStore(tmp_path / "store.db", read_cache_bytes=0) as store:
         await fill(store)
         turns = 0
 
@@ -155,7 +155,7 @@ async def test_many_that_look_at_once_leave_the_loop_room(tmp_path: Path) -> Non
 async def test_a_few_keys_are_read_without_a_thread(
     tmp_path: Path, threads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with kvstore.SQLiteStore(tmp_path / "store.db") as store:
+    async with kvstore.SQLiteStore(tmp_path / "store.db", read_cache_bytes=0) as store:
         await fill(store)
         keys = ["é007", "absent", "é001", *(f"é{n:03}" for n in range(20, 30))]
         few = await store.get_many(SMALL, keys)

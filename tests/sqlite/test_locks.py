@@ -165,6 +165,7 @@ def foreign(path: Path) -> Path:
 
 async def test_a_store_that_nobody_closed_lets_go_when_it_is_collected(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
+    gc.collect()
     before = descriptors()
     store = await SQLiteStore(path, sweep_interval=None).open()
     await store.put(NS, "k", 1)

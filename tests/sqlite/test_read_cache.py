@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kvstore.sqlite import driver
-from kvstore.sqlite.read_cache import ABSENT, HEADER_BYTES, Entry, ReadCache, commits
+from kvstore.sqlite.read_cache import ABSENT, HEADER_BYTES, Entry, ReadCache, commits, is_as_known
 
 A, B, C = ("n/", "a"), ("n/", "b"), ("n/", "c")
 
@@ -32,7 +32,7 @@ class File:
         self.run("CREATE TABLE t (k TEXT PRIMARY KEY, v)")
         self.run("INSERT INTO t VALUES ('a', 1), ('b', 2)")
         self._descriptor = os.open(f"{path}-shm", os.O_RDONLY)
-        self.index = mmap.mmap(self._descriptor, HEADER_BYTES, prot=mmap.PROT_READ)
+        self.index = mmap.mmap(self._descriptor, 2 * HEADER_BYTES, prot=mmap.PROT_READ)
 
     def run(self, statement: str) -> None:
         self.connection.execute(statement).fetchall()
@@ -132,7 +132,7 @@ def test_it_goes_along_with_a_commit_of_ours(file: File, cache: ReadCache) -> No
     before = cache.header()
     file.run("UPDATE t SET v = 9 WHERE k = 'a'")
     file.run("COMMIT")
-    cache.follow(before, [(A, entry(9))])
+    cache.follow(before, {A: entry(9)})
     assert cache.find(*A) == entry(9)
     assert cache.find(*B) == entry(2)
 
@@ -143,7 +143,7 @@ def test_it_does_not_go_along_when_another_one_committed_too(file: File, cache: 
     file.run("UPDATE t SET v = 9 WHERE k = 'a'")
     file.run("COMMIT")
     elsewhere(file, "UPDATE t SET v = 8 WHERE k = 'b'")
-    cache.follow(before, [(A, entry(9))])
+    cache.follow(before, {A: entry(9)})
     assert cache.find(*A) is None
     assert cache.find(*B) is None
 
@@ -159,7 +159,7 @@ def test_it_does_not_go_along_from_an_older_state(file: File, cache: ReadCache) 
     file.run("UPDATE t SET v = 5 WHERE k = 'b'")  # unknown to the cache
     before = cache.header()
     file.run("UPDATE t SET v = 9 WHERE k = 'a'")
-    cache.follow(before, [(A, entry(9))])
+    cache.follow(before, {A: entry(9)})
     assert cache.find(*B) is None
 
 
@@ -167,7 +167,7 @@ def test_the_log_begins_anew_under_a_commit_of_ours(file: File, cache: ReadCache
     file.run("PRAGMA wal_checkpoint(PASSIVE)")
     before = cache.header()
     file.run("UPDATE t SET v = 9 WHERE k = 'a'")
-    cache.follow(before, [(A, entry(9))])
+    cache.follow(before, {A: entry(9)})
     assert cache.find(*A) == entry(9)
 
 
@@ -187,6 +187,31 @@ def test_it_stays_within_its_budget_and_drops_the_oldest(file: File) -> None:
     before = cache.size
     cache.fill(header, [(("n/", "99"), entry(99))])
     assert cache.size == before
+
+
+def test_it_knows_the_layout_of_the_index(file: File) -> None:
+    def page_count() -> int:
+        return int(file.connection.execute("PRAGMA page_count").fetchone()[0])
+
+    assert is_as_known(file.index, page_count)
+    for statement in ("UPDATE t SET v = 0", "PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM"):
+        file.run(statement)
+        assert is_as_known(file.index, page_count)
+    assert not is_as_known(file.index, lambda: page_count() + 1)
+    for at in range(2 * HEADER_BYTES):
+        other = bytearray(file.index[: 2 * HEADER_BYTES])
+        other[at] ^= 1
+        assert not is_as_known(bytes(other), page_count)
+
+
+def test_a_commit_that_leaves_the_header_alone_ends_it(file: File, cache: ReadCache) -> None:
+    before = cache.header()
+    assert cache.follow(before, {}) == before
+    assert cache.find(*A) == entry(1)
+    assert cache.follow(before, {A: entry(2)}) is None
+    assert cache.find(*A) is None
+    cache.fill(before, [(A, entry(1))])
+    assert cache.find(*A) is None
 
 
 def test_another_layout_is_told() -> None:
@@ -227,7 +252,7 @@ def test_threads_that_fill_while_one_commits_never_see_what_was_replaced(file: F
         file.run(f"UPDATE t SET v = {number} WHERE k = 'a'")
         file.run("COMMIT")
         if number % 3:
-            cache.follow(before, [(A, entry(number))])
+            cache.follow(before, {A: entry(number)})
         acknowledged = number
         if number % 50 == 0:
             file.run("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -8,14 +8,22 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from kvstore.errors import StoreError
+from kvstore.errors import StoreCorruptError, StoreError
 from kvstore.instants import to_micros
 from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite.connection import limit, release
-from kvstore.sqlite.engine.limits import GROUP_BYTES, GROUP_READS, INLINE_BYTES, LONG_PATH
+from kvstore.sqlite.engine.limits import (
+    CACHED_READS,
+    CACHED_S,
+    GROUP_BYTES,
+    GROUP_READS,
+    INLINE_BYTES,
+    LONG_PATH,
+)
 from kvstore.sqlite.engine.pace import Pace
 from kvstore.sqlite.engine.reader import Reader
 from kvstore.sqlite.engine.settling import settle
+from kvstore.sqlite.read_cache import Address, Entry, ReadCache
 from kvstore.types import Item, Namespace
 
 __all__ = ["InlineReader", "NoInlineReader"]
@@ -23,6 +31,8 @@ __all__ = ["InlineReader", "NoInlineReader"]
 T = TypeVar("T")
 
 _Read = tuple[reading.Point, asyncio.Future[list[Item]]]
+# The live item in a list, an empty list, what is wrong, or `None`: it is too long
+_Answer = list[Item] | StoreCorruptError | None
 
 
 class InlineReader:
@@ -36,6 +46,7 @@ class InlineReader:
         clock: the present time in seconds since the epoch.
         pace: decides when to read here.
         worker: reads what must not be read here.
+        cache: of what was read here; `None`: there is none.
     """
 
     def __init__(
@@ -44,6 +55,7 @@ class InlineReader:
         clock: Callable[[], float],
         pace: Pace,
         worker: Reader,
+        cache: ReadCache | None = None,
     ) -> None:
         connection.text_factory = bytes
         limit(connection)
@@ -53,6 +65,7 @@ class InlineReader:
         self._clock = clock
         self._pace = pace
         self._worker = worker
+        self._cache = cache
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Read] = deque()
         self._is_crowd = False  # whether the last flush had more than one read to make
@@ -60,8 +73,15 @@ class InlineReader:
 
     def get(self, namespace: Namespace, path: str, key: str) -> list[Item] | None:
         """Return the live item in a list, an empty list, or `None`: ask `get_later`."""
-        pace = self._pace
-        if self._is_crowd or self._waiting or pace.is_turn_over:
+        pace, cache = self._pace, self._cache
+        if pace.is_turn_over:
+            return None
+        if cache is not None:
+            entry = cache.find(path, key)
+            if entry is not None:
+                pace.charge(CACHED_S)
+                return self._live(namespace, key, entry)
+        if self._is_crowd or self._waiting:
             return None
         began = time.perf_counter()
         if not pace.allows(began):
@@ -73,8 +93,14 @@ class InlineReader:
             return None
         try:
             self.is_running = True
-            now = to_micros(self._clock())
-            return reading.get_small(self._cursor, namespace, path, key, now, INLINE_BYTES)
+            before = b"" if cache is None else cache.header()
+            entry = reading.get_small(self._cursor, namespace, path, key, INLINE_BYTES)
+            if entry is None:
+                return None
+            items = self._live(namespace, key, entry)
+            if cache is not None:
+                cache.fill(before, (((path, key), entry),))
+            return items
         except StoreError:
             raise
         except Exception:  # noqa: BLE001 - the worker meets it again, and has time to deal with it
@@ -82,6 +108,12 @@ class InlineReader:
         finally:
             self.is_running = False
             pace.record(began)
+
+    def _live(self, namespace: Namespace, key: str, entry: Entry) -> list[Item]:
+        return reading.live_item(namespace, key, entry, self._now)
+
+    def _now(self) -> int:
+        return to_micros(self._clock())
 
     def get_later(self, namespace: Namespace, path: str, key: str) -> asyncio.Future[list[Item]]:
         """Read in the next turn, together with others, or on the worker's thread."""
@@ -93,20 +125,26 @@ class InlineReader:
 
     def get_few(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item] | None:
         """Return the live items among a few keys, as they are at once, or `None`: ask a thread."""
-        pace = self._pace
+        pace, cache = self._pace, self._cache
+        if pace.is_turn_over:
+            return None
+        if cache is not None and len(keys) <= CACHED_READS:
+            entries = cache.find_all([(path, key) for key in keys])
+            if entries is not None and sum(len(entry.data) for entry in entries) <= INLINE_BYTES:
+                pace.charge(CACHED_S * len(keys))
+                found = zip(keys, entries, strict=True)
+                return [item for key, entry in found for item in self._live(namespace, key, entry)]
         began = time.perf_counter()
         if len(keys) > GROUP_READS or len(path) + sum(map(len, keys)) > LONG_PATH:
             return None
-        if self._worker.is_busy or pace.is_turn_over or not pace.allows(began):
+        if self._worker.is_busy or not pace.allows(began):
             return None
         try:
             self.is_running = True
-            points = [(namespace, path, key) for key in keys]
-            now = to_micros(self._clock())
-            answers = reading.get_small_points(self._cursor, points, now, GROUP_BYTES)
+            answers = self._read([(namespace, path, key) for key in keys])
         except StoreError:
             raise
-        except Exception:  # noqa: BLE001 - the thread meets it again, and has time to deal with it
+        except Exception:  # noqa: BLE001 - the worker meets it again, and has time to deal with it
             return None
         finally:
             self.is_running = False
@@ -117,6 +155,26 @@ class InlineReader:
                 return None
             items += answer
         return items
+
+    def _read(self, points: Sequence[reading.Point]) -> list[_Answer]:
+        """Make point reads by one statement."""
+        cache = self._cache
+        before = b"" if cache is None else cache.header()
+        found = reading.get_small_points(self._cursor, points, GROUP_BYTES)
+        answers: list[_Answer] = []
+        kept: list[tuple[Address, Entry]] = []
+        for (namespace, path, key), entry in zip(points, found, strict=True):
+            if not isinstance(entry, Entry):
+                answers.append(entry)
+                continue
+            try:
+                answers.append(self._live(namespace, key, entry))
+                kept.append(((path, key), entry))
+            except StoreCorruptError as exc:
+                answers.append(exc)
+        if cache is not None:
+            cache.fill(before, kept)
+        return answers
 
     def scan(self, path: str, read: Callable[[driver.Connection], T]) -> tuple[T] | None:
         """Run a read of a whole namespace, if it is small, or return `None`: ask a thread."""
@@ -143,6 +201,7 @@ class InlineReader:
     def close(self) -> None:
         """Have the worker read what waits, and release the connection."""
         self._pass_on_all()
+        self._cache = None  # its view of the file ends with the last connection
         self.raw.close()
 
     def _take(self, most: int) -> list[_Read]:
@@ -166,9 +225,7 @@ class InlineReader:
             has_read = True
             try:
                 self.is_running = True
-                points = [point for point, _ in reads]
-                now = to_micros(self._clock())
-                answers = reading.get_small_points(self._cursor, points, now, GROUP_BYTES)
+                answers = self._read([point for point, _ in reads])
             except Exception:  # noqa: BLE001 - the worker meets it again, and tells the callers
                 answers = [None] * len(reads)
             except BaseException:  # such as KeyboardInterrupt
@@ -186,7 +243,7 @@ class InlineReader:
         else:
             self._pass_on_all()
 
-    def _deliver(self, reads: list[_Read], answers: Sequence[reading.Answer | None]) -> None:
+    def _deliver(self, reads: list[_Read], answers: Sequence[_Answer]) -> None:
         for read, answer in zip(reads, answers, strict=True):
             if answer is None:
                 self._pass_on(read)

@@ -65,6 +65,13 @@ class Pace:
             self._turn_is_watched = True
             self._loop.call_soon(self._new_turn)
 
+    def charge(self, seconds: float) -> None:
+        """Take note of inline work that is too short to be measured."""
+        self._spent += seconds
+        if not self._turn_is_watched:
+            self._turn_is_watched = True
+            self._loop.call_soon(self._new_turn)
+
     def call_next_turn(self, callback: Callable[[], None], *, first: bool = False) -> None:
         """Call back when the next turn of the loop begins, in the order of asking."""
         if first:

@@ -29,8 +29,10 @@ from kvstore.sqlite.engine.limits import (
 )
 from kvstore.sqlite.engine.pace import Pace
 from kvstore.sqlite.engine.settling import call_soon, require_open, settle
-from kvstore.sqlite.indexing import Setup, begin_batch
+from kvstore.sqlite.indexing import Setup
 from kvstore.sqlite.openfile import OpenFile
+from kvstore.sqlite.read_cache import ReadCache
+from kvstore.sqlite.series import Series
 from kvstore.sqlite.writing import INLINE_OPS, has_restore, is_plain
 
 __all__ = ["Writer", "without_checkpoints"]
@@ -97,6 +99,7 @@ class Writer:
         bell: rung on the loop's thread when there is something for those who watch.
         backlog: counts what waits, and is the store's.
         setup: of a store that has a search index.
+        cache: of reads, which goes along with what is written; `None`: there is none.
     """
 
     def __init__(
@@ -110,8 +113,10 @@ class Writer:
         bell: Bell,
         backlog: Backlog,
         setup: Setup | None = None,
+        cache: ReadCache | None = None,
     ) -> None:
         self._connection = connection
+        self._series = Series(setup, cache)
         self._file = file
         self._setup = setup
         self._bell = bell
@@ -186,6 +191,7 @@ class Writer:
     async def close(self) -> None:
         """Commit what waits, then close the connection."""
         await self.finish()
+        self._series.end()
         await self._connection.close()
 
     # On the loop's thread
@@ -318,12 +324,12 @@ class Writer:
             if waited:
                 self._polite_until = time.monotonic() + POLITE_S
             changed_before = raw.total_changes
-            batch = begin_batch(raw, to_micros(self._clock()), longest, self._setup)
+            batch = self._series.begin(raw, to_micros(self._clock()), longest)
             self._is_heavy = batch.is_heavy
             wanted = [unit for unit in units if unit.future is None or not unit.future.cancelled()]
             outcomes = batch.apply([unit.ops for unit in wanted])
             batch.finish()
-        batch.committed()
+        self._series.committed(batch)
         if batch.is_news:
             self._has_news = True
         pages = 2 + 3 * (raw.total_changes - changed_before)
