@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 
 from kvstore import (
+    EmbeddingError,
     IndexConfig,
     InMemoryStore,
     MissingDependencyError,
@@ -210,7 +211,7 @@ async def test_long_vectors(postgres_url: str, few: None, dimensions: int) -> No
 
 async def test_too_long_vectors_are_refused(postgres_url: str) -> None:
     async with store_with(postgres_url, OtherModel(16_001)) as store:
-        with pytest.raises(ValueError, match="16,000"):
+        with pytest.raises(EmbeddingError, match="16,000"):
             await store.put(NS, "k", "text")
         assert await store.get(NS, "k") is None
 
