@@ -60,7 +60,14 @@ from kvstore.sqlite.layout import made_later
 from kvstore.sqlite.openfile import OpenFile
 from kvstore.sqlite.passing import Passing
 from kvstore.sqlite.words import namespace_words, pack_counts
-from kvstore.sqlite.writing import Batch, FileState, NotInlineError, StoredRow, is_plain, read_state
+from kvstore.sqlite.writing import (
+    Batch,
+    FileState,
+    NotInlineError,
+    StoredRow,
+    is_bare_put,
+    read_state,
+)
 from kvstore.text import WORDS_REVISION, texts_of
 from kvstore.types import Item
 
@@ -397,7 +404,7 @@ class IndexedBatch(Batch):
             and setup.model is not None
             and setup.mismatch(self._description) is None
         )
-        if not self._is_watched and all(map(is_plain, ops)):
+        if not self._is_watched and all(map(is_bare_put, ops)):
             return self._apply_plain(ops)  # type: ignore[arg-type]
         return super()._apply_unit(ops)
 

@@ -15,7 +15,7 @@ from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError
 from kvstore.feed import ChangePage
 from kvstore.filenames import FilePath, file_path
-from kvstore.filters import Filter, comparisons
+from kvstore.filters import Filter
 from kvstore.operations import Operation, Record
 from kvstore.patterns import Pattern
 from kvstore.ranking import Search
@@ -25,12 +25,12 @@ from kvstore.sqlite.connection import WorkerConnection, connect, limit, release
 from kvstore.sqlite.direct import DirectBackend
 from kvstore.sqlite.engine import (
     INLINE_BYTES,
-    INLINE_COMPARISONS,
     InlineReader,
     NoInlineReader,
     Pace,
     Reader,
     Writer,
+    is_light_look,
     without_checkpoints,
 )
 from kvstore.sqlite.file import IN_MEMORY, Durability, FileBackend, FileOptions
@@ -271,16 +271,17 @@ class SQLiteBackend(FileBackend):
     async def _look_through(
         self,
         path: str,
-        is_quick: bool,
+        is_light: bool,
         read: Callable[Concatenate[driver.Connection, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
         """Read in a namespace or a subtree: here if it is a small namespace, else in a thread.
 
-        `is_quick` tells whether the read takes but a moment in a small namespace.
+        `is_light` tells whether the read takes but a moment in a small namespace.
         """
-        if is_quick and not self._scans.is_busy:  # a thread at work takes turns with this one
+        began, is_busy = time.perf_counter(), self._scans.is_busy
+        if self._pace.allows(began, is_little=is_light, is_thread_busy=is_busy):
             found = self._inline.scan(path, lambda connection: read(connection, *args, **kwargs))
             if found is not None:
                 await self._pace.give_way()
@@ -288,13 +289,9 @@ class SQLiteBackend(FileBackend):
         return await self._scans.submit(read, *args, **kwargs)
 
     async def select(self, path: str, selection: Selection) -> list[Item]:
-        is_quick = (
-            not selection.subtree
-            and comparisons(selection.filter) <= INLINE_COMPARISONS
-            and len(selection.text or "") <= INLINE_COMPARISONS
-        )
-        now = self.now()
-        return await self._look_through(path, is_quick, reading.select, path, selection, now)
+        subtree, filter, text = selection.subtree, selection.filter, selection.text
+        is_light, now = is_light_look(path, subtree, None, filter, text), self.now()
+        return await self._look_through(path, is_light, reading.select, path, selection, now)
 
     async def list_namespaces(
         self, asked: NamespaceQuery, limit: int | None, offset: int
@@ -304,14 +301,14 @@ class SQLiteBackend(FileBackend):
     async def keys(
         self, path: str, pattern: Pattern, subtree: bool, limit: int | None
     ) -> list[str]:
-        is_quick, now = pattern.is_quick and not subtree, self.now()
+        is_light, now = is_light_look(path, subtree, pattern), self.now()
         return await self._look_through(
-            path, is_quick, reading.keys, path, pattern, subtree, limit, now
+            path, is_light, reading.keys, path, pattern, subtree, limit, now
         )
 
     async def count(self, path: str, pattern: Pattern, subtree: bool) -> int:
-        is_quick, now = pattern.is_quick and not subtree, self.now()
-        return await self._look_through(path, is_quick, reading.count, path, pattern, subtree, now)
+        is_light, now = is_light_look(path, subtree, pattern), self.now()
+        return await self._look_through(path, is_light, reading.count, path, pattern, subtree, now)
 
     async def page(
         self,
@@ -322,10 +319,9 @@ class SQLiteBackend(FileBackend):
         after: tuple[str, str] | None,
         limit: int,
     ) -> Page:
-        now = self.now()
-        is_quick = not subtree and pattern.is_quick and comparisons(filter) <= INLINE_COMPARISONS
+        is_light, now = is_light_look(path, subtree, pattern, filter), self.now()
         return await self._look_through(
-            path, is_quick, reading.page, path, pattern, filter, subtree, after, limit, now
+            path, is_light, reading.page, path, pattern, filter, subtree, after, limit, now
         )
 
     async def records(
@@ -352,8 +348,10 @@ class SQLiteBackend(FileBackend):
     def _search_inline(self, path: str, asked: Search) -> list[Item] | None:
         """Search on the loop's thread, if that takes but a moment, or return `None`."""
         connection, setup = self._inline_search, self.setup
-        began = time.perf_counter()
-        if connection is None or setup is None or not self._pace.allows(began):
+        began, is_busy = time.perf_counter(), self._scans.is_busy
+        if connection is None or setup is None:
+            return None
+        if not self._pace.allows(began, is_thread_busy=is_busy):
             return None
         try:
             return search_small(connection, setup, path, asked, self.now(), INLINE_BYTES)

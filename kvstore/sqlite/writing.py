@@ -46,7 +46,7 @@ __all__ = [
     "NotInlineError",
     "StoredRow",
     "has_restore",
-    "is_plain",
+    "is_bare_put",
     "read_state",
 ]
 
@@ -57,7 +57,7 @@ _NOTES_AT_ONCE = 1_000  # held back before they are written
 _ROWS = (128, 64, 32, 16, 8, 4, 2, 1)  # of the statements that many puts share
 
 
-def is_plain(op: Operation) -> bool:
+def is_bare_put(op: Operation) -> bool:
     """Whether an operation is a put without conditions, lifetime or indexing of its own."""
     return (
         type(op) is Put
@@ -168,7 +168,7 @@ class Batch:
         shares: list[int] = []  # how many of `puts` are of each of the last units
         for ops in units:
             if not self._is_watched and (
-                is_plain(ops[0]) if len(ops) == 1 else all(map(is_plain, ops))
+                is_bare_put(ops[0]) if len(ops) == 1 else all(map(is_bare_put, ops))
             ):
                 puts += ops  # type: ignore[arg-type]
                 shares.append(len(ops))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import kvstore
-from kvstore.sqlite import connection, engine, statements
+from kvstore.embeddings import HashingEmbeddings
+from kvstore.sqlite import connection, driver, engine, statements
 
 pytestmark = pytest.mark.skipif(
     not statements.READS_LENGTH_ALONE,
@@ -171,6 +173,25 @@ async def test_a_few_keys_are_read_without_a_thread(
         )
         assert len(many) == engine.limits.GROUP_READS + 1
         assert threads == ["get_many"] * 2
-        monkeypatch.setattr(engine.inline, "GROUP_READS", 0)
+        monkeypatch.setattr(engine.light, "GROUP_READS", 0)
         assert (await store.get_many(SMALL, keys)).keys() == few.keys()
         assert threads == ["get_many"] * 3
+
+
+async def test_every_kind_of_read_leaves_a_turn_that_has_taken_long(
+    tmp_path: Path, threads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver.require_extensions()
+    index = kvstore.IndexConfig(HashingEmbeddings(64), fields=["kind"])
+    async with kvstore.SQLiteStore(tmp_path / "store.db", index=index) as store:
+        await fill(store)
+        searches: list[Callable[[], Awaitable[Any]]] = [
+            lambda: store.search(SMALL, "a", mode="semantic", limit=3),
+            lambda: store.get_many(SMALL, ["é001", "é002"]),
+            lambda: store.count(SMALL),
+        ]
+        here = [await search() for search in searches]
+        assert threads == []
+        monkeypatch.setattr(engine.pace, "TURN_S", -1.0)  # over before it began
+        assert [await search() for search in searches] == here
+        assert threads == ["search", "get_many", "count"]

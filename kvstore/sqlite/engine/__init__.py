@@ -10,25 +10,26 @@ work is either shared out over a hop or does not hop at all:
 - `Reader` runs reads on a thread with its own read-only connection; reads of one tick share a hop.
 - `InlineReader` runs point reads of small, warm rows on the loop's own thread; those of many
   tasks share statements, a few in each turn of the loop. It also scans small namespaces.
-- `Pace` keeps the two inline ways honest: it ends them for a while after a slow one, and limits
-  what they may take of one turn.
+- `Pace` decides which work runs on the loop's thread, and lists the cases (`Pace.allows`): little
+  work, in turns that have time left, and none for a while after a slow one.
 
-Each is in a file of its own; what they may take is in `limits`.
+Each is in a file of its own; what counts as little is in `light`, with the numbers in `limits`.
 """
 
 from kvstore.sqlite.engine.inline import InlineReader, NoInlineReader
-from kvstore.sqlite.engine.limits import INLINE_BYTES, INLINE_COMPARISONS
+from kvstore.sqlite.engine.light import is_light_look
+from kvstore.sqlite.engine.limits import INLINE_BYTES
 from kvstore.sqlite.engine.pace import Pace
 from kvstore.sqlite.engine.reader import Reader
 from kvstore.sqlite.engine.writer import Writer, without_checkpoints
 
 __all__ = [
     "INLINE_BYTES",
-    "INLINE_COMPARISONS",
     "InlineReader",
     "NoInlineReader",
     "Pace",
     "Reader",
     "Writer",
+    "is_light_look",
     "without_checkpoints",
 ]

@@ -10,16 +10,10 @@ from typing import TypeVar
 
 from kvstore.errors import StoreCorruptError, StoreError
 from kvstore.instants import to_micros
-from kvstore.sqlite import driver, reading, statements
+from kvstore.sqlite import driver, reading
 from kvstore.sqlite.connection import limit, release
-from kvstore.sqlite.engine.limits import (
-    CACHED_READS,
-    CACHED_S,
-    GROUP_BYTES,
-    GROUP_READS,
-    INLINE_BYTES,
-    LONG_PATH,
-)
+from kvstore.sqlite.engine.light import are_few
+from kvstore.sqlite.engine.limits import CACHED_READS, CACHED_S, GROUP_BYTES, INLINE_BYTES
 from kvstore.sqlite.engine.pace import Pace
 from kvstore.sqlite.engine.reader import Reader
 from kvstore.sqlite.engine.settling import settle
@@ -135,9 +129,8 @@ class InlineReader:
                 found = zip(keys, entries, strict=True)
                 return [item for key, entry in found for item in self._live(namespace, key, entry)]
         began = time.perf_counter()
-        if len(keys) > GROUP_READS or len(path) + sum(map(len, keys)) > LONG_PATH:
-            return None
-        if self._worker.is_busy or not pace.allows(began):
+        is_little, is_busy = are_few(path, keys), self._worker.is_busy
+        if not pace.allows(began, is_little=is_little, is_thread_busy=is_busy):
             return None
         try:
             self.is_running = True
@@ -178,12 +171,7 @@ class InlineReader:
 
     def scan(self, path: str, read: Callable[[driver.Connection], T]) -> tuple[T] | None:
         """Run a read of a whole namespace, if it is small, or return `None`: ask a thread."""
-        pace = self._pace
         began = time.perf_counter()
-        if not statements.READS_LENGTH_ALONE or len(path) > LONG_PATH:
-            return None
-        if pace.is_turn_over or not pace.allows(began):
-            return None
         try:
             self.is_running = True
             self.raw.text_factory = str
@@ -196,7 +184,7 @@ class InlineReader:
         finally:
             self.raw.text_factory = bytes
             self.is_running = False
-            pace.record(began)
+            self._pace.record(began)
 
     def close(self) -> None:
         """Have the worker read what waits, and release the connection."""
@@ -219,7 +207,7 @@ class InlineReader:
         has_read = False  # one group in each turn, however long the writes before it took
         while reads := self._take(pace.group):
             began = time.perf_counter()
-            if not pace.allows(began) or (has_read and pace.is_share_spent):
+            if not pace.allows(began, is_due=True) or (has_read and pace.is_share_spent):
                 self._waiting.extendleft(reversed(reads))
                 break
             has_read = True
@@ -238,7 +226,7 @@ class InlineReader:
             self._deliver(reads, answers)
         if not self._waiting:
             return
-        if pace.allows(time.perf_counter()):
+        if pace.allows(time.perf_counter(), is_due=True):
             pace.call_next_turn(self._flush)
         else:
             self._pass_on_all()

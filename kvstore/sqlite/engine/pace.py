@@ -1,4 +1,4 @@
-"""`Pace`: when work may run on the event loop's own thread, and how much of it in one turn."""
+"""`Pace`: which work runs on the event loop's own thread, and how much of it in one turn."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Pace"]
 
 
 class Pace:
-    """Decides when work may run on the event loop's own thread."""
+    """Decides which work runs on the event loop's own thread, by `allows`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -45,9 +45,48 @@ class Pace:
         """Whether those who wait for a turn have had their share of this one."""
         return self._spent > SHARE_S
 
-    def allows(self, now: float) -> bool:
-        """Whether inline work may run at an instant of `time.perf_counter()`."""
-        return now >= self._resting_until
+    def allows(
+        self,
+        now: float,
+        *,
+        is_little: bool = True,
+        is_thread_busy: bool = False,
+        is_due: bool = False,
+    ) -> bool:
+        """Decide whether work runs on the loop's thread; else it goes to one with a connection.
+
+        A hop to a thread and back takes ten times as long as little work itself; other work would
+        hold up whatever else runs on the loop. So work runs here if it is little, if what ran here
+        lately was quick (else a disk is cold, or the machine is busy), if this turn of the loop has
+        time left, and if the thread is not at work anyway. These are the cases:
+
+        - What the read cache holds: no statement runs, so that but the turn's time counts.
+        - The read of one item; of several tasks together, a group of them in each turn (`is_due`).
+        - A few items of a namespace: `are_few`.
+        - A look through one namespace, in key order or by a filter: `is_light_look`.
+        - A search by meaning alone in one namespace.
+        - The commit of a few operations: `is_light_write`. None is made here with
+          `durability="full"`, when a checkpoint is due, or while the writer's thread is at work.
+
+        What is here found to be more than it seemed (long values, many rows, a lock that another
+        process has) is left undone and goes to the thread after all, as does what is none of these:
+        lists of namespaces, exports, changes, other searches, and all upkeep. An SQLite
+        before 3.43 reads a value to tell its length; there, only reads of few items run here. A
+        store that is read only runs everything on threads.
+
+        Args:
+            now: an instant of `time.perf_counter()`.
+            is_little: whether it is as much as its case allows, as `kvstore.sqlite.engine.light`
+                tells.
+            is_thread_busy: whether the thread that it would go to is at work.
+            is_due: whether it has waited for this turn, and so does not depend on what others took.
+        """
+        return (
+            is_little
+            and not is_thread_busy
+            and now >= self._resting_until
+            and (is_due or self._spent <= TURN_S)
+        )
 
     def record(self, began: float, ops: int = 1) -> None:
         """Take note of inline work of so many parts that began at an instant and ends now."""

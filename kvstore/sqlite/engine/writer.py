@@ -13,10 +13,11 @@ from kvstore.backlog import Backlog
 from kvstore.errors import StoreBusyError, StoreError
 from kvstore.feed import Bell
 from kvstore.instants import to_micros
-from kvstore.operations import Check, Delete, Mutate, Operation, Put, Remove, Touch
+from kvstore.operations import Operation, Put
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import WorkerConnection, claimed, is_busy, limit, transaction
 from kvstore.sqlite.diagnosis import explain
+from kvstore.sqlite.engine.light import is_light_write
 from kvstore.sqlite.engine.limits import (
     BATCH_BYTES,
     BATCH_OPS,
@@ -33,7 +34,7 @@ from kvstore.sqlite.indexing import Setup
 from kvstore.sqlite.openfile import OpenFile
 from kvstore.sqlite.read_cache import ReadCache
 from kvstore.sqlite.series import Series
-from kvstore.sqlite.writing import INLINE_OPS, has_restore, is_plain
+from kvstore.sqlite.writing import INLINE_OPS, has_restore
 
 __all__ = ["Writer", "without_checkpoints"]
 
@@ -232,30 +233,14 @@ class Writer:
         return turn != pace.turn or task == id(asyncio.current_task())
 
     def _may_be_inline(self, pace: Pace, units: Sequence[_Unit]) -> bool:
-        return (
-            len(units) <= INLINE_PUTS
-            and sum(unit.size for unit in units) <= INLINE_BYTES
-            and self._is_quick([op for unit in units for op in unit.ops])
-            and not any(unit.is_refused or unit.work is not None for unit in units)
-            and self._wal_pages < CHECKPOINT_PAGES
-            and not pace.is_turn_over
-            and pace.allows(time.perf_counter())
-        )
-
-    def _is_quick(self, ops: Sequence[Operation]) -> bool:
-        """Whether operations are a little bounded work."""
-        if len(ops) > INLINE_OPS:
-            return len(ops) <= INLINE_PUTS and not self._is_heavy and all(map(is_plain, ops))
-        for op in ops:
-            match op:
-                case Put() | Delete() | Mutate() | Check():
-                    continue
-                case Touch(keys=keys) if len(keys) <= INLINE_OPS:
-                    continue
-                case Remove(subtree=False, pattern=pattern) if pattern.is_quick and len(ops) == 1:
-                    return not self._is_heavy
+        if len(units) > INLINE_PUTS or self._wal_pages >= CHECKPOINT_PAGES:
             return False
-        return True
+        if any(unit.is_refused or unit.work is not None for unit in units):
+            return False
+        ops = [op for unit in units for op in unit.ops]
+        size = sum(unit.size for unit in units)
+        is_little = is_light_write(ops, size, is_heavy=self._is_heavy)
+        return pace.allows(time.perf_counter(), is_little=is_little)
 
     def _commit_inline(self, pace: Pace, units: list[_Unit]) -> bool:
         """Commit on this thread; whether it did: it never waits, and never takes long."""

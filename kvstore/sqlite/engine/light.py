@@ -1,0 +1,73 @@
+"""What is little enough for the event loop's own thread, as far as can be told beforehand.
+
+`Pace.allows` decides, and lists the cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvstore.filters import ALL, Filter, comparisons
+from kvstore.operations import Check, Delete, Mutate, Operation, Put, Remove, Touch
+from kvstore.patterns import Pattern
+from kvstore.sqlite import statements
+from kvstore.sqlite.engine.limits import (
+    GROUP_READS,
+    INLINE_BYTES,
+    INLINE_COMPARISONS,
+    INLINE_PUTS,
+    LONG_PATH,
+)
+from kvstore.sqlite.writing import INLINE_OPS, is_bare_put
+
+__all__ = ["are_few", "is_light_look", "is_light_write"]
+
+
+def are_few(path: str, keys: Sequence[str]) -> bool:
+    """Whether some items of a namespace are few and shortly named."""
+    return len(keys) <= GROUP_READS and len(path) + sum(map(len, keys)) <= LONG_PATH
+
+
+def is_light_look(
+    path: str,
+    subtree: bool,
+    pattern: Pattern | None = None,
+    filter: Filter = ALL,
+    text: str | None = None,
+) -> bool:
+    """Whether to look at each item of a namespace is little, if the namespace is small.
+
+    Whether it is small, `reading.is_light` tells on the connection.
+    """
+    return (
+        statements.READS_LENGTH_ALONE
+        and not subtree
+        and len(path) <= LONG_PATH
+        and (pattern is None or pattern.is_quick)
+        and comparisons(filter) <= INLINE_COMPARISONS
+        and len(text or "") <= INLINE_COMPARISONS
+    )
+
+
+def is_light_write(ops: Sequence[Operation], size: int, *, is_heavy: bool) -> bool:
+    """Whether operations are a little bounded work in one transaction.
+
+    Args:
+        ops: of all its units.
+        size: of what they write, in bytes, roughly.
+        is_heavy: whether the file has an index or is watched, so that each costs more.
+    """
+    if size > INLINE_BYTES:
+        return False
+    if len(ops) > INLINE_OPS:
+        return len(ops) <= INLINE_PUTS and not is_heavy and all(map(is_bare_put, ops))
+    for op in ops:
+        match op:
+            case Put() | Delete() | Mutate() | Check():
+                continue
+            case Touch(keys=keys) if len(keys) <= INLINE_OPS:
+                continue
+            case Remove(subtree=False, pattern=pattern) if pattern.is_quick and len(ops) == 1:
+                return not is_heavy
+        return False
+    return True
