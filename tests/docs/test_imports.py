@@ -51,6 +51,7 @@ HOMES = {
     "langchain_core": {"integrations"},
     "langgraph": {"integrations"},
     "PyInstaller": {"__pyinstaller"},
+    "llama_index": {"integrations"},
     "mcp": {"integrations"},
     "ormsgpack": {"integrations"},
     "pysqlite3": {"sqlite"},
