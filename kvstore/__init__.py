@@ -28,6 +28,7 @@ from kvstore.errors import (
     WrongLoopError,
 )
 from kvstore.flow import AsyncKeyValueStore, FlowScope, KeyValueStore, KeyValueStoreNode
+from kvstore.instants import FOREVER
 from kvstore.memory import InMemoryStore
 from kvstore.patterns import escape
 from kvstore.report import Report, RootStats, Stats
@@ -42,6 +43,7 @@ from kvstore.types import Change, IndexConfig, Item, SearchQuery
 from kvstore.watching import Watch
 
 __all__ = [
+    "FOREVER",
     "AsyncKeyValueStore",
     "Change",
     "ConflictError",

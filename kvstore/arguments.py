@@ -9,6 +9,7 @@ from types import EllipsisType
 from typing import Final
 
 from kvstore.errors import InvalidArgumentError, InvalidKeyError, InvalidNamespaceError
+from kvstore.instants import Forever
 from kvstore.namespace import check_key, check_label
 
 __all__ = [
@@ -23,7 +24,7 @@ __all__ = [
     "check_version",
 ]
 
-TTL = float | timedelta | None
+TTL = float | timedelta | Forever | None
 Indexing = bool | Sequence[str] | None
 LabelPattern = Sequence[str | EllipsisType]
 

@@ -41,7 +41,7 @@ from kvstore.errors import (
     ValueTooLargeError,
 )
 from kvstore.filenames import FilePath, file_path, special
-from kvstore.instants import EARLIEST, LATEST, lifetime, to_datetime
+from kvstore.instants import EARLIEST, LATEST, duration, to_datetime
 from kvstore.namespace import address, check_key, decode_namespace
 from kvstore.operations import Record
 from kvstore.rules import encode_value, parse_indexing
@@ -354,7 +354,7 @@ class Intake:
         )
         expires_at, ttl = _micros(get("expires_at"), "expires_at"), get("ttl")
         if ttl is not None:
-            ttl = lifetime(ttl)
+            ttl = duration(ttl)
             if expires_at is None:  # a line of one's own, which says it as `put` does
                 expires_at = now + ttl
         return Record(

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Final
 
 from kvstore.errors import InvalidArgumentError, InvalidTTLError
 
-__all__ = ["EARLIEST", "EPOCH", "LATEST", "lifetime", "to_datetime", "to_micros"]
+__all__ = [
+    "EARLIEST",
+    "EPOCH",
+    "FOREVER",
+    "LATEST",
+    "Forever",
+    "duration",
+    "lifetime",
+    "to_datetime",
+    "to_micros",
+]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EARLIEST = -719_162 * 86_400_000_000  # the first instant that a datetime can tell ...
@@ -44,8 +56,25 @@ def to_datetime(micros: int) -> datetime:
     return EPOCH + timedelta(microseconds=max(EARLIEST, min(micros, LATEST)))
 
 
-def lifetime(ttl: float | timedelta) -> int:
-    """Convert a time to live to microseconds.
+class Forever(Enum):
+    """The lifetime of what does not expire, whatever a store's default."""
+
+    FOREVER = "forever"
+
+    def __repr__(self) -> str:
+        return "kvstore.FOREVER"
+
+
+FOREVER: Final = Forever.FOREVER
+
+
+def lifetime(ttl: float | timedelta | Forever) -> int | None:
+    """Convert a time to live to microseconds; `FOREVER` is `None`. The errors are `duration`'s."""
+    return None if isinstance(ttl, Forever) else duration(ttl)
+
+
+def duration(ttl: float | timedelta) -> int:
+    """Convert a finite time to live to microseconds.
 
     Raises:
         InvalidTTLError: not a number of seconds or a `timedelta`, not positive, not finite, or
@@ -60,6 +89,6 @@ def lifetime(ttl: float | timedelta) -> int:
     if not 0 < seconds <= _MAX_TTL_S:
         raise InvalidTTLError(
             f"a ttl is more than 0 seconds and at most a century, not {seconds}; "
-            "leave it out for the store's default"
+            "leave it out for the store's default; kvstore.FOREVER is without end"
         )
     return max(1, round(seconds * _MICROS))

@@ -26,6 +26,7 @@ __all__ = [
     "Check",
     "Conflict",
     "Delete",
+    "Expire",
     "Lease",
     "Mutate",
     "Named",
@@ -135,6 +136,20 @@ class Touch:
     namespace: Namespace
     path: str
     keys: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Expire:
+    """Give a live item another lifetime; answers whether it was there.
+
+    Attributes:
+        ttl: in microseconds from now; `None`: for ever.
+    """
+
+    namespace: Namespace
+    path: str
+    key: str
+    ttl: int | None
 
 
 @dataclass(slots=True)
@@ -257,7 +272,7 @@ class UnembeddedError(Exception):
         self.texts = texts
 
 
-Named = Put | Delete | Check | Mutate | Touch
+Named = Put | Delete | Check | Mutate | Touch | Expire
 """Those that say which items they are about, which is what `kvstore.plan` decides on."""
 
 Wide = Remove | Sweep | Restore | Lease | Trim | Adopt | Reindex
@@ -266,7 +281,7 @@ Wide = Remove | Sweep | Restore | Lease | Trim | Adopt | Reindex
 Operation = Named | Wide
 
 
-NAMED = (Put, Delete, Check, Mutate, Touch)
+NAMED = (Put, Delete, Check, Mutate, Touch, Expire)
 _WIDE = (Remove, Sweep, Restore, Lease, Trim, Adopt, Reindex)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, assert_never
 
 from kvstore.errors import ConflictError, InvalidArgumentError
 from kvstore.namespace import decode_namespace, show
-from kvstore.operations import Check, Delete, Mutate, Named, Put, Record, Restore, Touch
+from kvstore.operations import Check, Delete, Expire, Mutate, Named, Put, Record, Restore, Touch
 from kvstore.types import pack_item
 
 __all__ = ["Address", "Admission", "Effects", "Kind", "Note", "decide", "gone", "named"]
@@ -222,6 +222,12 @@ def _decide_one(op: Named, rows: Mapping[Address, Record], effects: Effects) -> 
             return None
         case Touch():
             return _touch(op, rows, effects)
+        case Expire():
+            present = _live(rows, op.path, op.key, effects.now)
+            if present is not None:
+                until = None if op.ttl is None else effects.now + op.ttl
+                effects.renewals.append(replace(present, expires_at=until, ttl=op.ttl))
+            return present is not None
     assert_never(op)
 
 

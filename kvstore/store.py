@@ -61,6 +61,7 @@ from kvstore.operations import (
     Adopt,
     Conflict,
     Delete,
+    Expire,
     Mutate,
     Operation,
     Put,
@@ -349,7 +350,8 @@ class Store(Recipe):
             namespace: where it lives.
             key: any text.
             value: JSON and `bytes`; of an `Item`, its value.
-            ttl: lifetime in seconds or as a `timedelta`; `None`: the store's default.
+            ttl: lifetime in seconds or as a `timedelta`; `None`: the store's default; `FOREVER`:
+                without end, whatever the default.
             index: `False`: do not index this item for search; paths: index just those.
             if_version: write only over exactly this version; 0: only if it is absent.
 
@@ -605,6 +607,26 @@ class Store(Recipe):
 
     # Atomic changes
 
+    async def expire(self, namespace: Sequence[str], key: str, ttl: TTL) -> bool:
+        """Give an item another lifetime, from now on; return whether it was there.
+
+        Its value and its version stay, and it is no change for those who watch.
+
+        Args:
+            namespace: where it lives.
+            key: its key.
+            ttl: in seconds or as a `timedelta`; `FOREVER`: without end; `None`: the store's
+                default.
+
+        Raises:
+            InvalidTTLError: the ttl is not a positive, finite duration.
+        """
+        self.require_open()
+        labels, path = address(namespace)
+        op = Expire(labels, path, check_key(key), self._lifetime(ttl))
+        found: bool = (await self._submit((op,)))[0]
+        return found
+
     async def increment(
         self,
         namespace: Sequence[str],
@@ -613,6 +635,7 @@ class Store(Recipe):
         *,
         field: str | None = None,
         initial: float = 0,
+        ttl: TTL = None,
     ) -> int | float:
         """Add to a number, atomically across tasks, threads and processes; return the new one.
 
@@ -624,6 +647,7 @@ class Store(Recipe):
             amount: what to add.
             field: a path into an object, whose missing parts are made; `None`: the value itself.
             initial: what a missing number counts as.
+            ttl: lifetime of an item that this call creates; as in `put`.
 
         Raises:
             ValueTypeError: what is there, or `amount`, is no number.
@@ -639,12 +663,17 @@ class Store(Recipe):
         if path is not None and EACH in path:
             raise InvalidArgumentError("increment takes a path to one place, without '[*]'")
         total: int | float = await self._mutate(
-            namespace, key, lambda where: operations.increment(where, amount, path, initial)
+            namespace, key, lambda where: operations.increment(where, amount, path, initial), ttl
         )
         return total
 
     async def append(
-        self, namespace: Sequence[str], key: str, *values: Any, max_length: int | None = None
+        self,
+        namespace: Sequence[str],
+        key: str,
+        *values: Any,
+        max_length: int | None = None,
+        ttl: TTL = None,
     ) -> int:
         """Add values to the end of a list, atomically; return the new length.
 
@@ -653,6 +682,7 @@ class Store(Recipe):
             key: its key; a missing list is made.
             values: what to add, in order.
             max_length: keep only this many of the last elements.
+            ttl: lifetime of an item that this call creates; as in `put`.
 
         Raises:
             ValueTypeError: what is there is no list.
@@ -662,7 +692,7 @@ class Store(Recipe):
             check_count(max_length, "max_length")
         added = codec.decode(codec.encode(list(values)))
         length: int = await self._mutate(
-            namespace, key, lambda where: operations.append(where, added, max_length)
+            namespace, key, lambda where: operations.append(where, added, max_length), ttl
         )
         return length
 
@@ -1090,7 +1120,7 @@ class Store(Recipe):
             path,
             key,
             self._encode(value, labels, key),
-            self.settings.default_ttl if ttl is None else lifetime(ttl),
+            self._lifetime(ttl),
             if_version,
             None if index is None else parse_indexing(index),
         )
@@ -1099,8 +1129,15 @@ class Store(Recipe):
         stored = value.value if isinstance(value, Item) else value
         return encode_value(stored, namespace, key, self.settings.max_value_bytes)
 
+    def _lifetime(self, ttl: TTL) -> int | None:
+        return self.settings.default_ttl if ttl is None else lifetime(ttl)
+
     async def _mutate(
-        self, namespace: Sequence[str], key: str, build: Callable[[str], operations.Change]
+        self,
+        namespace: Sequence[str],
+        key: str,
+        build: Callable[[str], operations.Change],
+        ttl: TTL = None,
     ) -> Any:
         self.require_open()
         labels, path = address(namespace)
@@ -1111,7 +1148,7 @@ class Store(Recipe):
             value, answer = change(MISSING if data is None else codec.decode(data))
             return None if value is MISSING else self._encode(value, labels, key), answer
 
-        op = Mutate(labels, path, key, change_data, self.settings.default_ttl)
+        op = Mutate(labels, path, key, change_data, self._lifetime(ttl))
         return (await self._submit((op,)))[0]
 
     def _read(self, namespace: Namespace, path: str, key: str) -> Awaitable[list[Item]]:

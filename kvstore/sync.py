@@ -154,6 +154,7 @@ class SyncStore(Driven):
     remove = blocking(Store.remove)
     keys = blocking(Store.keys)
     count = blocking(Store.count)
+    expire = blocking(Store.expire)
     increment = blocking(Store.increment)
     append = blocking(Store.append)
     pop = blocking(Store.pop)

@@ -50,6 +50,7 @@ from kvstore.errors import (
     ValueTypeError,
     WrongLoopError,
 )
+from kvstore.instants import FOREVER
 from kvstore.patterns import escape
 from kvstore.store import Store
 from kvstore.transaction import Transaction
@@ -401,6 +402,7 @@ CALLS: dict[str, Callable[[Store, Any, Any], Awaitable[Any]]] = {
     "put_many": lambda store, ns, key: store.put_many(ns, {key: 1}),
     "get_many": lambda store, ns, key: store.get_many(ns, [key]),
     "delete_many": lambda store, ns, key: store.delete_many(ns, [key]),
+    "expire": lambda store, ns, key: store.expire(ns, key, 1),
     "increment": lambda store, ns, key: store.increment(ns, key),
     "append": lambda store, ns, key: store.append(ns, key, 1),
     "pop": lambda store, ns, key: store.pop(ns, key),
@@ -1391,6 +1393,66 @@ class StoreConformance:
             clock.advance(10)
             assert await store.keys(NS) == []
 
+    async def test_for_ever_is_for_ever_whatever_the_default(
+        self, store_factory: StoreFactory, clock: ManualClock
+    ) -> None:
+        async with store_factory(clock=clock, default_ttl=10, sweep_interval=None) as store:
+            assert (await store.put(NS, "put", 1, ttl=FOREVER)).expires_at is None
+            await store.put_many(NS, {"many": 1}, ttl=FOREVER)
+            await store.increment(NS, "n", ttl=FOREVER)
+            await store.append(NS, "list", 1, ttl=FOREVER)
+            await store.transact(lambda tx: tx.put(NS, "tx", 1, ttl=FOREVER))
+            await store.put(NS, "default", 1)
+            clock.advance(10)
+            assert await store.keys(NS) == ["list", "many", "n", "put", "tx"]
+        async with store_factory(clock=clock, default_ttl=FOREVER) as store:
+            assert (await store.put(NS, "k", 1)).expires_at is None
+
+    async def test_a_ttl_is_of_what_a_change_creates(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        for _ in range(2):  # the second finds what the first has made
+            await store.increment(NS, "n", ttl=10)
+            await store.append(NS, "list", 1, ttl=10)
+            clock.advance(4)
+        assert [item.value for item in await _scan(store)] == [[1, 1], 2]
+        clock.advance(2)
+        assert await store.count(NS) == 0
+        assert await store.increment(NS, "n", ttl=timedelta(seconds=1)) == 1
+        await store.put(NS, "for ever", 1)
+        await store.increment(NS, "for ever", ttl=1)
+        clock.advance(1)
+        assert await store.keys(NS) == ["for ever"]
+
+    async def test_an_item_gets_another_lifetime(self, store: Store, clock: ManualClock) -> None:
+        before = await store.put(NS, "k", {"n": 1}, index=False)
+        other = await store.put(NS, "other", 1, ttl=5)
+        clock.advance(1)
+        assert await store.expire(NS, "k", 10) is True
+        after = await store.get(NS, "k")
+        assert after == dataclasses.replace(before, expires_at=clock.now + timedelta(seconds=10))
+        assert await store.expire(NS, "other", FOREVER) is True
+        clock.advance(6)
+        assert await store.get(NS, "other") == dataclasses.replace(other, expires_at=None)
+        assert (await store.get(NS, "k", refresh_ttl=True)) is not None  # by its new lifetime
+        clock.advance(9)
+        assert await store.expire(NS, "k", timedelta(seconds=2)) is True
+        clock.advance(2)
+        assert await store.get(NS, "k") is None
+        assert await store.expire(NS, "k", 10) is False
+        assert await store.expire(NS, "missing", FOREVER) is False
+        assert await store.keys(NS) == ["other"]
+
+    async def test_an_item_without_a_lifetime_gets_the_default_one(
+        self, store_factory: StoreFactory, clock: ManualClock
+    ) -> None:
+        async with store_factory(clock=clock, default_ttl=10, sweep_interval=None) as store:
+            await store.put(NS, "k", 1, ttl=FOREVER)
+            assert await store.expire(NS, "k", None)
+            clock.advance(10)
+            assert await store.get(NS, "k") is None
+            assert await store.sweep() == 1
+
     async def test_reads_renew_a_lifetime_when_told(self, store: Store, clock: ManualClock) -> None:
         await store.put_many(NS, {"get": 1, "many": 1, "not": 1}, ttl=10)
         for_ever = await store.put(NS, "for ever", 1)
@@ -1866,6 +1928,9 @@ class StoreConformance:
             lambda: store.put(NS, "k", 1, ttl=ttl),
             lambda: store.put_many(NS, {"k": 1}, ttl=ttl),
             lambda: store.transact(lambda tx: tx.put(NS, "k", 1, ttl=ttl)),
+            lambda: store.increment(NS, "k", ttl=ttl),
+            lambda: store.append(NS, "list", 1, ttl=ttl),
+            lambda: store.expire(NS, "k", ttl),
         ):
             with pytest.raises(InvalidTTLError):
                 await call()

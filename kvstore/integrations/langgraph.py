@@ -26,6 +26,7 @@ from kvstore.errors import (
 )
 from kvstore.flow.facade import AsyncKeyValueStore, KeyValueStore
 from kvstore.flow.scopes import FlowScope
+from kvstore.instants import FOREVER
 from kvstore.lifecycle import remember
 from kvstore.namespace import address
 from kvstore.opening import open_store
@@ -402,10 +403,8 @@ class LangGraphStore(Recipe, BaseStore):
         if type(value) is not dict:
             value = dict(value)
         indexing = None if store.index is None else indexing_of(index)
-        put = store.prepare_put(namespace, key, value, seconds_of(ttl), indexing)
-        if ttl is None:
-            put.ttl = None  # for ever, whatever the store's own default
-        return put
+        lasting = FOREVER if ttl is None else seconds_of(ttl)  # whatever the store's own default
+        return store.prepare_put(namespace, key, value, lasting, indexing)
 
     def _refreshes(self, refresh_ttl: bool | None) -> bool:
         if refresh_ttl is not None:

@@ -205,25 +205,29 @@ WHERE items.root = gone.root AND items.path = gone.path AND items.key = gone.key
 """
 _TOUCH = """
 UPDATE kvstore_items AS items
-SET expires_at = touched.expires_at
-FROM unnest({roots}::text[], {paths}::text[], {keys}::text[], {expiries}::bigint[])
-    AS touched (root, path, key, expires_at){mine}
+SET expires_at = touched.expires_at, ttl = touched.ttl
+FROM unnest(
+    {roots}::text[], {paths}::text[], {keys}::text[], {expiries}::bigint[], {ttls}::bigint[]
+) AS touched (root, path, key, expires_at, ttl){mine}
 WHERE items.root = touched.root AND items.path = touched.path AND items.key = touched.key
 """
 UPSERT = _UPSERT.format(mine="")
 DELETE = _DELETE.format(roots="$1", paths="$2", keys="$3", mine="")
-TOUCH = _TOUCH.format(roots="$1", paths="$2", keys="$3", expiries="$4", mine="")
+TOUCH = _TOUCH.format(roots="$1", paths="$2", keys="$3", expiries="$4", ttls="$5", mine="")
 
 # All three in one statement, which takes effect if nobody has written since the state was read:
-# $18 is the turn of then, $19 another one, $20 the store's new version. The rows that it writes,
+# $19 is the turn of then, $20 another one, $21 the store's new version. The rows that it writes,
 # deletes and touches are not the same.
 _MINE = ", mine"
+_RENEWAL = _TOUCH.format(
+    roots="$14", paths="$15", keys="$16", expiries="$17", ttls="$18", mine=_MINE
+)
 WRITE_UNLOCKED = f"""
 WITH mine AS (
-    UPDATE kvstore_state SET version = $20, turn = $19 WHERE id = 1 AND turn = $18 RETURNING id
+    UPDATE kvstore_state SET version = $21, turn = $20 WHERE id = 1 AND turn = $19 RETURNING id
 ), upsert AS ({_UPSERT.format(mine=_MINE)}
 ), deletion AS ({_DELETE.format(roots="$11", paths="$12", keys="$13", mine=_MINE)}
-), renewal AS ({_TOUCH.format(roots="$14", paths="$15", keys="$16", expiries="$17", mine=_MINE)}
+), renewal AS ({_RENEWAL}
 )
 SELECT count(*) FROM mine
 """

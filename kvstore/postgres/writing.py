@@ -312,11 +312,11 @@ class Batch:
         Returns:
             Whether it did.
         """
-        touched, expiries = self._renewed()
+        touched = self._touched_columns()
         rows = self._columns(self._written) if self._written else [()] * 10
         done = await self._connection.fetchval(
             statements.WRITE_UNLOCKED, *rows, *columns(_encoded(self._deleted)),
-            *columns(_encoded(touched)), expiries, self.turn, turn, self._version,
+            *touched, self.turn, turn, self._version,
         )  # fmt: skip
         return bool(done)
 
@@ -423,10 +423,10 @@ class Batch:
             await execute(statements.DELETE, *columns(_encoded(self._deleted)))
         for some in _pieces(self._written, self._rows):
             await execute(statements.UPSERT, *self._columns(some))
-        touched, expiries = self._renewed()
-        if touched:
+        touched = self._touched_columns()
+        if touched[0]:
             self._has_more = True
-            await execute(statements.TOUCH, *columns(_encoded(touched)), expiries)
+            await execute(statements.TOUCH, *touched)
         for kept in (self._deleted, self._written, self._touched):
             kept.clear()
         await self._write_notes()
@@ -437,10 +437,12 @@ class Batch:
         """Return rows as they are to be written, by columns."""
         return list(zip(*[_columns_of(self._rows[address]) for address in addresses], strict=True))
 
-    def _renewed(self) -> tuple[list[Address], list[int | None]]:
-        """Return the rows whose lifetime alone is renewed, and when they end."""
+    def _touched_columns(self) -> list[Sequence[Any]]:
+        """Return the rows whose lifetime alone changes, and that, by columns."""
         touched = [address for address in self._touched if address not in self._written]
-        return touched, [self._rows[address].expires_at for address in touched]
+        rows = [self._rows[address] for address in touched]
+        lifetimes = [row.expires_at for row in rows], [row.ttl for row in rows]
+        return [*columns(_encoded(touched)), *lifetimes]
 
     async def _write_notes(self) -> None:
         if self._notes:

@@ -58,7 +58,7 @@ labels = st.sampled_from(LABELS)
 namespaces = st.sampled_from(NAMESPACES)
 keys = st.sampled_from(KEYS)
 key_lists = st.lists(keys, max_size=5)
-ttls = st.sampled_from([None, None, None, 0.25, 1, 5, timedelta(seconds=10)])
+ttls = st.sampled_from([None, None, None, 0.25, 1, 5, timedelta(seconds=10), kvstore.FOREVER])
 label_patterns = st.lists(labels | st.just(...), max_size=2)
 limits = st.none() | st.integers(0, 5)
 refreshing = st.sampled_from([None, True, False])
@@ -243,6 +243,10 @@ class StoresAgree(RuleBasedStateMachine):
 
         self.agree(write)
 
+    @rule(namespace=namespaces, key=keys, ttl=ttls)
+    def expire(self, namespace: Namespace, key: str, ttl: Any) -> None:
+        self.agree(lambda store: store.expire(namespace, key, ttl))
+
     @rule(namespace=namespaces, key=keys)
     def delete(self, namespace: Namespace, key: str) -> None:
         self.agree(lambda store: store.delete(namespace, key))
@@ -274,11 +278,14 @@ class StoresAgree(RuleBasedStateMachine):
         key=keys,
         values=st.lists(json_values, max_size=3),
         max_length=st.none() | st.integers(0, 4),
+        ttl=ttls,
     )
     def append(
-        self, namespace: Namespace, key: str, values: list[Any], max_length: int | None
+        self, namespace: Namespace, key: str, values: list[Any], max_length: int | None, ttl: Any
     ) -> None:
-        self.agree(lambda store: store.append(namespace, key, *values, max_length=max_length))
+        self.agree(
+            lambda store: store.append(namespace, key, *values, max_length=max_length, ttl=ttl)
+        )
 
     @rule(namespace=namespaces, key=keys, index=st.integers(-3, 3), default=scalars)
     def pop(self, namespace: Namespace, key: str, index: int, default: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kvstore import ConflictError, IndexConfig, InMemoryStore, SQLiteStore, Store, codec
-from kvstore.operations import Check, Delete, Mutate, Named, Put, Record, Restore, Touch
+from kvstore.operations import Check, Delete, Expire, Mutate, Named, Put, Record, Restore, Touch
 from kvstore.plan import Admission, Effects, decide, gone, named
 
 NS, PATH, KEY = ("ns",), "ns\t", "k"
@@ -89,6 +89,17 @@ def test_a_renewal_is_no_change() -> None:
     assert effects.answers == [{KEY: NOW + 50}]
     assert effects.renewals == [replace(other, expires_at=NOW + 50)]
     assert (effects.version, effects.notes) == (10, [])
+
+
+def test_another_lifetime_is_no_change_either() -> None:
+    lasting = replace(ROW, expires_at=NOW + 9, ttl=9)
+    for ttl, until in ((50, NOW + 50), (None, None)):
+        effects = decided(Expire(NS, PATH, KEY, ttl), lasting)
+        assert effects.answers == [True]
+        assert effects.renewals == [replace(ROW, expires_at=until, ttl=ttl)]
+        assert (effects.version, effects.notes) == (10, [])
+    over = decided(Expire(NS, PATH, KEY, 50), replace(ROW, expires_at=NOW, ttl=9))
+    assert (over.answers, over.renewals) == ([False], [])
 
 
 def test_what_goes_by_itself_takes_a_version_each() -> None:
