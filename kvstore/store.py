@@ -13,6 +13,7 @@ import logging
 import random
 import time
 import weakref
+from asyncio import get_running_loop
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -182,6 +183,7 @@ class Store(Recipe):
         backend.attach(settings, index, embedder)
         self._embedding_writes = 0  # writes that wait for the model
         self._loop: Any = None  # the one that it is open on; `_ANYWHERE`; `None`: it is not open
+        self._refreshes_reads = self.settings.refresh_ttl
         self._look = None if type(backend).look is Backend.look else backend.look
         self._lifecycle = LoopLock()
         self._is_left_behind = False  # what it held stayed in the process that this one forked from
@@ -314,7 +316,7 @@ class Store(Recipe):
     def require_open(self) -> None:
         """Raise unless the store is open on the running loop."""
         loop = self._loop
-        if loop is not _ANYWHERE and (loop is None or asyncio.get_running_loop() is not loop):
+        if loop is not _ANYWHERE and (loop is None or get_running_loop() is not loop):
             self._refuse()
         if self._look is not None:
             self._look()
@@ -387,7 +389,9 @@ class Store(Recipe):
         items = self.backend.peek(labels, path, key)
         if items is None:
             items = await self.backend.get(labels, path, key)
-        if items and self._refreshes(refresh_ttl):
+        if not items:
+            return None
+        if refresh_ttl or (refresh_ttl is None and self._refreshes_reads):
             items = await self._refreshed(items)
         return items[0] if items else None
 
@@ -1165,7 +1169,7 @@ class Store(Recipe):
         return Meter(progress, has_loop=self.backend.needs_loop)
 
     def _refreshes(self, refresh_ttl: bool | None) -> bool:
-        return self.settings.refresh_ttl if refresh_ttl is None else refresh_ttl
+        return self._refreshes_reads if refresh_ttl is None else refresh_ttl
 
     async def _refreshed(self, items: list[Item]) -> list[Item]:
         """Renew the lifetime of items just read, and return them with it."""

@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from mmap import mmap
 from threading import Lock
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 __all__ = [
     "ABSENT",
@@ -40,7 +41,9 @@ _FEW: Final = 16  # items that one commit adds to the cache; of more, it only ke
 _OVERHEAD_BYTES: Final = 400  # of an entry, beside its key and data
 _PREFIX = struct.Struct("=III")  # layout, padding, count of commits; in the machine's byte order
 _PAGES = struct.Struct("=20xI")
+_SUM = struct.Struct("=40xQ")  # the header's own checksum, of 64 bits, as one number
 _SUMMED_BYTES: Final = 40  # of the header, before its checksum
+_SUM_AT: Final = 5  # of the header's numbers of 64 bits
 _TRIES: Final = 5
 
 Address = tuple[str, str]  # path and key
@@ -60,10 +63,7 @@ ABSENT: Final = Entry(b"", 0, 0, 0, None)
 """Known not to be there."""
 
 
-class Header(Protocol):
-    """The mapped WAL index."""
-
-    def __getitem__(self, part: slice, /) -> bytes: ...
+Header = mmap | bytes  # the mapped WAL index, or a copy of its beginning
 
 
 def is_as_known(index: Header, page_count: Callable[[], int]) -> bool:
@@ -97,10 +97,11 @@ def _checksum(data: bytes) -> bytes:
 class _State:
     """What was read while the header was the same."""
 
-    __slots__ = ("entries", "header", "size")
+    __slots__ = ("entries", "header", "size", "sum")
 
     def __init__(self, header: bytes) -> None:
         self.header = header
+        self.sum = _SUM.unpack_from(header)[0] if header else -1
         self.entries: dict[Address, Entry] = {}
         self.size = 0
 
@@ -121,6 +122,9 @@ class ReadCache:
 
     def __init__(self, index: Header, budget: int) -> None:
         self._index = index
+        # To compare one number instead of 48 bytes: the sum is over all the rest of the header,
+        # and written with it.
+        self._sums = memoryview(index)[:HEADER_BYTES].cast("Q")
         self._budget = budget
         self._state = _State(b"")
         self._lock = Lock()  # of changes; `find` needs none
@@ -129,7 +133,7 @@ class ReadCache:
     def find(self, path: str, key: str) -> Entry | None:
         """Return the entry of an item, `ABSENT`, or `None`: it must be read."""
         state = self._state
-        if self._index[:HEADER_BYTES] != state.header:
+        if self._sums[_SUM_AT] != state.sum:
             return None
         entry = state.entries.get((path, key))
         if entry is not None:
@@ -146,7 +150,7 @@ class ReadCache:
             if entry is None:
                 return None
             found.append(entry)
-        if self._index[:HEADER_BYTES] != state.header:  # nor was it another one meanwhile
+        if self._sums[_SUM_AT] != state.sum:  # nor was it another one meanwhile
             return None
         self.hits += len(found)
         return found

@@ -9,8 +9,8 @@ from zlib import crc32
 
 import orjson
 
-from kvstore import codec
 from kvstore.backend import NamespaceQuery, Page, Selection
+from kvstore.codec import decode
 from kvstore.errors import StoreCorruptError
 from kvstore.filters import Filter
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
@@ -72,7 +72,12 @@ def _item(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> Item
     Raises:
         StoreCorruptError: the row is not as it was written.
     """
-    return _entry_item(namespace, key, _entry(namespace, path, key, row))
+    (item,) = live_item(namespace, key, _entry(namespace, path, key, row), _for_ever)
+    return item
+
+
+def _for_ever() -> int:
+    return _EVER
 
 
 def _entry(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> Entry:
@@ -90,25 +95,16 @@ def _entry(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> Ent
     raise _damaged(namespace, key)
 
 
-def _entry_item(namespace: Namespace, key: str, entry: Entry) -> Item:
-    """Make the item of a row, with a value of its own.
-
-    Raises:
-        StoreCorruptError: the value is not JSON as we write it.
-    """
-    data, version, created_at, updated_at, expires_at = entry
-    try:
-        value = codec.decode(data)
-        return make_item(namespace, key, value, version, created_at, updated_at, expires_at)
-    except (TypeError, ValueError) as exc:
-        raise _damaged(namespace, key) from exc
-
-
 def live_item(namespace: Namespace, key: str, entry: Entry, now: Callable[[], int]) -> list[Item]:
     """Return the item of an entry in a list; an empty one if it is not there now."""
-    if entry is ABSENT or (entry.expires_at is not None and entry.expires_at <= now()):
+    data, version, created_at, updated_at, expires_at = entry
+    if entry is ABSENT or (expires_at is not None and expires_at <= now()):
         return []
-    return [_entry_item(namespace, key, entry)]
+    try:
+        value = decode(data)
+    except (TypeError, ValueError) as exc:
+        raise _damaged(namespace, key) from exc
+    return [make_item(namespace, key, value, version, created_at, updated_at, expires_at)]
 
 
 def _damaged(namespace: Namespace, key: str) -> StoreCorruptError:

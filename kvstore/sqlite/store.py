@@ -132,6 +132,7 @@ class SQLiteBackend(FileBackend):
         super().__init__(options)
         self._vector_cache_bytes = vector_cache_bytes
         self._cache: VectorCache | None = None
+        self._looked_in = -1  # the turn of the loop in which the file was last looked at
 
     def attach(
         self, settings: Settings, index: IndexConfig | None, embedder: Embedder | None
@@ -185,6 +186,7 @@ class SQLiteBackend(FileBackend):
         self._points, self._scans = (Reader(reader, self.opened) for reader in readers)
         cache = self.open_read_cache(inline)
         self._inline = InlineReader(inline, self.settings.clock, pace, self._points, cache)
+        self.peek = self._inline.get  # type: ignore[method-assign]  # as below, one call less
         self._writer = Writer(
             writer,
             self.opened,
@@ -197,6 +199,13 @@ class SQLiteBackend(FileBackend):
             cache=cache,
         )
         self.when_dropped(_abandon, loose, readers, writer, self.ending(writer.raw))
+
+    def look(self) -> None:
+        """Look at the file, at most with the first call in a turn of the loop."""
+        pace = self._pace
+        if self._looked_in != pace.turn or not pace.is_turn_watched:
+            self._looked_in = pace.turn
+            super().look()
 
     # On threads, as what the file system does takes its time
 

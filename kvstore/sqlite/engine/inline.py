@@ -13,7 +13,13 @@ from kvstore.instants import to_micros
 from kvstore.sqlite import driver, reading
 from kvstore.sqlite.connection import limit, release
 from kvstore.sqlite.engine.light import are_few
-from kvstore.sqlite.engine.limits import CACHED_READS, CACHED_S, GROUP_BYTES, INLINE_BYTES
+from kvstore.sqlite.engine.limits import (
+    CACHED_AT_ONCE,
+    CACHED_READS,
+    CACHED_S,
+    GROUP_BYTES,
+    INLINE_BYTES,
+)
 from kvstore.sqlite.engine.pace import Pace
 from kvstore.sqlite.engine.reader import Reader
 from kvstore.sqlite.engine.settling import settle
@@ -60,6 +66,7 @@ class InlineReader:
         self._pace = pace
         self._worker = worker
         self._cache = cache
+        self._uncharged = 0  # answers from the cache that the pace has not heard of yet
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Read] = deque()
         self._is_crowd = False  # whether the last flush had more than one read to make
@@ -73,8 +80,11 @@ class InlineReader:
         if cache is not None:
             entry = cache.find(path, key)
             if entry is not None:
-                pace.charge(CACHED_S)
-                return self._live(namespace, key, entry)
+                self._uncharged += 1
+                if self._uncharged == CACHED_AT_ONCE or not pace.is_turn_watched:
+                    pace.charge(self._uncharged * CACHED_S)
+                    self._uncharged = 0
+                return reading.live_item(namespace, key, entry, self._now)
         if self._is_crowd or self._waiting:
             return None
         began = time.perf_counter()

@@ -9,6 +9,7 @@ INLINE_COMPARISONS: Final = 16  # of a filter that runs on the loop's thread, fo
 INLINE_PUTS: Final = 128  # what one inline transaction may hold, of plain puts; else `INLINE_OPS`
 GROUP_READS: Final = 20  # point reads that share a statement ...
 GROUP_BYTES: Final = INLINE_BYTES // 8  # ... and the longest value that is read with others
+CACHED_AT_ONCE: Final = 16  # answers from the cache that are counted together
 CACHED_READS: Final = 200  # that are answered from the cache at once, ...
 CACHED_S: Final = 0.000002  # ... and what each counts for of a turn
 LONG_PATH: Final = 2_000  # characters of a namespace and keys that are read through in a thread

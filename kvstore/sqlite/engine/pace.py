@@ -29,16 +29,12 @@ class Pace:
         self._resting_until = 0.0
         self._rest = REST_S[0]
         self._spent = 0.0  # in this turn of the loop
-        self._turn_is_watched = False
+        self.is_turn_watched = False  # there was inline work in it, or somebody waits for the next
         self._next: deque[Callable[[], None]] = deque()  # to be called when the next turn begins
         self._queue: deque[asyncio.Future[None]] = deque()
+        self.is_turn_over = False  # inline work has had all that it may have of this turn
         self.turn = 0  # counts the turns that had inline work
         self.group = 1  # how many reads may share a statement: few until they prove quick
-
-    @property
-    def is_turn_over(self) -> bool:
-        """Whether inline work has had all that it may have of this turn of the loop."""
-        return self._spent > TURN_S
 
     @property
     def is_share_spent(self) -> bool:
@@ -99,16 +95,14 @@ class Pace:
         else:
             self._rest = REST_S[0]
             self.group = min(self.group + 1, GROUP_READS)
-        self._spent += spent
-        if not self._turn_is_watched:
-            self._turn_is_watched = True
-            self._loop.call_soon(self._new_turn)
+        self.charge(spent)
 
     def charge(self, seconds: float) -> None:
-        """Take note of inline work that is too short to be measured."""
+        """Take note of inline work, such as is too short to be measured."""
         self._spent += seconds
-        if not self._turn_is_watched:
-            self._turn_is_watched = True
+        self.is_turn_over = self._spent > TURN_S
+        if not self.is_turn_watched:
+            self.is_turn_watched = True
             self._loop.call_soon(self._new_turn)
 
     def call_next_turn(self, callback: Callable[[], None], *, first: bool = False) -> None:
@@ -117,8 +111,8 @@ class Pace:
             self._next.appendleft(callback)
         else:
             self._next.append(callback)
-        if not self._turn_is_watched:
-            self._turn_is_watched = True
+        if not self.is_turn_watched:
+            self.is_turn_watched = True
             self._loop.call_soon(self._new_turn)
 
     async def next_turn(self) -> None:
@@ -138,6 +132,7 @@ class Pace:
 
     def _new_turn(self) -> None:
         self._spent = 0.0
+        self.is_turn_over = False
         self.turn += 1
         try:
             for _ in range(min(len(self._queue), TURN_TASKS)):
@@ -145,6 +140,6 @@ class Pace:
             for _ in range(len(self._next)):
                 self._next.popleft()()
         finally:  # whatever a callback raises, such as KeyboardInterrupt
-            self._turn_is_watched = bool(self._queue or self._next or self._spent)
-            if self._turn_is_watched:
+            self.is_turn_watched = bool(self._queue or self._next or self._spent)
+            if self.is_turn_watched:
                 self._loop.call_soon(self._new_turn)
