@@ -11,7 +11,7 @@ from pathlib import Path
 from kvstore.errors import StoreAccessError, StoreCorruptError
 from kvstore.exchange import file_errors, partial_file
 from kvstore.report import Meter
-from kvstore.sqlite import driver
+from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import claimed, connect, translated
 from kvstore.sqlite.openfile import OpenFile
 from kvstore.targets import SIDE_FILES
@@ -34,7 +34,7 @@ def backup(connection: driver.Connection, source: Path, target: Path, meter: Met
         try:
             with translated(partial):
                 connection.execute("BEGIN")
-                connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+                connection.execute(statements.TOUCH_SCHEMA).fetchone()
 
                 def show(status: int, remaining: int, total: int) -> None:
                     meter.show(total - remaining, total)

@@ -5,7 +5,7 @@ Both see one moment: what others write meanwhile is neither damage nor counted t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from kvstore.exchange import file_errors
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
 from kvstore.report import WAITS, Meter, Report, RootStats, Stats
 from kvstore.rules import row_problem
-from kvstore.sqlite import driver, statements
+from kvstore.sqlite import driver, index_statements, statements
 from kvstore.sqlite.codes import SQLITE_CORRUPT, SQLITE_FORMAT, SQLITE_IOERR, SQLITE_NOTADB
 from kvstore.sqlite.connection import is_unclear, snapshot
+from kvstore.sqlite.index_checking import find_problems
 from kvstore.sqlite.layout import problems_of
 from kvstore.sqlite.migrate import steps
 from kvstore.sqlite.reading import checksum, is_version
@@ -30,9 +31,6 @@ __all__ = ["check", "check_rows", "stats"]
 _SLICE = 1_000  # rows between two looks at whether to go on
 _MOST_PROBLEMS = 100
 _UNREADABLE = (SQLITE_CORRUPT, SQLITE_FORMAT, SQLITE_IOERR, SQLITE_NOTADB)
-
-# Each yields one line for each problem of an index, given a connection to read from.
-INDEX_CHECKS: list[Callable[[driver.Connection], Iterator[str]]] = []
 
 
 def check(connection: driver.Connection, path: Path, meter: Meter) -> Report:
@@ -63,7 +61,7 @@ def check(connection: driver.Connection, path: Path, meter: Meter) -> Report:
             _check_file(connection, meter),
             rows(),
             _check_meta(connection),
-            *(check_index(connection) for check_index in INDEX_CHECKS),
+            find_problems(connection),
         ]
         for part in parts:
             for problem in _readable(part, path):
@@ -82,7 +80,7 @@ def _waiting(connection: driver.Connection) -> list[str]:
     """Name items of which the index does not hold everything yet."""
     return [
         f"{show(decode_namespace(path), key)} {WAITS}"
-        for path, key in connection.execute(statements.FIND_WAITING)
+        for path, key in connection.execute(index_statements.FIND_WAITING)
     ]
 
 

@@ -21,7 +21,8 @@ from kvstore.filenames import resolved
 from kvstore.sqlite import driver, forks, statements
 from kvstore.sqlite.connection import connect, is_busy, translated
 from kvstore.sqlite.guard import Hold
-from kvstore.sqlite.indexing import Journal, Setup, load_vectors, prepare_index
+from kvstore.sqlite.index_file import Setup, load_vectors, prepare_index
+from kvstore.sqlite.journal import Journal
 from kvstore.sqlite.migrate import check_file, migrate
 from kvstore.sqlite.openfile import OpenFile
 from kvstore.sqlite.read_cache import ReadCache, is_as_known

@@ -1,6 +1,63 @@
-"""Every fixed SQL statement by which the search index is kept and checked."""
+"""The statements of the search index, with the index of SQLite's that each expects.
+
+The tables are told of in `kvstore.sqlite.indexing`, the ids of vectors in `kvstore.sqlite.slots`.
+"""
 
 from __future__ import annotations
+
+from kvstore.sql import TRUE, Sql
+from kvstore.sqlite.slots import HASH_BYTES, ITEM_BITS, ITEM_MASK
+from kvstore.sqlite.statements import LIVE, OCTETS, REST, ROW, in_range
+
+# The tables that an index makes
+
+CREATE_WORDS = """
+CREATE VIRTUAL TABLE words USING fts5(
+    text, namespaces, {content}
+    tokenize = "ascii tokenchars '.'"
+)
+"""
+OLDER_WORDS = CREATE_WORDS.replace(  # until words were made in kvstore/text.py
+    "ascii tokenchars '.'", "porter unicode61 remove_diacritics 2 categories 'L* N* M* Co'"
+)
+CREATE_TRIGGER = """
+CREATE TRIGGER items_dropped AFTER DELETE ON items
+BEGIN
+    INSERT OR IGNORE INTO index_dropped (item, path) VALUES (old.id, old.path);
+END
+"""
+CREATE_VECTORS = """
+CREATE VIRTUAL TABLE {name} USING vec0(
+    path TEXT PARTITION KEY, embedding FLOAT[{dimensions}], chunk_size = {chunk}
+)
+"""
+CREATE_VECTORS_INDEX = "CREATE INDEX {name}_by_path ON {name}_chunks (partition00)"
+VECTOR_TABLES = ("vectors_small", "vectors_large")
+MARK_ALL = "INSERT OR IGNORE INTO index_pending (item) SELECT id FROM items"
+
+HAS_ITEMS = "SELECT EXISTS (SELECT 1 FROM items)"
+FORGET_WORDS = (
+    "DROP TABLE words",
+    "UPDATE index_entries SET words = x'', length = 0",
+    "UPDATE meta SET value = 0 WHERE name = 'index_length'",
+)
+FORGET_VECTORS = ("DELETE FROM index_garbage", "UPDATE index_entries SET slots = x''")
+
+
+def drop_vectors(table: str) -> str:
+    """Drop a table of vectors."""
+    return f"DROP TABLE IF EXISTS {table}"
+
+
+HOW_WORDS_WERE_MADE = "SELECT sql FROM sqlite_schema WHERE name = 'words'"
+HAS_VEC0 = "SELECT 1 FROM pragma_module_list WHERE name = 'vec0'"
+
+# The primary key of meta
+GET_DESCRIPTION = "SELECT value FROM meta WHERE name = 'index'"
+SET_DESCRIPTION = """
+INSERT INTO meta (name, value) VALUES ('index', ?)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value
+"""
 
 # The unique index on (path, key), and primary keys
 GET_MANY_ENTRIES = """
@@ -51,6 +108,35 @@ LEFT JOIN index_entries ON index_entries.item = items.id
 WHERE items.version >= ?
 """
 
+DELETE_WORDS = "DELETE FROM words WHERE rowid = ?"
+DELETE_ENTRIES = "DELETE FROM index_entries WHERE item = ?"
+MARK = "INSERT OR IGNORE INTO index_pending (item) VALUES (?)"
+UNMARK = "DELETE FROM index_pending WHERE item = ?"
+COUNT_MARKED = "SELECT count(*) FROM index_pending"
+FORGET_DROPPED = (
+    "DELETE FROM index_pending WHERE item IN (SELECT item FROM index_dropped)",
+    "DELETE FROM index_dropped",
+)
+
+# Vectors that a process without sqlite-vec could not delete
+GET_GARBAGE = "SELECT vector FROM index_garbage"
+ADD_GARBAGE = "INSERT OR IGNORE INTO index_garbage (vector) VALUES (?)"
+FORGET_GARBAGE = "DELETE FROM index_garbage"
+
+# How often the vectors of each namespace were changed
+COUNT_WRITE = """
+INSERT INTO index_writes (path, writes) VALUES (?, 1)
+ON CONFLICT (path) DO UPDATE SET writes = writes + 1
+"""
+
+
+def count_writes(within: Sql) -> Sql:
+    """Count how often the vectors of some namespaces were changed."""
+    return Sql("SELECT total(writes) FROM index_writes WHERE") + within
+
+
+# Checking
+
 # Primary keys
 GET_CHECKED = """
 SELECT items.id, items.indexing, CAST(items.value AS BLOB), index_entries.slots,
@@ -67,14 +153,12 @@ SELECT count(*) = (SELECT value FROM meta WHERE name = 'index_items')
     AND total(length) = (SELECT value FROM meta WHERE name = 'index_length')
 FROM index_entries
 """
-CHECKS = {
-    "index_entries": """
+COUNT_ENTRIES_WITHOUT_ITEM = """
 SELECT count(*) FROM index_entries WHERE item NOT IN (SELECT id FROM items)
-""",
-    "words": """
+"""
+COUNT_WORDS_WITHOUT_ITEM = """
 SELECT count(*) FROM words_docsize WHERE id NOT IN (SELECT id FROM items)
-""",
-}
+"""
 
 # vec0's own tables, by the index that we add
 HAS_LARGE_CHUNK = "SELECT 1 FROM vectors_large_chunks WHERE partition00 = ? LIMIT 1"
@@ -91,3 +175,244 @@ DELETE_VECTOR = (
 )
 INSERT_SMALL = "INSERT INTO vectors_small (path, rowid, embedding) VALUES (?, ?, ?)"
 INSERT_LARGE = "INSERT INTO vectors_large (path, rowid, embedding) VALUES (?, ?, ?)"
+
+
+def _of_chunks(within: Sql) -> Sql:
+    return Sql(within.text.replace("path", "partition00"), within.params)
+
+
+def has_large_chunk(within: Sql) -> Sql:
+    """Tell whether some namespaces have vectors in large chunks."""
+    return Sql("SELECT 1 FROM vectors_large_chunks WHERE") + _of_chunks(within) + Sql("LIMIT 1")
+
+
+def count_small_chunks(within: Sql, most: int) -> Sql:
+    """Count the small chunks of some namespaces, up to a number."""
+    return (
+        Sql("SELECT count(*) FROM (SELECT 1 FROM vectors_small_chunks WHERE")
+        + _of_chunks(within)
+        + Sql("LIMIT +?)", (most,))
+    )
+
+
+def room_of_chunks(table: str, within: Sql) -> Sql:
+    """Tell how many vectors the chunks of some namespaces have room for."""
+    return Sql(f"SELECT total(size) FROM {table}_chunks WHERE") + _of_chunks(within)
+
+
+def read_chunks(table: str, within: Sql) -> Sql:
+    """Read the vectors of some namespaces, a chunk each, as vec0 keeps them."""
+    return Sql(
+        f"SELECT validity, rowids, vectors FROM {table}_chunks AS chunks "
+        f"CROSS JOIN {table}_vector_chunks00 AS held ON held._rowid_ = chunks.chunk_id WHERE"
+    ) + _of_chunks(within)
+
+
+# Searching. Of these, the virtual tables answer those of words.
+
+# Items that wait for reindex, by their ids
+FIND_WAITING = """
+SELECT items.path, items.key
+FROM (SELECT item FROM index_pending ORDER BY item LIMIT 100) AS pending
+CROSS JOIN items ON items.id = pending.item
+"""
+COUNT_HOLDING = "SELECT count(*) FROM words WHERE words MATCH ?"
+# The last is FTS5's own record of how many rows it has had, and how many words in each column
+GET_WORD_TOTALS = """
+SELECT
+    (SELECT value FROM meta WHERE name = 'index_items'),
+    (SELECT value FROM meta WHERE name = 'index_length'),
+    (SELECT block FROM words_data WHERE id = 1)
+"""
+ADD_WORD_TOTALS = """
+UPDATE meta SET value = value + CASE name WHEN 'index_items' THEN ? ELSE ? END
+WHERE name IN ('index_items', 'index_length')
+"""
+# Best first. The namespaces weigh nothing.
+MATCH_WORDS = """
+SELECT rowid, -rank
+FROM words
+WHERE words MATCH ? AND rank MATCH 'bm25(1.0, 0.0)'
+ORDER BY rank
+"""
+
+FEW_CHUNKS = 16  # of a namespace that is searched on the event loop's thread: 128 vectors
+
+# The index's description, and the vectors of a namespace, a chunk each, to one more than a few.
+# There is a row in any case: its chunk is NULL if there is none, or if the second column says that
+# vec0's small chunks are not all there is to it. The primary key of meta, the indexes on vec0's
+# tables that we add, and the rowids of its chunks, by which vec0 itself reads them.
+SURVEY = f"""
+SELECT known.value, known.has_more, chunks.validity, chunks.rowids, held.vectors
+FROM (
+    SELECT value, EXISTS (SELECT 1 FROM index_garbage)
+        OR EXISTS (SELECT 1 FROM vectors_large_chunks WHERE partition00 = ?) AS has_more
+    FROM meta
+    WHERE name = 'index'
+) AS known
+LEFT JOIN vectors_small_chunks AS chunks ON NOT known.has_more AND chunks.partition00 = ?
+LEFT JOIN vectors_small_vector_chunks00 AS held ON held._rowid_ = chunks.chunk_id
+LIMIT {FEW_CHUNKS} + 1
+"""
+
+
+def sample(path: str, subtree: bool, condition: Sql, rows: int) -> Sql:
+    """Tell which part of the first items of a namespace or subtree meets a condition."""
+    return (
+        Sql("SELECT avg(")
+        + condition
+        + Sql(") FROM (SELECT * FROM items WHERE")
+        + in_range(path, subtree)
+        + Sql("LIMIT +?) AS items", (rows,))
+    )
+
+
+def nearest(table: str, within: Sql | None, among: Sql | None, vector: bytes, count: int) -> Sql:
+    """Find the vectors of a range of namespaces, and among some, that are nearest."""
+    statement = Sql(
+        f"SELECT rowid, distance FROM {table} WHERE embedding MATCH ? AND k = ?", (vector, count)
+    )
+    for condition in (within, among):
+        if condition is not None:
+            statement += Sql("AND") + condition
+    return statement
+
+
+def all_distances(table: str, within: Sql | None, among: Sql | None, vector: bytes) -> Sql:
+    """List the vectors of a range of namespaces, and among some, nearest first."""
+    statement = Sql(
+        f"SELECT rowid, vec_distance_L2(embedding, ?) AS distance FROM {table} WHERE", (vector,)
+    )
+    statement += within or TRUE
+    if among is not None:
+        statement += Sql("AND") + among
+    return statement + Sql("ORDER BY distance")
+
+
+# vec0's own list of vectors, by its primary key
+def highest_vector(table: str) -> str:
+    """Find the highest id of a vector."""
+    return f"SELECT coalesce(max(rowid), 0) FROM {table}_rowids"
+
+
+def vectors_of(ids: str, highest: int) -> Sql:
+    """Be a vector of one of some items.
+
+    Args:
+        ids: of the items, as a JSON list.
+        highest: the highest id of a vector; where all are in the first slot, they are the items'.
+    """
+    if not highest >> ITEM_BITS:
+        return Sql("rowid IN (SELECT value FROM json_each(?))", (ids,))
+    return Sql(
+        "rowid IN (WITH RECURSIVE held (vector, others) AS ("
+        f"SELECT item, length(slots) / {HASH_BYTES} - 1 FROM index_entries"
+        " WHERE item IN (SELECT value FROM json_each(?))"
+        f" UNION ALL SELECT vector + {1 << ITEM_BITS}, others - 1 FROM held WHERE others > 0)"
+        " SELECT vector FROM held)",
+        (ids,),
+    )
+
+
+# A range of the unique index on (path, key), and all its rows
+def select_passing(path: str, subtree: bool, condition: Sql) -> Sql:
+    """List the items of a namespace or subtree whose values meet a condition, in one JSON list.
+
+    To give the driver many rows takes longer.
+    """
+    return (
+        Sql("SELECT json_group_array(id) FROM items WHERE")
+        + in_range(path, subtree)
+        + Sql("AND")
+        + condition
+    )
+
+
+def select_passing_since(path: str, subtree: bool, condition: Sql, version: int) -> Sql:
+    """Select the items that were written after a version, and whether they meet a condition."""
+    return (
+        Sql("SELECT id,")
+        + condition
+        + Sql("FROM items WHERE")
+        + in_range(path, subtree)
+        + Sql("AND version > ?", (version,))
+    )
+
+
+# The primary key, once for each id; the condition's parameters follow the ids
+def select_among(condition: Sql) -> Sql:
+    """Select those of some items that meet a condition, with their words."""
+    return (
+        Sql(
+            "SELECT id, path, key, index_entries.words, index_entries.length"
+            " FROM (SELECT value AS wanted FROM json_each(?))"
+            " CROSS JOIN items ON items.id = wanted"
+            " LEFT JOIN index_entries ON index_entries.item = wanted WHERE"
+        )
+        + condition
+    )
+
+
+_AROUND = f"""
+SELECT items.id, items.path, items.key, index_entries.words, index_entries.length
+FROM items
+LEFT JOIN index_entries ON index_entries.item = items.id
+WHERE items.id IN (
+    SELECT value FROM json_each(?)
+    UNION
+    SELECT near.id FROM json_each(?) AS wanted
+    CROSS JOIN items AS hit ON hit.id = wanted.value
+    CROSS JOIN items AS near ON near.id IN (
+        SELECT id FROM items WHERE path = hit.path AND key < hit.key AND {LIVE}
+        ORDER BY key DESC LIMIT ?
+    )
+    UNION
+    SELECT near.id FROM json_each(?) AS wanted
+    CROSS JOIN items AS hit ON hit.id = wanted.value
+    CROSS JOIN items AS near ON near.id IN (
+        SELECT id FROM items WHERE path = hit.path AND key > hit.key AND {LIVE}
+        ORDER BY key LIMIT ?
+    )
+)
+"""
+
+
+def select_around(ids: str, number: int, now: int) -> Sql:
+    """Select items, and so many live ones on either side of each, with their words.
+
+    Args:
+        ids: of the items, as a JSON list.
+        number: of neighbours on each side.
+        now: the instant.
+    """
+    return Sql(_AROUND, (ids, ids, now, number, ids, now, number))
+
+
+GET_BY_ID = f"""
+SELECT path, key, id, {ROW}
+FROM items
+WHERE id IN (SELECT value FROM json_each(?))
+"""
+
+# As above, of live items; NULL for a long value, without reading it
+GET_SMALL_BY_ID = f"""
+SELECT key, id, CASE WHEN {OCTETS} <= ? THEN CAST(value AS BLOB) END,
+    {REST}
+FROM items
+WHERE id IN (SELECT value FROM json_each(?)) AND {LIVE}
+"""
+
+
+# vec0's own list of vectors, and the primary keys
+def count_orphans(table: str) -> str:
+    """Count the vectors that are no item's, and that nobody has noted as garbage."""
+    slot_at = f"{HASH_BYTES} * (held.rowid >> {ITEM_BITS})"
+    return f"""
+SELECT count(*)
+FROM {table}_rowids AS held
+LEFT JOIN index_entries ON index_entries.item = held.rowid & {ITEM_MASK}
+WHERE held.rowid NOT IN (SELECT vector FROM index_garbage)
+    AND (index_entries.item IS NULL
+        OR length(index_entries.slots) <= {slot_at}
+        OR substr(index_entries.slots, 1 + {slot_at}, {HASH_BYTES}) = zeroblob({HASH_BYTES}))
+"""

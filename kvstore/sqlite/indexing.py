@@ -19,25 +19,14 @@ A trigger notes deleted items; the batch that deletes them drops their entries b
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from hashlib import blake2b
-from operator import itemgetter
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import orjson
 
 from kvstore import codec
-from kvstore.caching import cache_short
-from kvstore.description import Brought, Description
-from kvstore.errors import (
-    IndexMismatchError,
-    MissingDependencyError,
-    StoreError,
-    ValueTooLargeError,
-)
+from kvstore.description import Description
+from kvstore.errors import IndexMismatchError, MissingDependencyError, ValueTooLargeError
 from kvstore.index_plan import Words
 from kvstore.operations import (
     Adopt,
@@ -52,13 +41,19 @@ from kvstore.operations import (
     Wide,
 )
 from kvstore.plan import Address, Effects, Vectors
-from kvstore.sqlite import driver, statements
+from kvstore.sqlite import driver
 from kvstore.sqlite import index_statements as sql
-from kvstore.sqlite.checking import INDEX_CHECKS
-from kvstore.sqlite.connection import transaction
-from kvstore.sqlite.layout import made_later
-from kvstore.sqlite.openfile import OpenFile
-from kvstore.sqlite.passing import Passing
+from kvstore.sqlite.index_file import (
+    SMALL_CHUNK,
+    SMALL_CHUNKS,
+    VECTOR_CHUNKS,
+    Setup,
+    keep_description,
+    load_vectors,
+    require_words,
+)
+from kvstore.sqlite.journal import VectorChange
+from kvstore.sqlite.slots import FREE, HASH_BYTES, ITEM_BITS, MAX_SLOTS, Entries, codes_of, hashed
 from kvstore.sqlite.words import namespace_words, pack_counts
 from kvstore.sqlite.writing import (
     Batch,
@@ -68,261 +63,11 @@ from kvstore.sqlite.writing import (
     is_bare_put,
     read_state,
 )
-from kvstore.text import WORDS_REVISION, texts_of
 from kvstore.types import Item
 
-__all__ = [
-    "ITEM_BITS",
-    "ITEM_MASK",
-    "Journal",
-    "Setup",
-    "begin_batch",
-    "describe",
-    "described",
-    "find_problems",
-    "load_vectors",
-    "prepare_index",
-]
+__all__ = ["begin_batch"]
 
-# A vector's rowid is the item's id, and above it the slot. In that order, because sqlite-vec 0.1.9
-# compares only the low 32 bits of the rowids that a search is restricted to (`_cmp` in its
-# sqlite-vec.c): so it confuses but vectors of one item, and all of them are in the list anyway.
-ITEM_BITS = 40
-ITEM_MASK = (1 << ITEM_BITS) - 1
-MAX_SLOTS = 1 << 20
-HASH_BYTES = 16
-SMALL_CHUNK = 8  # vectors; a namespace of five takes one chunk
-LARGE_CHUNK = 256
-SMALL_CHUNKS = 128  # of a namespace; its vectors beyond them go to large chunks
-JOURNAL_VECTORS = 20_000  # changes that are kept for the caches of this process
-
-_FREE = bytes(HASH_BYTES)
-_CHECK_SLICE = 1_000  # items looked at by one statement
-
-
-# Description
-
-
-def describe(connection: driver.Connection) -> Description | None:
-    """Return the description of the file's index, or `None` if there is none."""
-    row = connection.execute("SELECT value FROM meta WHERE name = 'index'").fetchone()
-    return None if row is None else described(row[0])
-
-
-@cache_short(64, 10_000)
-def described(text: str) -> Description:
-    """Return a description for those who only read it: it is shared."""
-    return Description.parse(text)
-
-
-def _store(connection: driver.Connection, description: Description) -> None:
-    connection.execute(
-        "INSERT INTO meta (name, value) VALUES ('index', ?) "
-        "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        (description.text,),
-    )
-
-
-@dataclass(slots=True)
-class Setup(Brought):
-    """What one store brings along for the index.
-
-    Attributes:
-        journal: of the vectors that it writes.
-        passing: what passes the filters of its searches.
-    """
-
-    journal: Journal
-    passing: Passing = field(default_factory=Passing)
-
-
-# Tables
-
-_FORGETS = driver.VERSION >= (3, 43, 0)  # older ones must keep a text to be able to delete it
-_CREATE_WORDS = """
-CREATE VIRTUAL TABLE words USING fts5(
-    text, namespaces, {content}
-    tokenize = "ascii tokenchars '.'"
-)
-"""
-_OLDER_WORDS = _CREATE_WORDS.replace(  # until words were made in kvstore/text.py
-    "ascii tokenchars '.'", "porter unicode61 remove_diacritics 2 categories 'L* N* M* Co'"
-)
-_CREATE_TRIGGER = """
-CREATE TRIGGER items_dropped AFTER DELETE ON items
-BEGIN
-    INSERT OR IGNORE INTO index_dropped (item, path) VALUES (old.id, old.path);
-END
-"""
-_CREATE_VECTORS = """
-CREATE VIRTUAL TABLE {name} USING vec0(
-    path TEXT PARTITION KEY, embedding FLOAT[{dimensions}], chunk_size = {chunk}
-)
-"""
-_CREATE_VECTORS_INDEX = "CREATE INDEX {name}_by_path ON {name}_chunks (partition00)"
-_MARK_ALL = "INSERT OR IGNORE INTO index_pending (item) SELECT id FROM items"
-_TABLES = {"vectors_small": SMALL_CHUNK, "vectors_large": LARGE_CHUNK}
-
-_CONTENTS = ("content = '', contentless_delete = 1,", "")  # of an SQLite that forgets, or not
-made_later(
-    *("table", "words", "words"),
-    *(
-        words.format(content=content)
-        for content in _CONTENTS
-        for words in (_CREATE_WORDS, _OLDER_WORDS)
-    ),
-    shadows="data|idx|docsize|config|content",
-)
-made_later("trigger", "items_dropped", "items", _CREATE_TRIGGER)
-for _name, _chunk in _TABLES.items():
-    made_later(
-        *("table", _name, _name, _CREATE_VECTORS.replace("{name}", _name)),
-        dimensions=r"\d+",
-        chunk=str(_chunk),
-        shadows=r"info|chunks|rowids|vector_chunks\d+",
-    )
-    _created = _CREATE_VECTORS_INDEX.replace("{name}", _name)
-    made_later("index", f"{_name}_by_path", f"{_name}_chunks", _created)
-
-
-def prepare_index(
-    connection: driver.Connection, setup: Setup, timeout: float, file: OpenFile
-) -> None:
-    """Make the index of a file that has none; what it holds already is marked for `reindex`.
-
-    Args:
-        connection: with write access, outside a transaction.
-        setup: of the store that has an index.
-        timeout: how long to wait for other processes, in seconds.
-        file: that of the connection.
-    """
-    description = describe(connection)
-    if description is not None and description.words >= WORDS_REVISION:
-        return
-    with transaction(connection, timeout, file):
-        description = describe(connection)
-        if description is not None and description.words >= WORDS_REVISION:
-            return  # another process was faster
-        is_new = not connection.execute("SELECT EXISTS (SELECT 1 FROM items)").fetchone()[0]
-        if description is None:
-            connection.execute(_CREATE_TRIGGER)
-            description = Description(setup.fields, setup.model, None, has_all_vectors=is_new)
-        else:
-            connection.execute("DROP TABLE words")
-            connection.execute("UPDATE index_entries SET words = x'', length = 0")
-            connection.execute("UPDATE meta SET value = 0 WHERE name = 'index_length'")
-        content = _CONTENTS[0 if _FORGETS else 1]
-        connection.execute(_CREATE_WORDS.format(content=content))
-        connection.execute(_MARK_ALL)
-        description.has_all_words = is_new
-        description.words = WORDS_REVISION
-        _store(connection, description)
-
-
-def _require_words(connection: driver.Connection) -> None:
-    """Raise `MissingDependencyError` if this SQLite is too old for the file's `words`."""
-    if not _FORGETS:
-        sql = connection.execute("SELECT sql FROM sqlite_schema WHERE name = 'words'").fetchone()
-        if sql is not None and "contentless_delete" in sql[0]:
-            raise MissingDependencyError(
-                "the search index of this file was made by a newer SQLite, and writing it takes "
-                f"3.43 or newer; {driver.NAME} is older: pip install pysqlite3"
-            )
-
-
-def load_vectors(connection: driver.Connection) -> None:
-    """Load sqlite-vec into a connection that may lack it.
-
-    Raises:
-        MissingDependencyError: this Python's SQLite loads no extensions, or there is no sqlite-vec.
-    """
-    if connection.execute("SELECT 1 FROM pragma_module_list WHERE name = 'vec0'").fetchone():
-        return
-    driver.require_extensions()
-    try:
-        import sqlite_vec
-    except ImportError:
-        raise MissingDependencyError(
-            "semantic search needs sqlite-vec, which is not installed: pip install sqlite-vec"
-        ) from None
-    connection.enable_load_extension(True)
-    try:
-        sqlite_vec.load(connection)
-    except (driver.Error, OSError) as exc:
-        raise MissingDependencyError(
-            f"semantic search needs sqlite-vec, whose library cannot be loaded from "
-            f"{sqlite_vec.loadable_path()}: pip install --force-reinstall sqlite-vec, and have a "
-            "frozen program carry it (PyInstaller: --collect-all sqlite_vec)"
-        ) from exc
-    finally:
-        connection.enable_load_extension(False)
-
-
-# Writing
-
-
-class Journal:
-    """The latest changes of vectors by this process, for its caches.
-
-    Attributes:
-        is_read: whether there is a cache that reads it.
-    """
-
-    def __init__(self) -> None:
-        self.is_read = False
-        self._records: deque[tuple[int, list[Change]]] = deque()
-        self._length = 0
-
-    def publish(self, version: int, changes: list[Change]) -> None:
-        """Add what a committed transaction has changed."""
-        self._records.append((version, changes))
-        self._length += len(changes)
-        while self._length > JOURNAL_VECTORS:
-            self._length -= len(self._records.popleft()[1])
-
-    def between(self, after: int, until: int) -> list[list[Change]]:
-        """Return the changes of each transaction with `after < version <= until`, in order."""
-        records = list(self._records)  # another thread may be adding to them
-        begin, end = (bisect_right(records, at, key=itemgetter(0)) for at in (after, until))
-        return [changes for _, changes in records[begin:end]]
-
-
-class Change(NamedTuple):
-    """A vector that was written (`None`: deleted)."""
-
-    path: str
-    rowid: int
-    vector: bytes | None
-
-
-@dataclass(slots=True)
-class _Entries:
-    """What the index is to hold of an item, and what it holds.
-
-    Attributes:
-        item: its id; `None`: not there yet.
-        path: its namespace.
-        texts: by their hashes, in order.
-        slots: the hashes in the index; `None`: nothing is.
-        length: how many words are.
-        vectors: the new ones; `None`: left out.
-    """
-
-    item: int | None
-    path: str
-    texts: dict[bytes, str]
-    slots: list[bytes] | None
-    length: int
-    is_pending: bool
-    vectors: dict[bytes, bytes | None] = field(default_factory=dict)
-
-    @property
-    def is_unchanged(self) -> bool:
-        return (
-            not self.is_pending
-            and (self.slots is not None or not self.texts)
-            and self.texts.keys() == set(self.slots or ()) - {_FREE}
-        )
+_NOTHING = (None, None, 0, 0)
 
 
 def begin_batch(
@@ -357,11 +102,11 @@ class IndexedBatch(Batch):
         self._texts: list[str] = []  # without a vector, in the present unit
         self._embeds = False  # whether new texts are to have vectors, in the present unit
         self._touched: dict[str, None] = {}  # namespaces whose vectors have changed
-        self._vector_changes: list[Change] = []
+        self._vector_changes: list[VectorChange] = []
         self._room: dict[str, int] = {}  # vectors that small chunks may yet take, by namespace
         self._has_vec0: bool | None = None
         self._items = self._length = 0  # how many entries have come, and words in them
-        _require_words(connection)
+        require_words(connection)
         if self._description.dimensions is not None:
             self._collect_garbage(longest is not None)
 
@@ -374,19 +119,15 @@ class IndexedBatch(Batch):
         return [self._outcome(ops) for ops in units]
 
     def _keep_description(self) -> None:
-        _store(self._connection, self._description)
+        keep_description(self._connection, self._description)
         self.index = self._description.text
 
     def finish(self) -> None:
         """Note how many entries there are, and for caches what has changed."""
         if self._items or self._length:
-            self._execute(statements.ADD_WORD_TOTALS, (self._items, self._length))
+            self._execute(sql.ADD_WORD_TOTALS, (self._items, self._length))
         for path in self._touched:
-            self._execute(
-                "INSERT INTO index_writes (path, writes) VALUES (?, 1) "
-                "ON CONFLICT (path) DO UPDATE SET writes = writes + 1",
-                (path,),
-            )
+            self._execute(sql.COUNT_WRITE, (path,))
         if self._touched and self._version == self._first_version:
             self._version += 1
         super().finish()
@@ -483,7 +224,7 @@ class IndexedBatch(Batch):
 
     def _plan_entries(
         self, row: Record, vectors: Vectors | None, rows: Mapping[Address, StoredRow]
-    ) -> _Entries | None:
+    ) -> Entries | None:
         """Return what the index is to hold of an item that is to be written, if it is new."""
         before = rows.get((row.path, row.key))
         item: int | None = None
@@ -507,9 +248,9 @@ class IndexedBatch(Batch):
         slots: bytes | None,
         length: int,
         is_pending: int,
-    ) -> _Entries:
+    ) -> Entries:
         fields = self._description.fields if paths is None else paths
-        return self._entries_of_texts(item, path, _hashed(value, fields), slots, length, is_pending)
+        return self._entries_of_texts(item, path, hashed(value, fields), slots, length, is_pending)
 
     def _entries_of_texts(
         self,
@@ -519,14 +260,14 @@ class IndexedBatch(Batch):
         slots: bytes | None,
         length: int,
         is_pending: int,
-    ) -> _Entries:
+    ) -> Entries:
         if len(texts) > MAX_SLOTS:
             raise ValueTooLargeError(f"an item may have {MAX_SLOTS:,} texts, not {len(texts):,}")
-        held = None if slots is None else _codes(slots)
-        return _Entries(item, path, texts, held, length or 0, bool(is_pending))
+        held = None if slots is None else codes_of(slots)
+        return Entries(item, path, texts, held, length or 0, bool(is_pending))
 
     def _find_vectors(
-        self, entry: _Entries, known: Mapping[str, bytes] | None, refused: Collection[str] = ()
+        self, entry: Entries, known: Mapping[str, bytes] | None, refused: Collection[str] = ()
     ) -> None:
         """Give an item's new texts their vectors, or note that some are missing."""
         description = self._description
@@ -549,7 +290,7 @@ class IndexedBatch(Batch):
 
     # Writing
 
-    def _is_fresh(self, entry: _Entries) -> bool:
+    def _is_fresh(self, entry: Entries) -> bool:
         """Whether nothing is in the index of an item yet, and all that belongs there is at hand."""
         return (
             entry.slots is None
@@ -557,18 +298,18 @@ class IndexedBatch(Batch):
             and (self._description.model is None or all(entry.vectors.values()))
         )
 
-    def _write_fresh(self, entries: Sequence[_Entries]) -> None:
+    def _write_fresh(self, entries: Sequence[Entries]) -> None:
         """As `_write_entries`, for many items of which nothing is in the index yet."""
         words: list[tuple[int, str, str]] = []
         slots: list[tuple[int, bytearray, bytearray, int]] = []
-        vectors: list[Change] = []
+        vectors: list[VectorChange] = []
         for entry in entries:
             item, path = entry.item, entry.path
             assert item is not None
             if not entry.texts:
                 continue
             for slot, vector in enumerate(entry.vectors.values()):
-                vectors.append(Change(path, slot << ITEM_BITS | item, vector))
+                vectors.append(VectorChange(path, slot << ITEM_BITS | item, vector))
             found = Words(entry.texts.values(), path)
             self._count(1, found.length)
             words.append((item, found.text, namespace_words(path)))
@@ -578,18 +319,18 @@ class IndexedBatch(Batch):
         self._connection.executemany(sql.SET_ENTRIES, slots)
         self._add_vectors(vectors)
 
-    def _add_vectors(self, added: list[Change]) -> None:
+    def _add_vectors(self, added: list[VectorChange]) -> None:
         """Insert vectors where there are none."""
         if not added:
             return
         if self._description.dimensions is None:
             assert added[0].vector is not None
             self._create_vectors(len(added[0].vector) // 4)
-        by_path: dict[str, list[Change]] = {}
+        by_path: dict[str, list[VectorChange]] = {}
         for change in added:
             by_path.setdefault(change.path, []).append(change)
-        small: list[Change] = []
-        large: list[Change] = []
+        small: list[VectorChange] = []
+        large: list[VectorChange] = []
         for path, changes in by_path.items():
             room = self._room_for(path)
             small += changes[:room]
@@ -601,7 +342,7 @@ class IndexedBatch(Batch):
         if self._setup is not None and self._setup.journal.is_read:
             self._vector_changes += added
 
-    def _write_entries(self, entry: _Entries) -> None:
+    def _write_entries(self, entry: Entries) -> None:
         """Make the index hold what it is to hold of an item."""
         item = entry.item
         assert item is not None
@@ -621,20 +362,20 @@ class IndexedBatch(Batch):
                 slots.append(code)
                 is_free = True
             else:
-                is_free = slots[slot] == _FREE
+                is_free = slots[slot] == FREE
                 slots[slot] = code
             if has_vectors:
                 self._set_vector(entry.path, slot << ITEM_BITS | item, vector or b"", is_free)
         for slot in freed:
-            if slots[slot] != _FREE:
-                slots[slot] = _FREE
+            if slots[slot] != FREE:
+                slots[slot] = FREE
                 if has_vectors:
                     self._set_vector(entry.path, slot << ITEM_BITS | item, b"", is_free=False)
-        while slots and slots[-1] == _FREE:
+        while slots and slots[-1] == FREE:
             slots.pop()
         if entry.slots is not None:
             self._count(-1, -entry.length)
-            self._execute("DELETE FROM words WHERE rowid = ?", (item,))
+            self._execute(sql.DELETE_WORDS, (item,))
         if entry.texts:
             words = Words(entry.texts.values(), entry.path)
             self._count(1, words.length)
@@ -642,11 +383,11 @@ class IndexedBatch(Batch):
             packed = pack_counts(words.counts)
             self._execute(sql.SET_ENTRIES, (item, b"".join(slots), packed, words.length))
         else:
-            self._execute("DELETE FROM index_entries WHERE item = ?", (item,))
+            self._execute(sql.DELETE_ENTRIES, (item,))
         if missing and not entry.is_pending:
-            self._execute("INSERT OR IGNORE INTO index_pending (item) VALUES (?)", (item,))
+            self._execute(sql.MARK, (item,))
         elif entry.is_pending and not missing:
-            self._execute("DELETE FROM index_pending WHERE item = ?", (item,))
+            self._execute(sql.UNMARK, (item,))
 
     def _count(self, items: int, length: int) -> None:
         """Take note of an entry that comes or goes."""
@@ -656,7 +397,7 @@ class IndexedBatch(Batch):
     def _set_vector(self, path: str, rowid: int, vector: bytes, is_free: bool) -> None:
         """Write, replace or (with no vector) delete one vector."""
         if not is_free and not self._can_use_vectors():
-            self._execute("INSERT OR IGNORE INTO index_garbage (vector) VALUES (?)", (rowid,))
+            self._execute(sql.ADD_GARBAGE, (rowid,))
             self._touched[path] = None
             return
         if self._description.dimensions is None and not vector:
@@ -672,7 +413,7 @@ class IndexedBatch(Batch):
             self._delete_vector(rowid)
         self._touched[path] = None
         if self._setup is not None and self._setup.journal.is_read:
-            self._vector_changes.append(Change(path, rowid, vector or None))
+            self._vector_changes.append(VectorChange(path, rowid, vector or None))
 
     def _insert_for(self, path: str) -> str:
         """Return the statement that inserts the next vector of a namespace."""
@@ -708,9 +449,9 @@ class IndexedBatch(Batch):
 
     def _create_vectors(self, dimensions: int) -> None:
         load_vectors(self._connection)
-        for name, chunk in _TABLES.items():
-            self._execute(_CREATE_VECTORS.format(name=name, dimensions=dimensions, chunk=chunk))
-            self._execute(_CREATE_VECTORS_INDEX.format(name=name))
+        for name, chunk in VECTOR_CHUNKS.items():
+            self._execute(sql.CREATE_VECTORS.format(name=name, dimensions=dimensions, chunk=chunk))
+            self._execute(sql.CREATE_VECTORS_INDEX.format(name=name))
         self._description.dimensions = dimensions
         self._keep_description()
 
@@ -726,23 +467,23 @@ class IndexedBatch(Batch):
             if slots is None:
                 continue
             self._count(-1, -length)
-            self._execute("DELETE FROM words WHERE rowid = ?", (item,))
-            self._execute("DELETE FROM index_entries WHERE item = ?", (item,))
+            self._execute(sql.DELETE_WORDS, (item,))
+            self._execute(sql.DELETE_ENTRIES, (item,))
             if has_vectors:
                 for slot in range(len(slots) // HASH_BYTES):
                     self._set_vector(path, slot << ITEM_BITS | item, b"", is_free=False)
-        self._execute("DELETE FROM index_pending WHERE item IN (SELECT item FROM index_dropped)")
-        self._execute("DELETE FROM index_dropped")
+        for statement in sql.FORGET_DROPPED:
+            self._execute(statement)
 
     def _collect_garbage(self, is_inline: bool) -> None:
         """Delete the vectors that a process without sqlite-vec has left."""
-        garbage = self._execute("SELECT vector FROM index_garbage").fetchall()
+        garbage = self._execute(sql.GET_GARBAGE).fetchall()
         if garbage and self._can_use_vectors():
             if is_inline:
                 raise NotInlineError
             for (rowid,) in garbage:
                 self._delete_vector(rowid)
-            self._execute("DELETE FROM index_garbage")
+            self._execute(sql.FORGET_GARBAGE)
 
     # Reindexing
 
@@ -755,23 +496,23 @@ class IndexedBatch(Batch):
         if has_other_model:
             if description.dimensions is not None:
                 load_vectors(self._connection)
-                for table in _TABLES:
-                    self._execute(f"DROP TABLE IF EXISTS {table}")
-            self._execute("DELETE FROM index_garbage")
-            self._execute("UPDATE index_entries SET slots = x''")
+                for table in VECTOR_CHUNKS:
+                    self._execute(sql.drop_vectors(table))
+            for statement in sql.FORGET_VECTORS:
+                self._execute(statement)
             description.model, description.dimensions = setup.model, None
             description.epoch += 1
         if has_other_fields:
             description.fields = setup.fields
         if has_other_model or has_other_fields:
-            self._execute(_MARK_ALL)
+            self._execute(sql.MARK_ALL)
             description.has_all_vectors = False
             description.has_all_words &= not has_other_fields
             self._keep_description()
-        pending: int = self._execute("SELECT count(*) FROM index_pending").fetchone()[0]
+        pending: int = self._execute(sql.COUNT_MARKED).fetchone()[0]
         return pending
 
-    def _plan_reindex(self, op: Reindex) -> list[tuple[int, str, _Entries | None]]:
+    def _plan_reindex(self, op: Reindex) -> list[tuple[int, str, Entries | None]]:
         assert self._setup is not None
         if self._setup.model is not None:
             mismatch = self._setup.mismatch(self._description)
@@ -779,7 +520,7 @@ class IndexedBatch(Batch):
                 raise IndexMismatchError(
                     f"another store has changed the index meanwhile: {mismatch}"
                 )
-        planned: list[tuple[int, str, _Entries | None]] = []
+        planned: list[tuple[int, str, Entries | None]] = []
         for key, *row in self._execute(sql.GET_PENDING, (op.after, op.limit)).fetchall():
             entry = self._entries_of(row)
             if entry is not None:
@@ -787,7 +528,7 @@ class IndexedBatch(Batch):
             planned.append((row[0], key, entry))
         return planned
 
-    def _entries_of(self, row: Sequence[Any]) -> _Entries | None:
+    def _entries_of(self, row: Sequence[Any]) -> Entries | None:
         item, path, indexing, value, *there = row
         if path is None:
             return None
@@ -795,12 +536,12 @@ class IndexedBatch(Batch):
         return self._entries(item, path, codec.decode(value), paths, *there)
 
     def _reindex(
-        self, planned: list[tuple[int, str, _Entries | None]], refused: Collection[str]
+        self, planned: list[tuple[int, str, Entries | None]], refused: Collection[str]
     ) -> tuple[int, int, list[Address]]:
         """Index marked items, and answer what `Reindex` says."""
         for item, _, entry in planned:
             if entry is None:
-                self._execute("DELETE FROM index_pending WHERE item = ?", (item,))
+                self._execute(sql.UNMARK, (item,))
             else:
                 self._write_entries(entry)
         if not planned:
@@ -829,63 +570,8 @@ class IndexedBatch(Batch):
                 self._write_entries(entry)
 
 
-# Checking
-
-
-def find_problems(connection: driver.Connection) -> Iterator[str]:
-    """Hold the index against the items, without any help of sqlite-vec."""
-    description = describe(connection)
-    if description is None:
-        return
-    last = -1
-    while True:
-        rows = connection.execute(sql.GET_CHECKED, (last, _CHECK_SLICE)).fetchall()
-        for item, indexing, value, slots, has_words, is_pending in rows:
-            try:
-                fields = description.fields if indexing is None else orjson.loads(indexing)
-                texts = {_hash(text) for text in texts_of(codec.decode(value), fields)}
-            except (StoreError, TypeError, ValueError):
-                continue  # a damaged row, which is told as such
-            codes = _codes(slots or b"")
-            if (slots is not None) != bool(has_words):
-                yield f"index: item {item} is in one of its tables and not in the other"
-            if not is_pending and (set(codes) - {_FREE} != texts or (texts and slots is None)):
-                yield f"index: item {item} is not indexed as it is, and not marked for reindex"
-        if len(rows) < _CHECK_SLICE:
-            break
-        last = rows[-1][0]
-    checks = dict(sql.CHECKS)
-    if description.dimensions is not None:
-        for table in statements.VECTOR_TABLES:
-            checks[table] = statements.count_orphans(table)
-    for what, statement in checks.items():
-        number = connection.execute(statement).fetchone()[0]
-        if number:
-            yield f"index: {number} rows of {what} belong to no item"
-    if not connection.execute(sql.IS_COUNTED).fetchone()[0]:
-        yield "index: the numbers of its words are not those of its entries"
-
-
-INDEX_CHECKS.append(find_problems)
-
-
-def _codes(slots: bytes) -> list[bytes]:
-    return [slots[at : at + HASH_BYTES] for at in range(0, len(slots), HASH_BYTES)]
-
-
 def _planned_texts(op: Put, fields: tuple[str, ...]) -> dict[bytes, str]:
     """Return the texts of a put by their hashes; a unit that is handed in again has them."""
     if op.planned is None or op.planned[0] != fields:
-        op.planned = fields, _hashed(codec.decode(op.data), fields)
+        op.planned = fields, hashed(codec.decode(op.data), fields)
     return op.planned[1]
-
-
-def _hashed(value: Any, fields: Iterable[str]) -> dict[bytes, str]:
-    return {_hash(text): text for text in texts_of(value, fields)}
-
-
-def _hash(text: str) -> bytes:
-    return blake2b(text.encode(), digest_size=HASH_BYTES).digest()
-
-
-_NOTHING = (None, None, 0, 0)

@@ -16,7 +16,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from kvstore.errors import SchemaError
-from kvstore.sqlite import driver
+from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import snapshot
 
 __all__ = ["made_later", "problems_of", "require_layout"]
@@ -24,7 +24,6 @@ __all__ = ["made_later", "problems_of", "require_layout"]
 Entry = tuple[str, str, str, str | None]  # type, name, tbl_name and sql of sqlite_schema
 Steps = tuple[tuple[str, ...], ...]  # the statements of each migration
 
-_READ = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
 _TOKEN = re.compile(
     r"""(?P<nothing>\s+|--[^\n]*|/\*.*?(?:\*/|\Z)) | '(?:[^']|'')*' | "(?:[^"]|"")*" | \w+ | .""",
     re.VERBOSE | re.DOTALL,
@@ -96,7 +95,7 @@ def problems_of(connection: driver.Connection, steps: Steps) -> tuple[str, ...]:
     """Return what of a file's schema is not as this library makes it."""
     with snapshot(connection):
         number = connection.execute("PRAGMA user_version").fetchone()[0]
-        entries = connection.execute(_READ).fetchall()
+        entries = connection.execute(statements.READ_SCHEMA).fetchall()
     return _problems(steps[:number], steps, tuple(entries))
 
 
@@ -147,10 +146,10 @@ def _made(steps: Steps) -> Made:
     """Return what migrations make in an empty database."""
     connection = driver.connect("file::memory:")
     try:
-        for statements in steps:
-            for statement in statements:
+        for step in steps:
+            for statement in step:
                 connection.execute(statement)
-        rows: list[Entry] = connection.execute(_READ).fetchall()
+        rows: list[Entry] = connection.execute(statements.READ_SCHEMA).fetchall()
     finally:
         connection.close()
     return {name: (kind, table, _plain(sql)) for kind, name, table, sql in rows}

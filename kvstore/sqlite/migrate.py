@@ -15,7 +15,7 @@ from pathlib import Path
 from kvstore.errors import ReadOnlyError, SchemaError, StoreAccessError, StoreCorruptError
 from kvstore.filenames import special
 from kvstore.schema import scripts
-from kvstore.sqlite import driver
+from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import connect, snapshot, transaction, translated
 from kvstore.sqlite.guard import Hold
 from kvstore.sqlite.layout import Steps, require_layout
@@ -178,7 +178,7 @@ class _Header:
     def read(cls, connection: driver.Connection) -> _Header:
         """Read it through SQLite, at one moment: another process may be at work."""
         with snapshot(connection):
-            schema = [sql or "" for (sql,) in connection.execute("SELECT sql FROM sqlite_schema")]
+            schema = [sql or "" for (sql,) in connection.execute(statements.READ_SQL_OF_SCHEMA)]
             return cls(
                 connection.execute("PRAGMA application_id").fetchone()[0],
                 connection.execute("PRAGMA user_version").fetchone()[0],

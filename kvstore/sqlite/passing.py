@@ -17,6 +17,7 @@ import orjson
 
 from kvstore.sql import Sql
 from kvstore.sqlite import driver, statements
+from kvstore.sqlite import index_statements as sql
 
 __all__ = ["Passing"]
 
@@ -55,11 +56,11 @@ class Passing:
         version = connection.execute(statements.GET_VERSION).fetchone()[0]
         passed = self._known.pop(key, None)
         if passed is None:
-            statement = statements.select_passing(path, subtree, condition)
+            statement = sql.select_passing(path, subtree, condition)
             (ids,) = connection.execute(statement.text, statement.params).fetchone()
             passed = _Passed(version, array("q", orjson.loads(ids)))
         elif passed.version != version:
-            statement = statements.select_passing_since(path, subtree, condition, passed.version)
+            statement = sql.select_passing_since(path, subtree, condition, passed.version)
             changed = dict(connection.execute(statement.text, statement.params).fetchall())
             if changed:
                 kept = [item for item in passed.ids if item not in changed]

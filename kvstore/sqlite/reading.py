@@ -18,6 +18,7 @@ from kvstore.operations import Record
 from kvstore.patterns import Pattern
 from kvstore.sql import Sql, all_of
 from kvstore.sqlite import driver, statements
+from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.connection import snapshot
 from kvstore.sqlite.filters import compile_filter
 from kvstore.sqlite.read_cache import ABSENT, Entry
@@ -197,7 +198,7 @@ def is_light(
 
 def get_by_id(connection: driver.Connection, ids: Sequence[int]) -> dict[int, Item]:
     """Return the items of some rows, by their ids."""
-    rows = connection.execute(statements.GET_BY_ID, (orjson.dumps(list(ids)).decode(),))
+    rows = connection.execute(sql.GET_BY_ID, (orjson.dumps(list(ids)).decode(),))
     return {id_: _item(decode_namespace(path), path, key, row) for path, key, id_, *row in rows}
 
 
@@ -209,7 +210,7 @@ def get_small_by_id(
     wanted = orjson.dumps(list(ids)).decode()
     items = {}
     size = 0
-    for key, id_, *row in connection.execute(statements.GET_SMALL_BY_ID, (longest, wanted, now)):
+    for key, id_, *row in connection.execute(sql.GET_SMALL_BY_ID, (longest, wanted, now)):
         size += longest + 1 if row[0] is None else len(row[0])
         if size > longest:
             return None

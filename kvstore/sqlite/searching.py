@@ -26,15 +26,11 @@ from kvstore.ranking import (
 )
 from kvstore.sql import TRUE, Sql, all_of
 from kvstore.sqlite import driver, reading, statements
+from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.connection import snapshot
 from kvstore.sqlite.filters import compile_filter
-from kvstore.sqlite.indexing import (
-    ITEM_MASK,
-    SMALL_CHUNK,
-    Setup,
-    describe,
-    described,
-)
+from kvstore.sqlite.index_file import SMALL_CHUNK, Setup, describe, described
+from kvstore.sqlite.slots import ITEM_MASK
 from kvstore.sqlite.vectors import VectorCache, scores_of_chunks
 from kvstore.sqlite.words import Weigher
 from kvstore.types import Item
@@ -153,8 +149,8 @@ def search_small(
     if not vector or asked.subtree or asked.words is not None or asked.filter != ALL:
         return None
     with snapshot(connection):
-        chunks = connection.execute(statements.SURVEY, (path, path)).fetchall()
-        if not chunks or len(chunks) > statements.FEW_CHUNKS:
+        chunks = connection.execute(sql.SURVEY, (path, path)).fetchall()
+        if not chunks or len(chunks) > sql.FEW_CHUNKS:
             return None
         text, has_more, *_ = chunks[0]
         if has_more:
@@ -162,7 +158,7 @@ def search_small(
         check_index(described(text), setup, vector, by_words=False)
         scores = scores_of_chunks([chunk[2:] for chunk in chunks if chunk[2]], vector)
         if scores is None:
-            nearest = statements.nearest(
+            nearest = sql.nearest(
                 "vectors_small", Sql("path = ?", (path,)), None, vector, SMALL_CHUNK * len(chunks)
             )
             rows = connection.execute(nearest.text, nearest.params)
@@ -217,7 +213,7 @@ def _walk(
         score_of: tells the score by the words of an item; `None`: the candidates do.
     """
     hits: list[Hit] = []
-    statement = statements.select_among(scope.condition)
+    statement = sql.select_among(scope.condition)
     for block in candidates:
         scores: dict[int, float] = {}
         for score, item in block:
@@ -262,7 +258,7 @@ def _unseen(rows: Iterator[tuple[float, int]]) -> Iterator[Block]:
 def _matches(connection: driver.Connection, scope: _Scope, weigher: Weigher) -> Iterator[Block]:
     """Yield the items of a namespace or subtree that hold a word, with what they score at most."""
     query = weigher.query(scope.path, scope.subtree)
-    rows = connection.execute(statements.MATCH_WORDS, (query,))
+    rows = connection.execute(sql.MATCH_WORDS, (query,))
     return _unseen((weigher.most(weight), item) for item, weight in rows)
 
 
@@ -286,7 +282,7 @@ def _in_context(
     whole = replace(scope, filter=TRUE, condition=inside)
     own = _by_own_words(connection, whole, weigher, CONTEXT_HITS)
     ids = orjson.dumps([hit.id for hit in own]).decode()
-    statement = statements.select_around(ids, 2 * context, now)
+    statement = sql.select_around(ids, 2 * context, now)
     items = [
         Neighbour((path, key), weigher.counts(words or b""), length or 0, item)
         for item, path, key, words, length in connection.execute(statement.text, statement.params)
@@ -326,7 +322,7 @@ def _neighbours(
 
 def _share(connection: driver.Connection, scope: _Scope) -> float:
     """Return which part of some items of the scope passes its filter."""
-    statement = statements.sample(scope.path, scope.subtree, scope.condition, SAMPLE)
+    statement = sql.sample(scope.path, scope.subtree, scope.condition, SAMPLE)
     return float(connection.execute(statement.text, statement.params).fetchone()[0] or 0)
 
 
@@ -334,7 +330,7 @@ def _any_passes(
     connection: driver.Connection, scope: _Scope, rows: Iterable[tuple[float, int]]
 ) -> bool:
     """Whether one of some vectors, by distance and rowid, is of an item in the scope."""
-    statement = statements.select_among(scope.condition)
+    statement = sql.select_among(scope.condition)
     items = orjson.dumps([rowid & ITEM_MASK for _, rowid in rows]).decode()
     found = connection.execute(f"{statement.text} LIMIT 1", (items, *statement.params))
     return found.fetchone() is not None
@@ -346,10 +342,9 @@ def _among(connection: driver.Connection, setup: Setup, scope: _Scope) -> Sql | 
         return None
     ids = setup.passing.ids(connection, *scope.filtered)
     highest = max(
-        connection.execute(statements.highest_vector(table)).fetchone()[0]
-        for table in statements.VECTOR_TABLES
+        connection.execute(sql.highest_vector(table)).fetchone()[0] for table in sql.VECTOR_TABLES
     )
-    return statements.vectors_of(orjson.dumps(ids.tolist()).decode(), highest)
+    return sql.vectors_of(orjson.dumps(ids.tolist()).decode(), highest)
 
 
 def _unseen_neighbours(
@@ -363,7 +358,7 @@ def _unseen_neighbours(
     """
     whole_store = scope.subtree and not scope.path
     within = None if whole_store else statements.in_range(scope.path, scope.subtree)
-    garbage = {rowid for (rowid,) in connection.execute("SELECT vector FROM index_garbage")}
+    garbage = {rowid for (rowid,) in connection.execute(sql.GET_GARBAGE)}
     count = min(MOST_NEIGHBOURS, max(_FIRST_NEIGHBOURS, 2 * min(wanted, MOST_NEIGHBOURS)))
     tries_all = (
         scope.is_filtered
@@ -378,8 +373,8 @@ def _unseen_neighbours(
         # One table may have given all it has, while the other's next one is nearer than its last.
         found: list[list[tuple[float, int]]] = []
         reach = 3.0  # the largest distance up to which both have given all: 2 is the largest
-        for table in statements.VECTOR_TABLES:
-            statement = statements.nearest(table, within, among, vector, asked_for)
+        for table in sql.VECTOR_TABLES:
+            statement = sql.nearest(table, within, among, vector, asked_for)
             rows = [
                 (distance, rowid)
                 for rowid, distance in connection.execute(statement.text, statement.params)
@@ -412,7 +407,7 @@ def _unseen_neighbours(
             rest = merge(
                 *(
                     _all_by_distance(connection, table, within, among, vector)
-                    for table in statements.VECTOR_TABLES
+                    for table in sql.VECTOR_TABLES
                 )
             )
             yield from _unseen(
@@ -432,6 +427,6 @@ def _all_by_distance(
     vector: bytes,
 ) -> Iterator[tuple[float, int]]:
     """Yield all neighbours, however many: slow, for very deep pages and very many equals."""
-    statement = statements.all_distances(table, within, among, vector)
+    statement = sql.all_distances(table, within, among, vector)
     for rowid, distance in connection.execute(statement.text, statement.params):
         yield distance, rowid

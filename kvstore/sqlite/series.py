@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from kvstore.sqlite import driver
-from kvstore.sqlite.indexing import Setup, begin_batch
+from kvstore.sqlite.index_file import Setup
+from kvstore.sqlite.indexing import begin_batch
 from kvstore.sqlite.read_cache import ReadCache
 from kvstore.sqlite.writing import Batch, FileState
 

@@ -9,11 +9,12 @@ bound; `LIMIT +?` has not.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
 from kvstore.namespace import subtree_range
 from kvstore.patterns import Pattern
-from kvstore.sql import TRUE, Sql, all_of
+from kvstore.sql import Sql, all_of
 from kvstore.sqlite import driver
 
 LIVE = "(expires_at IS NULL OR expires_at > ?)"
@@ -25,7 +26,22 @@ OCTETS = "octet_length(value)" if READS_LENGTH_ALONE else "length(CAST(value AS 
 OCTETS_OF_KEY = OCTETS.replace("value", "key")
 FEW = 128  # rows that are worked on at once on the event loop's thread
 
-ROW = "CAST(value AS BLOB), version, created_at, updated_at, expires_at, checksum"
+COLUMNS = (
+    *("path", "key", "version", "created_at", "updated_at", "checksum", "value"),
+    *("expires_at", "ttl", "indexing"),
+)
+"""Of `items`, all but the id, in the order in which a row is written (see `writing`)."""
+
+_ADDRESS, _PLAIN, _ALL = COLUMNS[:2], COLUMNS[2:7], COLUMNS[2:]
+_ITEM = ("version", "created_at", "updated_at", "expires_at", "checksum")  # beside its value
+REST = ", ".join(_ITEM)
+ROW = f"CAST(value AS BLOB), {REST}"
+
+
+def _replace(columns: Iterable[str]) -> str:
+    """Go on from `ON CONFLICT (path, key) DO UPDATE`: set columns to what was to be inserted."""
+    return "SET\n    " + ",\n    ".join(f"{name} = excluded.{name}" for name in columns)
+
 
 # The unique index on (path, key)
 GET = f"""
@@ -37,7 +53,7 @@ WHERE path = ? AND key = ? AND {LIVE}
 # As GET, but gives NULL for a long value, without reading it; a cast would take time
 GET_SMALL = f"""
 SELECT CASE WHEN {OCTETS} <= ? THEN value END,
-    version, created_at, updated_at, expires_at, checksum
+    {REST}
 FROM items
 WHERE path = ? AND key = ?
 """
@@ -50,7 +66,7 @@ def get_small_points(points: int) -> str:
     return f"""
 WITH wanted (place, path, key) AS (VALUES {places})
 SELECT wanted.place, CASE WHEN {OCTETS.replace("value", "items.value")} <= ? THEN items.value END,
-    version, created_at, updated_at, expires_at, checksum
+    {REST}
 FROM wanted
 CROSS JOIN items ON items.path = wanted.path AND items.key = wanted.key
 """
@@ -73,20 +89,10 @@ WHERE path = ? AND key = ?
 """
 
 # The unique index on (path, key). The row keeps its id, and with it its index entries' address.
-UPSERT = """
-INSERT INTO items (
-    path, key, version, created_at, updated_at, checksum, value, expires_at, ttl, indexing
-)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (path, key) DO UPDATE SET
-    version = excluded.version,
-    created_at = excluded.created_at,
-    updated_at = excluded.updated_at,
-    checksum = excluded.checksum,
-    value = excluded.value,
-    expires_at = excluded.expires_at,
-    ttl = excluded.ttl,
-    indexing = excluded.indexing
+UPSERT = f"""
+INSERT INTO items ({", ".join(COLUMNS)})
+VALUES ({", ".join("?" * len(COLUMNS))})
+ON CONFLICT (path, key) DO UPDATE {_replace(_ALL)}
 """
 
 # The primary key; of a row whose lifetime and indexing stay, so that it touches no index
@@ -113,13 +119,9 @@ def upsert_plain(rows: int) -> str:
     firsts = range(3, 3 + 5 * rows, 5)
     places = ", ".join(f"(?{n}, ?{n + 1}, ?{n + 2}, ?1, ?1, ?{n + 3}, ?{n + 4})" for n in firsts)
     return f"""
-INSERT INTO items (path, key, version, created_at, updated_at, checksum, value)
+INSERT INTO items ({", ".join(_ADDRESS + _PLAIN)})
 VALUES {places}
-ON CONFLICT (path, key) DO UPDATE SET
-    version = excluded.version,
-    updated_at = excluded.updated_at,
-    checksum = excluded.checksum,
-    value = excluded.value
+ON CONFLICT (path, key) DO UPDATE {_replace(name for name in _PLAIN if name != "created_at")}
 WHERE items.expires_at IS NULL
     AND items.indexing IS NULL
     AND {OCTETS.replace("value", "items.value")} <= ?2
@@ -217,6 +219,10 @@ ORDER BY id
 LIMIT +?
 """
 COUNT_ROWS = "SELECT count(*) FROM items"
+
+READ_SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
+READ_SQL_OF_SCHEMA = "SELECT sql FROM sqlite_schema"
+TOUCH_SCHEMA = "SELECT 1 FROM sqlite_schema"  # so that a transaction has begun to read
 
 # A range of the unique index on (path, key), and the rows for their times and lengths
 MEASURE = f"""
@@ -413,7 +419,7 @@ def select_page(
     return (
         Sql("SELECT path, key, CASE WHEN")
         + condition
-        + Sql("THEN CAST(value AS BLOB) END, version, created_at, updated_at, expires_at, checksum")
+        + Sql(f"THEN CAST(value AS BLOB) END, {REST}")
         + Sql("FROM items WHERE")
         + within
         + Sql("AND")
@@ -437,215 +443,3 @@ def select_records(path: str, now: int, after: tuple[str, str] | None, limit: in
         + live(now)
         + Sql("ORDER BY path, key LIMIT +?", (limit,))
     )
-
-
-# The search index. Of these, the virtual tables answer the first three.
-
-# Best first. The namespaces weigh nothing.
-# Items that wait for reindex, by their ids
-FIND_WAITING = """
-SELECT items.path, items.key
-FROM (SELECT item FROM index_pending ORDER BY item LIMIT 100) AS pending
-CROSS JOIN items ON items.id = pending.item
-"""
-COUNT_HOLDING = "SELECT count(*) FROM words WHERE words MATCH ?"
-# The last is FTS5's own record of how many rows it has had, and how many words in each column
-GET_WORD_TOTALS = """
-SELECT
-    (SELECT value FROM meta WHERE name = 'index_items'),
-    (SELECT value FROM meta WHERE name = 'index_length'),
-    (SELECT block FROM words_data WHERE id = 1)
-"""
-ADD_WORD_TOTALS = """
-UPDATE meta SET value = value + CASE name WHEN 'index_items' THEN ? ELSE ? END
-WHERE name IN ('index_items', 'index_length')
-"""
-MATCH_WORDS = """
-SELECT rowid, -rank
-FROM words
-WHERE words MATCH ? AND rank MATCH 'bm25(1.0, 0.0)'
-ORDER BY rank
-"""
-
-VECTOR_TABLES = ("vectors_small", "vectors_large")
-
-
-FEW_CHUNKS = 16  # of a namespace that is searched on the event loop's thread: 128 vectors
-
-# The index's description, and the vectors of a namespace, a chunk each, to one more than a few.
-# There is a row in any case: its chunk is NULL if there is none, or if the second column says that
-# vec0's small chunks are not all there is to it. The primary key of meta, the indexes on vec0's
-# tables that we add, and the rowids of its chunks, by which vec0 itself reads them.
-SURVEY = f"""
-SELECT known.value, known.has_more, chunks.validity, chunks.rowids, held.vectors
-FROM (
-    SELECT value, EXISTS (SELECT 1 FROM index_garbage)
-        OR EXISTS (SELECT 1 FROM vectors_large_chunks WHERE partition00 = ?) AS has_more
-    FROM meta
-    WHERE name = 'index'
-) AS known
-LEFT JOIN vectors_small_chunks AS chunks ON NOT known.has_more AND chunks.partition00 = ?
-LEFT JOIN vectors_small_vector_chunks00 AS held ON held._rowid_ = chunks.chunk_id
-LIMIT {FEW_CHUNKS} + 1
-"""
-
-
-def sample(path: str, subtree: bool, condition: Sql, rows: int) -> Sql:
-    """Tell which part of the first items of a namespace or subtree meets a condition."""
-    return (
-        Sql("SELECT avg(")
-        + condition
-        + Sql(") FROM (SELECT * FROM items WHERE")
-        + in_range(path, subtree)
-        + Sql("LIMIT +?) AS items", (rows,))
-    )
-
-
-def nearest(table: str, within: Sql | None, among: Sql | None, vector: bytes, count: int) -> Sql:
-    """Find the vectors of a range of namespaces, and among some, that are nearest."""
-    statement = Sql(
-        f"SELECT rowid, distance FROM {table} WHERE embedding MATCH ? AND k = ?", (vector, count)
-    )
-    for condition in (within, among):
-        if condition is not None:
-            statement += Sql("AND") + condition
-    return statement
-
-
-def all_distances(table: str, within: Sql | None, among: Sql | None, vector: bytes) -> Sql:
-    """List the vectors of a range of namespaces, and among some, nearest first."""
-    statement = Sql(
-        f"SELECT rowid, vec_distance_L2(embedding, ?) AS distance FROM {table} WHERE", (vector,)
-    )
-    statement += within or TRUE
-    if among is not None:
-        statement += Sql("AND") + among
-    return statement + Sql("ORDER BY distance")
-
-
-# vec0's own list of vectors, by its primary key
-def highest_vector(table: str) -> str:
-    """Find the highest id of a vector."""
-    return f"SELECT coalesce(max(rowid), 0) FROM {table}_rowids"
-
-
-def vectors_of(ids: str, highest: int) -> Sql:
-    """Be a vector of one of some items.
-
-    Args:
-        ids: of the items, as a JSON list.
-        highest: the highest id of a vector; where all are in the first slot, they are the items'.
-    """
-    if not highest >> 40:
-        return Sql("rowid IN (SELECT value FROM json_each(?))", (ids,))
-    return Sql(
-        "rowid IN (WITH RECURSIVE held (vector, others) AS ("
-        "SELECT item, length(slots) / 16 - 1 FROM index_entries"
-        " WHERE item IN (SELECT value FROM json_each(?))"
-        " UNION ALL SELECT vector + (1 << 40), others - 1 FROM held WHERE others > 0)"
-        " SELECT vector FROM held)",
-        (ids,),
-    )
-
-
-# A range of the unique index on (path, key), and all its rows
-def select_passing(path: str, subtree: bool, condition: Sql) -> Sql:
-    """List the items of a namespace or subtree whose values meet a condition, in one JSON list.
-
-    To give the driver many rows takes longer.
-    """
-    return (
-        Sql("SELECT json_group_array(id) FROM items WHERE")
-        + in_range(path, subtree)
-        + Sql("AND")
-        + condition
-    )
-
-
-def select_passing_since(path: str, subtree: bool, condition: Sql, version: int) -> Sql:
-    """Select the items that were written after a version, and whether they meet a condition."""
-    return (
-        Sql("SELECT id,")
-        + condition
-        + Sql("FROM items WHERE")
-        + in_range(path, subtree)
-        + Sql("AND version > ?", (version,))
-    )
-
-
-# The primary key, once for each id; the condition's parameters follow the ids
-def select_among(condition: Sql) -> Sql:
-    """Select those of some items that meet a condition, with their words."""
-    return (
-        Sql(
-            "SELECT id, path, key, index_entries.words, index_entries.length"
-            " FROM (SELECT value AS wanted FROM json_each(?))"
-            " CROSS JOIN items ON items.id = wanted"
-            " LEFT JOIN index_entries ON index_entries.item = wanted WHERE"
-        )
-        + condition
-    )
-
-
-_AROUND = f"""
-SELECT items.id, items.path, items.key, index_entries.words, index_entries.length
-FROM items
-LEFT JOIN index_entries ON index_entries.item = items.id
-WHERE items.id IN (
-    SELECT value FROM json_each(?)
-    UNION
-    SELECT near.id FROM json_each(?) AS wanted
-    CROSS JOIN items AS hit ON hit.id = wanted.value
-    CROSS JOIN items AS near ON near.id IN (
-        SELECT id FROM items WHERE path = hit.path AND key < hit.key AND {LIVE}
-        ORDER BY key DESC LIMIT ?
-    )
-    UNION
-    SELECT near.id FROM json_each(?) AS wanted
-    CROSS JOIN items AS hit ON hit.id = wanted.value
-    CROSS JOIN items AS near ON near.id IN (
-        SELECT id FROM items WHERE path = hit.path AND key > hit.key AND {LIVE}
-        ORDER BY key LIMIT ?
-    )
-)
-"""
-
-
-def select_around(ids: str, number: int, now: int) -> Sql:
-    """Select items, and so many live ones on either side of each, with their words.
-
-    Args:
-        ids: of the items, as a JSON list.
-        number: of neighbours on each side.
-        now: the instant.
-    """
-    return Sql(_AROUND, (ids, ids, now, number, ids, now, number))
-
-
-GET_BY_ID = f"""
-SELECT path, key, id, {ROW}
-FROM items
-WHERE id IN (SELECT value FROM json_each(?))
-"""
-
-# As above, of live items; NULL for a long value, without reading it
-GET_SMALL_BY_ID = f"""
-SELECT key, id, CASE WHEN {OCTETS} <= ? THEN CAST(value AS BLOB) END,
-    version, created_at, updated_at, expires_at, checksum
-FROM items
-WHERE id IN (SELECT value FROM json_each(?)) AND {LIVE}
-"""
-
-
-# vec0's own list of vectors, and the primary keys
-def count_orphans(table: str) -> str:
-    """Count the vectors that are no item's, and that nobody has noted as garbage."""
-    return f"""
-SELECT count(*)
-FROM {table}_rowids AS held
-LEFT JOIN index_entries ON index_entries.item = held.rowid & ((1 << 40) - 1)
-WHERE held.rowid NOT IN (SELECT vector FROM index_garbage)
-    AND (index_entries.item IS NULL
-        OR length(index_entries.slots) <= 16 * (held.rowid >> 40)
-        OR substr(index_entries.slots, 1 + 16 * (held.rowid >> 40), 16) = zeroblob(16))
-"""

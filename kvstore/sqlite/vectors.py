@@ -21,12 +21,10 @@ from kvstore.namespace import subtree_range
 from kvstore.ranking import SCORE_DIGITS
 from kvstore.sql import Sql
 from kvstore.sqlite import driver, statements
-from kvstore.sqlite.indexing import (
-    ITEM_MASK,
-    SMALL_CHUNKS,
-    Change,
-    Journal,
-)
+from kvstore.sqlite import index_statements as sql
+from kvstore.sqlite.index_file import SMALL_CHUNKS
+from kvstore.sqlite.journal import Journal, VectorChange
+from kvstore.sqlite.slots import ITEM_MASK
 
 __all__ = ["VectorCache", "new_cache", "scores_of_chunks"]
 
@@ -134,7 +132,7 @@ class VectorCache:
         if not self._is_large(connection, within):
             return None
         version = connection.execute(statements.GET_VERSION).fetchone()[0]
-        writes = _one(connection, Sql("SELECT total(writes) FROM index_writes WHERE") + within)
+        writes = _one(connection, sql.count_writes(within))
         state = _State(version, int(writes), description.epoch)
         key = (path, subtree)
         held = self._held.get(key)
@@ -148,16 +146,12 @@ class VectorCache:
         return Scores(np, cosines, held.rowids[: held.count])
 
     def _is_large(self, connection: driver.Connection, within: Sql) -> bool:
-        range_ = within.text.replace("path", "partition00")
-        large = Sql(f"SELECT 1 FROM vectors_large_chunks WHERE {range_} LIMIT 1", within.params)  # noqa: S608
+        large = sql.has_large_chunk(within)
         if connection.execute(large.text, large.params).fetchone():
             return True
         if within.text == "path = ?":
             return False  # a namespace of many has large chunks
-        chunks = Sql(
-            f"SELECT count(*) FROM (SELECT 1 FROM vectors_small_chunks WHERE {range_} LIMIT +?)",  # noqa: S608
-            (*within.params, SMALL_CHUNKS),
-        )
+        chunks = sql.count_small_chunks(within, SMALL_CHUNKS)
         return bool(_one(connection, chunks) >= SMALL_CHUNKS)
 
     def _is_current(
@@ -172,7 +166,9 @@ class VectorCache:
         held.state = state
         return True
 
-    def _own_changes(self, before: _State, now: _State, key: _ScopeKey) -> list[Change] | None:
+    def _own_changes(
+        self, before: _State, now: _State, key: _ScopeKey
+    ) -> list[VectorChange] | None:
         """Return what has changed between two states, or `None` if others have had a part in it."""
         if before.epoch != now.epoch:
             return None
@@ -185,7 +181,7 @@ class VectorCache:
             return None
         return [change for record in own for change in record]
 
-    def _change(self, held: _Held, change: Change) -> None:
+    def _change(self, held: _Held, change: VectorChange) -> None:
         np = self._np
         if not held.row_of and held.count:
             rowids = held.rowids[: held.count].tolist()
@@ -246,15 +242,8 @@ class VectorCache:
         np = self._np
         dimensions = description.dimensions
         assert dimensions is not None
-        range_ = within.text.replace("path", "partition00")
-        tables = statements.VECTOR_TABLES
-        count = sum(
-            _one(
-                connection,
-                Sql(f"SELECT total(size) FROM {table}_chunks WHERE {range_}", within.params),  # noqa: S608
-            )
-            for table in tables
-        )
+        tables = sql.VECTOR_TABLES
+        count = sum(_one(connection, sql.room_of_chunks(table, within)) for table in tables)
         capacity = int(count) + max(1024, int(count) // 16)
         if capacity * (4 * dimensions + 8) > self._budget:
             return None
@@ -262,12 +251,8 @@ class VectorCache:
         rowids = np.empty(capacity, dtype=np.int64)
         filled = 0
         for table in tables:
-            rows = connection.execute(
-                f"SELECT validity, rowids, vectors FROM {table}_chunks AS chunks "  # noqa: S608
-                f"CROSS JOIN {table}_vector_chunks00 AS held ON held._rowid_ = chunks.chunk_id "
-                f"WHERE {range_}",
-                within.params,
-            )
+            chunks = sql.read_chunks(table, within)
+            rows = connection.execute(chunks.text, chunks.params)
             while some := rows.fetchmany(64):
                 validity, ids, vectors = (b"".join(parts) for parts in zip(*some, strict=True))
                 bits = np.unpackbits(np.frombuffer(validity, dtype=np.uint8), bitorder="little")
@@ -277,7 +262,7 @@ class VectorCache:
                 matrix[filled : filled + added] = found[chosen]
                 rowids[filled : filled + added] = np.frombuffer(ids, dtype=np.int64)[chosen]
                 filled += added
-        garbage = [row[0] for row in connection.execute("SELECT vector FROM index_garbage")]
+        garbage = [row[0] for row in connection.execute(sql.GET_GARBAGE)]
         if garbage:
             kept = ~np.isin(rowids[:filled], np.array(garbage, dtype=np.int64))
             matrix[: kept.sum()] = matrix[:filled][kept]

@@ -15,7 +15,8 @@ from itertools import starmap
 
 from kvstore.caching import cache_short
 from kvstore.ranking import WordWeights
-from kvstore.sqlite import driver, statements
+from kvstore.sqlite import driver
+from kvstore.sqlite import index_statements as sql
 
 __all__ = ["Weigher", "namespace_words", "pack_counts"]
 
@@ -71,10 +72,9 @@ class Weigher:
     """
 
     def __init__(self, connection: driver.Connection, words: Sequence[str]) -> None:
-        entries, length, record = connection.execute(statements.GET_WORD_TOTALS).fetchone()
+        entries, length, record = connection.execute(sql.GET_WORD_TOTALS).fetchone()
         holding = [
-            connection.execute(statements.COUNT_HOLDING, (f'"{word}"',)).fetchone()[0]
-            for word in words
+            connection.execute(sql.COUNT_HOLDING, (f'"{word}"',)).fetchone()[0] for word in words
         ]
         self.weights = WordWeights(words, holding, entries, length)
         self._codes = [_code(word) for word, _ in self.weights.found]

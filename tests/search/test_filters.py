@@ -11,7 +11,7 @@ import pytest
 from kvstore import IndexConfig, InMemoryStore, SQLiteStore
 from kvstore.filters import parse_filter
 from kvstore.sql import all_of
-from kvstore.sqlite import driver, statements
+from kvstore.sqlite import driver, index_statements, statements
 from kvstore.sqlite.connection import connect
 from kvstore.sqlite.filters import compile_filter
 from kvstore.sqlite.passing import Passing
@@ -146,7 +146,7 @@ async def test_candidates_are_looked_up_by_their_ids(tmp_path: Path) -> None:
     async with SQLiteStore(path):
         connection = connect(path, "ro")
         condition = all_of([statements.in_range("notes\t", False), statements.live(1)])
-        statement = statements.select_among(condition)
+        statement = index_statements.select_among(condition)
         plan = connection.execute(
             f"EXPLAIN QUERY PLAN {statement.text}", ("[1]", *statement.params)
         ).fetchall()

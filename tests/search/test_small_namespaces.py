@@ -12,9 +12,10 @@ from kvstore import IndexConfig, Item, SQLiteStore
 from kvstore.filters import ALL
 from kvstore.namespace import encode_namespace
 from kvstore.ranking import Search
-from kvstore.sqlite import driver, statements
+from kvstore.sqlite import driver, index_statements
 from kvstore.sqlite.connection import connect
-from kvstore.sqlite.indexing import Journal, Setup, load_vectors
+from kvstore.sqlite.index_file import Setup, load_vectors
+from kvstore.sqlite.journal import Journal
 from kvstore.sqlite.searching import search, search_small
 from kvstore.testing_search import RecordingEmbeddings
 
@@ -84,7 +85,7 @@ async def test_a_survey_goes_by_indexes(tmp_path: Path) -> None:
     async with SQLiteStore(path, index=IndexConfig(RecordingEmbeddings())) as store:
         await store.put(("a",), "k", "text")
         connection = connect(path, "ro")
-        rows = connection.execute(f"EXPLAIN QUERY PLAN {statements.SURVEY}", ("a\t", "a\t"))
+        rows = connection.execute(f"EXPLAIN QUERY PLAN {index_statements.SURVEY}", ("a\t", "a\t"))
         plan = [row[3] for row in rows]
         connection.close()
     assert [line for line in plan if line.startswith("SEARCH chunks USING INDEX")]

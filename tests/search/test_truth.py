@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from kvstore import IndexConfig, InMemoryStore, SQLiteStore, Store
 from kvstore.sqlite import driver
 from kvstore.sqlite.connection import connect
-from kvstore.sqlite.indexing import find_problems
+from kvstore.sqlite.index_checking import find_problems
 from kvstore.testing import ManualClock
 from kvstore.testing_search import RecordingEmbeddings, cosine
 

@@ -30,7 +30,7 @@ from kvstore.sqlite.engine.limits import (
 )
 from kvstore.sqlite.engine.pace import Pace
 from kvstore.sqlite.engine.settling import call_soon, require_open, settle
-from kvstore.sqlite.indexing import Setup
+from kvstore.sqlite.index_file import Setup
 from kvstore.sqlite.openfile import OpenFile
 from kvstore.sqlite.read_cache import ReadCache
 from kvstore.sqlite.series import Series

@@ -1,0 +1,55 @@
+"""Looking the search index over: does it hold just what the items say it should."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import orjson
+
+from kvstore import codec
+from kvstore.errors import StoreError
+from kvstore.sqlite import driver
+from kvstore.sqlite import index_statements as sql
+from kvstore.sqlite.index_file import describe
+from kvstore.sqlite.slots import FREE, codes_of, hashed
+
+__all__ = ["find_problems"]
+
+_SLICE = 1_000  # items looked at by one statement
+
+
+def find_problems(connection: driver.Connection) -> Iterator[str]:
+    """Hold the index against the items, without any help of sqlite-vec."""
+    description = describe(connection)
+    if description is None:
+        return
+    last = -1
+    while True:
+        rows = connection.execute(sql.GET_CHECKED, (last, _SLICE)).fetchall()
+        for item, indexing, value, slots, has_words, is_pending in rows:
+            try:
+                fields = description.fields if indexing is None else orjson.loads(indexing)
+                texts = hashed(codec.decode(value), fields).keys()
+            except (StoreError, TypeError, ValueError):
+                continue  # a damaged row, which is told as such
+            codes = codes_of(slots or b"")
+            if (slots is not None) != bool(has_words):
+                yield f"index: item {item} is in one of its tables and not in the other"
+            if not is_pending and (set(codes) - {FREE} != texts or (texts and slots is None)):
+                yield f"index: item {item} is not indexed as it is, and not marked for reindex"
+        if len(rows) < _SLICE:
+            break
+        last = rows[-1][0]
+    checks = {
+        "index_entries": sql.COUNT_ENTRIES_WITHOUT_ITEM,
+        "words": sql.COUNT_WORDS_WITHOUT_ITEM,
+    }
+    if description.dimensions is not None:
+        for table in sql.VECTOR_TABLES:
+            checks[table] = sql.count_orphans(table)
+    for what, statement in checks.items():
+        number = connection.execute(statement).fetchone()[0]
+        if number:
+            yield f"index: {number} rows of {what} belong to no item"
+    if not connection.execute(sql.IS_COUNTED).fetchone()[0]:
+        yield "index: the numbers of its words are not those of its entries"

@@ -1,0 +1,164 @@
+"""What a file has of a search index: its description, its tables, and the extension they need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kvstore.caching import cache_short
+from kvstore.description import Brought, Description
+from kvstore.errors import MissingDependencyError
+from kvstore.sqlite import driver
+from kvstore.sqlite import index_statements as sql
+from kvstore.sqlite.connection import transaction
+from kvstore.sqlite.journal import Journal
+from kvstore.sqlite.layout import made_later
+from kvstore.sqlite.openfile import OpenFile
+from kvstore.sqlite.passing import Passing
+from kvstore.text import WORDS_REVISION
+
+__all__ = [
+    "LARGE_CHUNK",
+    "SMALL_CHUNK",
+    "SMALL_CHUNKS",
+    "VECTOR_CHUNKS",
+    "Setup",
+    "describe",
+    "described",
+    "keep_description",
+    "load_vectors",
+    "prepare_index",
+    "require_words",
+]
+
+SMALL_CHUNK = 8  # vectors; a namespace of five takes one chunk
+LARGE_CHUNK = 256
+SMALL_CHUNKS = 128  # of a namespace; its vectors beyond them go to large chunks
+
+
+def describe(connection: driver.Connection) -> Description | None:
+    """Return the description of the file's index, or `None` if there is none."""
+    row = connection.execute(sql.GET_DESCRIPTION).fetchone()
+    return None if row is None else described(row[0])
+
+
+@cache_short(64, 10_000)
+def described(text: str) -> Description:
+    """Return a description for those who only read it: it is shared."""
+    return Description.parse(text)
+
+
+def keep_description(connection: driver.Connection, description: Description) -> None:
+    """Write the description of the file's index."""
+    connection.execute(sql.SET_DESCRIPTION, (description.text,))
+
+
+@dataclass(slots=True)
+class Setup(Brought):
+    """What one store brings along for the index.
+
+    Attributes:
+        journal: of the vectors that it writes.
+        passing: what passes the filters of its searches.
+    """
+
+    journal: Journal
+    passing: Passing = field(default_factory=Passing)
+
+
+# Tables
+
+_FORGETS = driver.VERSION >= (3, 43, 0)  # older ones must keep a text to be able to delete it
+VECTOR_CHUNKS = {"vectors_small": SMALL_CHUNK, "vectors_large": LARGE_CHUNK}
+
+_CONTENTS = ("content = '', contentless_delete = 1,", "")  # of an SQLite that forgets, or not
+made_later(
+    *("table", "words", "words"),
+    *(
+        words.format(content=content)
+        for content in _CONTENTS
+        for words in (sql.CREATE_WORDS, sql.OLDER_WORDS)
+    ),
+    shadows="data|idx|docsize|config|content",
+)
+made_later("trigger", "items_dropped", "items", sql.CREATE_TRIGGER)
+for _name, _chunk in VECTOR_CHUNKS.items():
+    made_later(
+        *("table", _name, _name, sql.CREATE_VECTORS.replace("{name}", _name)),
+        dimensions=r"\d+",
+        chunk=str(_chunk),
+        shadows=r"info|chunks|rowids|vector_chunks\d+",
+    )
+    _created = sql.CREATE_VECTORS_INDEX.replace("{name}", _name)
+    made_later("index", f"{_name}_by_path", f"{_name}_chunks", _created)
+
+
+def prepare_index(
+    connection: driver.Connection, setup: Setup, timeout: float, file: OpenFile
+) -> None:
+    """Make the index of a file that has none; what it holds already is marked for `reindex`.
+
+    Args:
+        connection: with write access, outside a transaction.
+        setup: of the store that has an index.
+        timeout: how long to wait for other processes, in seconds.
+        file: that of the connection.
+    """
+    description = describe(connection)
+    if description is not None and description.words >= WORDS_REVISION:
+        return
+    with transaction(connection, timeout, file):
+        description = describe(connection)
+        if description is not None and description.words >= WORDS_REVISION:
+            return  # another process was faster
+        is_new = not connection.execute(sql.HAS_ITEMS).fetchone()[0]
+        if description is None:
+            connection.execute(sql.CREATE_TRIGGER)
+            description = Description(setup.fields, setup.model, None, has_all_vectors=is_new)
+        else:
+            for statement in sql.FORGET_WORDS:
+                connection.execute(statement)
+        content = _CONTENTS[0 if _FORGETS else 1]
+        connection.execute(sql.CREATE_WORDS.format(content=content))
+        connection.execute(sql.MARK_ALL)
+        description.has_all_words = is_new
+        description.words = WORDS_REVISION
+        keep_description(connection, description)
+
+
+def require_words(connection: driver.Connection) -> None:
+    """Raise `MissingDependencyError` if this SQLite is too old for the file's `words`."""
+    if not _FORGETS:
+        words = connection.execute(sql.HOW_WORDS_WERE_MADE).fetchone()
+        if words is not None and "contentless_delete" in words[0]:
+            raise MissingDependencyError(
+                "the search index of this file was made by a newer SQLite, and writing it takes "
+                f"3.43 or newer; {driver.NAME} is older: pip install pysqlite3"
+            )
+
+
+def load_vectors(connection: driver.Connection) -> None:
+    """Load sqlite-vec into a connection that may lack it.
+
+    Raises:
+        MissingDependencyError: this Python's SQLite loads no extensions, or there is no sqlite-vec.
+    """
+    if connection.execute(sql.HAS_VEC0).fetchone():
+        return
+    driver.require_extensions()
+    try:
+        import sqlite_vec
+    except ImportError:
+        raise MissingDependencyError(
+            "semantic search needs sqlite-vec, which is not installed: pip install sqlite-vec"
+        ) from None
+    connection.enable_load_extension(True)
+    try:
+        sqlite_vec.load(connection)
+    except (driver.Error, OSError) as exc:
+        raise MissingDependencyError(
+            f"semantic search needs sqlite-vec, whose library cannot be loaded from "
+            f"{sqlite_vec.loadable_path()}: pip install --force-reinstall sqlite-vec, and have a "
+            "frozen program carry it (PyInstaller: --collect-all sqlite_vec)"
+        ) from exc
+    finally:
+        connection.enable_load_extension(False)
