@@ -227,7 +227,12 @@ class _Once:
         return self._functions.pop()()
 
 
-def begin(connection: driver.Connection, timeout: float, file: OpenFile | None = None) -> bool:
+def begin(
+    connection: driver.Connection,
+    timeout: float,
+    file: OpenFile | None = None,
+    cursor: driver.Cursor | None = None,
+) -> bool:
     """Begin a write transaction, waiting for other processes; whether it had to wait.
 
     Short random pauses share the lock more fairly than SQLite's busy handler, whose pauses grow.
@@ -236,6 +241,7 @@ def begin(connection: driver.Connection, timeout: float, file: OpenFile | None =
         connection: with write access.
         timeout: how long to wait, in seconds.
         file: to be claimed until the end of the transaction; `None`: no other store has it open.
+        cursor: of the connection, at rest; `None`: one is made.
 
     Raises:
         driver.Error: with `SQLITE_BUSY` after `timeout` seconds.
@@ -247,10 +253,11 @@ def begin(connection: driver.Connection, timeout: float, file: OpenFile | None =
     if file is not None and not file.claim():
         deadline = time.monotonic() + timeout
         _wait_for(file, deadline)
+    execute = connection.execute if cursor is None else cursor.execute
     try:
         while True:
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                execute("BEGIN IMMEDIATE")
             except driver.Error as exc:
                 if not is_busy(exc):
                     raise
@@ -284,19 +291,24 @@ class transaction:  # noqa: N801 - to be read as a word of the language
         StoreReplacedError: the file is no longer the one that its path names.
     """
 
-    __slots__ = ("_base", "_before", "_connection", "_file", "_timeout")
+    __slots__ = ("_base", "_before", "_connection", "_cursor", "_file", "_timeout")
 
     def __init__(
-        self, connection: driver.Connection, timeout: float, file: OpenFile | None = None
+        self,
+        connection: driver.Connection,
+        timeout: float,
+        file: OpenFile | None = None,
+        cursor: driver.Cursor | None = None,
     ) -> None:
         self._connection = connection
         self._timeout = timeout
         self._file = file
+        self._cursor = cursor
         self._base: int | None = None  # the version that a new log begins with
 
     def __enter__(self) -> bool:
         connection, file = self._connection, self._file
-        waited = begin(connection, self._timeout, file)
+        waited = begin(connection, self._timeout, file, self._cursor)
         try:
             if file is not None and file.begins_log():
                 (self._base,) = connection.execute(statements.GET_VERSION).fetchone() or (None,)
@@ -319,7 +331,7 @@ class transaction:  # noqa: N801 - to be read as a word of the language
                     begin_log(connection, self._base)
                 if file is not None:
                     file.check()
-                connection.execute("COMMIT")
+                (self._cursor or connection).execute("COMMIT")
         finally:
             self._end()
 

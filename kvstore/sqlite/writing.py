@@ -55,6 +55,7 @@ INLINE_OPS = 16  # on the event loop's thread, of those that cost more than a pl
 _ANY_LENGTH = 2**62
 _NOTES_AT_ONCE = 1_000  # held back before they are written
 _ROWS = (128, 64, 32, 16, 8, 4, 2, 1)  # of the statements that many puts share
+_UPSERT_ONE = statements.upsert_plain(1)
 
 
 def is_bare_put(op: Operation) -> bool:
@@ -163,6 +164,10 @@ class Batch:
             Exception: what a `Restore` met; the transaction must be given up.
         """
         self._require_few(units)
+        if len(units) == 1 and len(units[0]) == 1 and not self._is_watched:
+            (op,) = units[0]
+            if is_bare_put(op):
+                return [[self._put_one(op)]]  # type: ignore[arg-type]
         outcomes: list[list[Any] | Exception] = []
         puts: list[Put] = []
         shares: list[int] = []  # how many of `puts` are of each of the last units
@@ -342,12 +347,23 @@ class Batch:
             items.append(item)
         return items
 
+    def _put_one(self, op: Put) -> Item:
+        """As `_put_plain`, of the one put of a transaction, which most of them are."""
+        self._version = version = self._version + 1
+        path, key, data = op.path, op.key, op.data
+        code = checksum(path, key, version, data)
+        params = self._now, self._most, path, key, version, code, data.decode()
+        rows = self._execute(_UPSERT_ONE, params).fetchall()
+        return self._stored(op, rows[0]) if rows else self._put_over(op, version)
+
     def _put_all(self, puts: list[Put], versions: Sequence[int]) -> list[Item]:
         """Upsert plain items by as few statements as may be."""
         items: list[Item] = []
+        left = len(puts)
         for rows in _ROWS:
-            while len(puts) - len(items) >= rows:
+            while left >= rows:
                 items += self._put_rows(puts, versions, len(items), rows)
+                left -= rows
         return items
 
     def _put_rows(
@@ -361,22 +377,28 @@ class Batch:
             params += (path, key, version, checksum(path, key, version, data), data.decode())
         found = self._execute(statements.upsert_plain(rows), params).fetchall()
         stored = {row[0]: row for row in found}
-        items = []
+        items: list[Item] = []
         for at, op in enumerate(some, begin):
             version = versions[at]
             row = stored.get(version)
-            if row is None:
-                if self._longest is not None:
-                    raise NotInlineError
-                effects, there = self._decide((op,), version - 1)
-                self._write_rows(effects, there)
-                items += effects.answers
-                continue
-            _, created, updated = row
-            items.append(pack_item(op.namespace, op.key, op.data, version, created, updated, None))
-            if self.changed is not None:
-                self.changed[op.path, op.key] = Entry(op.data, version, created, updated, None)
+            items.append(self._put_over(op, version) if row is None else self._stored(op, row))
         return items
+
+    def _put_over(self, op: Put, version: int) -> Item:
+        """Put a plain item over one of another kind, or over a long value."""
+        if self._longest is not None:
+            raise NotInlineError
+        effects, there = self._decide((op,), version - 1)
+        self._write_rows(effects, there)
+        item: Item = effects.answers[0]
+        return item
+
+    def _stored(self, op: Put, row: Sequence[Any]) -> Item:
+        """Return the item that a statement has stored: version, created, updated."""
+        version, created, updated = row
+        if self.changed is not None:
+            self.changed[op.path, op.key] = Entry(op.data, version, created, updated, None)
+        return pack_item(op.namespace, op.key, op.data, version, created, updated, None)
 
     def _delete_rows(
         self, kind: Literal["delete", "expire"], statement: str, params: tuple[Any, ...]

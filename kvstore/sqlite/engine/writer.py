@@ -13,7 +13,7 @@ from kvstore.backlog import Backlog
 from kvstore.errors import StoreBusyError, StoreError
 from kvstore.feed import Bell
 from kvstore.instants import to_micros
-from kvstore.operations import Operation, Put
+from kvstore.operations import Operation, Put, Restore
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import WorkerConnection, claimed, is_busy, limit, transaction
 from kvstore.sqlite.diagnosis import explain
@@ -34,7 +34,7 @@ from kvstore.sqlite.index_file import Setup
 from kvstore.sqlite.openfile import OpenFile
 from kvstore.sqlite.read_cache import ReadCache
 from kvstore.sqlite.series import Series
-from kvstore.sqlite.writing import INLINE_OPS, has_restore
+from kvstore.sqlite.writing import INLINE_OPS
 
 __all__ = ["Writer", "without_checkpoints"]
 
@@ -55,11 +55,14 @@ class _Unit:
 
     def __init__(self, ops: Sequence[Operation]) -> None:
         self.ops = ops
-        self.size = 256 * len(ops)  # roughly, in bytes
+        self.is_alone = False  # in its transaction
+        size = 256 * len(ops)
         for op in ops:
             if type(op) is Put:
-                self.size += len(op.path) + len(op.key) + len(op.data)
-        self.is_alone = has_restore(ops)  # in its transaction
+                size += len(op.path) + len(op.key) + len(op.data)
+            elif type(op) is Restore:
+                self.is_alone = True
+        self.size = size  # roughly, in bytes
         self.is_refused = False  # it is too much for the loop's own thread
         self.future: asyncio.Future[list[Any]] | None = None  # `None`: nobody waits
         self.outcome = _NOT_YET
@@ -138,6 +141,7 @@ class Writer:
         self._alone = (-1, 0)  # turn and task of the last unit that committed alone
         self._wal_pages = 0  # at most so many since the last checkpoint
         limit(connection.raw)
+        self._cursor = connection.raw.cursor()
 
     def apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
         """Apply a unit of operations; gives the answers once it is committed."""
@@ -150,7 +154,8 @@ class Writer:
     async def _apply_alone(self, pace: Pace, unit: _Unit) -> list[Any]:
         self._alone = (pace.turn, id(asyncio.current_task()))
         if not self.is_running and self._commit_inline(pace, [unit]):
-            await pace.give_way()
+            if pace.is_turn_over:
+                await pace.next_turn()
             if isinstance(unit.outcome, BaseException):
                 raise unit.outcome
             return unit.outcome
@@ -227,18 +232,22 @@ class Writer:
         """
         if self._waiting or self.is_running or self._is_crowd:
             return False
-        if not self._may_be_inline(pace, (unit,)):
-            return False
         turn, task = self._alone
-        return turn != pace.turn or task == id(asyncio.current_task())
+        if turn == pace.turn and task != id(asyncio.current_task()):
+            return False
+        return self._may_be_inline(pace, (unit,))
 
     def _may_be_inline(self, pace: Pace, units: Sequence[_Unit]) -> bool:
         if len(units) > INLINE_PUTS or self._wal_pages >= CHECKPOINT_PAGES:
             return False
-        if any(unit.is_refused or unit.work is not None for unit in units):
-            return False
-        ops = [op for unit in units for op in unit.ops]
-        size = sum(unit.size for unit in units)
+        size, ops = (
+            0,
+            units[0].ops if len(units) == 1 else [op for unit in units for op in unit.ops],
+        )
+        for unit in units:
+            if unit.is_refused or unit.work is not None:
+                return False
+            size += unit.size
         is_little = is_light_write(ops, size, is_heavy=self._is_heavy)
         return pace.allows(time.perf_counter(), is_little=is_little)
 
@@ -252,7 +261,7 @@ class Writer:
                 unit.is_refused = True
             return False
         finally:
-            pace.record(began, min(sum(len(unit.ops) for unit in units), INLINE_OPS))
+            pace.record(began, min(sum([len(unit.ops) for unit in units]), INLINE_OPS))
         self._ring()
         return True
 
@@ -305,7 +314,7 @@ class Writer:
             NotInlineError: a value is longer than `longest`, and nothing was written.
         """
         raw = self._connection.raw
-        with transaction(raw, timeout, self._file) as waited:
+        with transaction(raw, timeout, self._file, self._cursor) as waited:
             if waited:
                 self._polite_until = time.monotonic() + POLITE_S
             changed_before = raw.total_changes
