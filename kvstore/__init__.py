@@ -4,6 +4,7 @@ from kvstore import distribution, opening
 from kvstore.errors import (
     ConflictError,
     EmbeddingError,
+    HistoryExpiredError,
     IndexMismatchError,
     InvalidArgumentError,
     InvalidFilterError,
@@ -29,6 +30,7 @@ from kvstore.errors import (
 )
 from kvstore.flow import AsyncKeyValueStore, FlowScope, KeyValueStore, KeyValueStoreNode
 from kvstore.instants import FOREVER
+from kvstore.log import Entry, Log
 from kvstore.memory import InMemoryStore
 from kvstore.patterns import escape
 from kvstore.report import Report, RootStats, Stats
@@ -36,7 +38,7 @@ from kvstore.restoring import restore_backup
 from kvstore.runtime import RuntimeAwareTool, ToolRuntime
 from kvstore.sqlite import SQLiteStore
 from kvstore.store import Store
-from kvstore.sync import SyncStore
+from kvstore.sync import SyncLog, SyncStore
 from kvstore.transaction import Transaction
 from kvstore.transfer import copy
 from kvstore.types import Change, IndexConfig, Item, SearchQuery
@@ -48,7 +50,9 @@ __all__ = [
     "Change",
     "ConflictError",
     "EmbeddingError",
+    "Entry",
     "FlowScope",
+    "HistoryExpiredError",
     "InMemoryStore",
     "IndexConfig",
     "IndexMismatchError",
@@ -61,6 +65,7 @@ __all__ = [
     "Item",
     "KeyValueStore",
     "KeyValueStoreNode",
+    "Log",
     "MissingDependencyError",
     "ReadOnlyError",
     "Report",
@@ -78,6 +83,7 @@ __all__ = [
     "StoreError",
     "StoreFullError",
     "StoreReplacedError",
+    "SyncLog",
     "SyncStore",
     "ToolRuntime",
     "Transaction",

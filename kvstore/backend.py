@@ -13,7 +13,8 @@ docs/backends.md, and tests/conformance/dict_backend.py for one over a dict.
     read_changes                  a piece of the change feed
     check  stats                  upkeep
 
-These must be there. `search` is for those that have an index, `peek` and `get` for those that
+These must be there. `entries` and `length` are for those that have logs,
+`search` is for those that have an index, `peek` and `get` for those that
 answer one point read quicker than many, `records` where a page's items say less than is stored,
 `backup` and `vacuum` where there is something to do; `blocking` gives one for sync code.
 """
@@ -30,6 +31,7 @@ from types import EllipsisType
 from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar
 
 from kvstore import codec
+from kvstore.arguments import TTL
 from kvstore.backlog import Backlog
 from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError
@@ -37,11 +39,12 @@ from kvstore.feed import Bell, ChangePage
 from kvstore.filters import ALL, Filter
 from kvstore.instants import to_micros
 from kvstore.namespace import encode_namespace
-from kvstore.operations import Operation, Record
+from kvstore.operations import Append, Operation, Record
 from kvstore.patterns import Pattern, compile_pattern
 from kvstore.ranking import Search
 from kvstore.recipe import Recipe
 from kvstore.report import Meter, Reindexed, Report, Stats
+from kvstore.sequences import EntryPage
 from kvstore.types import EPOCH, IndexConfig, Item, Namespace
 
 __all__ = ["Backend", "Host", "NamespaceQuery", "Page", "Selection", "Settings"]
@@ -151,12 +154,14 @@ class Backend(Recipe, ABC):
         bell: to be rung, on the loop, when there is something for those who watch.
         backlog: of what is accepted and not yet done; callers wait while it is full.
         most_dimensions: that a vector may have; `None`: any number.
+        has_sequences: whether it has logs and queues, for which it has `entries` and `length`.
         needs_loop: whether coroutines may wait for something, so that a loop must run them. One
             that says no blocks instead, and any thread may call it.
     """
 
     most_dimensions: ClassVar[int | None] = None
     needs_loop: ClassVar[bool] = True
+    has_sequences: ClassVar[bool] = False
     settings: Settings
     index: IndexConfig | None
     embedder: Embedder | None
@@ -269,6 +274,20 @@ class Backend(Recipe, ABC):
         """
         raise InvalidArgumentError(f"a {type(self).__name__} has no ranked search")
 
+    async def entries(self, path: str, after: int | None, limit: int) -> EntryPage:
+        """Return live entries of a log, oldest first: those after a position, or the last ones.
+
+        Args:
+            path: of the namespace.
+            after: a position; `None`: the last `limit` ones.
+            limit: how many at most; there may be fewer where they are long, but not none.
+        """
+        raise NotImplementedError
+
+    async def length(self, path: str) -> int:
+        """Count the live entries of a log; costs nothing by their number."""
+        raise NotImplementedError
+
     @abstractmethod
     async def read_changes(
         self, after: int, path: str, pattern: Pattern, subtree: bool
@@ -340,6 +359,16 @@ class Host(Protocol):
 
     def require_writable(self) -> None:
         """Raise unless the store is open, and was opened for writing."""
+
+    def prepare_append(
+        self, namespace: Sequence[str], values: Sequence[Any], ttl: TTL = None
+    ) -> Append:
+        """Return the operation that adds entries to a log."""
+        ...
+
+    async def renewed(self, items: list[Item]) -> list[Item]:
+        """Return items just read, with their lifetimes renewed if the store does so."""
+        ...
 
     async def reindex(self) -> Reindexed:
         """Make the search index complete."""

@@ -22,7 +22,8 @@
     ├── SchemaError                           written by a newer version, or not a kvstore file
     ├── IndexMismatchError                    the index was made by another model
     ├── EmbeddingError                        the embedding model failed
-    ├── WatchExpiredError                     the history asked for is no longer kept
+    ├── WatchExpiredError                     the changes that a watch asks for are no longer kept
+    ├── HistoryExpiredError                   what is asked for was trimmed, or is older than kept
     └── MissingDependencyError (ImportError)  an optional package is needed for this
 
 A caller's mistake also derives from the builtin that it specialises. A missing key is `None`,
@@ -32,6 +33,7 @@ not an error. Messages name namespaces, keys and paths, never a stored value or 
 __all__ = [
     "ConflictError",
     "EmbeddingError",
+    "HistoryExpiredError",
     "IndexMismatchError",
     "InvalidArgumentError",
     "InvalidFilterError",
@@ -147,6 +149,10 @@ class EmbeddingError(StoreError):
 
 class WatchExpiredError(StoreError):
     """The history that a watch wants to resume from is no longer kept."""
+
+
+class HistoryExpiredError(StoreError):
+    """What is asked for was trimmed away, or is older than what is kept."""
 
 
 class MissingDependencyError(StoreError, ImportError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -27,14 +27,18 @@ from kvstore.namespace import decode_namespace, show, subtree_range
 from kvstore.operations import (
     NAMED,
     Adopt,
+    Append,
     Lease,
+    Named,
     Operation,
+    PopEntry,
     Record,
     Reindex,
     Remove,
     Restore,
     Sweep,
     Trim,
+    TrimLog,
     UnembeddedError,
     Wide,
     named_of,
@@ -44,6 +48,7 @@ from kvstore.plan import Address, Admission, Effects, Note, Vectors, decide, gon
 from kvstore.ranking import Search, page_of
 from kvstore.report import WAITS, Meter, Report, RootStats, Stats
 from kvstore.rules import row_problem
+from kvstore.sequences import EntryPage, SequenceState, key_of, position_of, require_kind
 from kvstore.store import Store
 from kvstore.text import contains, texts_of
 from kvstore.types import Change, IndexConfig, Item, Namespace, make_item
@@ -87,11 +92,15 @@ class InMemoryStore(Store):
 class InMemoryBackend(Backend):
     """Rows in a dict."""
 
+    has_sequences = True
+
     def __init__(self) -> None:
         super().__init__()
         self._rows: dict[Address, Record] = {}
         self._order: list[Address] = []  # all addresses, sorted, while `_is_sorted`
         self._is_sorted = True
+        self._sequences: dict[str, SequenceState] = {}
+        self._positions: dict[str, list[int]] = {}  # of the rows of each of them, sorted
         self._version = 0
         self._soonest: int | None = None  # nothing expires before this
         self._lease = 0  # when the recording of changes may end; 0: none are recorded
@@ -180,6 +189,15 @@ class InMemoryBackend(Backend):
     ) -> Iterator[tuple[Address, Record]]:
         """Yield the live rows of a namespace or a subtree, in order."""
         now = self.now()
+        begin, end = self._bounds(path, subtree, after)
+        order = self._order
+        for at in range(begin, end):
+            row = self._rows[order[at]]
+            if row.is_live(now):
+                yield order[at], row
+
+    def _bounds(self, path: str, subtree: bool, after: Address | None = None) -> tuple[int, int]:
+        """Return where in `_order` a namespace or a subtree begins and ends."""
         if not self._is_sorted:
             self._order = sorted(self._rows)
             self._is_sorted = True
@@ -187,13 +205,8 @@ class InMemoryBackend(Backend):
         low, high = subtree_range(path)
         begin = bisect_left(order, (low, "")) if after is None else bisect_right(order, after)
         if not subtree:
-            end = bisect_right(order, path, key=lambda address: address[0])
-        else:
-            end = len(order) if high is None else bisect_left(order, (high, ""))
-        for at in range(begin, end):
-            row = self._rows[order[at]]
-            if row.is_live(now):
-                yield order[at], row
+            return begin, bisect_right(order, path, key=lambda address: address[0])
+        return begin, len(order) if high is None else bisect_left(order, (high, ""))
 
     async def records(
         self, path: str, after: Address | None, limit: int
@@ -237,13 +250,16 @@ class InMemoryBackend(Backend):
         now = self.now()
         asked = named_of(ops)
         before = self._version
-        effects = decide(asked, self._rows, now, before, is_watched=bool(self._lease))
+        states = self._states(asked)
+        effects = decide(
+            asked, self._rows, now, before, is_watched=bool(self._lease), sequences=states
+        )
         if self._index is not None:
             self._require_vectors(self._index, effects, ops)
         self._carry_out(effects)
         answers = iter(effects.answers)
         given = [next(answers) if isinstance(op, NAMED) else self._run(op, now) for op in ops]
-        if self._lease and self._version != before:
+        if self._version != before and (self._lease or effects.sequences.changed):
             self.bell.ring()
         return given
 
@@ -270,6 +286,10 @@ class InMemoryBackend(Backend):
 
     def _run(self, op: Wide, now: int) -> Any:
         match op:
+            case PopEntry():
+                return self._pop_entry(op, now)
+            case TrimLog():
+                return self._trim_log(op, now)
             case Remove():
                 rows = self._range(op.path, op.subtree)
                 doomed = [address for address, _ in rows if op.pattern.matches(address[1])]
@@ -299,6 +319,8 @@ class InMemoryBackend(Backend):
         for row in effects.renewals:
             self._rows[row.path, row.key] = row
             self._note_expiry(row)
+        if self._sequences or effects.sequences.changed:
+            self._keep_positions(effects)
         self._version = effects.version
         self._changes += effects.notes
         if len(self._changes) > _MOST_CHANGES:
@@ -317,7 +339,11 @@ class InMemoryBackend(Backend):
             self._soonest = min(row.expires_at, self._soonest or row.expires_at)
 
     def _drop(self, kind: Literal["delete", "expire"], doomed: list[Address], now: int) -> int:
-        self._carry_out(gone(kind, doomed, now, self._version, is_watched=bool(self._lease)))
+        states = self._sequences
+        is_watched = bool(self._lease)
+        self._carry_out(
+            gone(kind, doomed, now, self._version, is_watched=is_watched, sequences=states)
+        )
         return len(doomed)
 
     def _sweep_rows(self, limit: int, now: int) -> int:
@@ -338,8 +364,111 @@ class InMemoryBackend(Backend):
         records = list(op.records)
         addresses = () if admission.replaces else ((each.path, each.key) for each in records)
         live = {address for address in addresses if self._live(*address, now) is not None}
-        self._carry_out(admission.admit(records, live))
+        entries = {
+            (each.path, each.key): row.data
+            for each in records
+            if each.path in self._sequences
+            and (row := self._live(each.path, each.key, now)) is not None
+        }
+        self._carry_out(admission.admit(records, live, entries))
         return admission.written
+
+    # Logs
+
+    def _states(self, ops: Iterable[Named]) -> dict[str, SequenceState]:
+        """Return the state of each log and queue, and of those that operations begin."""
+        new = {op.path for op in ops if type(op) is Append} - self._sequences.keys()
+        if not new:
+            return self._sequences
+        states = dict(self._sequences)
+        for path in new:
+            positions = self._positions_in(path)
+            states[path] = SequenceState(path, last=max(positions, default=0), size=len(positions))
+        return states
+
+    def _positions_in(self, path: str) -> list[int]:
+        """Return the positions that keys of a namespace are, whether live or not, in order."""
+        begin, end = self._bounds(path, subtree=False)
+        found = (position_of(key) for _, key in self._order[begin:end])
+        return [position for position in found if position is not None]
+
+    def _keep_positions(self, effects: Effects) -> None:
+        """Keep the logs and queues, and the lists of their positions, after rows have changed."""
+        begun = effects.sequences.changed.keys() - self._sequences.keys()
+        self._sequences |= effects.sequences.changed
+        for path in begun:
+            self._positions[path] = self._positions_in(path)
+        gone: dict[str, set[int]] = {}
+        for path, key in effects.drops:
+            position = position_of(key)
+            if path in self._sequences and position is not None:
+                gone.setdefault(path, set()).add(position)
+        for path, some in gone.items():
+            self._positions[path] = [each for each in self._positions[path] if each not in some]
+        for row, _ in effects.writes:
+            position = position_of(row.key)
+            if row.path in self._sequences and position is not None:
+                positions = self._positions[row.path]
+                at = bisect_left(positions, position)
+                if positions[at : at + 1] != [position]:
+                    positions.insert(at, position)
+                    state = self._sequences[row.path]
+                    state.last, state.size = max(state.last, position), len(positions)
+
+    def _entry_rows(self, path: str, positions: Iterable[int], now: int) -> Iterator[Record]:
+        """Yield those of some entries that are live."""
+        rows = (self._live(path, key_of(position), now) for position in positions)
+        return (row for row in rows if row is not None)
+
+    def _state(self, path: str) -> SequenceState:
+        state = self._sequences.get(path)
+        if state is None:
+            positions = self._positions_in(path)
+            return SequenceState(path, last=max(positions, default=0), size=len(positions))
+        return state
+
+    async def entries(self, path: str, after: int | None, limit: int) -> EntryPage:
+        state, now = self._state(path), self.now()
+        positions = self._positions.get(path) or self._positions_in(path)
+        if after is None:
+            rows = list(islice(self._entry_rows(path, reversed(positions), now), limit))[::-1]
+        else:
+            later = islice(positions, bisect_right(positions, after), None)
+            rows = list(islice(self._entry_rows(path, later, now), limit))
+        labels = decode_namespace(path)
+        return EntryPage(replace(state), [_item(labels, row.key, row) for row in rows])
+
+    async def length(self, path: str) -> int:
+        positions, now = self._positions.get(path) or self._positions_in(path), self.now()
+        if self._soonest is None or self._soonest > now:
+            return len(positions)
+        return sum(1 for _ in self._entry_rows(path, positions, now))
+
+    def _pop_entry(self, op: PopEntry, now: int) -> Item | None:
+        state = self._sequences.get(op.path)
+        if state is None:
+            return None
+        require_kind(state, "log")
+        newest = self._entry_rows(op.path, reversed(self._positions[op.path]), now)
+        row = next(newest, None)
+        if row is None:
+            return None
+        self._drop("delete", [(row.path, row.key)], now)
+        return _item(op.namespace, row.key, row)
+
+    def _trim_log(self, op: TrimLog, now: int) -> int:
+        state = self._sequences.get(op.path)
+        if state is None:
+            return 0
+        require_kind(state, "log")
+        keys = [(op.path, key_of(position)) for position in self._positions[op.path]]
+        live = [address for address in keys if self._rows[address].is_live(now)]
+        self._drop("expire", [each for each in keys if not self._rows[each].is_live(now)], now)
+        doomed = live[: max(0, len(live) - op.keep)]
+        self._drop("delete", doomed, now)
+        if doomed:
+            self._sequences[op.path].trimmed = position_of(doomed[-1][1]) or 0
+        return len(doomed)
 
     def _marked(self, op: Reindex) -> list[Address]:
         """Return the marked items that an operation is to index, by their versions."""

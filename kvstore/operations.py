@@ -23,6 +23,7 @@ from kvstore.types import Namespace
 __all__ = [
     "NAMED",
     "Adopt",
+    "Append",
     "Check",
     "Conflict",
     "Delete",
@@ -31,6 +32,7 @@ __all__ = [
     "Mutate",
     "Named",
     "Operation",
+    "PopEntry",
     "Put",
     "Record",
     "Reindex",
@@ -39,6 +41,7 @@ __all__ = [
     "Sweep",
     "Touch",
     "Trim",
+    "TrimLog",
     "UnembeddedError",
     "Wide",
     "append",
@@ -117,6 +120,40 @@ class Mutate:
     change: Callable[[bytes | None], tuple[bytes | None, Any]]
     ttl: int | None = None
     vectors: Mapping[str, bytes] | None = None
+
+
+@dataclass(slots=True)
+class Append:
+    """Add entries to the end of a log; answers the position of the last one.
+
+    Attributes:
+        data: the encoded values, in order.
+        ttl: lifetime in microseconds, or `None`.
+        vectors: of the texts to index, as far as they are known.
+    """
+
+    namespace: Namespace
+    path: str
+    data: tuple[bytes, ...]
+    ttl: int | None = None
+    vectors: Mapping[str, bytes] | None = None
+
+
+@dataclass(slots=True)
+class PopEntry:
+    """Take the newest entry off a log; answers its `Item`, or `None`."""
+
+    namespace: Namespace
+    path: str
+
+
+@dataclass(slots=True)
+class TrimLog:
+    """Delete all but the last `keep` entries of a log; answers how many of the live ones went."""
+
+    namespace: Namespace
+    path: str
+    keep: int
 
 
 @dataclass(slots=True)
@@ -272,17 +309,17 @@ class UnembeddedError(Exception):
         self.texts = texts
 
 
-Named = Put | Delete | Check | Mutate | Touch | Expire
+Named = Put | Delete | Check | Mutate | Touch | Expire | Append
 """Those that say which items they are about, which is what `kvstore.plan` decides on."""
 
-Wide = Remove | Sweep | Restore | Lease | Trim | Adopt | Reindex
+Wide = PopEntry | TrimLog | Remove | Sweep | Restore | Lease | Trim | Adopt | Reindex
 """Those that find their items themselves, or are about none."""
 
 Operation = Named | Wide
 
 
-NAMED = (Put, Delete, Check, Mutate, Touch, Expire)
-_WIDE = (Remove, Sweep, Restore, Lease, Trim, Adopt, Reindex)
+NAMED = (Put, Delete, Check, Mutate, Touch, Expire, Append)
+_WIDE = (PopEntry, TrimLog, Remove, Sweep, Restore, Lease, Trim, Adopt, Reindex)
 
 
 def named_of(ops: Iterable[Operation]) -> list[Named]:

@@ -18,7 +18,19 @@ from typing import Any, Literal, NamedTuple, assert_never
 
 from kvstore.errors import ConflictError, InvalidArgumentError
 from kvstore.namespace import decode_namespace, show
-from kvstore.operations import Check, Delete, Expire, Mutate, Named, Put, Record, Restore, Touch
+from kvstore.operations import (
+    Append,
+    Check,
+    Delete,
+    Expire,
+    Mutate,
+    Named,
+    Put,
+    Record,
+    Restore,
+    Touch,
+)
+from kvstore.sequences import Sequences, SequenceState, key_of, require_kind, require_room
 from kvstore.types import pack_item
 
 __all__ = ["Address", "Admission", "Effects", "Kind", "Note", "decide", "gone", "named"]
@@ -28,6 +40,8 @@ Kind = Literal["put", "delete", "expire"]
 Vectors = Mapping[str, bytes]
 
 _MOST_VERSIONS = 2**62
+_NONE: Mapping[str, SequenceState] = {}
+_NO_DATA: Mapping[Address, bytes] = {}
 
 
 class Note(NamedTuple):
@@ -54,6 +68,7 @@ class Effects:
         drops: of the rows that go.
         renewals: rows of which the lifetime alone changes.
         notes: the changes, in order; none if nobody watches.
+        sequences: the logs and queues among the namespaces.
     """
 
     now: int
@@ -64,6 +79,12 @@ class Effects:
     drops: list[Address] = field(default_factory=list)
     renewals: list[Record] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    sequences: Sequences = field(default_factory=lambda: Sequences({}))
+
+    def drop(self, path: str, key: str) -> None:
+        """Have a row go."""
+        self.drops.append((path, key))
+        self.sequences.drop(path, key)
 
     def note(self, kind: Kind, path: str, key: str) -> int:
         """Give a change the next version, and return that."""
@@ -80,7 +101,7 @@ def named(ops: Iterable[Named]) -> dict[Address, bool]:
         if isinstance(op, Touch):
             for key in op.keys:
                 wanted.setdefault((op.path, key), False)
-        else:
+        elif not isinstance(op, Append):
             address = op.path, op.key
             wanted[address] = isinstance(op, Mutate) or wanted.get(address, False)
     return wanted
@@ -93,6 +114,7 @@ def decide(
     version: int,
     *,
     is_watched: bool,
+    sequences: Mapping[str, SequenceState] = _NONE,
 ) -> Effects:
     """Decide what a unit of operations comes to.
 
@@ -103,12 +125,13 @@ def decide(
         now: the instant, in microseconds.
         version: the store's, before.
         is_watched: whether changes are to be noted.
+        sequences: the state of each namespace that is one, or is to become one, by its path.
 
     Raises:
         ConflictError: an item is not at the version that an operation expects.
         Exception: what a `Mutate` raises.
     """
-    effects = Effects(now, version, is_watched)
+    effects = Effects(now, version, is_watched, sequences=Sequences(sequences))
     for op in ops:
         effects.answers.append(_decide_one(op, rows, effects))
     return effects
@@ -121,12 +144,13 @@ def gone(
     version: int,
     *,
     is_watched: bool,
+    sequences: Mapping[str, SequenceState] = _NONE,
 ) -> Effects:
     """Return what it comes to that rows go, such as those that match a pattern."""
-    effects = Effects(now, version, is_watched)
+    effects = Effects(now, version, is_watched, sequences=Sequences(sequences))
     for path, key in addresses:
         effects.note(kind, path, key)
-    effects.drops.extend(addresses)
+        effects.drop(path, key)
     return effects
 
 
@@ -157,16 +181,23 @@ class Admission:
         self.version = version
         self.written = 0
 
-    def admit(self, records: Iterable[Record], there: Collection[Address]) -> Effects:
+    def admit(
+        self,
+        records: Iterable[Record],
+        there: Collection[Address],
+        entries: Mapping[Address, bytes] = _NO_DATA,
+    ) -> Effects:
         """Decide on the next records.
 
         Args:
             records: what comes next.
             there: the addresses of those for which a live item is there; may be empty if
                 `replaces`.
+            entries: what is there at those of the addresses that lie in a log or a queue.
 
         Raises:
-            ConflictError: an item is there, and that is an error.
+            ConflictError: an item is there, and that is an error; or another entry of a log has
+                the position.
             InvalidArgumentError: the store has no more versions.
         """
         taken: dict[Address, Record] = {}
@@ -180,6 +211,11 @@ class Admission:
                     continue
                 where = show(decode_namespace(record.path), record.key)
                 raise ConflictError(f"{where} is there already; nothing was imported")
+            if entries.get(address, record.data) != record.data:
+                where = show(decode_namespace(record.path), record.key)
+                raise ConflictError(
+                    f"{where} is another entry, and a position is given once; nothing was imported"
+                )
             version = self._base + record.version if record.version else self.version + 1
             if version > _MOST_VERSIONS:
                 raise InvalidArgumentError(
@@ -201,11 +237,13 @@ def _decide_one(op: Named, rows: Mapping[Address, Record], effects: Effects) -> 
         case Put():
             present = _live(rows, op.path, op.key, effects.now)
             _require_version(op, op.expected, present)
+            _require_room(op, present, effects)
             row = _write(op, op.data, op.indexing, present if op.keep else None, rows, effects)
             times = row.created_at, row.updated_at, row.expires_at
             return pack_item(op.namespace, op.key, op.data, row.version, *times)
         case Mutate():
             present = _live(rows, op.path, op.key, effects.now)
+            _require_room(op, present, effects)
             data, answer = op.change(None if present is None else present.data)
             if data is not None:
                 _write(op, data, None, present, rows, effects)
@@ -215,7 +253,7 @@ def _decide_one(op: Named, rows: Mapping[Address, Record], effects: Effects) -> 
             _require_version(op, op.expected, present)
             if present is not None:
                 effects.note("delete", op.path, op.key)
-                effects.drops.append((op.path, op.key))
+                effects.drop(op.path, op.key)
             return present is not None
         case Check():
             _require_version(op, op.version, _live(rows, op.path, op.key, effects.now))
@@ -228,6 +266,8 @@ def _decide_one(op: Named, rows: Mapping[Address, Record], effects: Effects) -> 
                 until = None if op.ttl is None else effects.now + op.ttl
                 effects.renewals.append(replace(present, expires_at=until, ttl=op.ttl))
             return present is not None
+        case Append():
+            return _append(op, effects)
     assert_never(op)
 
 
@@ -271,6 +311,27 @@ def _write(
         row.expires_at, row.ttl, row.indexing = kept.expires_at, kept.ttl, kept.indexing
     effects.writes.append((row, op.vectors))
     return row
+
+
+def _require_room(op: Put | Mutate, present: Record | None, effects: Effects) -> None:
+    state = effects.sequences.get(op.path)
+    if state is not None:
+        require_room(state, op.namespace, op.key, is_there=present is not None)
+
+
+def _append(op: Append, effects: Effects) -> int:
+    state = effects.sequences.change(op.path)
+    require_kind(state, "log")
+    now = effects.now
+    expires_at = None if op.ttl is None else now + op.ttl
+    for data in op.data:
+        state.last += 1
+        state.size += 1
+        key = key_of(state.last)
+        version = effects.note("put", op.path, key)
+        row = Record(op.path, key, data, version, now, now, expires_at, op.ttl)
+        effects.writes.append((row, op.vectors))
+    return state.last
 
 
 def _touch(op: Touch, rows: Mapping[Address, Record], effects: Effects) -> dict[str, int]:

@@ -57,9 +57,11 @@ from kvstore.filenames import FilePath
 from kvstore.filters import Filter, parse_filter
 from kvstore.instants import lifetime, to_datetime, to_micros
 from kvstore.lifecycle import LoopLock, remember
+from kvstore.log import Log
 from kvstore.namespace import address, check_key, decode_namespace, is_text, show
 from kvstore.operations import (
     Adopt,
+    Append,
     Conflict,
     Delete,
     Expire,
@@ -799,7 +801,7 @@ class Store(Recipe):
         self.require_writable()
         check_count(attempts, "attempts", least=1)
         for attempt in range(1, attempts + 1):
-            tx = Transaction(self._read, self.prepare_put)
+            tx = Transaction(self._read, self.prepare_put, self.prepare_append)
             outcome = fn(tx)
             result = await outcome if inspect.isawaitable(outcome) else outcome
             try:
@@ -825,6 +827,27 @@ class Store(Recipe):
             total += swept
             if swept < _SWEEP_SLICE and trimmed < _TRIM_SLICE:
                 return total
+
+    # Sequences
+
+    def log(self, namespace: Sequence[str]) -> Log:
+        """Return the append-only log that a namespace is, or becomes with the first entry.
+
+        Its entries are items of the namespace, under their positions as keys, and so are seen by
+        `get`, `search`, `scan`, `watch` and exports.
+
+        Raises:
+            InvalidNamespaceError: from its methods: the namespace is a queue.
+        """
+        self._require_sequences()
+        return Log(self, namespace)
+
+    def _require_sequences(self) -> None:
+        if not self.backend.has_sequences:
+            raise InvalidArgumentError(
+                f"a {type(self).__name__} has no logs and no queues; a SQLiteStore and an "
+                "InMemoryStore have them"
+            )
 
     # Operations
 
@@ -1072,7 +1095,7 @@ class Store(Recipe):
                     found = await self._embed(ops, missing)
                 vectors |= found
                 for op in ops:
-                    if isinstance(op, (Put, Mutate, Reindex)):
+                    if isinstance(op, (Put, Mutate, Append, Reindex)):
                         op.vectors = vectors
         finally:
             self._embedding_writes -= 1
@@ -1129,6 +1152,19 @@ class Store(Recipe):
             None if index is None else parse_indexing(index),
         )
 
+    def prepare_append(
+        self, namespace: Sequence[str], values: Sequence[Any], ttl: TTL = None
+    ) -> Append:
+        """Return the operation of a `Log.append`, for a unit; the arguments and errors are its."""
+        self._require_sequences()
+        labels, path = address(namespace)
+        return Append(
+            labels,
+            path,
+            tuple(self._encode(value, labels, "a new entry") for value in values),
+            self._lifetime(ttl),
+        )
+
     def _encode(self, value: Any, namespace: Namespace, key: str) -> bytes:
         stored = value.value if isinstance(value, Item) else value
         return encode_value(stored, namespace, key, self.settings.max_value_bytes)
@@ -1170,6 +1206,10 @@ class Store(Recipe):
 
     def _refreshes(self, refresh_ttl: bool | None) -> bool:
         return self._refreshes_reads if refresh_ttl is None else refresh_ttl
+
+    async def renewed(self, items: list[Item]) -> list[Item]:
+        """Return items just read, with their lifetimes renewed if this store does that."""
+        return await self._refreshed(items) if items and self._refreshes(None) else items
 
     async def _refreshed(self, items: list[Item]) -> list[Item]:
         """Renew the lifetime of items just read, and return them with it."""

@@ -15,14 +15,15 @@ from kvstore.arguments import TTL, Indexing
 from kvstore.driving import Driver, driver_for
 from kvstore.errors import InvalidArgumentError
 from kvstore.filenames import FilePath
+from kvstore.log import Log
 from kvstore.opening import open_store
 from kvstore.recipe import Recipe
 from kvstore.store import Store
-from kvstore.transaction import Transaction
+from kvstore.transaction import Transaction, TransactionLog
 from kvstore.types import Change, Item
 from kvstore.watching import Watch
 
-__all__ = ["Driven", "SyncStore", "SyncTransaction", "SyncWatch", "blocking"]
+__all__ = ["Driven", "SyncLog", "SyncStore", "SyncTransaction", "SyncWatch", "blocking"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -76,6 +77,20 @@ def _iterating(
     def call(self: Driven, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
         driver, make = self._driver, getattr(self._half, name)
         return _batches(driver, driver.run(_made(make, *args, **kwargs)))
+
+    return call  # type: ignore[return-value]
+
+
+def _following(
+    method: Callable[Concatenate[Any, P], AsyncIterator[T]],
+) -> Callable[Concatenate[Any, P], Iterator[T]]:
+    """As `_iterating`, of what comes one by one and is waited for."""
+    name = method.__name__
+
+    @wraps(method)
+    def call(self: Driven, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        driver, make = self._driver, getattr(self._half, name)
+        return _one_by_one(driver, driver.run(_made(make, *args, **kwargs)))
 
     return call  # type: ignore[return-value]
 
@@ -169,6 +184,10 @@ class SyncStore(Driven):
     scan = _iterating(Store.scan)
     watch = _watching(Store.watch)
 
+    def log(self, namespace: Sequence[str]) -> SyncLog:
+        """Return the append-only log that a namespace is; see `Store.log`."""
+        return SyncLog(self._driver, self.store.log(namespace))
+
     def update(
         self,
         namespace: Sequence[str],
@@ -212,6 +231,15 @@ def _batches(driver: Driver, items: AsyncIterator[T]) -> Iterator[T]:
         yield from some
 
 
+def _one_by_one(driver: Driver, items: AsyncIterator[T]) -> Iterator[T]:
+    while (found := driver.run(_first(items))) is not None:
+        yield found
+
+
+async def _first(items: AsyncIterator[T]) -> T | None:
+    return await anext(items, None)
+
+
 async def _some(items: AsyncIterator[T]) -> list[T]:
     taken: list[T] = []
     async for item in items:
@@ -219,6 +247,27 @@ async def _some(items: AsyncIterator[T]) -> list[T]:
         if len(taken) >= _AT_ONCE:
             break
     return taken
+
+
+class SyncLog(Driven):
+    """A `Log` for code that does not await; `read` and `follow` are iterators."""
+
+    def __init__(self, driver: Driver, half: Log) -> None:
+        self._driver, self._half = driver, half
+
+    @property
+    def namespace(self) -> tuple[str, ...]:
+        """Where its entries are."""
+        namespace: tuple[str, ...] = self._half.namespace
+        return namespace
+
+    append = blocking(Log.append)
+    tail = blocking(Log.tail)
+    read = _iterating(Log.read)
+    follow = _following(Log.follow)
+    pop = blocking(Log.pop)
+    length = blocking(Log.length)
+    trim = blocking(Log.trim)
 
 
 class SyncTransaction:
@@ -247,6 +296,10 @@ class SyncTransaction:
     def delete(self, namespace: Sequence[str], key: str) -> None:
         """Delete the item when the transaction commits."""
         self._tx.delete(namespace, key)
+
+    def log(self, namespace: Sequence[str]) -> TransactionLog:
+        """Return the log of a namespace, to append to it when the transaction commits."""
+        return self._tx.log(namespace)
 
 
 class SyncWatch(Iterator[Change]):

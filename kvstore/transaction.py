@@ -8,10 +8,10 @@ from typing import Any, Generic, TypeVar
 from kvstore import codec
 from kvstore.arguments import TTL, Indexing
 from kvstore.namespace import address, check_key
-from kvstore.operations import Check, Delete, Operation, Put
+from kvstore.operations import Append, Check, Delete, Operation, Put
 from kvstore.types import Item, Namespace
 
-__all__ = ["Ready", "Transaction"]
+__all__ = ["Ready", "Transaction", "TransactionLog"]
 
 T = TypeVar("T")
 
@@ -23,11 +23,14 @@ class Transaction:
         self,
         read: Callable[[Namespace, str, str], Awaitable[list[Item]]],
         prepare_put: Callable[..., Put],
+        prepare_append: Callable[..., Append],
     ) -> None:
         self._find = read
         self._prepare_put = prepare_put
+        self._prepare_append = prepare_append
         self._read: dict[tuple[str, str], tuple[Namespace, Item | None]] = {}
         self._written: dict[tuple[str, str], Put | Delete] = {}
+        self._appended: list[Append] = []
 
     async def get(self, namespace: Sequence[str], key: str) -> Item | None:
         """Return the item as this transaction sees it, or `None`.
@@ -67,6 +70,11 @@ class Transaction:
         self._written[path, key] = Delete(labels, path, key)
         return Ready(None)
 
+    def log(self, namespace: Sequence[str]) -> TransactionLog:
+        """Return the log of a namespace, to append to it when the transaction commits."""
+        address(namespace)
+        return TransactionLog(namespace, self._prepare_append, self._appended)
+
     def unit(self) -> list[Operation]:
         """Return what is to be applied: that the items read are as they were, and the writes."""
         unit: list[Operation] = []
@@ -78,7 +86,30 @@ class Transaction:
             else:
                 written.expected = version
         unit.extend(self._written.values())
+        unit.extend(self._appended)
         return unit
+
+
+class TransactionLog:
+    """A log within a transaction. Two transactions that append to it do not conflict."""
+
+    def __init__(
+        self,
+        namespace: Sequence[str],
+        prepare: Callable[..., Append],
+        appended: list[Append],
+    ) -> None:
+        self._namespace = namespace
+        self._prepare = prepare
+        self._appended = appended
+
+    def append(self, value: Any, *more: Any, ttl: TTL = None) -> Ready[None]:
+        """Add entries when the transaction commits, which gives them their positions.
+
+        Arguments and errors are those of `Log.append`.
+        """
+        self._appended.append(self._prepare(self._namespace, (value, *more), ttl))
+        return Ready(None)
 
 
 class Ready(Generic[T]):

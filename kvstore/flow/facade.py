@@ -21,14 +21,16 @@ from kvstore.flow.scopes import (
     entity_of,
     namespace_of,
     namespaces_for,
+    sequence_of,
 )
+from kvstore.log import Log
 from kvstore.namespace import address, check_key
 from kvstore.opening import open_store
 from kvstore.operations import Delete, Operation, Remove
 from kvstore.patterns import compile_pattern
 from kvstore.recipe import Recipe
 from kvstore.store import Store
-from kvstore.sync import Driven, SyncStore, blocking
+from kvstore.sync import Driven, SyncLog, SyncStore, blocking
 from kvstore.types import Namespace
 
 __all__ = ["AsyncKeyValueStore", "KeyValueStore"]
@@ -257,6 +259,20 @@ class AsyncKeyValueStore(Recipe):
         )
         return item.value
 
+    # Sequences
+
+    def log(self, key: str, entity_id: str | None = None) -> Log:
+        """Return the append-only log of a key, such as a conversation; see `Store.log`.
+
+        It has nothing to do with the value under the same key, and lives as long as the keys of
+        its scope: that of a run goes with the run.
+
+        Args:
+            key: which.
+            entity_id: whose it is; `None`: the project's.
+        """
+        return self._store.log(sequence_of(self.scope, key, entity_id))
+
     # Many keys
 
     async def remove(self, key: str, entity_id: str | None = None) -> int:
@@ -414,6 +430,10 @@ class KeyValueStore(Driven):
     list_entities = blocking(AsyncKeyValueStore.list_entities)
     remove_entity = blocking(AsyncKeyValueStore.remove_entity)
     remove_run = blocking(AsyncKeyValueStore.remove_run)
+
+    def log(self, key: str, entity_id: str | None = None) -> SyncLog:
+        """Return the append-only log of a key; see `AsyncKeyValueStore.log`."""
+        return SyncLog(self._driver, self._half.log(key, entity_id))
 
     def update(
         self,

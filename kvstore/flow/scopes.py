@@ -26,6 +26,7 @@ __all__ = [
     "namespace_of",
     "namespaces_for",
     "owner_of",
+    "sequence_of",
     "visible_namespaces",
 ]
 
@@ -102,6 +103,17 @@ def namespace_of(scope: FlowScope, key: str, entity_id: str | None) -> Namespace
     if key == f"${name}.":
         raise InvalidKeyError(f"the key {key!r} is empty behind its scope; name one")
     return _scoped(owner, name, _id(scope, name, key))
+
+
+def sequence_of(scope: FlowScope, key: str, entity_id: str | None) -> Namespace:
+    """Return where the entries of a log, or the jobs of a queue, live that has a key.
+
+    It lies below the namespace of the key, three labels down, where no scope has anything.
+
+    Raises:
+        InvalidKeyError, InvalidArgumentError: as `namespace_of`.
+    """
+    return (*namespace_of(scope, key, entity_id), "sequence", "of", key)
 
 
 def namespaces_for(scope: FlowScope, pattern: Pattern, entity_id: str | None) -> list[Namespace]:

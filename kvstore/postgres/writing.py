@@ -32,6 +32,7 @@ from kvstore.operations import (
     Lease,
     Named,
     Operation,
+    PopEntry,
     Put,
     Record,
     Reindex,
@@ -39,6 +40,7 @@ from kvstore.operations import (
     Restore,
     Sweep,
     Trim,
+    TrimLog,
     Wide,
     named_of,
     take_piece,
@@ -493,6 +495,8 @@ class Batch:
     async def _run(self, op: Wide) -> Any:
         connection, now = self._connection, self._now
         match op:
+            case PopEntry() | TrimLog():  # refused before they come here
+                raise NotImplementedError
             case Remove():
                 return await self._remove(op)
             case Sweep():

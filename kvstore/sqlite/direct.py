@@ -20,7 +20,8 @@ from kvstore.filters import Filter
 from kvstore.operations import Operation, Record, Sweep
 from kvstore.patterns import Pattern
 from kvstore.report import Meter, Report, Stats
-from kvstore.sqlite import backup, changes, checking, driver, reading
+from kvstore.sequences import EntryPage
+from kvstore.sqlite import backup, changes, checking, driver, reading, sequences
 from kvstore.sqlite.connection import connect, release, transaction
 from kvstore.sqlite.diagnosis import explain
 from kvstore.sqlite.file import FileBackend, FileOptions
@@ -241,6 +242,12 @@ class DirectBackend(FileBackend):
     ) -> Page:
         now = self.now()
         return self._read(reading.page, path, pattern, filter, subtree, after, limit, now)
+
+    async def entries(self, path: str, after: int | None, limit: int) -> EntryPage:
+        return self._read(sequences.entries, path, after, limit, self.now())
+
+    async def length(self, path: str) -> int:
+        return self._read(sequences.length, path, self.now())
 
     # Write
 

@@ -58,6 +58,7 @@ class FileBackend(Backend):
         setup: of a store that has a search index.
     """
 
+    has_sequences = True
     opened: OpenFile
     finalizer: Any
     _hold: Hold

@@ -31,12 +31,14 @@ from kvstore.index_plan import Words
 from kvstore.operations import (
     Adopt,
     Operation,
+    PopEntry,
     Put,
     Record,
     Reindex,
     Remove,
     Restore,
     Sweep,
+    TrimLog,
     UnembeddedError,
     Wide,
 )
@@ -145,7 +147,7 @@ class IndexedBatch(Batch):
             and setup.model is not None
             and setup.mismatch(self._description) is None
         )
-        if not self._is_watched and all(map(is_bare_put, ops)):
+        if not self._is_watched and all(map(is_bare_put, ops)) and self._are_outside(ops):
             return self._apply_plain(ops)  # type: ignore[arg-type]
         return super()._apply_unit(ops)
 
@@ -170,7 +172,7 @@ class IndexedBatch(Batch):
                 planned = self._plan_reindex(op)
                 self._require_vectors()
                 return self._reindex(planned, op.refused)
-            case Remove() | Sweep() | Restore():
+            case PopEntry() | TrimLog() | Remove() | Sweep() | Restore():
                 answer = super()._run(op)
                 self._drop_deleted()
                 if isinstance(op, Restore):

@@ -37,6 +37,7 @@ __all__ = [
     "get_small_points",
     "is_light",
     "is_version",
+    "item_of",
     "keys",
     "list_namespaces",
     "live_item",
@@ -67,7 +68,7 @@ def _run(connection: driver.Connection, statement: Sql) -> Any:
     return connection.execute(statement.text, statement.params)
 
 
-def _item(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> Item:
+def item_of(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> Item:
     """Make an item of a row: data, version, created, updated, expires, checksum.
 
     Raises:
@@ -120,7 +121,7 @@ def get_one(
 ) -> list[Item]:
     """Return the live item in a list, or an empty one."""
     row = connection.execute(statements.GET, (path, key, now)).fetchone()
-    return [] if row is None else [_item(namespace, path, key, row)]
+    return [] if row is None else [item_of(namespace, path, key, row)]
 
 
 def get_entry(connection: driver.Connection, namespace: Namespace, path: str, key: str) -> Entry:
@@ -185,7 +186,7 @@ def get_many(
         with snapshot(connection):
             return [item for key in keys for item in get_one(connection, namespace, path, key, now)]
     rows = connection.execute(statements.GET_MANY, (wanted, path, now))
-    return [_item(namespace, path, row[0], row[1:]) for row in rows]
+    return [item_of(namespace, path, row[0], row[1:]) for row in rows]
 
 
 def is_light(
@@ -199,7 +200,7 @@ def is_light(
 def get_by_id(connection: driver.Connection, ids: Sequence[int]) -> dict[int, Item]:
     """Return the items of some rows, by their ids."""
     rows = connection.execute(sql.GET_BY_ID, (orjson.dumps(list(ids)).decode(),))
-    return {id_: _item(decode_namespace(path), path, key, row) for path, key, id_, *row in rows}
+    return {id_: item_of(decode_namespace(path), path, key, row) for path, key, id_, *row in rows}
 
 
 def get_small_by_id(
@@ -214,7 +215,7 @@ def get_small_by_id(
         size += longest + 1 if row[0] is None else len(row[0])
         if size > longest:
             return None
-        items[id_] = _item(namespace, path, key, row)
+        items[id_] = item_of(namespace, path, key, row)
     return items
 
 
@@ -228,7 +229,7 @@ def select(connection: driver.Connection, path: str, selection: Selection, now: 
         path, selection.subtree, all_of(conditions), now, selection.limit, selection.offset
     )
     return [
-        _item(decode_namespace(found), found, key, row)
+        item_of(decode_namespace(found), found, key, row)
         for found, key, *row in _run(connection, statement)
     ]
 
@@ -308,7 +309,7 @@ def page(
     statement = statements.select_page(path, subtree, pattern, condition, now, after, limit)
     rows = _run(connection, statement).fetchall()
     items = [
-        _item(decode_namespace(found), found, key, row)
+        item_of(decode_namespace(found), found, key, row)
         for found, key, *row in rows
         if row[0] is not None
     ]

@@ -14,6 +14,7 @@ from functools import cache
 
 from kvstore.namespace import subtree_range
 from kvstore.patterns import Pattern
+from kvstore.sequences import DIGITS, LAST_KEY
 from kvstore.sql import Sql, all_of
 from kvstore.sqlite import driver
 
@@ -152,7 +153,8 @@ WHERE id IN (SELECT id FROM items WHERE expires_at <= ? ORDER BY expires_at LIMI
 GET_VERSION = "SELECT value FROM meta WHERE name = 'version'"
 GET_VERSION_WATCH_AND_INDEX = """
 SELECT value, (SELECT value FROM meta WHERE name = 'watched_until'),
-    (SELECT value FROM meta WHERE name = 'index')
+    (SELECT value FROM meta WHERE name = 'index'),
+    EXISTS (SELECT 1 FROM sequences)
 FROM meta
 WHERE name = 'version'
 """
@@ -204,6 +206,66 @@ MAP_FILE = "PRAGMA mmap_size = 68719476736"
 ADD_CHANGE = "INSERT INTO changes (version, kind, path, key, at) VALUES (?, ?, ?, ?, ?)"
 GET_OLDEST_CHANGES = "SELECT version, at FROM changes ORDER BY version LIMIT +?"
 DELETE_CHANGES = "DELETE FROM changes WHERE version <= ?"
+
+# Logs and queues. The primary key
+GET_SEQUENCE = """
+SELECT kind, last, trimmed, size, delayed, leased, dead FROM sequences WHERE path = ?
+"""
+SET_SEQUENCE = """
+INSERT INTO sequences (path, kind, last, trimmed, size, delayed, leased, dead)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (path) DO UPDATE SET
+    kind = excluded.kind,
+    last = excluded.last,
+    trimmed = excluded.trimmed,
+    size = excluded.size,
+    delayed = excluded.delayed,
+    leased = excluded.leased,
+    dead = excluded.dead
+"""
+IS_ENTRY = f"(length(CAST(key AS BLOB)) = {DIGITS} AND key NOT GLOB '*[^0-9]*')"
+
+# A range of the unique index on (path, key); in a namespace of which no sequence is known
+COUNT_ENTRIES = f"""
+SELECT count(*), max(key) FROM items WHERE path = ? AND key <= '{LAST_KEY}' AND {IS_ENTRY}
+"""
+
+# The same, from its end or from a position on
+LAST_ENTRIES = f"""
+SELECT key, {ROW}
+FROM items
+WHERE path = ? AND key <= '{LAST_KEY}' AND {IS_ENTRY} AND {LIVE}
+ORDER BY key DESC
+LIMIT +?
+"""
+ENTRIES_AFTER = f"""
+SELECT key, {ROW}
+FROM items
+WHERE path = ? AND key > ? AND key <= '{LAST_KEY}' AND {IS_ENTRY} AND {LIVE}
+ORDER BY key
+LIMIT +?
+"""
+
+DELETE_ENTRY = "DELETE FROM items WHERE path = ? AND key = ?"
+
+# The partial index items_expiry, and not the log's range: costs by what has expired
+COUNT_EXPIRED_ENTRIES = f"""
+SELECT count(*) FROM items WHERE +path = ? AND expires_at <= ? AND {IS_ENTRY}
+"""
+EXPIRE_ENTRIES = f"""
+DELETE FROM items WHERE +path = ? AND expires_at <= ? AND {IS_ENTRY} RETURNING path, key
+"""
+
+# The beginning of the range
+TRIM_ENTRIES = f"""
+DELETE FROM items
+WHERE id IN (
+    SELECT id FROM items
+    WHERE path = ? AND key <= '{LAST_KEY}' AND {IS_ENTRY}
+    ORDER BY key LIMIT +?
+)
+RETURNING path, key
+"""
 
 # Continues a DELETE of items
 RETURNING_ADDRESS = "RETURNING path, key"

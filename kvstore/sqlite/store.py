@@ -20,7 +20,8 @@ from kvstore.operations import Operation, Record
 from kvstore.patterns import Pattern
 from kvstore.ranking import Search
 from kvstore.report import Meter, Report, Stats
-from kvstore.sqlite import backup, changes, checking, driver, reading
+from kvstore.sequences import EntryPage
+from kvstore.sqlite import backup, changes, checking, driver, reading, sequences
 from kvstore.sqlite.connection import WorkerConnection, connect, limit, release
 from kvstore.sqlite.direct import DirectBackend
 from kvstore.sqlite.engine import (
@@ -337,6 +338,12 @@ class SQLiteBackend(FileBackend):
         self, path: str, after: tuple[str, str] | None, limit: int
     ) -> tuple[list[Record], tuple[str, str] | None]:
         return await self._scans.submit(reading.records, path, after, limit, self.now())
+
+    async def entries(self, path: str, after: int | None, limit: int) -> EntryPage:
+        return await self._points.submit(sequences.entries, path, after, limit, self.now())
+
+    async def length(self, path: str) -> int:
+        return await self._points.submit(sequences.length, path, self.now())
 
     async def read_changes(
         self, after: int, path: str, pattern: Pattern, subtree: bool

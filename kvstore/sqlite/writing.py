@@ -7,7 +7,7 @@ late; it has no neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, NamedTuple, assert_never
@@ -19,9 +19,11 @@ from kvstore.namespace import decode_namespace, show
 from kvstore.operations import (
     NAMED,
     Adopt,
+    Append,
     Lease,
     Named,
     Operation,
+    PopEntry,
     Put,
     Record,
     Reindex,
@@ -29,12 +31,14 @@ from kvstore.operations import (
     Restore,
     Sweep,
     Trim,
+    TrimLog,
     Wide,
     named_of,
     take_piece,
 )
 from kvstore.plan import Address, Admission, Effects, Note, decide, gone, named
-from kvstore.sqlite import changes, driver, reading, statements
+from kvstore.sequences import SequenceState, position_of, require_kind
+from kvstore.sqlite import changes, driver, reading, sequences, statements
 from kvstore.sqlite.read_cache import ABSENT, Entry
 from kvstore.sqlite.reading import checksum, is_version
 from kvstore.types import Item, pack_item
@@ -92,11 +96,13 @@ class FileState(NamedTuple):
         version: the store's.
         is_watched: whether changes are noted.
         description: of the search index; `None`: there is none.
+        has_sequences: whether there is a log or a queue.
     """
 
     version: int
     is_watched: bool
     description: str | None
+    has_sequences: bool
 
 
 def read_state(connection: driver.Connection) -> FileState:
@@ -108,8 +114,8 @@ def read_state(connection: driver.Connection) -> FileState:
     row = connection.execute(statements.GET_VERSION_WATCH_AND_INDEX).fetchone()
     if row is None or not is_version(row[0]):
         raise StoreCorruptError("the file has lost its version; restore it from a backup")
-    version, watched_until, index = row
-    return FileState(version, bool(watched_until), index)
+    version, watched_until, index, has_sequences = row
+    return FileState(version, bool(watched_until), index, bool(has_sequences))
 
 
 class Batch:
@@ -139,7 +145,11 @@ class Batch:
         self._now = now
         self._longest = longest
         self._most = _ANY_LENGTH if longest is None else longest
-        self._version, self._is_watched, self.index = state or read_state(connection)
+        known = state or read_state(connection)
+        self._version, self._is_watched, self.index, has_sequences = known
+        # By the namespaces looked at so far; `None`: it is no sequence, or there are none at all
+        self._sequences: dict[str, SequenceState | None] | None = {} if has_sequences else None
+        self._changed: set[str] = set()  # those of them that are to be saved
         self._first_version = self._version
         self._is_state_known = True
         self._notes: list[Note] = []
@@ -150,7 +160,7 @@ class Batch:
         """That of the file after the commit, as far as it is known."""
         if not self._is_state_known:
             return None
-        return FileState(self._version, self._is_watched, self.index)
+        return FileState(self._version, self._is_watched, self.index, self._sequences is not None)
 
     def apply(self, units: Sequence[Sequence[Operation]]) -> list[list[Any] | Exception]:
         """Apply units, in order; return for each the answers to its operations, or its error.
@@ -172,8 +182,10 @@ class Batch:
         puts: list[Put] = []
         shares: list[int] = []  # how many of `puts` are of each of the last units
         for ops in units:
-            if not self._is_watched and (
-                is_bare_put(ops[0]) if len(ops) == 1 else all(map(is_bare_put, ops))
+            if (
+                not self._is_watched
+                and (is_bare_put(ops[0]) if len(ops) == 1 else all(map(is_bare_put, ops)))
+                and self._are_outside(ops)
             ):
                 puts += ops  # type: ignore[arg-type]
                 shares.append(len(ops))
@@ -185,6 +197,12 @@ class Batch:
         if puts:
             outcomes += self._put_shares(puts, shares)
         return outcomes
+
+    def _are_outside(self, puts: Sequence[Operation]) -> bool:
+        """Whether no put of some is in a log or a queue."""
+        if self._sequences is None:
+            return True
+        return not self._known_states({op.path for op in puts if type(op) is Put})
 
     def _outcome(self, ops: Sequence[Operation]) -> list[Any] | Exception:
         """Return the answers to a unit, or its error."""
@@ -207,6 +225,11 @@ class Batch:
         if self._version != self._first_version:
             self._execute(statements.SET_VERSION, (self._version,))
             self._write_notes()
+        if self._sequences:
+            for path in self._changed:
+                state = self._sequences[path]
+                assert state is not None
+                sequences.save_state(self._execute, state)
 
     def committed(self) -> None:
         """Take note that the transaction is committed."""
@@ -214,7 +237,7 @@ class Batch:
     @property
     def is_news(self) -> bool:
         """Whether there is something for those who watch."""
-        return self._is_watched and self._version != self._first_version
+        return bool(self._changed) or (self._is_watched and self._version != self._first_version)
 
     def _apply_unit(self, ops: Sequence[Operation]) -> list[Any]:
         """Apply operations as `kvstore.plan` decides."""
@@ -231,10 +254,18 @@ class Batch:
     ) -> tuple[Effects, dict[Address, StoredRow]]:
         """Return what operations come to after a version, and the rows that they name."""
         rows = self._read_rows(named(ops))
-        return decide(ops, rows, self._now, version, is_watched=self._is_watched), rows
+        states = self._states_of(ops)
+        effects = decide(
+            ops, rows, self._now, version, is_watched=self._is_watched, sequences=states
+        )
+        return effects, rows
 
     def _run(self, op: Wide) -> Any:
         match op:
+            case PopEntry():
+                return self._pop_entry(op)
+            case TrimLog():
+                return self._trim_log(op)
             case Remove():
                 if self._longest is not None:
                     self._require_little(op, self._longest)
@@ -324,6 +355,9 @@ class Batch:
         self._notes += effects.notes
         if len(self._notes) >= _NOTES_AT_ONCE:
             self._write_notes()
+        if effects.sequences.changed:
+            self._sequences = {**(self._sequences or {}), **effects.sequences.changed}
+            self._changed |= effects.sequences.changed.keys()
 
     def _put_plain(self, puts: list[Put]) -> list[Item]:
         """Upsert plain items; of many puts, those that another one replaces write nothing."""
@@ -403,18 +437,101 @@ class Batch:
     def _delete_rows(
         self, kind: Literal["delete", "expire"], statement: str, params: tuple[Any, ...]
     ) -> int:
-        if not self._is_watched:
+        if not self._is_watched and self._sequences is None:
             deleted: int = self._execute(statement, params).rowcount
             self._version += deleted
             if deleted:
                 self.changed = None
             return deleted
         statement = f"{statement} {statements.RETURNING_ADDRESS}"
-        addresses = self._execute(statement, params).fetchall()
-        self._take(gone(kind, addresses, self._now, self._version, is_watched=True))
+        return self._gone(kind, self._execute(statement, params).fetchall())
+
+    def _gone(self, kind: Literal["delete", "expire"], addresses: Sequence[Address]) -> int:
+        """Take note of rows that were deleted."""
+        states = self._known_states({path for path, _ in addresses})
+        is_watched = self._is_watched
+        self._take(
+            gone(kind, addresses, self._now, self._version, is_watched=is_watched, sequences=states)
+        )
         if self.changed is not None:
             self.changed.update(dict.fromkeys(addresses, ABSENT))
         return len(addresses)
+
+    # Logs
+
+    def _known_states(self, paths: Iterable[str]) -> dict[str, SequenceState]:
+        """Return the states of those namespaces that are logs or queues."""
+        known = self._sequences
+        if known is None:
+            return {}
+        found = {}
+        for path in paths:
+            if path not in known:
+                known[path] = sequences.find_state(self._execute, path)
+            state = known[path]
+            if state is not None:
+                found[path] = state
+        return found
+
+    def _states_of(self, ops: Sequence[Named]) -> dict[str, SequenceState]:
+        """Return the states of the logs and queues that operations are about, or begin."""
+        begun = {op.path for op in ops if type(op) is Append}
+        if self._sequences is None and not begun:
+            return {}
+        states = self._known_states({op.path for op in ops})
+        for path in begun - states.keys():
+            if self._longest is not None and not reading.is_light(
+                self._connection, self._longest, path
+            ):
+                raise NotInlineError
+            states[path] = sequences.count_state(self._execute, path)
+        return states
+
+    def _log(self, path: str) -> SequenceState | None:
+        state = self._known_states((path,)).get(path)
+        if state is not None:
+            require_kind(state, "log")
+        return state
+
+    def _pop_entry(self, op: PopEntry) -> Item | None:
+        if self._log(op.path) is None:
+            return None
+        found = self._execute(statements.LAST_ENTRIES, (op.path, self._now, 1)).fetchall()
+        if not found:
+            return None
+        key, *row = found[0]
+        item = reading.item_of(op.namespace, op.path, key, row)
+        self._execute(statements.DELETE_ENTRY, (op.path, key))
+        self._gone("delete", [(op.path, key)])
+        return item
+
+    def _trim_log(self, op: TrimLog) -> int:
+        state = self._log(op.path)
+        if state is None:
+            return 0
+        expired = self._execute(statements.EXPIRE_ENTRIES, (op.path, self._now)).fetchall()
+        self._gone("expire", sorted(expired))
+        number = self._known_states((op.path,))[op.path].size - op.keep
+        if number <= 0:
+            return 0
+        trimmed = sorted(self._execute(statements.TRIM_ENTRIES, (op.path, number)).fetchall())
+        self._gone("delete", trimmed)
+        self._known_states((op.path,))[op.path].trimmed = position_of(trimmed[-1][1]) or 0
+        return len(trimmed)
+
+    def _entries_there(self, records: Sequence[Record]) -> dict[Address, bytes]:
+        """Return what is there where records are to become entries of logs, or jobs."""
+        inside = self._known_states({record.path for record in records})
+        wanted = {(each.path, each.key): True for each in records if each.path in inside}
+        rows = self._read_rows(wanted)
+        return {address: row.data for address, row in rows.items() if row.is_live(self._now)}
+
+    def _recount(self, paths: Iterable[str]) -> None:
+        """Count the entries of logs anew, after records were written."""
+        for path, state in self._known_states(paths).items():
+            counted = sequences.count_state(self._execute, path)
+            state.size, state.last = counted.size, max(state.last, counted.last)
+            self._changed.add(path)
 
     def _restore(self, op: Restore) -> int:
         """Write records. What fails here has written, so the transaction must be given up.
@@ -426,15 +543,18 @@ class Batch:
             self._delete_rows("expire", statements.SWEEP, (self._now, -1))
         admission = Admission(op, self._version, self._now, is_watched=self._is_watched)
         records = iter(op.records)
+        touched: set[str] = set()
         while some := take_piece(records):
             there: Mapping[Address, Record] = {}
             if not admission.replaces:
                 there = self._read_rows({(each.path, each.key): False for each in some})
             live = {address for address, row in there.items() if row.is_live(self._now)}
-            effects = admission.admit(some, live)
+            effects = admission.admit(some, live, self._entries_there(some))
+            touched |= {row.path for row, _ in effects.writes}
             rows = (_columns(row) for row, _ in effects.writes)
             self._connection.executemany(statements.UPSERT, rows)
             self._take(effects)
+        self._recount(touched)
         return admission.written
 
     def _write_notes(self) -> None:

@@ -121,6 +121,8 @@ class DictBackend(Backend):
     def _run(self, op: Wide, now: int) -> Any:
         """Do what finds its rows by itself, or is about none."""
         match op:
+            case operations.PopEntry() | operations.TrimLog():
+                raise NotImplementedError  # it has no logs
             case operations.Remove():
                 rows = self._live(op.path, op.subtree)
                 return self._drop("delete", [row for row in rows if op.pattern.matches(row.key)])

@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvstore.filters import ALL, Filter, comparisons
-from kvstore.operations import Check, Delete, Expire, Mutate, Operation, Put, Remove, Touch
+from kvstore.operations import (
+    Append,
+    Check,
+    Delete,
+    Expire,
+    Mutate,
+    Operation,
+    PopEntry,
+    Put,
+    Remove,
+    Touch,
+)
 from kvstore.patterns import Pattern
 from kvstore.sqlite import statements
 from kvstore.sqlite.engine.limits import (
@@ -63,7 +74,9 @@ def is_light_write(ops: Sequence[Operation], size: int, *, is_heavy: bool) -> bo
         return len(ops) <= INLINE_PUTS and not is_heavy and all(map(is_bare_put, ops))
     for op in ops:
         match op:
-            case Put() | Delete() | Mutate() | Check() | Expire():
+            case Put() | Delete() | Mutate() | Check() | Expire() | PopEntry():
+                continue
+            case Append(data=data) if len(data) <= INLINE_OPS:
                 continue
             case Touch(keys=keys) if len(keys) <= INLINE_OPS:
                 continue

@@ -1,0 +1,401 @@
+"""`SequenceConformance`: the contract of logs and queues as a pytest class for backend authors.
+
+As `kvstore.testing.StoreConformance`: give it a fixture `store_factory(**options)` that makes a
+store which is not open yet.
+
+    class TestMySequences(SequenceConformance):
+        @pytest.fixture
+        def store_factory(self, tmp_path):
+            return partial(MyStore, tmp_path / "my.store")
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from kvstore.distribution import how_to_install
+from kvstore.errors import (
+    ConflictError,
+    HistoryExpiredError,
+    InvalidArgumentError,
+    InvalidKeyError,
+    InvalidTTLError,
+    MissingDependencyError,
+    StoreClosedError,
+    ValueEncodingError,
+    ValueTooLargeError,
+)
+from kvstore.log import Entry, Log
+from kvstore.store import Store
+from kvstore.testing import ManualClock, StoreFactory
+from kvstore.transaction import Transaction
+
+try:
+    import pytest
+    import pytest_asyncio
+except ImportError as exc:
+    raise MissingDependencyError(
+        "kvstore.testing_sequences needs pytest and pytest-asyncio: "
+        f"{how_to_install('test', 'pytest', 'pytest-asyncio')}"
+    ) from exc
+
+__all__ = ["LogConformance", "SequenceConformance"]
+
+CHAT = ("chats", "s1")
+
+
+def _values(entries: list[Entry]) -> list[Any]:
+    return [entry.value for entry in entries]
+
+
+def _positions(entries: list[Entry]) -> list[int]:
+    return [entry.position for entry in entries]
+
+
+async def _read(log: Log, after: int = 0) -> list[Entry]:
+    return [entry async for entry in log.read(after)]
+
+
+async def _take(entries: AsyncIterator[Entry], number: int) -> list[Entry]:
+    async with asyncio.timeout(10):
+        return [await anext(entries) for _ in range(number)]
+
+
+class _Fixtures:
+    @pytest.fixture
+    def clock(self) -> ManualClock:
+        return ManualClock()
+
+    @pytest_asyncio.fixture
+    async def store(self, store_factory: StoreFactory, clock: ManualClock) -> AsyncIterator[Store]:
+        """An empty, open store whose time stands still."""
+        async with store_factory(clock=clock, sweep_interval=None) as store:
+            yield store
+
+
+@pytest.mark.asyncio
+class LogConformance(_Fixtures):
+    """What every backend promises of logs."""
+
+    async def test_entries_get_positions_from_one_in_order(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        log = store.log(CHAT)
+        assert await log.append("a") == 1
+        clock.advance(1)
+        assert await log.append("b", {"c": [b"d"]}) == 3
+        entries = await log.tail(10)
+        assert [(entry.position, entry.value) for entry in entries] == [
+            (1, "a"),
+            (2, "b"),
+            (3, {"c": [b"d"]}),
+        ]
+        assert entries[2].created_at == clock.now > entries[0].created_at
+        assert await log.length() == 3
+
+    async def test_a_log_without_entries(self, store: Store) -> None:
+        log = store.log(CHAT)
+        assert await log.tail(5) == []
+        assert await _read(log) == []
+        assert await log.length() == 0
+        assert await log.pop() is None
+        assert await log.trim(keep=0) == 0
+        assert await store.list_namespaces() == []
+
+    async def test_tail_gives_the_last_the_oldest_first(self, store: Store) -> None:
+        log = store.log(CHAT)
+        await log.append(*range(30))
+        assert _values(await log.tail(3)) == [27, 28, 29]
+        assert len(await log.tail()) == 10
+        assert await log.tail(0) == []
+        assert len(await log.tail(99)) == 30
+
+    async def test_read_begins_after_a_position_and_goes_to_the_end(self, store: Store) -> None:
+        log = store.log(CHAT)
+        await log.append(*range(1, 1_201))
+        assert _positions(await _read(log)) == list(range(1, 1_201))
+        assert _positions(await _read(log, 1_198)) == [1_199, 1_200]
+        assert await _read(log, 1_200) == []
+
+    async def test_entries_are_items_of_the_namespace(self, store: Store) -> None:
+        log = store.log(CHAT)
+        await log.append({"who": "me"}, {"who": "you"})
+        keys = await store.keys(CHAT)
+        assert [int(key) for key in keys] == [1, 2]
+        assert len({len(key) for key in keys}) == 1
+        item = await store.get(CHAT, keys[0])
+        assert item is not None
+        assert item.value == {"who": "me"}
+        found = await store.search(CHAT, filter={"who": "you"})
+        assert [hit.key for hit in found] == [keys[1]]
+        assert [item.key async for item in store.scan(CHAT)] == keys
+        assert await store.list_namespaces() == [CHAT]
+
+    async def test_logs_are_apart(self, store: Store) -> None:
+        one, other, below = store.log(("a",)), store.log(("ab",)), store.log(("a", "b"))
+        assert [await log.append(1) for log in (one, other, below)] == [1, 1, 1]
+        assert await one.trim(keep=0) == 1
+        assert [await log.length() for log in (one, other, below)] == [0, 1, 1]
+
+    async def test_a_position_is_never_given_twice(self, store: Store, clock: ManualClock) -> None:
+        log = store.log(CHAT)
+        await log.append("a", "b")
+        popped = await log.pop()
+        assert popped is not None
+        assert (popped.position, popped.value) == (2, "b")
+        assert await log.append("c") == 3
+        assert await log.trim(keep=0) == 2
+        assert await log.append("d") == 4
+        await store.delete(CHAT, (await store.keys(CHAT))[-1])
+        assert await log.append("e") == 5
+        assert await store.remove(CHAT, "*") == 1
+        assert await log.append("f", ttl=5) == 6
+        clock.advance(6)
+        assert await log.length() == 0
+        assert await log.append("g") == 7
+        await store.sweep()
+        assert await store.remove((), "*", subtree=True) == 1
+        assert await log.append("h") == 8
+        await store.close()
+        await store.open()
+        assert await store.log(CHAT).append("i") == 9
+        assert _positions(await log.tail()) == [8, 9]
+
+    async def test_every_way_to_go_is_counted(self, store: Store, clock: ManualClock) -> None:
+        log = store.log(CHAT)
+        await log.append(*range(10))
+        keys = await store.keys(CHAT)
+        await store.delete(CHAT, keys[0])
+        await store.delete(CHAT, keys[0])
+        await store.delete_many(CHAT, keys[:3])
+        await store.remove(CHAT, keys[3])
+        await log.append("short", ttl=1)
+        assert await log.length() == 7
+        clock.advance(2)
+        assert await log.length() == 6
+        await store.sweep()
+        assert await log.length() == 6
+        await store.transact(lambda tx: tx.delete(CHAT, keys[4]))
+        assert await log.length() == 5 == await store.count(CHAT) == len(await log.tail(99))
+
+    @pytest.mark.parametrize("keep", range(7))
+    async def test_trim_keeps_as_many_as_told(self, store: Store, keep: int) -> None:
+        log = store.log(CHAT)
+        await log.append(*"abcdef")
+        await store.delete(CHAT, (await store.keys(CHAT))[2])
+        assert await log.trim(keep=keep) == max(0, 5 - keep)
+        assert _values(await _read(log)) == list("abdef")[5 - min(keep, 5) :]
+        assert await log.length() == min(keep, 5)
+        assert await log.append("g") == 7
+
+    async def test_trim_counts_no_entry_whose_time_is_over(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        log = store.log(CHAT)
+        await log.append("a", "b")
+        await log.append("short", ttl=1)
+        await log.append("c", "d")
+        clock.advance(2)
+        assert await log.trim(keep=3) == 1
+        assert _values(await log.tail()) == ["b", "c", "d"]
+
+    async def test_pop_passes_over_what_has_expired(self, store: Store, clock: ManualClock) -> None:
+        log = store.log(CHAT)
+        await log.append("a")
+        await log.append("short", ttl=1)
+        clock.advance(2)
+        popped = await log.pop()
+        assert popped is not None
+        assert popped.value == "a"
+        assert await log.pop() is None
+
+    async def test_who_is_behind_a_trim_or_ahead_is_told(self, store: Store) -> None:
+        log = store.log(CHAT)
+        await log.append(*range(10))
+        await log.trim(keep=4)
+        assert _positions(await _read(log)) == [7, 8, 9, 10]
+        assert _positions(await _read(log, 6)) == [7, 8, 9, 10]
+        for after in (1, 5):
+            with pytest.raises(HistoryExpiredError, match="trimmed"):
+                await _read(log, after)
+        with pytest.raises(InvalidArgumentError, match="ahead"):
+            await _read(log, 11)
+        await log.trim(keep=0)
+        assert await _read(log, 10) == []
+        with pytest.raises(InvalidArgumentError, match="ahead"):
+            await _read(store.log(("none",)), 1)
+
+    async def test_follow_goes_on_as_entries_come(self, store: Store) -> None:
+        log = store.log(CHAT)
+        await log.append("a", "b")
+        entries = log.follow(after=1)
+        assert _values(await _take(entries, 1)) == ["b"]
+        waiting = asyncio.create_task(_take(entries, 3))
+        await asyncio.sleep(0)
+        await store.log(CHAT).append("c")
+        await log.pop()
+        await log.append("d")
+        await store.transact(lambda tx: tx.log(CHAT).append("e", "f"))
+        got = await waiting
+        assert _values(got) in (["d", "e", "f"], ["c", "d", "e"])
+        assert _positions(got) == sorted(_positions(got))
+
+    async def test_a_follower_that_a_trim_overtakes_is_told(self, store: Store) -> None:
+        log = store.log(CHAT)
+        await log.append(*range(5))
+        entries = log.follow()
+        assert len(await _take(entries, 5)) == 5
+        await log.append(*range(5))
+        await log.trim(keep=2)
+        with pytest.raises(HistoryExpiredError):
+            await _take(entries, 1)
+        again = log.follow()
+        await log.trim(keep=1)
+        assert _positions(await _take(again, 1)) == [10]
+
+    async def test_follow_ends_when_the_store_closes(self, store: Store) -> None:
+        waiting = asyncio.create_task(_take(store.log(CHAT).follow(), 1))
+        await asyncio.sleep(0.01)
+        await store.close()
+        with pytest.raises(StoreClosedError):
+            await waiting
+
+    async def test_appends_at_once_get_a_position_each(self, store: Store) -> None:
+        log = store.log(CHAT)
+        lasts = await asyncio.gather(*(log.append(n, n) for n in range(50)))
+        assert sorted(lasts) == list(range(2, 102, 2))
+        entries = await _read(log)
+        assert _positions(entries) == list(range(1, 101))
+        for n, last in enumerate(lasts):
+            assert _values(entries[last - 2 : last]) == [n, n]
+
+    async def test_a_transaction_appends_or_not(self, store: Store) -> None:
+        log = store.log(CHAT)
+
+        async def fn(tx: Transaction) -> str:
+            item = await tx.get(("n",), "k")
+            number = 0 if item is None else item.value
+            assert await tx.log(CHAT).append(number, "and") is None  # type: ignore[func-returns-value]
+            tx.log(CHAT).append("more")
+            tx.put(("n",), "k", number + 1)
+            if number == 1:
+                raise RuntimeError("no")
+            return "done"
+
+        assert await store.transact(fn) == "done"
+        with pytest.raises(RuntimeError):
+            await store.transact(fn)
+        assert _values(await log.tail()) == [0, "and", "more"]
+
+    async def test_two_transactions_that_append_do_not_conflict(self, store: Store) -> None:
+        tries = []
+
+        async def fn(tx: Transaction) -> None:
+            tries.append(1)
+            await asyncio.sleep(0)
+            tx.log(CHAT).append(len(tries))
+
+        await asyncio.gather(*(store.transact(fn, attempts=1) for _ in range(5)))
+        assert len(tries) == 5 == await store.log(CHAT).length()
+
+    async def test_a_conflict_leaves_no_hole(self, store: Store) -> None:
+        log = store.log(CHAT)
+
+        async def fn(tx: Transaction) -> None:
+            await tx.get(("n",), "k")
+            await store.put(("n",), "k", 1)
+            tx.log(CHAT).append("never")
+
+        with pytest.raises(ConflictError):
+            await store.transact(fn, attempts=1)
+        assert await log.append("a") == 1
+
+    async def test_entries_cannot_be_made_by_hand(self, store: Store) -> None:
+        log = store.log(CHAT)
+        await log.append("a", "b")
+        one, two = await store.keys(CHAT)
+        await store.put(CHAT, one, "A")
+        assert _values(await log.tail()) == ["A", "b"]
+        await store.delete(CHAT, two)
+        for key in (two, two[:-1] + "9"):
+            for call in (
+                lambda key=key: store.put(CHAT, key, 1),
+                lambda key=key: store.put(CHAT, key, 1, ttl=5),
+                lambda key=key: store.put_many(CHAT, {"x": 1, key: 1}),
+                lambda key=key: store.increment(CHAT, key),
+                lambda key=key: store.append(CHAT, key, 1),
+                lambda key=key: store.update(CHAT, key, lambda _: 1),
+                lambda key=key: store.transact(lambda tx: tx.put(CHAT, key, 1)),
+            ):
+                with pytest.raises(InvalidKeyError, match="append"):
+                    await call()
+        assert await log.append("c") == 3
+        assert _positions(await log.tail()) == [1, 3]
+
+    async def test_other_items_may_lie_beside(self, store: Store) -> None:
+        log = store.log(CHAT)
+        await store.put(CHAT, "0", "low")
+        await log.append("a", "b")
+        await store.put_many(CHAT, {"": 1, "title": "t", "00000000000000000x1": 1})
+        assert _values(await log.tail()) == ["a", "b"] == _values(await _read(log))
+        assert await log.length() == 2
+        assert await log.trim(keep=1) == 1
+        assert await log.trim(keep=0) == 1
+        assert await store.count(CHAT) == 4
+
+    async def test_a_default_lifetime_is_that_of_entries_too(
+        self, store_factory: StoreFactory, clock: ManualClock
+    ) -> None:
+        async with store_factory(clock=clock, sweep_interval=None, default_ttl=10) as store:
+            log = store.log(CHAT)
+            await log.append("a")
+            await log.append("b", ttl=20)
+            clock.advance(10)
+            assert _values(await log.tail()) == ["b"]
+
+    async def test_who_watches_sees_entries(self, store: Store) -> None:
+        log = store.log(CHAT)
+        async with store.watch(CHAT) as changes:
+            await log.append("a", "b")
+            await log.pop()
+            await log.trim(keep=0)
+            async with asyncio.timeout(10):
+                seen = [await anext(changes) for _ in range(4)]
+        assert [(change.kind, int(change.key)) for change in seen] == [
+            ("put", 1),
+            ("put", 2),
+            ("delete", 2),
+            ("delete", 1),
+        ]
+
+    async def test_what_is_no_argument_is_refused(
+        self, store: Store, store_factory: StoreFactory
+    ) -> None:
+        log = store.log(CHAT)
+        for call in (
+            lambda: log.trim(-1),
+            lambda: log.trim(keep=1.5),  # type: ignore[arg-type]
+            lambda: log.tail(-1),
+            lambda: log.tail(True),
+            lambda: _read(log, -1),
+            lambda: _read(log, "1"),  # type: ignore[arg-type]
+        ):
+            with pytest.raises(InvalidArgumentError):
+                await call()
+        with pytest.raises(ValueEncodingError):
+            await log.append("a", {1})
+        with pytest.raises(InvalidTTLError):
+            await log.append("a", ttl=0)
+        assert await log.length() == 0
+
+    async def test_a_value_beyond_the_limit_is_refused(self, store_factory: StoreFactory) -> None:
+        async with store_factory(max_value_bytes=10) as store:
+            with pytest.raises(ValueTooLargeError):
+                await store.log(CHAT).append("short", "x" * 20)
+            assert await store.log(CHAT).length() == 0
+
+
+class SequenceConformance(LogConformance):
+    """What every backend promises of logs and queues."""
