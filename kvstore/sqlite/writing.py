@@ -176,7 +176,7 @@ class Batch:
         self._require_few(units)
         if len(units) == 1 and len(units[0]) == 1 and not self._is_watched:
             (op,) = units[0]
-            if is_bare_put(op):
+            if is_bare_put(op) and self._are_outside(units[0]):
                 return [[self._put_one(op)]]  # type: ignore[arg-type]
         outcomes: list[list[Any] | Exception] = []
         puts: list[Put] = []
