@@ -8,8 +8,8 @@ comparison of different types is false.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from kvstore import codec
@@ -28,6 +28,7 @@ __all__ = [
     "Not",
     "Or",
     "comparisons",
+    "json_mark",
     "json_type",
     "matches",
     "parse_filter",
@@ -48,10 +49,14 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class In:
-    """What is at `path` equals one of `operands`."""
+    """What is at `path` equals one of `operands`, whose marks it holds to look among them."""
 
     path: Path
     operands: tuple[Any, ...]
+    marks: frozenset[Hashable] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "marks", frozenset(map(json_mark, self.operands)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +137,7 @@ def _parse_all(spec: Any, depth: int) -> Filter:
             raise InvalidFilterError(f"a filter's key is a str, not {type(name).__name__}")
         if name in ("$and", "$or"):
             branches = tuple(_parse_all(each, depth + 1) for each in _operands(name, operand))
-            parts.append(And(branches) if name == "$and" else Or(branches))
+            parts.append(And(branches) if name == "$and" else _either(branches))
         elif name == "$not":
             parts.append(Not(_parse_all(operand, depth + 1)))
         elif name.startswith("$"):
@@ -143,6 +148,26 @@ def _parse_all(spec: Any, depth: int) -> Filter:
         else:
             parts.append(_parse_field(_path(name), name, operand, depth + 1))
     return parts[0] if len(parts) == 1 else And(tuple(parts))
+
+
+def _either(branches: tuple[Filter, ...]) -> Filter:
+    """Return that one of some filters holds; equalities of one path become one look-up."""
+    wanted: dict[Path, list[Any]] = {}
+    others: list[Filter] = []
+    for branch in branches:
+        match branch:
+            case Compare(path, "eq", operand):
+                wanted.setdefault(path, []).append(operand)
+            case In(path, operands):
+                wanted.setdefault(path, []).extend(operands)
+            case _:
+                others.append(branch)
+    equal: list[Filter] = [
+        In(path, tuple(some)) if len(some) != 1 else Compare(path, "eq", some[0])
+        for path, some in wanted.items()
+    ]
+    parts = (*equal, *others)
+    return parts[0] if len(parts) == 1 else Or(parts)
 
 
 def _parse_field(path: Path, name: str, spec: Any, depth: int) -> Filter:
@@ -251,6 +276,16 @@ def same_json(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
+def json_mark(value: Any) -> Hashable:
+    """Return what is equal for two values exactly if they are the same JSON, and can be hashed."""
+    kind = json_type(value)
+    if kind == "list":
+        return kind, tuple(map(json_mark, value))
+    if kind == "object":
+        return kind, frozenset((key, json_mark(element)) for key, element in value.items())
+    return kind, value
+
+
 _ORDERED = frozenset({"number", "string", "bool"})
 
 
@@ -269,8 +304,8 @@ def matches(node: Filter, value: Any) -> bool:
     match node:
         case Exists():
             return True
-        case In(_, operands):
-            return any(same_json(found, operand) for operand in operands)
+        case In():
+            return json_mark(found) in node.marks
         case Contains(_, operand):
             if isinstance(found, list):
                 return any(same_json(element, operand) for element in found)

@@ -15,7 +15,7 @@ from kvstore import codec
 from kvstore.caching import cache_short
 from kvstore.filters import And, Compare, Contains, Exists, Filter, In, Leaf, Not, Or, matches
 from kvstore.paths import Path
-from kvstore.sql import Sql, all_of, any_of
+from kvstore.sql import FALSE, Sql, all_of, any_of
 from kvstore.sqlite import driver
 
 __all__ = ["compile_filter", "match_filter"]
@@ -23,8 +23,9 @@ __all__ = ["compile_filter", "match_filter"]
 _EXACT_JSON = driver.VERSION >= (3, 53, 0)  # parses every number to the nearest double
 _SAFE_NAME = re.compile(r'(?!\$+bytes\Z)[^"\\\x00-\x1f]+')  # and not the codec's tag for bytes
 _EXACT_FLOATS = 2.0**53  # beyond it an integer of the value may equal a float that it is not
-_MOST_OPERANDS = 100  # of $in, before a call beats a row of comparisons
+_FEW_OPERANDS = 4  # of $in, that are compared one by one; more are looked up
 _MOST_PARAMS = 500  # of a filter; SQLite's expressions nest to a depth of 1,000
+_LONG_SPEC = 10_000  # characters of a filter that is written out
 _HAS_NUL = r"value GLOB '*\u0000*'"  # takes half the time of instr
 _SQL_OPERATOR: Final = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
@@ -68,7 +69,9 @@ def _leaf(node: Leaf, path: str) -> Sql | None:
             return Sql("(json_type(value, ?) IS NOT NULL)", (path,))
         case Compare(_, op, operand):
             return _compare(path, op, operand)
-        case In(_, operands) if len(operands) <= _MOST_OPERANDS:
+        case In(_, operands) if len(operands) > _FEW_OPERANDS:
+            return _among(path, operands)
+        case In(_, operands):
             parts = [_equal(node.path, path, operand) for operand in operands]
             known = [part for part in parts if part is not None]
             return any_of(known) if len(known) == len(parts) else None
@@ -82,6 +85,43 @@ def _leaf(node: Leaf, path: str) -> Sql | None:
                 (path, path, operand, path, operand),
             )
     return None
+
+
+def _among(path: str, operands: tuple[Any, ...]) -> Sql | None:
+    """Look up what is at a path among many scalars, by their types; SQLite keeps those sorted."""
+    texts: list[str] = []
+    numbers: list[float] = []
+    words: set[str] = set()  # json_type's for those that are types of their own
+    for operand in operands:
+        match operand:
+            case None:
+                words.add("null")
+            case bool():
+                words.add("true" if operand else "false")
+            case str():
+                if "\0" not in operand:  # what holds one is not compared here
+                    texts.append(operand)
+            case _ if _is_exact_number(operand):
+                numbers.append(operand)
+            case _:
+                return None
+    branches = [f" WHEN '{word}' THEN 1" for word in sorted(words)]
+    params: list[Any] = [path]
+    for kinds, some in ((("text",), texts), (("integer", "real"), numbers)):
+        if some:
+            listed = "json_extract(value, ?) IN (SELECT value FROM json_each(?))"
+            branches += [f" WHEN '{kind}' THEN {listed}" for kind in kinds]
+            params += (path, codec.encode(some).decode()) * len(kinds)
+    if not branches:
+        return FALSE
+    return Sql(f"(CASE json_type(value, ?){''.join(branches)} ELSE 0 END)", tuple(params))
+
+
+def _is_exact_number(operand: object) -> bool:
+    """Whether SQLite compares a number with others as Python does."""
+    if isinstance(operand, float):
+        return abs(operand) < _EXACT_FLOATS
+    return isinstance(operand, int) and -(2**63) <= operand < 2**63
 
 
 def _member(path: Path, operand: object) -> Sql | None:
@@ -111,9 +151,7 @@ def _compare(path: str, op: str, operand: object) -> Sql | None:
             return Sql("((json_type(value, ?) = 'null') IS TRUE)", (path,))
         case bool():
             types = "'true', 'false'"
-        case int() if -(2**63) <= operand < 2**63:
-            types = "'integer', 'real'"
-        case float() if abs(operand) < _EXACT_FLOATS:
+        case _ if _is_exact_number(operand):
             types = "'integer', 'real'"
         case str():
             types = "'text'"
@@ -183,9 +221,15 @@ def _load(said: list[Any]) -> Filter:
 
 def match_filter(spec: str, value: str) -> bool:
     """Whether a stored value passes a filter written by `_call`."""
-    return matches(_parse_call(spec), codec.decode(value.encode()))
+    parse = _parse_call if len(spec) <= _LONG_SPEC else _parse_long_call
+    return matches(parse(spec), codec.decode(value.encode()))
 
 
-@cache_short(256, 10_000)
+@cache_short(256, _LONG_SPEC)
 def _parse_call(spec: str) -> Filter:
     return _load(codec.decode(spec.encode()))
+
+
+@cache_short(4, 16 * 2**20)  # else each row would parse it anew
+def _parse_long_call(spec: str) -> Filter:
+    return _parse_call(spec)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvstore import InvalidFilterError, codec
-from kvstore.filters import matches, parse_filter
+from kvstore.filters import matches, parse_filter, same_json
 from kvstore.sqlite import driver
 from kvstore.sqlite.connection import connect
 from kvstore.sqlite.filters import compile_filter
@@ -61,6 +61,33 @@ def test_each_operator_agrees_on_each_pair_of_types(
             f"SELECT {condition.text} FROM (SELECT ? AS value) AS items", (*condition.params, data)
         )
         assert answer == int(matches(node, {"v": other})), (operator, operand, other)
+
+
+@given(st.lists(json_values | any_text, min_size=5, max_size=12), json_values)
+def test_a_list_of_many_agrees_for_each_of_its_values(
+    sqlite: driver.Connection, operands: list[Any], other: Any
+) -> None:
+    mixed = [*operands, True, 1, 1.5, "1", "a\0b"]
+    for listed in (operands, mixed, [each for each in mixed if isinstance(each, (str, int))]):
+        node = parse_filter({"v": {"$in": listed}})
+        condition = compile_filter(node)
+        for found in (*mixed, None, False, 1.0, 2**53 + 1, 2**64 - 1, "", "a", [], {}, other):
+            data = codec.encode({"v": found}).decode()
+            ((answer,),) = sqlite.execute(
+                f"SELECT {condition.text} FROM (SELECT ? AS value) AS items",
+                (*condition.params, data),
+            )
+            assert answer == any(same_json(found, each) for each in listed), (listed, found)
+            assert answer == matches(node, {"v": found})
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", '"a".b']), json_values), max_size=8))
+def test_any_of_some_equalities_is_what_they_say_one_by_one(pairs: list[tuple[str, Any]]) -> None:
+    node = parse_filter({"$or": [{path: {"$eq": value}} for path, value in pairs]})
+    for path, value in [*pairs, ("a", True), ("b", 1), ("a", "x")]:
+        item = {path: value} if "." not in path else {"a": {"b": value}}
+        one_by_one = (matches(parse_filter({path: {"$eq": each}}), item) for path, each in pairs)
+        assert matches(node, item) is any(one_by_one)
 
 
 SQL_WORDS = re.compile(
