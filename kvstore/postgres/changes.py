@@ -21,8 +21,9 @@ from kvstore.namespace import decode_namespace, subtree_range
 from kvstore.operations import Lease, Trim
 from kvstore.patterns import Pattern
 from kvstore.postgres import reading, statements
-from kvstore.postgres.connection import Connection, DriverError, Link, Target, connect, hang_up
+from kvstore.postgres.connection import Connection, DriverError, Target, connect, hang_up
 from kvstore.postgres.keys import Address, decode_key
+from kvstore.postgres.pool import Link
 from kvstore.types import EPOCH, Change, Item
 
 __all__ = ["Listener", "read_changes", "take_lease", "trim"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from kvstore.postgres import reading, statements
-from kvstore.postgres.connection import DriverError, Link, is_damage
+from kvstore.postgres.connection import DriverError, is_damage, snapshot
 from kvstore.postgres.indexing import find_problems, find_waiting
+from kvstore.postgres.pool import Link
 from kvstore.report import Meter, Report
 
 __all__ = ["check"]
@@ -23,7 +24,7 @@ async def check(link: Link, meter: Meter) -> Report:
     """
     looking = _Looking(link, meter)
     try:
-        async with link.raw.transaction(isolation="repeatable_read", readonly=True):
+        async with snapshot(link.raw):
             await looking.at_everything()
     except DriverError as exc:
         if not is_damage(exc):

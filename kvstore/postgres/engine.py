@@ -15,6 +15,7 @@ so.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -41,14 +42,16 @@ from kvstore.postgres.connection import (
 )
 from kvstore.postgres.keys import SURELY_SHORT, Address, check_length
 from kvstore.postgres.replica import Replica
+from kvstore.postgres.watchman import Watched, Watchman
 from kvstore.postgres.writing import Batch, MakeIndexer, find_plain, is_simple, put_plain
 
 __all__ = ["Writer"]
 
+_LOG = logging.getLogger("kvstore")
+
 BATCH_OPS = 2_000  # what one group commit may hold, so that it never holds the lock long
 BATCH_BYTES = 8 * 2**20
 PLAIN_BYTES = 64 * 2**20  # what one statement may hold; a message ends at 1 GB
-IDLE_S = 60  # after which the server ends a transaction whose client says nothing more
 LEAST_PUTS = 64  # on their way or waiting, that two transactions at once are worth it
 ROW_S = 10e-6  # what one more row takes the server, roughly
 CALLER_S = 6e-6  # what one more put takes this process, which it can do while the server works
@@ -56,6 +59,7 @@ TOLL_S = 2e-3  # what a transaction is believed to take, however little it does,
 LOCKED_TURNS = 64  # transactions that lock before they read, after one that did not and failed
 _TRIES = 5  # for one transaction
 _ASK_PAUSE_S = 0.05  # between two questions for the outcome of a transaction
+_READ_ONLY: Final = "25006"
 _CONFLICTS: Final = ("40001", "40P01")  # the server gave up one transaction of several
 
 
@@ -107,8 +111,8 @@ class _Attempt:
         self.is_news = False
 
 
-@dataclass(slots=True)
-class _Lane:
+@dataclass(slots=True, eq=False)
+class _Lane(Watched):
     """A connection for writing, and what is on its way over it.
 
     Attributes:
@@ -116,7 +120,6 @@ class _Lane:
         is_distinct: whether the flight writes no item twice.
     """
 
-    raw: Connection | None
     backend: tuple[int, Any] | None = None  # which of the server's processes serves it
     flight: asyncio.Task[None] | None = None
     addresses: set[Address] | None = None
@@ -130,11 +133,12 @@ class Writer:
         target: where to.
         connection: for writing.
         clock: the present time in seconds since the epoch.
-        busy_timeout: how long to wait for other processes, or for the server to come back.
         bell: rung when there is something for those who watch.
         backlog: counts what waits, and is the store's.
         make_indexer: from the description of the search index to what keeps it.
         channel: where to notify those who watch.
+        watchman: told of what is on its way.
+        demoted: called when the server takes no writes any more.
         replica: told of each commit, so that it does not serve reads that miss it.
     """
 
@@ -144,16 +148,19 @@ class Writer:
         connection: Connection,
         *,
         clock: Callable[[], float],
-        busy_timeout: float,
         bell: Bell,
         backlog: Backlog,
         make_indexer: MakeIndexer,
         channel: str,
+        watchman: Watchman,
+        demoted: Callable[[], None],
         replica: Replica | None = None,
     ) -> None:
         self._target = target
+        self._watchman = watchman
+        self._demoted = demoted
         self._clock = clock
-        self._busy_timeout = busy_timeout
+        self._busy_timeout = target.busy_timeout
         self._bell = bell
         self._make_indexer = make_indexer
         self._channel = channel
@@ -279,6 +286,7 @@ class Writer:
             if not isinstance(exc, Exception):
                 raise
         finally:
+            self._watchman.end(lane)
             lane.flight = None
             self._landed = self._loop.time()
             self._backlog.subtract(len(units), sum(unit.size for unit in units))
@@ -291,6 +299,7 @@ class Writer:
     async def _commit_or_fail(self, units: list[_Unit], lane: _Lane) -> None:
         """Commit units, each alone if they cannot be together, and tell their callers."""
         failure: BaseException | None = None
+        has_left = False
         for _ in range(_TRIES):
             wanted = [unit for unit in units if not unit.future.cancelled()]
             if not wanted:
@@ -306,8 +315,16 @@ class Writer:
                     await self._note_again(lane)
                     self._deliver(wanted, attempt)
                     return
-                if not _is_worth_a_retry(exc) or any(unit.is_once for unit in units):
+                if getattr(exc, "sqlstate", None) == _READ_ONLY:
+                    self._leave(lane)
+                    if has_left:  # and came to another that is no better
+                        break
+                    has_left = True
+                elif not _is_worth_a_retry(exc):
                     break
+                if any(unit.is_once for unit in units):
+                    break
+                _LOG.info("a write is tried again (%s)", type(exc).__name__)
             else:
                 self._deliver(wanted, attempt)
                 return
@@ -321,6 +338,13 @@ class Writer:
             error.__cause__ = failure
         for unit in units:
             unit.settle(error)
+
+    def _leave(self, lane: _Lane) -> None:
+        """Go from a server that takes no writes any more, to where the URL leads by now."""
+        _LOG.warning("%s is read-only now: its connections are given up", self._target.name)
+        if lane.raw is not None:
+            lane.raw.terminate()
+        self._demoted()
 
     def _deliver(self, units: list[_Unit], attempt: _Attempt) -> None:
         for unit, outcome in zip(units, attempt.outcomes, strict=True):
@@ -363,12 +387,10 @@ class Writer:
     async def _connection(self, lane: _Lane) -> Connection:
         if lane.raw is None or lane.raw.is_closed():
             lane.backend = None
-            lane.raw = await reconnect(
-                self._target, self._busy_timeout, lock_timeout=self._busy_timeout
-            )
+            lane.raw = await reconnect(self._target, self._busy_timeout)
         if lane.backend is None and not self._target.is_pooler:
-            row = await lane.raw.fetchrow(statements.GET_BACKEND)
-            lane.backend = (0, None) if row is None else (row[0], row[1])
+            lane.backend = (lane.raw.pid or 0, lane.raw.started)
+        self._watchman.begin(lane)
         return lane.raw
 
     async def _commit_plain(
@@ -379,7 +401,7 @@ class Writer:
         attempt.units = units
         is_bare = is_distinct and all(unit.is_bare for unit in units)
         if self._target.is_pooler:
-            await raw.execute(self._begin())
+            await raw.execute(statements.BEGIN)
             attempt.xid = await raw.fetchval(statements.GET_XID)
             items = await put_plain(raw, puts, attempt.now, is_bare=is_bare)
             if items is not None:
@@ -431,7 +453,7 @@ class Writer:
                 return False
             self._note_state(batch)
         else:
-            await raw.execute(self._begin())
+            await raw.execute(statements.BEGIN)
             if not await batch.lock():
                 await raw.execute("ROLLBACK")
                 return False
@@ -441,7 +463,7 @@ class Writer:
         return True
 
     async def _commit_batch(self, raw: Connection, units: list[_Unit], attempt: _Attempt) -> None:
-        await raw.execute(self._begin())
+        await raw.execute(statements.BEGIN)
         batch = Batch(raw, attempt.now, self._make_indexer, self._channel)
         await batch.begin()
         attempt.outcomes = await batch.apply([unit.ops for unit in units])
@@ -458,10 +480,6 @@ class Writer:
     def _note_state(self, batch: Batch) -> None:
         self._is_plain = not batch.is_watched and batch.index is None
         self._version = batch.version
-
-    def _begin(self) -> str:
-        milliseconds = max(1, int(self._busy_timeout * 1000))
-        return statements.BEGIN.format(lock_timeout=milliseconds, idle_timeout=IDLE_S * 1000)
 
     async def _is_committed(self, attempt: _Attempt, exc: BaseException, lane: _Lane) -> bool:
         """Whether a transaction that failed is committed all the same; leaves no transaction open.

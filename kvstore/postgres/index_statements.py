@@ -17,6 +17,7 @@ FROM pg_catalog.pg_extension
 JOIN pg_catalog.pg_namespace ON pg_namespace.oid = pg_extension.extnamespace
 WHERE pg_extension.extname = 'vector'
 """
+CREATE_EXTENSION = "CREATE EXTENSION IF NOT EXISTS vector SCHEMA {}"
 MARK_ALL = """
 INSERT INTO kvstore_pending (root, path, key) SELECT root, path, key FROM kvstore_items
 ON CONFLICT DO NOTHING
@@ -179,7 +180,10 @@ SELECT
     (SELECT terms.items FROM kvstore_terms AS terms WHERE terms.term = $1) AS in_scope,
     (
         SELECT reltuples::float8 FROM pg_catalog.pg_class
-        WHERE oid = to_regclass('kvstore_vectors_' || (state.index::json ->> 'epoch'))
+        WHERE relname = 'kvstore_vectors_' || (state.index::json ->> 'epoch')
+            AND relnamespace = (
+                SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = 'kvstore_state'::regclass
+            )
     ) AS vectors
 FROM kvstore_state AS state CROSS JOIN kvstore_corpus AS corpus
 WHERE state.id = 1 AND corpus.id = 1

@@ -45,9 +45,10 @@ from kvstore.index_plan import Words
 from kvstore.namespace import decode_namespace, show
 from kvstore.operations import Reindex, UnembeddedError
 from kvstore.postgres import index_statements as sql
-from kvstore.postgres.connection import Connection, DriverError, Link
+from kvstore.postgres.connection import Connection, DriverError, snapshot
 from kvstore.postgres.facts import facts_of
 from kvstore.postgres.keys import Address, decode_key, root_of
+from kvstore.postgres.pool import Link
 from kvstore.postgres.writing import Entry
 from kvstore.report import WAITS
 from kvstore.text import WORDS_REVISION, texts_of
@@ -149,7 +150,7 @@ async def _require_extension(connection: Connection) -> str:
     if row is None:
         try:
             async with connection.transaction():
-                await connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+                await connection.execute(sql.CREATE_EXTENSION.format(quoted(connection.schema)))
         except DriverError as exc:
             if connection.is_closed():
                 raise
@@ -678,7 +679,7 @@ async def find_waiting(link: Link) -> list[str]:
 
 async def find_problems(connection: Connection) -> list[str]:
     """Hold the index against the items."""
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
+    async with snapshot(connection):
         text = await connection.fetchval("SELECT index FROM kvstore_state WHERE id = 1")
         if text is None:
             return []

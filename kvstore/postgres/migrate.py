@@ -2,8 +2,7 @@
 
 The steps are `migrations/postgres/NNNN_name.sql`, applied in order, in one transaction with the
 record of them. An advisory lock of that transaction makes the processes that start at once wait
-for the first; it works behind a pooler, too. Everything is made in the first schema of the
-session's `search_path`.
+for the first; it works behind a pooler, too. Everything is made in the session's schema.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ LOCK = 0x6B767374  # "kvst", of the advisory lock
 
 _HAS_RECORD = """
 SELECT EXISTS (
-    SELECT 1 FROM pg_catalog.pg_tables
-    WHERE schemaname = current_schema() AND tablename = 'kvstore_schema'
+    SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname = $1 AND tablename = 'kvstore_schema'
 )
 """
 _CREATE_RECORD = """
@@ -47,6 +45,7 @@ async def migrate(connection: Connection, target: Target) -> None:
         if await _applied(connection, target) == migrations()[-1].number:
             return
         async with connection.transaction():
+            await connection.execute("SET LOCAL statement_timeout = 0")
             await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
             applied = await _applied(connection, target)
             if not applied:
@@ -81,7 +80,7 @@ async def _applied(connection: Connection, target: Target) -> int:
         SchemaError: it is one that this version does not know.
     """
     async with connection.transaction():  # one server for both, behind a pooler
-        if not await connection.fetchval(_HAS_RECORD):
+        if not await connection.fetchval(_HAS_RECORD, connection.schema):
             return 0
         number: int = await connection.fetchval("SELECT max(number) FROM kvstore_schema") or 0
     newest = migrations()[-1].number

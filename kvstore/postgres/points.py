@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from kvstore.errors import StoreCorruptError
 from kvstore.postgres import reading, statements
-from kvstore.postgres.connection import DriverError, Pool
+from kvstore.postgres.connection import DriverError
 from kvstore.postgres.keys import encode_key, root_of
+from kvstore.postgres.pool import Pool
 from kvstore.types import Item, Namespace
 
 __all__ = ["PointReader"]
@@ -60,11 +61,15 @@ class PointReader:
                         link.get = await link.raw.prepare(statements.GET)
                     now = self._now()
                     row = await link.get.fetchrow(root_of(path), path, encode_key(key), now)
-                    return [] if row is None else [reading.item_of(namespace, key, row)]
                 except DriverError:
                     link.get = None  # what follows meets it again, and deals with it
-                finally:
+                    self._pool.release(link)
+                except BaseException:  # the caller has gone
+                    self._pool.mend(link)
+                    raise
+                else:
                     self._pool.put_back(link)
+                    return [] if row is None else [reading.item_of(namespace, key, row)]
             found: list[Item] = await self._run(reading.get_one, namespace, path, key, self._now())
         finally:
             self._land()

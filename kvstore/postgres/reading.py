@@ -15,9 +15,10 @@ from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_
 from kvstore.operations import Record
 from kvstore.patterns import Pattern
 from kvstore.postgres import statements
-from kvstore.postgres.connection import Connection, Link
+from kvstore.postgres.connection import Connection, snapshot
 from kvstore.postgres.filters import compile_filter, compile_text, is_exact
 from kvstore.postgres.keys import Address, decode_key, encode_key, root_of
+from kvstore.postgres.pool import Link
 from kvstore.report import RootStats, Stats
 from kvstore.rules import row_problem
 from kvstore.sql import Sql, all_of
@@ -141,7 +142,7 @@ async def select(link: Link, path: str, selection: Selection, now: int) -> list[
             return found[offset:]
     passed = 0
     items: list[Item] = []
-    async with link.raw.transaction(readonly=True):
+    async with snapshot(link.raw):
         cursor = await link.raw.cursor(statement.render(), *statement.params)
         while len(items) < limit and (rows := await cursor.fetch(_AT_ONCE)):
             for item in _passing(rows, selection):
@@ -171,7 +172,7 @@ async def list_namespaces(
         cut = list(dict.fromkeys(labels[: asked.max_depth] for labels in found))
     else:
         most = None if limit is None else offset + limit
-        async with link.raw.transaction(isolation="repeatable_read", readonly=True):
+        async with snapshot(link.raw):
             cut = [
                 labels
                 async for labels in _skip_below(link.raw, root, asked, asked.max_depth, most, now)
@@ -326,7 +327,7 @@ async def stats(
     link: Link, now: int, count_pending: Callable[[Connection], Awaitable[int]]
 ) -> Stats:
     """Measure everything, at one instant."""
-    async with link.raw.transaction(isolation="repeatable_read", readonly=True):
+    async with snapshot(link.raw):
         rows = await link.raw.fetch(statements.MEASURE, now)
         state = await link.raw.fetchrow(statements.GET_STATE)
         expired, changes, size = await link.raw.fetchrow(statements.COUNT_REST, now)

@@ -12,7 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from kvstore.errors import StoreAccessError, StoreBusyError
-from kvstore.postgres.connection import Connection, Link, Pool, Target
+from kvstore.postgres.connection import Connection, Target
+from kvstore.postgres.pool import Link, Pool
+from kvstore.postgres.watchman import Watchman
 
 __all__ = ["Replica"]
 
@@ -44,7 +46,8 @@ class Replica:
     """
 
     def __init__(self, target: Target, size: int) -> None:
-        self._pool = Pool(target, size, timeout=0.05)
+        self._watchman = Watchman(target)
+        self._pool = Pool(target, size, 0.05, self._watchman)
         self._is_pooler = target.is_pooler
         self._needed = 0  # the place in the log that a read must see
         self._is_lost = False  # it is not known
@@ -124,3 +127,4 @@ class Replica:
     async def close(self) -> None:
         """Close its connections."""
         await self._pool.close()
+        await self._watchman.close()

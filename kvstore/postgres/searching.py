@@ -109,7 +109,7 @@ async def _search(
             vectors=max(row["vectors"] or 0.0, 0.0),
         )
         items = await finder.find()
-    except BaseException:
+    except Exception:
         with suppress(*DriverError):
             await connection.execute("ROLLBACK")
         raise

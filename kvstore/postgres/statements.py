@@ -85,11 +85,7 @@ WHERE state.id = 1
 """
 
 # The one row of the store's state. Who has locked it writes alone, until the transaction ends.
-BEGIN = """
-BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
-SET LOCAL lock_timeout = {lock_timeout};
-SET LOCAL idle_in_transaction_session_timeout = {idle_timeout}
-"""
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 LOCK_STATE = """
 SELECT version, watched_until, changes_begin, index, turn, pg_current_xact_id()::text
 FROM kvstore_state
@@ -98,9 +94,6 @@ FOR UPDATE
 """
 GET_OUTCOME = "SELECT pg_xact_status($1::text::xid8)"
 GET_XID = "SELECT pg_current_xact_id()::text"
-GET_BACKEND = """
-SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
-"""
 END_BACKEND = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2
 """
@@ -290,10 +283,12 @@ COUNT_REST = """
 SELECT
     (SELECT count(*) FROM kvstore_items WHERE expires_at <= $1),
     (SELECT count(*) FROM kvstore_changes),
-    pg_total_relation_size('kvstore_items') + pg_total_relation_size('kvstore_changes')
+    pg_total_relation_size('kvstore_items'::regclass)
+    + pg_total_relation_size('kvstore_changes'::regclass)
 """
 GET_SIZE = """
-SELECT pg_total_relation_size('kvstore_items') + pg_total_relation_size('kvstore_changes')
+SELECT pg_total_relation_size('kvstore_items'::regclass)
+    + pg_total_relation_size('kvstore_changes'::regclass)
 """
 
 

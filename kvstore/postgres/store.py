@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -19,11 +20,10 @@ from kvstore.patterns import Pattern
 from kvstore.postgres import changes, checking, reading, statements
 from kvstore.postgres.connection import (
     Connection,
-    Link,
-    Pool,
     Target,
     connect,
     hang_up,
+    require_own_session,
     translated,
 )
 from kvstore.postgres.engine import Writer
@@ -36,8 +36,11 @@ from kvstore.postgres.indexing import (
 )
 from kvstore.postgres.migrate import migrate, require_migrated
 from kvstore.postgres.points import PointReader
+from kvstore.postgres.pool import Link, Pool
 from kvstore.postgres.replica import Replica
 from kvstore.postgres.searching import search
+from kvstore.postgres.target import STATEMENT_TIMEOUT_S
+from kvstore.postgres.watchman import Watchman
 from kvstore.ranking import Search
 from kvstore.report import Meter, Report, Stats
 from kvstore.store import Store
@@ -67,6 +70,9 @@ class PostgresStore(Store):
             store that watches.
         busy_timeout: how long a call waits for other writers, for a free connection, or for a
             server that restarts, in seconds, before `StoreBusyError` or `StoreAccessError`.
+        statement_timeout: how long the server may work on one statement, in seconds, before
+            `StoreBusyError`; `None`: as long as it takes. A limit of the server's own that is
+            shorter stays. `vacuum` and making or changing the tables have none.
         pooler: whether the URL is that of a pooler in transaction mode, such as PgBouncer: then
             nothing outlives a transaction (no prepared statements, no LISTEN), which costs some
             round trips. `?pooler=true` in the URL says the same.
@@ -86,6 +92,7 @@ class PostgresStore(Store):
         index: IndexConfig | None = None,
         pool_size: int = 10,
         busy_timeout: float = 5.0,
+        statement_timeout: float | None = STATEMENT_TIMEOUT_S,
         pooler: bool = False,
         read_url: str | None = None,
         **options: Any,
@@ -99,9 +106,16 @@ class PostgresStore(Store):
                 f"pool_size is a number of connections, 1 to {_MOST_CONNECTIONS}, not {pool_size}"
             )
         check_seconds(busy_timeout, "busy_timeout")
-        target = Target.parse(url, is_pooler=pooler)
-        read_target = None if read_url is None else Target.parse(read_url, is_pooler=pooler)
-        backend = PostgresBackend(target, read_target, pool_size, float(busy_timeout))
+        if statement_timeout is not None:
+            check_seconds(statement_timeout, "statement_timeout")
+        parse = partial(
+            Target.parse,
+            is_pooler=pooler,
+            busy_timeout=float(busy_timeout),
+            statement_timeout=statement_timeout or None,
+        )
+        read_target = None if read_url is None else parse(read_url)
+        backend = PostgresBackend(parse(url), read_target, pool_size)
         super().__init__(backend, index=index, **options)
 
     @classmethod
@@ -117,19 +131,15 @@ class PostgresBackend(Backend):
         target: where to.
         read_target: a replica of it; `None`: there is none.
         pool_size: how many connections reads may open.
-        busy_timeout: how long to wait for others, in seconds.
     """
 
     most_dimensions = 16_000  # of pgvector's type
 
-    def __init__(
-        self, target: Target, read_target: Target | None, pool_size: int, busy_timeout: float
-    ) -> None:
+    def __init__(self, target: Target, read_target: Target | None, pool_size: int) -> None:
         super().__init__()
         self._target = target
         self._read_target = read_target
         self._pool_size = pool_size
-        self._busy_timeout = busy_timeout
         self._setup: Setup | None = None
 
     def attach(
@@ -147,10 +157,13 @@ class PostgresBackend(Backend):
         replica = None
         if self.settings.read_only:
             target = replace(target, is_read_only=True)
+        connection = await connect(target)
+        self._schema = connection.schema
+        target = replace(target, schema=connection.schema)
         if self._read_target is not None:
-            replica = Replica(self._read_target, self._pool_size)
-        connection = await connect(target, lock_timeout=self._busy_timeout)
+            replica = Replica(replace(self._read_target, schema=target.schema), self._pool_size)
         try:
+            await require_own_session(connection, target)
             if self.settings.read_only:
                 await require_migrated(connection, target)
             else:
@@ -162,7 +175,8 @@ class PostgresBackend(Backend):
         except BaseException:
             connection.terminate()
             raise
-        self._pool = Pool(target, self._pool_size, self._busy_timeout)
+        self._watchman = Watchman(target)
+        self._pool = Pool(target, self._pool_size, target.busy_timeout, self._watchman)
         self._replica = replica
         is_direct = replica is None and not target.is_pooler
         self._points = PointReader(self._read, self.now, self._pool if is_direct else None)
@@ -174,11 +188,12 @@ class PostgresBackend(Backend):
             target,
             connection,
             clock=self.settings.clock,
-            busy_timeout=self._busy_timeout,
             bell=self.bell,
             backlog=self.backlog,
             make_indexer=lambda description: Indexer(description, self._setup),
             channel=channel,
+            watchman=self._watchman,
+            demoted=self._pool.renew,
             replica=replica,
         )
 
@@ -189,7 +204,6 @@ class PostgresBackend(Backend):
         """
         with translated(self._target.name):
             async with connection.transaction():
-                schema = await connection.fetchval("SELECT current_schema()")
                 if self._setup is not None:
                     self._learn_dimensions()
                     if self.settings.read_only:
@@ -197,7 +211,8 @@ class PostgresBackend(Backend):
                     else:
                         await connection.fetchrow(statements.LOCK_STATE)
                         await prepare_index(connection, self._setup)
-        return f"kvstore_{blake2b(schema.encode(), digest_size=8).hexdigest()}"
+        assert connection.schema is not None
+        return f"kvstore_{blake2b(connection.schema.encode(), digest_size=8).hexdigest()}"
 
     async def close(self) -> None:
         if not self.settings.read_only:
@@ -207,6 +222,7 @@ class PostgresBackend(Backend):
         if self._replica is not None:
             await self._replica.close()
         await self._pool.close()
+        await self._watchman.close()
 
     # Read
 
@@ -301,7 +317,8 @@ class PostgresBackend(Backend):
 
     async def vacuum(self) -> int:
         """Run VACUUM; it gives back what is free at the end of the tables, and locks nobody out."""
-        connection = await connect(self._target)
+        target = replace(self._target, schema=self._schema, statement_timeout=None)
+        connection = await connect(target)
         try:
             with translated(self._target.name):
                 before = await self._pool.run(reading.size)

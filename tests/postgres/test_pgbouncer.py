@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from kvstore import IndexConfig
+from kvstore import IndexConfig, StoreAccessError
 from kvstore.testing_search import RecordingEmbeddings, found
 
 from .server import Database, reason_to_skip, schema_of
@@ -144,3 +144,24 @@ async def test_searches_of_every_kind(make_store: partial[PostgresStore]) -> Non
 
         await asyncio.gather(*(search(store, at) for store in (one, other) for at in range(10)))
         assert (await one.check()).ok
+
+
+async def test_a_pooler_of_which_nobody_has_spoken_is_refused(pooled_url: str) -> None:
+    url = pooled_url.replace("&pooler=true", "")
+    for _ in range(3):
+        with pytest.raises(StoreAccessError, match="pooler=true"):
+            await PostgresStore(url).open()
+
+
+async def test_the_url_may_name_the_schema_and_the_program(
+    postgres: Database, pooled_url: str
+) -> None:
+    name = f"{schema_of(postgres.new_schema())}"
+    try:
+        url = f"{pooled_url}&search_path={name}&application_name=mine"
+        async with PostgresStore(url) as store:
+            await store.put(NS, "k", 1)
+            assert await store.count(NS) == 1
+        assert postgres.execute(f"SELECT count(*) FROM {name}.kvstore_items") == 1
+    finally:
+        postgres.execute(f"DROP SCHEMA {name} CASCADE")

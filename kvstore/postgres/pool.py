@@ -1,0 +1,301 @@
+"""Connections for reads: how many, who gets one, and what becomes of one after a failure.
+
+The pool is our own, and small: asyncpg's resets a connection each time it comes back, which takes
+a round trip. What is done here needs no reset, as no connection ever holds any state of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+from kvstore.errors import StoreBusyError, StoreClosedError, StoreError
+from kvstore.postgres.connection import (
+    Connection,
+    DriverError,
+    Target,
+    hang_up,
+    is_lost,
+    reconnect,
+    snapshot,
+    translate,
+)
+from kvstore.postgres.watchman import Watched, Watchman
+
+__all__ = ["Link", "Pool"]
+
+_LOG = logging.getLogger("kvstore")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MEND_S: Final = 2.0  # for a connection whose caller has gone to be ready for the next
+_FULL_S: Final = 0.5  # after the server took no more connections, before it is asked for one
+
+
+@dataclass(slots=True, eq=False)
+class Link(Watched):
+    """A connection of a pool, with the statement that it runs most."""
+
+    raw: Connection = None
+    get: Any = None  # the prepared statement
+    replayed: int = 0  # of a replica: the place in the log that it is known to have reached
+    age: int = 0  # how often the pool had renewed itself when it was opened
+
+
+class Pool:
+    """Connections for reads; they are opened when they are needed, and kept.
+
+    Args:
+        target: where to.
+        size: how many at most.
+        timeout: how long to wait for one, in seconds.
+        watchman: told of what is on its way.
+    """
+
+    def __init__(self, target: Target, size: int, timeout: float, watchman: Watchman) -> None:
+        self.target = target
+        self.watchman = watchman
+        self._size = size
+        self._timeout = timeout
+        self._idle: list[Link] = []
+        self._opened = 0
+        self._age = 0
+        self._waiting: deque[asyncio.Future[Link | None]] = deque()
+        self._mending: set[asyncio.Task[None]] = set()
+        self._full_until = 0.0  # by the loop's clock
+        self._is_closed = False
+        self._quiet: asyncio.Future[None] | None = None
+
+    async def run(
+        self, read: Callable[Concatenate[Link, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a read on a connection; once more on a new one, if that was lost.
+
+        Behind a pooler it is in a transaction of its own, so that one server has all of it.
+        """
+        if not self.target.is_pooler:
+            return await self.run_alone(read, *args, **kwargs)
+
+        async def read_in_transaction(link: Link) -> T:
+            async with snapshot(link.raw):
+                return await read(link, *args, **kwargs)
+
+        return await self.run_alone(read_in_transaction)
+
+    async def run_alone(
+        self, read: Callable[Concatenate[Link, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `run`, for a read that begins a transaction itself."""
+        link = self.take() or await self.acquire()
+        try:
+            found = await read(link, *args, **kwargs)
+        except DriverError as exc:
+            if not (is_lost(exc) or link.raw.is_closed()) or isinstance(exc, StoreError):
+                self.mend(link)
+                if isinstance(exc, StoreError):
+                    raise
+                raise translate(exc, self.target.name) from exc
+            link.raw.terminate()  # it may not know yet
+            self.release(link)
+            _LOG.info(
+                "a read lost its connection to %s (%s): again on a new one",
+                self.target.name,
+                type(exc).__name__,
+            )
+        except Exception:
+            self.release(link)
+            raise
+        except BaseException:
+            self.mend(link)
+            raise
+        else:
+            self.release(link)
+            return found
+        self.forget_idle()  # they go to the same server
+        link = await self.acquire()
+        try:
+            found = await read(link, *args, **kwargs)
+        except BaseException as exc:
+            self.mend(link)
+            if isinstance(exc, DriverError) and not isinstance(exc, StoreError):
+                raise translate(exc, self.target.name) from exc
+            raise
+        self.release(link)
+        return found
+
+    def take(self) -> Link | None:
+        """Return an idle connection, or `None`."""
+        while self._idle:
+            link = self._idle.pop()
+            if not link.raw.is_closed():
+                self.watchman.begin(link)
+                return link
+            self._opened -= 1
+        return None
+
+    async def acquire(self) -> Link:
+        """Return a connection; `release` it, or `mend` it if something went wrong.
+
+        Raises:
+            StoreBusyError: all were in use for too long, or the server takes no more.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
+        while True:
+            link = self.take()
+            if link is not None:
+                return link
+            if self._is_closed:
+                raise StoreClosedError(f"the store over {self.target.name} is closed")
+            if self._opened < self._size and (not self._opened or loop.time() >= self._full_until):
+                opened = await self._open(deadline)
+                if opened is not None:
+                    return opened
+                continue
+            given = await self._wait(deadline)
+            if given is not None:
+                self.watchman.begin(given)
+                return given
+
+    async def _open(self, deadline: float) -> Link | None:
+        """Open one more, or wait a little where the server takes no more.
+
+        Raises:
+            StoreError: it cannot be had, and there is none to wait for.
+        """
+        loop = asyncio.get_running_loop()
+        self._opened += 1
+        try:
+            raw = await reconnect(self.target, max(0.0, deadline - loop.time()))
+        except BaseException as exc:
+            self._opened -= 1
+            is_full = isinstance(exc, StoreBusyError) and loop.time() < deadline
+            if is_full:
+                self._full_until = loop.time() + _FULL_S
+            self._hand_on(None)
+            if not is_full:
+                raise
+            if not self._opened:
+                await asyncio.sleep(min(_FULL_S / 5, max(0.0, deadline - loop.time())))
+            return None
+        link = Link(raw, age=self._age)
+        self.watchman.begin(link)
+        return link
+
+    async def _wait(self, deadline: float) -> Link | None:
+        """Wait for a connection that comes back, or for word that one may be opened."""
+        waiter: asyncio.Future[Link | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await waiter
+        except BaseException as exc:
+            if waiter.done() and not waiter.cancelled():
+                given = waiter.result()
+                if given is None:
+                    self._hand_on(None)
+                else:
+                    self.release(given)
+            if isinstance(exc, TimeoutError):
+                raise StoreBusyError(
+                    f"all {self._opened} connections to {self.target.name} were in use for "
+                    f"{self._timeout:g} seconds; raise pool_size, or ask for less at once"
+                ) from None
+            raise
+
+    def release(self, link: Link) -> None:
+        """Give a connection back."""
+        self.watchman.end(link)
+        raw = link.raw
+        if not raw.is_closed() and raw.is_in_transaction():
+            self.mend(link)
+            return
+        if raw.is_closed() or self._is_closed or link.age != self._age:
+            raw.terminate()
+            self._opened -= 1
+            self._hand_on(None)
+        elif self._waiting:
+            self._hand_on(link)
+        else:
+            self._idle.append(link)
+        if self._quiet is not None and not self._opened and not self._quiet.done():
+            self._quiet.set_result(None)
+
+    def put_back(self, link: Link) -> None:
+        """As `release`, after one statement outside a transaction."""
+        if self._waiting or self._is_closed or link.age != self._age:
+            self.release(link)
+        else:
+            self.watchman.end(link)
+            self._idle.append(link)
+
+    def mend(self, link: Link) -> None:
+        """Give back a connection on which something failed, or whose caller has gone.
+
+        A statement may still be at work there, and a transaction open: both are ended first, and
+        nobody waits for that.
+        """
+        if link.raw.is_closed() or self._is_closed:
+            link.raw.terminate()
+            self.release(link)
+            return
+        task = asyncio.get_running_loop().create_task(self._mend(link))
+        self._mending.add(task)
+        task.add_done_callback(self._mending.discard)
+
+    async def _mend(self, link: Link) -> None:
+        raw = link.raw
+        try:
+            async with asyncio.timeout(MEND_S):
+                try:
+                    await raw.execute("SELECT")  # waits for the end of what was cancelled
+                finally:
+                    if not raw.is_closed() and raw.is_in_transaction():
+                        await raw.execute("ROLLBACK")
+        except BaseException as exc:
+            if not isinstance(exc, DriverError) or raw.is_closed() or raw.is_in_transaction():
+                raw.terminate()
+            if not isinstance(exc, (*DriverError, TimeoutError)):
+                raise
+        finally:
+            if not raw.is_closed() and raw.is_in_transaction():
+                raw.terminate()
+            self.release(link)
+
+    def _hand_on(self, link: Link | None) -> None:
+        """Give the first who waits a connection, or word that one may be opened."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(link)
+                return
+        if link is not None:
+            self._idle.append(link)
+
+    def forget_idle(self) -> None:
+        """Drop the idle connections."""
+        while self._idle:
+            self._idle.pop().raw.terminate()
+            self._opened -= 1
+
+    def renew(self) -> None:
+        """Leave the server behind: no connection that is open now serves another read."""
+        self._age += 1
+        self.forget_idle()
+
+    async def close(self) -> None:
+        """Close all connections, once what uses them is done."""
+        self._is_closed = True
+        idle, self._idle = self._idle, []
+        self._opened -= len(idle)
+        while self._waiting:
+            self._hand_on(None)
+        await asyncio.gather(*(hang_up(link.raw) for link in idle))
+        if self._opened:
+            self._quiet = asyncio.get_running_loop().create_future()
+            await self._quiet

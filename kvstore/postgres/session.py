@@ -1,0 +1,278 @@
+"""What every session of a store has: its settings, its schema, and a socket that notices.
+
+The settings are made by one query after a session has begun, as poolers refuse most of them at its
+beginning. Behind a pooler in transaction mode nothing outlives a transaction: each begins with
+them.
+
+`search_path` holds nothing but `pg_catalog`, so that a name in a statement means the server's own
+function or operator, whoever may create others in whichever schema. Statements name the store's
+tables as they are (`kvstore_items`), and a session puts the schema before them.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import asyncpg
+
+from kvstore.caching import cache_short
+from kvstore.errors import StoreAccessError
+from kvstore.postgres.target import Target
+
+__all__ = ["IDLE_S", "Session", "choose_schema", "literal", "qualify"]
+
+IDLE_S: Final = 3.0  # after which the server ends a transaction whose client says nothing more
+_PROBE_AFTER_S = 10  # of silence, before the kernel asks whether the other end is still there
+_PROBE_EVERY_S = 5
+_PROBES = 3
+_UNACKNOWLEDGED_MS = 20_000  # that what was sent may stay, before the kernel gives up
+
+# A table where it is named as such; after a quote it is a text, after CREATE INDEX a new index.
+_TABLE = re.compile(r"""(?<!["'.\w$])(?<!CREATE INDEX )kvstore_\w+|'kvstore_\w+'::regclass""")
+_FIRST_NAME = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",]*))')
+
+# The server's process, and the limits that the administrator has set, in milliseconds; 0: none
+_FIND_LIMITS = """
+SELECT pg_catalog.pg_backend_pid() AS pid,
+    (
+        SELECT backend_start FROM pg_catalog.pg_stat_activity
+        WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
+    ) AS started,
+    (
+        SELECT setting::pg_catalog.int4 FROM pg_catalog.pg_settings
+        WHERE name OPERATOR(pg_catalog.=) 'statement_timeout'
+    ) AS statement_timeout,
+    (
+        SELECT setting::pg_catalog.int4 FROM pg_catalog.pg_settings
+        WHERE name OPERATOR(pg_catalog.=) 'idle_in_transaction_session_timeout'
+    ) AS idle_in_transaction_session_timeout
+"""
+# The names that a session would look through, the schemas of them that are there and may be used,
+# in that order, and in which of these there is a store already
+_FIND_SCHEMA = """
+SELECT pg_catalog.current_setting('search_path') AS search_path,
+    (
+        SELECT source OPERATOR(pg_catalog.=) 'client' FROM pg_catalog.pg_settings
+        WHERE name OPERATOR(pg_catalog.=) 'search_path'
+    ) AS is_asked,
+    CURRENT_USER::pg_catalog.text AS who,
+    pg_catalog.current_schemas(false)::pg_catalog.text[] AS schemas,
+    ARRAY(
+        SELECT pg_namespace.nspname::pg_catalog.text
+        FROM pg_catalog.pg_class
+        JOIN pg_catalog.pg_namespace
+            ON pg_namespace.oid OPERATOR(pg_catalog.=) pg_class.relnamespace
+        WHERE pg_class.relname OPERATOR(pg_catalog.=) 'kvstore_schema'
+            AND pg_namespace.nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(false))
+    ) AS holding
+"""
+
+
+class Session(asyncpg.Connection):  # type: ignore[misc]
+    """A connection of a store.
+
+    Attributes:
+        pid: of the server's process, and
+        started: when that began; `None` behind a pooler, and where the server does not tell.
+        schema: of the store's tables.
+        is_proxied: whether something stands between that gives sessions numbers of its own.
+    """
+
+    __slots__ = ("_opening", "is_proxied", "pid", "schema", "started")
+
+    def __init__(self, protocol: Any, transport: Any, *args: Any) -> None:
+        super().__init__(protocol, transport, *args)
+        self.pid: int | None = None
+        self.started: Any = None
+        self.schema: str | None = None
+        self.is_proxied = False
+        self._opening = ""  # of each transaction
+        _keep_alive(transport.get_extra_info("socket"))
+
+    async def prepare_for(self, target: Target) -> None:
+        """Make the settings, and find out which schema the store's tables are in.
+
+        Raises:
+            StoreAccessError: there is no schema to work in.
+            DriverError: the server refused.
+        """
+        schema = target.schema
+        if schema is None:
+            await super().execute("BEGIN READ ONLY")
+            if target.search_path is not None:
+                path = literal(target.search_path)
+                await super().execute(f"SELECT pg_catalog.set_config('search_path', {path}, true)")
+            found = await super().fetchrow(_FIND_SCHEMA)
+            await super().execute("COMMIT")
+            assert found is not None
+            schema = choose_schema(
+                target.search_path or found["search_path"],
+                found["who"],
+                found["schemas"],
+                found["holding"],
+                is_asked=target.search_path is not None or bool(found["is_asked"]),
+            )
+            if schema is None:
+                raise StoreAccessError(
+                    f"{target.name} has no schema to work in: CREATE SCHEMA the first one of "
+                    f"search_path, {target.search_path or found['search_path']!r}, and let this "
+                    "user use it"
+                )
+        self.schema = schema
+        found = await super().fetchrow(_FIND_LIMITS)
+        assert found is not None
+        self.is_proxied = found["pid"] != self.get_server_pid()
+        settings = _settings(target, found)
+        if target.is_pooler:
+            self._opening = f"; {settings}"
+            return
+        await super().execute(settings)
+        if found["started"] is not None:
+            self.pid, self.started = found["pid"], found["started"]
+
+    # What names tables; all else is the driver's
+
+    async def execute(self, query: str, *args: Any, **options: Any) -> Any:
+        """As the driver has it."""
+        if self._opening and query.lstrip().startswith("BEGIN"):
+            query = f"{query.rstrip().rstrip(';')}{self._opening}"
+        return await super().execute(qualify(query, self.schema), *args, **options)
+
+    async def executemany(self, command: str, *args: Any, **options: Any) -> Any:
+        """As the driver has it."""
+        return await super().executemany(qualify(command, self.schema), *args, **options)
+
+    async def fetch(self, query: str, *args: Any, **options: Any) -> Any:
+        """As the driver has it."""
+        return await super().fetch(qualify(query, self.schema), *args, **options)
+
+    async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:
+        """As the driver has it."""
+        return await super().fetchrow(qualify(query, self.schema), *args, **options)
+
+    async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:
+        """As the driver has it."""
+        return await super().fetchval(qualify(query, self.schema), *args, **options)
+
+    def cursor(self, query: str, *args: Any, **options: Any) -> Any:
+        """As the driver has it."""
+        return super().cursor(qualify(query, self.schema), *args, **options)
+
+    async def prepare(self, query: str, **options: Any) -> Any:
+        """As the driver has it."""
+        return await super().prepare(qualify(query, self.schema), **options)
+
+
+def _settings(target: Target, present: Mapping[str, int]) -> str:
+    """Return the statements that make a session's settings, or behind a pooler a transaction's.
+
+    A limit of the administrator's own that is shorter stays. None of them reads anything, so that
+    a transaction which sees one state sees that of its first own statement.
+
+    Args:
+        target: where the session is.
+        present: the limits that it has, in milliseconds; 0: none.
+    """
+    settings = {
+        "search_path": "pg_catalog, pg_temp",
+        "lock_timeout": str(_milliseconds(target.busy_timeout)),
+    }
+    limits = {"idle_in_transaction_session_timeout": IDLE_S}
+    if target.statement_timeout is not None:
+        limits["statement_timeout"] = target.statement_timeout
+    for name, limit in limits.items():
+        wanted = _milliseconds(limit)
+        settings[name] = str(min(present[name] or wanted, wanted))
+    if not target.is_pooler:  # of its own connections, these are not ours to say
+        settings["tcp_keepalives_idle"] = str(_PROBE_AFTER_S)
+        settings["tcp_keepalives_interval"] = str(_PROBE_EVERY_S)
+        settings["tcp_keepalives_count"] = str(_PROBES)
+        settings["tcp_user_timeout"] = str(_UNACKNOWLEDGED_MS)
+        if target.is_read_only:
+            settings["default_transaction_read_only"] = "on"
+    how = "SET LOCAL" if target.is_pooler else "SET"
+    return "; ".join(f"{how} {name} = {value}" for name, value in settings.items())
+
+
+def _milliseconds(seconds: float) -> int:
+    return min(max(1, int(seconds * 1000)), 2**31 - 1)
+
+
+def choose_schema(
+    search_path: str, user: str, schemas: Sequence[str], holding: Sequence[str], *, is_asked: bool
+) -> str | None:
+    """Choose the schema in which a store is, or will be.
+
+    What a URL asks for is meant as it stands: the first schema of that. A path that comes from
+    the server, with `"$user"` in it as a rule, may begin with another schema tomorrow, when
+    somebody has made one: the store is in the first schema that holds one already.
+
+    Args:
+        search_path: as the session or the URL has it.
+        user: that the session is.
+        schemas: of the path, those that are there and may be used, in order.
+        holding: those of them that hold a store.
+        is_asked: whether the URL says so.
+
+    Returns:
+        Its name; `None`: there is none to work in.
+    """
+    if is_asked:
+        match = _FIRST_NAME.match(search_path)
+        assert match is not None
+        quoted, plain = match.groups()
+        first = plain.strip().lower() if quoted is None else quoted.replace('""', '"')
+        if first != "$user":
+            return first if first in schemas else None
+        if user in schemas:
+            return user
+    for schema in schemas:
+        if schema in holding:
+            return schema
+    return schemas[0] if schemas else None
+
+
+def literal(text: str) -> str:
+    """Write a text as a constant in SQL."""
+    quoted = text.replace("'", "''").replace("\\", "\\\\")
+    return f"E'{quoted}'"
+
+
+@cache_short(500, longest=10_000)
+def qualify(query: str, schema: str | None) -> str:
+    """Put the schema before each of the store's tables that a statement names."""
+    if schema is None:
+        return query
+    name = '"' + schema.replace('"', '""') + '"'
+
+    def qualified(match: re.Match[str]) -> str:
+        table = match[0]
+        if table[0] == "'":
+            return literal(f"{name}.{table[1:].partition(chr(39))[0]}") + "::regclass"
+        return f"{name}.{table}"
+
+    return _TABLE.sub(qualified, query)
+
+
+def _keep_alive(sock: socket.socket | None) -> None:
+    """Have the kernel notice a peer that is silently gone."""
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    wanted = {
+        "TCP_KEEPIDLE": _PROBE_AFTER_S,
+        "TCP_KEEPALIVE": _PROBE_AFTER_S,  # as macOS calls it
+        "TCP_KEEPINTVL": _PROBE_EVERY_S,
+        "TCP_KEEPCNT": _PROBES,
+        "TCP_USER_TIMEOUT": _UNACKNOWLEDGED_MS,
+    }
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in wanted.items():
+        option = getattr(socket, name, None)
+        if option is not None:
+            with suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)

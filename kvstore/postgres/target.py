@@ -1,0 +1,107 @@
+"""Where a store's database is, and how long to wait there: read from a URL and options."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from kvstore.errors import InvalidArgumentError
+
+__all__ = ["STATEMENT_TIMEOUT_S", "Target"]
+
+STATEMENT_TIMEOUT_S: Final = 60.0
+_HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:[0-9]*)?")
+_POOLER = "pooler"  # our own part of a URL's query
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a store's database is.
+
+    Attributes:
+        url: for the driver.
+        name: for messages: without the password.
+        is_pooler: whether a pooler stands before it that gives a session's server to others
+            between two transactions.
+        is_read_only: whether the server is asked to refuse all writes.
+        search_path: that the URL asks for; `None`: nothing, or by `options`.
+        application: the name under which the server lists the sessions.
+        busy_timeout: how long to wait for others, and for a server that is away, in seconds.
+        statement_timeout: how long the server may work on one statement, in seconds; `None`: it
+            has no end.
+        schema: that holds the store's tables; `None`: it is still to be found out.
+    """
+
+    url: str = field(repr=False)
+    name: str
+    is_pooler: bool
+    is_read_only: bool = False
+    search_path: str | None = None
+    application: str = field(default="kvstore", compare=False)
+    busy_timeout: float = field(default=5.0, compare=False)
+    statement_timeout: float | None = field(default=STATEMENT_TIMEOUT_S, compare=False)
+    schema: str | None = field(default=None, compare=False)
+
+    @classmethod
+    def parse(
+        cls,
+        url: str,
+        *,
+        is_pooler: bool = False,
+        busy_timeout: float = 5.0,
+        statement_timeout: float | None = STATEMENT_TIMEOUT_S,
+    ) -> Target:
+        """Read a URL.
+
+        Raises:
+            InvalidArgumentError: it is no URL of a PostgreSQL database.
+        """
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            parts = urlsplit(":")
+        hosts = parts.netloc.rpartition("@")[2].split(",")
+        if (
+            parts.scheme not in ("postgresql", "postgres")
+            or not url.partition(":")[2].startswith("//")
+            or not all(map(_HOST.fullmatch, hosts))
+            or "@" in parts.path
+            or parts.fragment
+        ):  # what is left may be parts of a password: it is not shown
+            raise InvalidArgumentError(
+                "a PostgreSQL URL is written postgresql://user:password@host:5432/database, with "
+                "%-escapes for what is special in it, such as %2F for / and %40 for @"
+            )
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        if any("@" in name for name in query):
+            raise InvalidArgumentError("a ? in the password of a PostgreSQL URL is written %3F")
+        given = len(query)
+        said = query.pop(_POOLER, None)
+        if said is not None:
+            if said not in ("true", "false"):
+                raise InvalidArgumentError(f"{_POOLER} of a PostgreSQL URL is 'true' or 'false'")
+            is_pooler = said == "true"
+        # A pooler refuses a session that begins with one: it is set later.
+        search_path = query.pop("search_path", None)
+        application = query.pop("application_name", None) or os.environ.get("PGAPPNAME")
+        if len(query) < given:
+            text = "&".join(f"{quote(name)}={quote(value)}" for name, value in query.items())
+            url = parts._replace(query=text).geturl()
+        host = parts.netloc.rpartition("@")[2] or query.get("host", "")
+        if "port" in query:
+            host = f"{host}:{query['port']}"
+        user = unquote(parts.username or "") or query.get("user", "")
+        database = unquote(parts.path[1:]) or query.get("database") or query.get("dbname", "")
+        name = f"{user}@{host}" if user else host
+        return cls(
+            url,
+            f"the PostgreSQL database {name}/{database}",
+            is_pooler,
+            search_path=search_path,
+            application=application or "kvstore",
+            busy_timeout=busy_timeout,
+            statement_timeout=statement_timeout,
+        )

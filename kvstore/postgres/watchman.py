@@ -1,0 +1,161 @@
+"""Finds the connections over which no answer will come any more, and breaks them.
+
+A network that is silently gone, a firewall that has forgotten a connection, or a server that has
+stopped leave a statement waiting for ever: its caller cannot tell that from a statement that takes
+long. So what has waited for some seconds is looked up, over a new connection, in the server's own
+list of sessions. If the server cannot be asked, or says that the session is gone or has long been
+idle, the connection is broken here. Whoever waits gets a lost connection's error then, and does
+with it what is right: a read is tried again, a write finds out what has become of it.
+
+Costs nothing on the way of a statement but to note when it began.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kvstore.errors import StoreBusyError, StoreError
+from kvstore.postgres.connection import Connection, DriverError, Target, connect
+
+__all__ = ["Watched", "Watchman"]
+
+_LOG = logging.getLogger("kvstore")
+
+PATIENCE_S = 2.0  # that something has been on its way, before somebody looks
+_ASK_S = (1.0, 5.0)  # for the look, least and most
+_GRACE_S = 5.0  # for the server to end what has taken too long
+
+# What a session is doing, and who keeps it from that
+_LOOK = """
+SELECT sessions.pid,
+    CASE
+        WHEN sessions.state = 'active' THEN
+            $2::float8 > 0 AND sessions.query_start < now() - make_interval(secs => $2::float8)
+        ELSE sessions.state_change < now() - make_interval(secs => $3::float8)
+    END AS is_lost,
+    sessions.wait_event_type = 'Lock' AS is_waiting,
+    (
+        SELECT string_agg(
+            format('%s (%s, %s since %s s)', blocking.pid, blocking.application_name,
+                blocking.state, round(extract(epoch FROM now() - blocking.state_change))), ', '
+        )
+        FROM pg_stat_activity AS blocking
+        WHERE blocking.pid = ANY (pg_blocking_pids(sessions.pid))
+    ) AS blockers
+FROM pg_stat_activity AS sessions
+WHERE sessions.pid = ANY ($1::int[])
+"""
+
+
+@dataclass(slots=True, eq=False)
+class Watched:
+    """A connection, and since when something has been on its way over it.
+
+    Attributes:
+        raw: `None`: there is none yet.
+        since: by the loop's clock; 0: nothing is.
+    """
+
+    raw: Connection | None = None
+    since: float = 0.0
+
+
+class Watchman:
+    """Looks after the connections of a store.
+
+    Args:
+        target: where they lead to.
+        waited: called for each that waits for a lock, once for each look.
+    """
+
+    def __init__(self, target: Target, waited: Callable[[], None] = lambda: None) -> None:
+        self._target = target
+        self._waited = waited
+        self._patience = max(0.25, min(PATIENCE_S, target.busy_timeout))
+        self._loop = asyncio.get_running_loop()
+        self._busy: dict[Watched, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._looking: asyncio.Task[None] | None = None
+
+    def begin(self, link: Watched) -> None:
+        """Take note that something is on its way."""
+        link.since = self._loop.time()
+        self._busy[link] = None
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._patience, self._tick)
+
+    def end(self, link: Watched) -> None:
+        """Take note that its answer has come."""
+        self._busy.pop(link, None)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if not self._busy:
+            return
+        self._timer = self._loop.call_later(self._patience, self._tick)
+        late = self._loop.time() - self._patience
+        waiting = {link: link.since for link in self._busy if link.since <= late}
+        if waiting and self._looking is None:
+            self._looking = self._loop.create_task(self._look(waiting))
+
+    async def _look(self, waiting: dict[Watched, float]) -> None:
+        try:
+            lost = await self._find_lost([link for link in waiting if link.raw is not None])
+            for link in lost:
+                if link in self._busy and link.since == waiting[link] and link.raw is not None:
+                    _LOG.warning("a connection to %s does not answer: broken", self._target.name)
+                    link.raw.terminate()
+        finally:
+            self._looking = None
+
+    async def _find_lost(self, links: list[Watched]) -> list[Watched]:
+        timeout = max(_ASK_S[0], min(_ASK_S[1], self._target.busy_timeout))
+        connection: Any = None
+        try:
+            connection = await connect(self._target, patience=timeout)
+            if self._target.is_pooler:  # it stands between, and has answered
+                return []
+            async with asyncio.timeout(timeout):
+                rows = await self._ask(connection, links)
+        except StoreBusyError:  # it takes no more connections, and so it is there
+            return []
+        except (StoreError, TimeoutError, *DriverError) as exc:
+            _LOG.warning("%s cannot be asked what it is doing: %s", self._target.name, exc)
+            return links
+        finally:
+            if connection is not None:
+                connection.terminate()
+        lost = []
+        for link in links:
+            if link.raw is None or link.raw.pid is None:
+                continue
+            row = rows.get(link.raw.pid)
+            if row is None or row["is_lost"]:
+                lost.append(link)
+            elif row["is_waiting"]:
+                self._waited()
+                _LOG.info("waits for a lock; kept by session %s", row["blockers"] or "unknown")
+        return lost
+
+    async def _ask(self, connection: Connection, links: list[Watched]) -> dict[int, Any]:
+        limit = self._target.statement_timeout
+        rows = await connection.fetch(
+            _LOOK,
+            [link.raw.pid for link in links if link.raw is not None and link.raw.pid is not None],
+            0.0 if limit is None else limit + _GRACE_S,
+            self._patience / 2,
+        )
+        return {row["pid"]: row for row in rows}
+
+    async def close(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)

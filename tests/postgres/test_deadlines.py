@@ -1,0 +1,374 @@
+"""Everything ends: in a silent network, over a server that has stopped, after a cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from kvstore import ReadOnlyError, StoreAccessError, StoreBusyError
+
+from .network import Network, network_to
+from .server import Database, Server, reason_to_skip, schema_of, with_options
+
+if reason_to_skip() is not None:
+    pytest.skip(str(reason_to_skip()), allow_module_level=True)
+
+import asyncpg
+
+from kvstore.postgres import PostgresStore
+from kvstore.postgres.connection import Target, connect
+
+NS = ("a", "b")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A server of these tests' own, of which they change settings."""
+    settings = {
+        "max_connections": "20",
+        "superuser_reserved_connections": "0",
+        "reserved_connections": "0",
+    }
+    with Server(settings) as server:
+        yield server
+
+
+@pytest.fixture
+async def admin(server: Server) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(server.url)
+    await connection.execute(
+        "DROP SCHEMA public CASCADE; CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC"
+    )
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def network(server: Server, admin: Any) -> AsyncIterator[Network]:
+    async with network_to(server.url) as network:
+        yield network
+
+
+async def outcome(call: Any) -> str:
+    """Wait for a call, for some seconds at most; return the name of its error, if it has one."""
+    try:
+        async with asyncio.timeout(12):
+            await call
+    except TimeoutError:
+        return "it did not end"
+    except Exception as exc:  # noqa: BLE001 - all are looked at
+        return type(exc).__name__
+    return "done"
+
+
+async def sleep(link: Any, seconds: float) -> Any:
+    return await link.raw.fetchval("SELECT pg_sleep($1)", seconds)
+
+
+async def take_all(server: Server, taken: list[Any]) -> None:
+    """Take all connections that the server still gives."""
+    with suppress(asyncpg.TooManyConnectionsError):
+        while True:
+            taken.append(await asyncpg.connect(server.url))
+
+
+async def until(condition: Callable[[], Any], limit: float = 5.0) -> None:
+    async with asyncio.timeout(limit):
+        while not await condition():  # noqa: ASYNC110 - it is the server that knows
+            await asyncio.sleep(0.02)
+
+
+# A silent network
+
+
+@pytest.mark.parametrize("suffix", ["", "?pooler=true"])
+async def test_calls_end_in_a_silent_network_and_the_store_heals(
+    network: Network, suffix: str
+) -> None:
+    async with PostgresStore(network.url + suffix, busy_timeout=0.5) as store:
+        await store.put(NS, "k", 1)
+        assert await store.count(NS) == 1
+        await store.get(NS, "k")
+        network.cut()
+        calls = [
+            store.get(NS, "k"),
+            store.put(NS, "k", 2),
+            store.count(NS),
+            store.increment(NS, "n"),
+        ]
+        ends = await asyncio.gather(*map(outcome, calls))
+        assert set(ends) == {"StoreAccessError"}
+        network.mend()
+        began = time.monotonic()
+        assert (await store.put(NS, "k", 3)).value == 3
+        item = await store.get(NS, "k")
+        assert item is not None
+        assert item.value == 3
+        assert time.monotonic() - began < 2
+
+
+async def test_a_connection_that_the_network_forgot_is_replaced(network: Network) -> None:
+    """As behind a firewall that drops what was idle, while new connections go through."""
+    async with PostgresStore(network.url, busy_timeout=0.5) as store:
+        await store.put(NS, "k", 1)
+        await store.get(NS, "k")
+        network.cut()
+        calls = [asyncio.create_task(call) for call in (store.get(NS, "k"), store.put(NS, "k", 2))]
+        await asyncio.sleep(0.1)  # they are sent, and lost
+        network.mend()
+        async with asyncio.timeout(8):
+            item, put = await asyncio.gather(*calls)
+        assert item is not None
+        assert put is not None
+        assert (await store.get(NS, "k")) == put
+
+
+async def test_a_store_closes_in_a_silent_network(network: Network) -> None:
+    store = PostgresStore(network.url, busy_timeout=0.5)
+    await store.open()
+    await store.put(NS, "k", 1)
+    await store.get(NS, "k")
+    network.cut()
+    writing = asyncio.create_task(outcome(store.put(NS, "k", 2)))
+    await asyncio.sleep(0)
+    assert await outcome(store.close()) == "done"
+    assert await writing == "StoreAccessError"
+
+
+async def test_what_takes_long_is_not_taken_for_lost(network: Network) -> None:
+    async with PostgresStore(network.url, busy_timeout=0.3) as store:
+        began = time.monotonic()
+        await store.backend._pool.run(sleep, 1.5)
+        assert time.monotonic() - began < 2.5  # it was not tried again
+
+
+# Limits
+
+
+async def test_the_server_ends_what_takes_too_long(server: Server, admin: Any) -> None:
+    async with PostgresStore(server.url, statement_timeout=0.2) as store:
+        with pytest.raises(StoreBusyError, match="took too long"):
+            await store.backend._pool.run(sleep, 5.0)
+        await store.put(NS, "k", 1)
+        assert await store.get(NS, "k") is not None
+
+
+@pytest.mark.parametrize(("theirs", "expected"), [("0", "3s"), ("1h", "3s"), ("700ms", "700ms")])
+@pytest.mark.parametrize("pooler", [False, True])
+async def test_an_open_transaction_is_ended_soon_and_never_later_than_the_server_says(
+    postgres: Database, postgres_url: str, theirs: str, expected: str, pooler: bool
+) -> None:
+    url = with_options(postgres_url, f"-c idle_in_transaction_session_timeout={theirs}")
+    session = await connect(Target.parse(url, is_pooler=pooler))
+    await session.execute("BEGIN")
+    found = await session.fetchval("SHOW idle_in_transaction_session_timeout")
+    await session.close()
+    assert found == expected
+
+
+# Cancellation
+
+
+async def test_a_cancelled_read_ends_at_once_and_its_statement_soon(
+    server: Server, admin: Any
+) -> None:
+    async with PostgresStore(server.url, pool_size=1) as store:
+        reading = asyncio.create_task(store.backend._pool.run(sleep, 30.0))
+
+        async def is_at_work() -> Any:
+            return await admin.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' "
+                "AND state = 'active' AND pid <> pg_backend_pid()"
+            )
+
+        await until(is_at_work)
+        began = time.monotonic()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert time.monotonic() - began < 0.2
+        assert await store.count(NS) == 0  # on the same one connection
+        assert not await is_at_work()
+
+
+async def test_reads_that_are_cancelled_anywhere_leave_the_pool_whole(
+    server: Server, admin: Any
+) -> None:
+    async with PostgresStore(server.url, pool_size=2, busy_timeout=5) as store:
+        await store.put_many(NS, {str(number): number for number in range(50)})
+        for delay in range(40):
+            tasks = [
+                asyncio.create_task(call)
+                for call in (
+                    store.get(NS, "1"),
+                    store.search(NS, filter={"x": 1}),
+                    store.stats(),
+                    store.check(),
+                )
+            ]
+            await asyncio.sleep(delay / 10_000)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        assert await store.count(NS) == 50
+        assert len(await asyncio.gather(*(store.get(NS, "1") for _ in range(20)))) == 20
+
+
+# Servers
+
+
+async def test_a_server_that_became_read_only_is_left(server: Server, admin: Any) -> None:
+    async def is_read_only(wanted: str) -> None:
+        await admin.execute(f"ALTER SYSTEM SET default_transaction_read_only = {wanted}")
+        await admin.execute("SELECT pg_reload_conf()")
+        await asyncio.sleep(0.2)
+
+    async with PostgresStore(server.url) as store:
+        await store.put(NS, "k", 1)
+        await store.get(NS, "k")
+        pool, writer = store.backend._pool, store.backend._writer
+        before = {writer._lanes[0].raw, *(link.raw for link in pool._idle)}
+        assert len(before) == 2
+        try:
+            await is_read_only("on")
+            with pytest.raises(ReadOnlyError):
+                await store.put(NS, "k", 2)
+            assert all(raw.is_closed() for raw in before)
+            assert await store.get(NS, "k") is not None
+        finally:
+            await admin.execute("SET default_transaction_read_only = off")
+            await is_read_only("off")
+        assert (await store.put(NS, "k", 3)).value == 3
+
+
+async def test_reads_wait_for_a_connection_when_the_server_has_no_more(
+    server: Server, admin: Any
+) -> None:
+    async with PostgresStore(server.url, busy_timeout=10) as store:
+        await store.put(NS, "k", 1)
+        await asyncio.gather(*(store.count(NS) for _ in range(3)))
+        others: list[Any] = []
+        try:
+            await take_all(server, others)
+            counts = await asyncio.gather(*(store.count(NS) for _ in range(60)))
+            assert counts == [1] * 60
+        finally:
+            for other in others:
+                await other.close()
+
+
+async def test_a_server_that_is_full_at_first_is_waited_for_and_then_named(
+    server: Server, admin: Any
+) -> None:
+    async with PostgresStore(server.url, busy_timeout=0.3) as store:
+        await store.put(NS, "k", 1)
+        others: list[Any] = []
+        try:
+            await take_all(server, others)
+            with pytest.raises(StoreBusyError, match="max_connections"):
+                await store.count(NS)
+            reading = asyncio.create_task(store.count(NS))
+            await asyncio.sleep(0.05)
+            await others.pop().close()
+            assert await reading == 1
+        finally:
+            for other in others:
+                await other.close()
+
+
+# Schemas
+
+
+@pytest.mark.parametrize(
+    ("path", "schemas", "holding", "is_asked", "expected"),
+    [
+        ('"$user", public', ["public"], [], False, "public"),
+        ('"$user", public', ["app", "public"], [], False, "app"),
+        ('"$user", public', ["app", "public"], ["public"], False, "public"),
+        ('"$user", public', ["app", "public"], ["app", "public"], False, "app"),
+        ('"$user", public', [], [], False, None),
+        ("kv,public", ["kv", "public"], ["public"], True, "kv"),
+        ("kv,public", ["public"], [], True, None),
+        ("KV , public", ["kv", "public"], [], True, "kv"),
+        ('"K""V",public', ['K"V', "public"], [], True, 'K"V'),
+        ('"$user",public', ["app", "public"], ["public"], True, "app"),
+        ('"$user",public', ["public"], [], True, "public"),
+    ],
+)
+def test_where_a_store_is(
+    path: str, schemas: list[str], holding: list[str], is_asked: bool, expected: str | None
+) -> None:
+    from kvstore.postgres.session import choose_schema
+
+    assert choose_schema(path, "app", schemas, holding, is_asked=is_asked) == expected
+
+
+async def test_a_schema_that_appears_later_makes_no_store_look_empty(
+    server: Server, admin: Any
+) -> None:
+    await admin.execute("CREATE ROLE later LOGIN; GRANT CREATE ON SCHEMA public TO later")
+    url = server.url.replace("postgres@", "later@")
+    async with PostgresStore(url) as one:
+        await one.put(NS, "k", 1)
+        await admin.execute("CREATE SCHEMA later AUTHORIZATION later")
+        async with PostgresStore(url) as other:
+            assert await other.get(NS, "k") is not None
+            await other.put(NS, "k", 2)
+        item = await one.get(NS, "k")
+        assert item is not None
+        assert item.value == 2
+        async with PostgresStore(f"{url}&search_path=later") as asked:
+            assert await asked.get(NS, "k") is None
+
+
+async def test_nothing_of_others_on_the_search_path_is_run(
+    postgres: Database, postgres_url: str
+) -> None:
+    """Another's function of a better fit than the server's own, in the store's own schema."""
+    schema = schema_of(postgres_url)
+    async with PostgresStore(postgres_url) as store:
+        await store.put_many(NS, {"a": 1, "b": 2})
+        postgres.execute(
+            f"CREATE TABLE {schema}.loot (at text);"
+            f"CREATE FUNCTION {schema}.unnest(k text[]) RETURNS SETOF text LANGUAGE plpgsql AS $$"
+            f"BEGIN INSERT INTO {schema}.loot VALUES ('seen');"
+            "RETURN QUERY SELECT pg_catalog.unnest(k); END $$;"
+            f"CREATE FUNCTION {schema}.octet_length(t text) RETURNS int LANGUAGE plpgsql AS $$"
+            f"BEGIN INSERT INTO {schema}.loot VALUES ('seen'); RETURN 1; END $$"
+        )
+        assert len(await store.get_many(NS, ["a", "b"])) == 2
+        await store.stats()
+        await store.delete_many(NS, ["a"])
+        assert postgres.execute(f"SELECT count(*) FROM {schema}.loot") == 0
+    async with PostgresStore(postgres_url):
+        assert postgres.execute(f"SELECT count(*) FROM {schema}.loot") == 0
+
+
+async def test_a_schema_with_any_name_will_do(postgres: Database) -> None:
+    name = 'Kv\'s "own"; --'
+    quoted = '"' + name.replace('"', '""') + '"'
+    postgres.execute(f"CREATE SCHEMA {quoted}")
+    try:
+        from urllib.parse import quote
+
+        separator = "&" if "?" in postgres.url else "?"
+        url = f"{postgres.url}{separator}search_path={quote(quoted, safe='')}"
+        async with PostgresStore(url) as store:
+            await store.put(NS, "k", 1)
+            assert (await store.stats()).items == 1
+            assert (await store.check()).ok
+            await store.vacuum()
+    finally:
+        postgres.execute(f"DROP SCHEMA {quoted} CASCADE")
+
+
+async def test_a_schema_that_is_asked_for_and_not_there_is_named(postgres: Database) -> None:
+    separator = "&" if "?" in postgres.url else "?"
+    url = f"{postgres.url}{separator}search_path=no_such_one,public"
+    with pytest.raises(StoreAccessError, match="no_such_one"):
+        await PostgresStore(url).open()
