@@ -77,6 +77,9 @@ class InMemoryStore(Store):
     def __init__(self, *, index: IndexConfig | None = None, **options: Any) -> None:
         super().__init__(InMemoryBackend(), index=index, **options)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     @classmethod
     def with_embeddings(cls, model: Any, **options: Any) -> Self:
         """Short for `InMemoryStore(index=IndexConfig(model))`."""

@@ -861,6 +861,28 @@ def browse(store: StoreUrl) -> None:
 
 
 @command(cls=StoreCommand)
+def studio(
+    store: StoreUrl,
+    edit: Annotated[bool, typer.Option("--edit", help="Items can be written and deleted.")] = False,
+    port: Annotated[int, typer.Option(help="0: any that is free.")] = 0,
+) -> None:
+    """Look at a store in the browser: a page for you alone, on this machine's own address."""
+    from kvstore.studio import serve
+
+    async def run() -> None:
+        async with _open(store, writes=True) as opened:  # it watches
+            await serve(opened, port=port, is_editable=edit, started=_show_link)
+
+    _run(run())
+
+
+def _show_link(link: str) -> None:
+    sys.stdout.write(f"{link}\n")
+    sys.stdout.flush()
+    Out().say("open this link, which works once; Ctrl-C ends the studio")
+
+
+@command(cls=StoreCommand)
 def mcp(
     store: StoreUrl,
     namespace: Annotated[str, typer.Option(help="Where the memories are.")] = "memory",

@@ -115,8 +115,13 @@ class PostgresStore(Store):
             statement_timeout=statement_timeout or None,
         )
         read_target = None if read_url is None else parse(read_url)
-        backend = PostgresBackend(parse(url), read_target, pool_size)
+        target = parse(url)
+        backend = PostgresBackend(target, read_target, pool_size)
         super().__init__(backend, index=index, **options)
+        self._shown = target.name
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._shown!r})"
 
     @classmethod
     def with_embeddings(cls, url: str, model: Any, **options: Any) -> Self:

@@ -110,6 +110,9 @@ class SQLiteStore(Store):
         """Short for `SQLiteStore(path, index=IndexConfig(model))`."""
         return cls(path, index=IndexConfig(model), **options)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
     def _recipe(self) -> Any:
         if str(self.path) == IN_MEMORY:
             raise InvalidArgumentError(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
+from kvstore.distribution import how_to_install
 from kvstore.errors import InvalidArgumentError, MissingDependencyError, StoreAccessError
 from kvstore.store import Store
 
@@ -34,7 +35,8 @@ def make_app(store: Store, *, hosts: frozenset[str], token: str, is_editable: bo
         from starlette.routing import Route
     except ImportError as exc:
         raise MissingDependencyError(
-            "the studio needs starlette and uvicorn: pip install 'agent-kvstore[studio]'"
+            "the studio needs Starlette and uvicorn: "
+            + how_to_install("studio", "starlette", "uvicorn")
         ) from exc
 
     from kvstore.studio.doors import Doors
@@ -77,7 +79,8 @@ async def serve(
         import uvicorn
     except ImportError as exc:
         raise MissingDependencyError(
-            "the studio needs starlette and uvicorn: pip install 'agent-kvstore[studio]'"
+            "the studio needs Starlette and uvicorn: "
+            + how_to_install("studio", "starlette", "uvicorn")
         ) from exc
     if not 0 <= port < 65536:
         raise InvalidArgumentError(f"a port is from 0 to 65535, not {port}")

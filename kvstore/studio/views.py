@@ -18,12 +18,16 @@ from starlette.routing import Route
 
 from kvstore import codec
 from kvstore.errors import ConflictError, InvalidArgumentError, ReadOnlyError, StoreError
+from kvstore.filters import parse_filter
+from kvstore.namespace import address, decode_namespace, encode_namespace
+from kvstore.patterns import compile_pattern
 from kvstore.store import Store
 from kvstore.types import Change, Item, Namespace
 
 __all__ = ["routes"]
 
 PAGE: Final = 100  # rows and namespaces in one answer
+_LOOKS: Final = 100  # at rows that a filter leaves out, a page each, before the page is answered
 _PREVIEW: Final = 160  # characters of a value in a table
 _FIELDS: Final = 24  # columns that a value's fields may make
 _WHOLE: Final = 2**20  # bytes of a value that is shown and edited; of a longer one the beginning
@@ -94,37 +98,33 @@ async def _items(store: Store, request: Request) -> Any:
     """Return a page of items: by key, after one; or the latest, or those that a search finds."""
     namespace, subtree = _namespace(request), "subtree" in request.query_params
     filter = _json(request, "filter")
-    order = request.query_params.get("order", "key")
-    if order == "key":
-        after = _json(request, "after")
-        pattern = request.query_params.get("pattern") or "*"
-        items = []
-        pages = store.scan(
-            namespace,
-            pattern=pattern,
-            filter=filter,
-            subtree=subtree,
-            after=None if after is None else (_address(after) if subtree else after[1]),
-            batch_size=PAGE + 1,
-        )
-        async for item in pages:
-            items.append(item)
-            if len(items) > PAGE:
-                break
-        last = items[PAGE - 1] if len(items) > PAGE else None
-        following: Any = None if last is None else [last.namespace, last.key]
-    else:
-        offset = _number(request, "offset")
-        items = await store.search(
-            namespace, filter=filter, order_by=_order(order), limit=PAGE + 1, offset=offset,
-            subtree=subtree,
-        )  # fmt: skip
-        following = offset + PAGE if len(items) > PAGE else None
+    if request.query_params.get("order", "key") == "key":
+        return await _items_by_key(store, request, namespace, subtree, filter)
+    offset = _number(request, "offset")
+    items = await store.search(
+        namespace, filter=filter, limit=PAGE + 1, offset=offset, subtree=subtree
+    )
+    following = offset + PAGE if len(items) > PAGE else None
     return {"items": await _rows(items[:PAGE]), "next": following}
 
 
-def _order(order: str) -> str | None:
-    return None if order == "latest" else order
+async def _items_by_key(
+    store: Store, request: Request, namespace: Namespace, subtree: bool, filter: Any
+) -> Any:
+    """Return the next page after an item, however many rows the filter leaves out."""
+    _, path = address(namespace)
+    pattern = compile_pattern(request.query_params.get("pattern") or "*")
+    wanted, asked = parse_filter(filter), _json(request, "after")
+    after = None if asked is None else (encode_namespace(_labels(asked[0])), str(asked[1]))
+    items: list[Item] = []
+    for _ in range(_LOOKS):
+        page = await store.backend.page(path, pattern, wanted, subtree, after, PAGE)
+        items += page.items
+        after = page.after
+        if after is None or len(items) >= PAGE:
+            break
+    following = None if after is None else [decode_namespace(after[0]), after[1]]
+    return {"items": await _rows(items), "next": following}
 
 
 async def _item(store: Store, request: Request) -> Any:
@@ -183,8 +183,8 @@ async def _search(store: Store, request: Request) -> Any:
     }
     shown = list(items.items())[:PAGE]
     rows = await _rows([item for _, item in shown])
-    for row, (address, _) in zip(rows, shown, strict=True):
-        row["ranks"] = {mode: each[address] for mode, each in ranks.items() if address in each}
+    for row, (where, _) in zip(rows, shown, strict=True):
+        row["ranks"] = {mode: each[where] for mode, each in ranks.items() if where in each}
     return {"items": rows, "modes": modes, "errors": said}
 
 
@@ -335,11 +335,6 @@ def _labels(labels: Any) -> Namespace:
     if not isinstance(labels, (list, tuple)):
         raise InvalidArgumentError("a namespace is sent as a list of labels")
     return tuple(labels)
-
-
-def _address(after: Sequence[Any]) -> tuple[Namespace, str]:
-    labels, key = after
-    return _labels(labels), key
 
 
 def _json(request: Request, name: str) -> Any:

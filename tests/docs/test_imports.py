@@ -32,6 +32,7 @@ LAYERS = (
     "opening embeddings restoring testing testing_search testing_sequences transfer",
     "driving sync",
     "flow runtime",
+    "studio",
     "integrations cli __main__ __pyinstaller",
 )
 BACKENDS = {"memory", "sqlite", "postgres"}
@@ -62,8 +63,10 @@ HOMES = {
     "sentence_transformers": {"embeddings"},
     "sqlite3": {"sqlite"},
     "sqlite_vec": {"sqlite"},
+    "starlette": {"studio"},
     "textual": {"cli"},
     "typer": {"cli"},
+    "uvicorn": {"studio"},
 }
 EVERYWHERE = {"orjson"}
 SHOWN = {"fastmcp", "langchain_core", "langgraph", "mcp"}  # by the examples

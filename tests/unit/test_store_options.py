@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import kvstore
 from kvstore import InMemoryStore, InvalidArgumentError, InvalidTTLError, SQLiteStore, Store
 from kvstore.testing import BAD_TTLS
 
@@ -61,3 +62,12 @@ def test_options_of_sqlite(options: dict[str, Any]) -> None:
 def test_sensible_options_are_taken() -> None:
     for store in stores(default_ttl=5, refresh_ttl=True, max_value_bytes=10, sweep_interval=None):
         assert isinstance(store, Store)
+
+
+def test_a_stores_repr_names_its_place_and_never_a_password() -> None:
+    assert repr(kvstore.SQLiteStore("some/agent.db")) == "SQLiteStore('some/agent.db')"
+    assert repr(kvstore.InMemoryStore()) == "InMemoryStore()"
+    pytest.importorskip("asyncpg")
+    shown = repr(kvstore.open("postgresql://me:very-secret@db.example:5433/agents"))
+    assert "db.example" in shown
+    assert "very-secret" not in shown

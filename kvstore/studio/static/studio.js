@@ -216,10 +216,9 @@ async function showItems() {
   const heading = make("tr");
   const count = make("span", { class: "faint" });
   const table = make("table", {}, make("thead", {}, heading), rows);
-  const orders = { key: "by key", latest: "latest first", "-created_at": "newest first", expires_at: "expiring first" };
+  const orders = { key: "by key", latest: "latest first" };
   const order = make("select", { "aria-label": "Order", onchange: (event) => { state.order = event.target.value; show(); } },
     ...Object.entries(orders).map(([value, label]) => make("option", { value, selected: value === state.order }, label)));
-  if (!(state.order in orders)) order.prepend(make("option", { value: state.order, selected: true }, `by ${state.order}`));
   const again = () => show();
   const pattern = make("input", { type: "search", id: "filter", "aria-label": "Pattern of keys", placeholder: "keys such as temp_*", value: state.pattern, onchange: (event) => { state.pattern = event.target.value; again(); } });
   const filter = make("input", { type: "search", "aria-label": "Filter", placeholder: 'filter such as {"status": "open"}', value: state.filter, onchange: (event) => { state.filter = event.target.value; again(); } });
@@ -236,7 +235,7 @@ async function showItems() {
     if (isFirst) {
       for (const item of found.items) for (const name of Object.keys(item.fields)) if (!columns.includes(name) && columns.length < 6) columns.push(name);
       heading.append(...(state.subtree ? [make("th", {}, "namespace")] : []), make("th", {}, "key"),
-        ...columns.map((name) => make("th", {}, make("button", { title: "sort by this field", onclick: () => { state.order = fieldOrder(name); show(); } }, visible(name)))),
+        ...columns.map((name) => make("th", {}, visible(name))),
         ...(columns.length ? [] : [make("th", {}, "value")]), make("th", {}, "written"), make("th", {}, "size"));
     }
     isFirst = false;
@@ -249,8 +248,6 @@ async function showItems() {
   const counted = await ask("count", { ns: state.namespace, pattern: state.pattern, subtree: state.subtree ? "1" : "" });
   count.textContent = `${showCount(counted.count)}${counted.is_more ? "+" : ""} items`;
 }
-
-const fieldOrder = (name) => /^\w+$/.test(name) ? `$.${name}` : `$."${name}"`;
 
 function itemRow(item, columns) {
   const row = make("tr", { tabindex: "0", "aria-selected": "false" },

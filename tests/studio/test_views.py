@@ -1,0 +1,161 @@
+"""What the studio's page is told: bounded pages, exact numbers, errors in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest_asyncio
+
+import kvstore
+from kvstore import IndexConfig, Store
+from kvstore.embeddings import HashingEmbeddings
+from kvstore.studio import make_app
+
+HOST = "127.0.0.1:8123"
+
+
+class Page:
+    """The page of one session, as JSON."""
+
+    def __init__(self, store: Store, *, edit: bool = True) -> None:
+        app = make_app(store, hosts=frozenset({HOST}), token="t", is_editable=edit)
+        transport = httpx.ASGITransport(app)
+        self.client = httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}")
+
+    async def open(self) -> Page:
+        await self.client.get("/", params={"token": "t"})
+        return self
+
+    async def ask(self, path: str, **params: Any) -> Any:
+        asked = {k: v if isinstance(v, str) else json.dumps(v) for k, v in params.items()}
+        return await self.client.get(f"/api/{path}", params=asked)
+
+    async def tell(self, path: str, **body: Any) -> httpx.Response:
+        headers = {"origin": f"http://{HOST}"}
+        return await self.client.post(f"/api/{path}", json=body, headers=headers)
+
+
+@pytest_asyncio.fixture
+async def store() -> AsyncIterator[Store]:
+    async with kvstore.open("memory://", index=IndexConfig(HashingEmbeddings())) as store:
+        yield store
+
+
+@pytest_asyncio.fixture
+async def page(store: Store) -> Page:
+    return await Page(store).open()
+
+
+async def test_pages_follow_each_other_to_the_last_item(store: Store, page: Page) -> None:
+    await store.put_many(("a",), {f"k{i:04}": {"n": i} for i in range(250)})
+    seen: list[str] = []
+    after = None
+    while True:
+        found = (await page.ask("items", ns=["a"], **({"after": after} if after else {}))).json()
+        assert len(found["items"]) <= 100
+        seen += [item["key"] for item in found["items"]]
+        after = found["next"]
+        if after is None:
+            break
+    assert seen == [f"k{i:04}" for i in range(250)]
+    few = (await page.ask("items", ns=["a"], filter={"n": 249})).json()
+    assert [item["key"] for item in few["items"]] == ["k0249"]
+    latest = (await page.ask("items", ns=["a"], order="latest")).json()
+    assert latest["items"][0]["key"] == "k0249"
+    assert latest["next"] == 100
+
+
+async def test_namespaces_come_in_pages_level_by_level(store: Store, page: Page) -> None:
+    for number in range(150):
+        await store.put((f"n{number:03}", "below"), "k", 1)
+    first = (await page.ask("namespaces", ns=[])).json()
+    assert first["labels"] == [f"n{i:03}" for i in range(100)]
+    rest = (await page.ask("namespaces", ns=[], offset=str(first["next"]))).json()
+    assert rest["labels"] == [f"n{i:03}" for i in range(100, 150)]
+    assert rest["next"] is None
+    assert (await page.ask("namespaces", ns=["n007"])).json()["labels"] == ["below"]
+    assert (await page.ask("namespaces", ns=["n007", "below"])).json()["labels"] == []
+
+
+async def test_numbers_are_what_they_were(store: Store, page: Page) -> None:
+    await store.put(("a",), "k", {"big": 2**63 - 1, "small": -(2**63)})
+    item = (await page.ask("item", ns=["a"], key="k")).json()
+    assert str(2**63 - 1) in item["text"]
+    told = await page.tell(
+        "put", namespace=["a"], key="k", text=item["text"], if_version=item["version"]
+    )
+    assert told.status_code == 200
+    found = await store.get(("a",), "k")
+    assert found is not None
+    assert found.value == {"big": 2**63 - 1, "small": -(2**63)}
+
+
+async def test_an_edit_never_goes_over_another_one(store: Store, page: Page) -> None:
+    item = await store.put(("a",), "k", 1)
+    await store.put(("a",), "k", 2)
+    told = await page.tell("put", namespace=["a"], key="k", text="3", if_version=item.version)
+    assert told.status_code == 409
+    assert "version" in told.json()["error"]
+    gone = await page.tell("delete", namespace=["a"], key="k", if_version=item.version)
+    assert gone.status_code == 409
+    new = await page.tell("put", namespace=["a"], key="k", text="3", if_version=0)
+    assert new.status_code == 409
+    assert (await page.tell("put", namespace=["a"], key="n", text="3", if_version=0)).is_success
+
+
+async def test_what_is_wrong_is_said_in_words(store: Store, page: Page) -> None:
+    for response in (
+        await page.tell("put", namespace=["a"], key="k", text="{"),
+        await page.tell("put", namespace="a", key="k", text="1"),
+        await page.tell("put", namespace=[""], key="k", text="1"),
+        await page.tell("put", namespace=["a"], key=7, text="1"),
+        await page.ask("items", ns=["a"], filter='{"a": {"$what": 1}}'),
+        await page.ask("items", ns="a"),
+        await page.ask("items", ns=["a"], pattern="[", order="key"),
+        await page.ask("items", ns=["a"], order="latest", offset="-1"),
+    ):
+        assert response.status_code == 400, response.text
+        assert response.json()["error"]
+    assert (await page.ask("item", ns=["a"], key="none")).status_code == 404
+    assert await store.count((), subtree=True) == 0
+
+
+async def test_a_long_value_is_shown_in_part_and_offered_whole(store: Store, page: Page) -> None:
+    await store.put(("a",), "long", "x" * 10_000_000)
+    row = (await page.ask("items", ns=["a"])).json()["items"][0]
+    assert len(row["preview"]) <= 160
+    item = (await page.ask("item", ns=["a"], key="long")).json()
+    assert item["is_whole"] is False
+    assert len(item["text"]) < 2_000_000
+    whole = await page.ask("value", ns=["a"], key="long")
+    assert len(whole.content) == 10_000_002
+    assert "attachment" in whole.headers["content-disposition"]
+
+
+async def test_a_search_tells_the_rank_in_every_way(store: Store, page: Page) -> None:
+    await store.put_many(("a",), {"tea": "green tea is warm", "coffee": "coffee is warm"})
+    found = (await page.ask("search", ns=["a"], query="green tea")).json()
+    assert found["modes"] == ["text", "semantic", "hybrid"]
+    assert found["items"][0]["key"] == "tea"
+    assert {mode: rank for mode, (rank, _) in found["items"][0]["ranks"].items()} == {
+        "text": 1, "semantic": 1, "hybrid": 1,
+    }  # fmt: skip
+
+
+async def test_without_edit_there_is_no_way_to_write(store: Store) -> None:
+    page = await Page(store, edit=False).open()
+    await store.put(("a",), "k", 1)
+    assert (await page.tell("put", namespace=["a"], key="k", text="2")).status_code == 404
+    assert (await page.tell("delete", namespace=["a"], key="k")).status_code == 404
+    assert (await page.ask("store")).json()["edit"] is False
+
+
+async def test_sizes_and_counts(store: Store, page: Page) -> None:
+    await store.put_many(("a",), {f"k{i}": i for i in range(30)})
+    assert (await page.ask("count", ns=["a"])).json() == {"count": 30, "is_more": False}
+    stats = (await page.ask("stats")).json()
+    assert stats["items"] == 30
+    assert [root["label"] for root in stats["roots"]] == ["a"]
