@@ -7,10 +7,15 @@ from typing import Any, Self
 
 import orjson
 
+from kvstore.embedding import Embedder
 from kvstore.errors import IndexMismatchError, StoreCorruptError
+from kvstore.own_vectors import OwnVectors
 from kvstore.text import WORDS_REVISION
+from kvstore.types import IndexConfig
 
 __all__ = ["Brought", "Description", "check_index"]
+
+_OWN_VECTORS = "own vectors"  # computed elsewhere, by a model of which no more may be known
 
 
 @dataclass(slots=True)
@@ -19,7 +24,8 @@ class Description:
 
     Attributes:
         fields: the paths that are indexed of an item without paths of its own.
-        model: the id of the model; `None`: there are no vectors.
+        model: the id of the model; `None`: there are no vectors. Of vectors that were put into an
+            index without a model: what `Brought.own` has said.
         dimensions: the length of its vectors; `None`: there was none yet.
         has_all_words: whether the words of every item that should be are in it.
         has_all_vectors: the same for the vectors, but for the items that are marked since.
@@ -51,6 +57,11 @@ class Description:
             ) from exc
 
     @property
+    def is_own(self) -> bool:
+        """Whether its vectors were put, and none are made of texts."""
+        return self.model is not None and self.model.startswith(_OWN_VECTORS)
+
+    @property
     def text(self) -> str:
         """The description as JSON."""
         return orjson.dumps(asdict(self)).decode()
@@ -64,14 +75,31 @@ class Brought:
         fields: its `IndexConfig.fields`.
         model: the id of its model; `None`: it has none.
         dimensions: the length of its model's vectors, as far as it is known.
+        name: what a store without a model says of that by which its own vectors were made, and
+            `None` if it does not say: then they are taken for the index's.
     """
 
     fields: tuple[str, ...]
-    model: str | None
-    dimensions: int | None
+    model: str | None = None
+    dimensions: int | None = None
+    name: str | None = None
+
+    @classmethod
+    def of(cls, index: IndexConfig, embedder: Embedder | None) -> Self:
+        """Return what a store brings that was told so."""
+        if embedder is None:
+            return cls(index.fields, name=index.model_id)
+        return cls(index.fields, embedder.model_id)
+
+    @property
+    def own(self) -> str:
+        """What to call the model of an index whose first vector this store puts."""
+        return _OWN_VECTORS if self.name is None else f"{_OWN_VECTORS}: {self.name}"
 
     def mismatch(self, description: Description) -> str | None:
         """Say in which way an index is not this store's, by model or dimensions."""
+        if self.model is None:
+            return self._other_name(description)
         if description.model != self.model:
             made_by = (
                 "without vectors" if description.model is None else f"by {description.model!r}"
@@ -80,6 +108,13 @@ class Brought:
         if self.dimensions is not None:
             return _other_length(description, self.dimensions)
         return None
+
+    def _other_name(self, description: Description) -> str | None:
+        if description.model is None or self.name is None:
+            return None
+        if description.model in (self.name, self.own):
+            return None
+        return f"the vectors of the index are {description.model!r}, and not {self.name!r}"
 
 
 def _other_length(description: Description, length: int) -> str | None:
@@ -92,15 +127,25 @@ def _other_length(description: Description, length: int) -> str | None:
 
 
 def check_index(
-    description: Description, brought: Brought, vector: bytes | None, *, by_words: bool
+    description: Description,
+    brought: Brought,
+    vector: bytes | None,
+    *,
+    by_words: bool,
+    is_own: bool = False,
 ) -> None:
-    """Raise `IndexMismatchError` unless an index can answer a store's search.
+    """Raise unless an index can answer a store's search.
 
     Args:
         description: of the index.
         brought: by the store.
         vector: that is searched for, of 4 bytes a number; `None`: a search by words alone.
         by_words: whether it searches by words.
+        is_own: whether the vector comes from the caller.
+
+    Raises:
+        IndexMismatchError: the index is another model's, or is not complete.
+        InvalidArgumentError: the caller's vector is not as long as those of the index.
     """
     if by_words and description.words != WORDS_REVISION:
         raise IndexMismatchError(
@@ -110,19 +155,21 @@ def check_index(
     is_complete = description.has_all_words or not by_words
     if vector is not None:
         problem = brought.mismatch(description)
-        if problem is None and brought.fields != description.fields:
+        if problem is None and brought.model is not None and brought.fields != description.fields:
             problem = (
                 f"the index is of the fields {list(description.fields)}, and this store has "
                 f"{list(brought.fields)}"
             )
-        if problem is None and vector:
+        if problem is None and vector and is_own:
+            OwnVectors((vector,), len(vector) // 4).require_length(description.dimensions)
+        elif problem is None and vector:
             problem = _other_length(description, len(vector) // 4)
         if problem is not None:
             raise IndexMismatchError(
                 f"{problem}; 'await store.reindex()' makes it this store's, and everything else "
                 "works without"
             )
-        is_complete &= description.has_all_vectors
+        is_complete &= description.has_all_vectors or description.model is None
     if not is_complete:
         raise IndexMismatchError(
             "the index does not hold all items yet; 'await store.reindex()' completes it"

@@ -1,14 +1,209 @@
-"""What a search index holds of an item: decided here once, for every backend."""
+"""What a search index holds of an item: decided here once, for every backend.
+
+Each text of an item has a code, by which an index knows what it holds: so only what has changed is
+embedded and written. So has each vector that the item was put with, if it was; its texts have other
+codes then, as no vector is made of them, but one is as soon as it is put without.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
 
+from kvstore.description import Brought, Description
+from kvstore.errors import IndexMismatchError, ValueTooLargeError
+from kvstore.operations import UnembeddedError
+from kvstore.own_vectors import OwnVectors
+from kvstore.plan import Vectors
 from kvstore.ranking import MOST_COUNTED
-from kvstore.text import words_of
+from kvstore.text import texts_of, words_of
 
-__all__ = ["Words"]
+__all__ = [
+    "CODE_BYTES",
+    "MOST_TEXTS",
+    "VectorFinder",
+    "Wanted",
+    "Words",
+    "coded",
+    "codes_in",
+    "has_own",
+    "is_as_wanted",
+]
+
+CODE_BYTES = 16
+MOST_TEXTS = 1 << 20  # of one item
+_OWN = b"\xffvector\xff"  # how the code of a vector begins that an item was put with
+
+
+def coded(value: Any, fields: Iterable[str]) -> dict[bytes, str]:
+    """Return the texts of a value at some paths, by their codes."""
+    return {_hash(text.encode(), CODE_BYTES): text for text in texts_of(value, fields)}
+
+
+def codes_in(stored: bytes) -> list[bytes]:
+    """Return the codes that stand one after the other."""
+    return [stored[at : at + CODE_BYTES] for at in range(0, len(stored), CODE_BYTES)]
+
+
+def is_as_wanted(held: Collection[bytes], texts: Collection[bytes]) -> bool:
+    """Whether the codes that an index holds of an item are those of its texts."""
+    own = _own_among(held)
+    return set(held) == ({*_silenced(texts), *own} if own else set(texts))
+
+
+def has_own(held: Iterable[bytes]) -> bool:
+    """Whether an item whose codes those are was put with vectors."""
+    return bool(_own_among(held))
+
+
+def _hash(data: bytes, size: int) -> bytes:
+    return blake2b(data, digest_size=size).digest()
+
+
+def _silenced(codes: Iterable[bytes]) -> list[bytes]:
+    """Return the codes of texts of which no vector is made."""
+    return [code[::-1] for code in codes]
+
+
+def _own_among(codes: Iterable[bytes]) -> list[bytes]:
+    return [code for code in codes if code.startswith(_OWN)]
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What an index is to hold of an item.
+
+    Attributes:
+        texts: by their codes, in order.
+        own: the codes of vectors that it was put with, and what they are, where that is new.
+        vectors: the new ones, by code; empty: there is none; `None`: it is left out for now, and
+            the item marked.
+    """
+
+    texts: dict[bytes, str]
+    own: dict[bytes, bytes] = field(default_factory=dict)
+    vectors: dict[bytes, bytes | None] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, texts: dict[bytes, str], known: Vectors | None, kept: Iterable[bytes] = ()
+    ) -> Wanted:
+        """Return what is wanted of an item.
+
+        Args:
+            texts: those that it has, by code.
+            known: what it is put with.
+            kept: codes that the index holds, of an item that is as it was.
+
+        Raises:
+            ValueTooLargeError: they are too many.
+        """
+        own = {}
+        if isinstance(known, OwnVectors):
+            own = {_OWN + _hash(each, CODE_BYTES - len(_OWN)): each for each in known.vectors}
+        elif kept:
+            own = dict.fromkeys(_own_among(kept), b"")
+        if own:
+            texts = dict(zip(_silenced(texts), texts.values(), strict=True))
+        if len(texts) + len(own) > MOST_TEXTS:
+            raise ValueTooLargeError(f"an item may have {MOST_TEXTS:,} texts, not {len(texts):,}")
+        return cls(texts, own)
+
+    @property
+    def codes(self) -> Collection[bytes]:
+        """All of them."""
+        return [*self.texts, *self.own] if self.own else self.texts.keys()
+
+
+class VectorFinder:
+    """Gives the new codes of the items of one unit their vectors.
+
+    Args:
+        description: of the index.
+        brought: by the store, if it has an index.
+
+    Attributes:
+        missing: texts that need a vector.
+    """
+
+    def __init__(self, description: Description, brought: Brought | None) -> None:
+        self._description = description
+        self._brought = brought
+        self._dimensions = description.dimensions
+        self._embeds = (
+            brought is not None
+            and brought.model is not None
+            and brought.mismatch(description) is None
+        )
+        self.missing: dict[str, None] = {}
+
+    def find(
+        self,
+        wanted: Wanted,
+        held: Collection[bytes],
+        known: Vectors | None,
+        refused: Collection[str] = (),
+    ) -> None:
+        """Find the vectors of an item's codes, or note that some are missing.
+
+        Args:
+            wanted: of the item; gets them.
+            held: the codes that the index has of it.
+            known: what it is put with.
+            refused: texts that the model does not take.
+
+        Raises:
+            InvalidArgumentError: the vectors that it is put with are not as long as the others.
+            IndexMismatchError: they are of another model than those of the index.
+        """
+        if isinstance(known, OwnVectors):
+            self._require(known)
+        if wanted.own or self._description.is_own:
+            for code in wanted.codes:
+                if code not in held:
+                    wanted.vectors[code] = wanted.own.get(code, b"")
+        elif self._description.model is not None:
+            assert not isinstance(known, OwnVectors)
+            self._find(wanted, held, known or {}, refused)
+
+    def _find(
+        self,
+        wanted: Wanted,
+        held: Collection[bytes],
+        known: Mapping[str, bytes],
+        refused: Collection[str],
+    ) -> None:
+        for code, text in wanted.texts.items():
+            if code in held:
+                continue
+            vector = None
+            if self._embeds and text not in refused:
+                vector = known.get(text)
+                if vector is None:
+                    self.missing[text] = None
+                    continue
+                if vector and self._dimensions not in (None, len(vector) // 4):
+                    vector = None  # the same name, but another model: see `Brought.mismatch`
+            wanted.vectors[code] = vector
+
+    def _require(self, own: OwnVectors) -> None:
+        """Refuse vectors that the index could not keep beside those that it has."""
+        mismatch = None if self._brought is None else self._brought.mismatch(self._description)
+        if mismatch is not None:
+            raise IndexMismatchError(
+                f"{mismatch}, so no vector can be added to it; 'await store.reindex()' makes it "
+                "this store's"
+            )
+        own.require_length(self._dimensions)
+        self._dimensions = own.dimensions
+
+    def require_all(self) -> None:
+        """Raise `UnembeddedError` if some are missing."""
+        if self.missing:
+            raise UnembeddedError(list(self.missing))
 
 
 class Words:

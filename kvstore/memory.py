@@ -43,6 +43,7 @@ from kvstore.operations import (
     Wide,
     named_of,
 )
+from kvstore.own_vectors import OwnVectors
 from kvstore.patterns import Pattern
 from kvstore.plan import Address, Admission, Effects, Note, Vectors, decide, gone
 from kvstore.ranking import Search, page_of
@@ -225,6 +226,8 @@ class InMemoryBackend(Backend):
             if matches(asked.filter, codec.decode(row.data))
         }
         index, vector, words = self._index, asked.vector, asked.words
+        if vector and asked.is_own:
+            OwnVectors((vector,), len(vector) // 4).require_length(index.dimensions)
         meant = [] if not vector else index.by_meaning(rows, vector)
         said = [] if not words else index.by_words(rows, words)
         if words and asked.context:
@@ -270,13 +273,18 @@ class InMemoryBackend(Backend):
         self, index: MemoryIndex, effects: Effects, ops: Sequence[Operation]
     ) -> None:
         """Raise `UnembeddedError` if a text that the unit would index has no vector."""
-        wanted = list(effects.writes)
+        wanted: list[tuple[Record, Vectors | None]] = list(effects.writes)
         for op in ops:
             if isinstance(op, Reindex):
                 known = {**(op.vectors or {}), **dict.fromkeys(op.refused, b"")}
                 wanted += [(self._rows[address], known) for address in self._marked(op)]
         missing: list[str] = []
+        dimensions = index.dimensions
         for row, vectors in wanted:
+            if isinstance(vectors, OwnVectors):
+                vectors.require_length(dimensions)
+                dimensions = vectors.dimensions
+                continue
             held = index.held((row.path, row.key))
             texts = self._texts(row.data, row.indexing)
             missing += [text for text in texts if text not in held and text not in (vectors or {})]
@@ -335,7 +343,7 @@ class InMemoryBackend(Backend):
         self._rows[address] = row
         self._note_expiry(row)
         if self._index is not None:
-            self._index.put(address, self._texts(row.data, row.indexing), vectors or {})
+            self._index.put(address, self._texts(row.data, row.indexing), vectors)
 
     def _note_expiry(self, row: Record) -> None:
         if row.expires_at is not None:
@@ -486,7 +494,7 @@ class InMemoryBackend(Backend):
         marked = self._marked(op)
         for address in marked:
             row = self._rows[address]
-            index.put(address, self._texts(row.data, row.indexing), op.vectors or {})
+            index.put(address, self._texts(row.data, row.indexing), op.vectors)
         last = self._rows[marked[-1]].version if marked else 0
         return last, len(marked), [address for address in marked if address in index.pending]
 

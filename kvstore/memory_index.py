@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from kvstore.context import CONTEXT_HITS, Neighbour, in_context
 from kvstore.index_plan import Words
-from kvstore.plan import Address
+from kvstore.own_vectors import OwnVectors
+from kvstore.plan import Address, Vectors
 from kvstore.ranking import Hit, WordWeights, similarity
 
 __all__ = ["MemoryIndex"]
@@ -17,10 +18,16 @@ __all__ = ["MemoryIndex"]
 
 @dataclass(slots=True)
 class _Entry:
-    """What the index holds of an item: the vectors of its texts, and its words."""
+    """What the index holds of an item: the vectors of its texts or its own, and its words."""
 
     vectors: dict[str, bytes]
     words: Words
+    own: tuple[bytes, ...] = ()
+
+    @property
+    def all_vectors(self) -> Iterable[bytes]:
+        """Those by which it is found."""
+        return self.own or self.vectors.values()
 
 
 class MemoryIndex:
@@ -28,6 +35,7 @@ class MemoryIndex:
 
     Attributes:
         pending: the items some of whose texts have no vectors: those of an import.
+        dimensions: of the vectors; `None`: there was none yet.
     """
 
     def __init__(self, *, has_vectors: bool) -> None:
@@ -35,26 +43,32 @@ class MemoryIndex:
         self._entries: dict[Address, _Entry] = {}
         self._length = 0  # of all entries, in words
         self.pending: set[Address] = set()
+        self.dimensions: int | None = None
 
     def held(self, address: Address) -> Mapping[str, bytes]:
         """Return the vectors of an item."""
         entry = self._entries.get(address)
         return {} if entry is None else entry.vectors
 
-    def put(self, address: Address, texts: Sequence[str], known: Mapping[str, bytes]) -> None:
+    def put(self, address: Address, texts: Sequence[str], known: Vectors | None) -> None:
         """Index the texts of an item, and nothing else of it."""
         before = self.discard(address)
-        if not texts:
-            return
         vectors: dict[str, bytes] = {}
-        if self._has_vectors:
-            held = {**known, **(before.vectors if before is not None else {})}
+        own: tuple[bytes, ...] = ()
+        if isinstance(known, OwnVectors):
+            own, self.dimensions = known.vectors, known.dimensions
+        elif not texts:
+            return
+        elif self._has_vectors:
+            held = {**(known or {}), **(before.vectors if before is not None else {})}
             vectors = {text: held[text] for text in texts if text in held}
             if len(vectors) < len(texts):
                 self.pending.add(address)
+            for vector in filter(None, vectors.values()):
+                self.dimensions = len(vector) // 4
         words = Words(texts, address[0])
         self._length += words.length
-        self._entries[address] = _Entry(vectors, words)
+        self._entries[address] = _Entry(vectors, words, own)
 
     def discard(self, address: Address) -> _Entry | None:
         """Take an item out."""
@@ -70,7 +84,7 @@ class MemoryIndex:
         hits = []
         for address in scope:
             entry = self._entries.get(address)
-            held = [] if entry is None else [each for each in entry.vectors.values() if each]
+            held = [] if entry is None else [each for each in entry.all_vectors if each]
             if held:
                 best = max(sum(map(operator.mul, query, array("f", each))) for each in held)
                 hits.append(Hit(similarity(best), address, 0))

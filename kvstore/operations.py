@@ -16,6 +16,7 @@ from typing import Any, Literal, assert_never
 
 from kvstore.errors import ValueEncodingError, ValueTypeError
 from kvstore.filters import json_type
+from kvstore.own_vectors import OwnVectors
 from kvstore.paths import MISSING, Path, resolve
 from kvstore.patterns import Pattern
 from kvstore.types import Namespace
@@ -65,7 +66,7 @@ class Put:
         expected: the version to write over, 0 for an absent item, `None` for any.
         indexing: `None` for the store's fields, `()` for none, or the paths to index.
         keep: an item that is there keeps its lifetime and its indexing.
-        vectors: of the texts to index, as far as they are known.
+        vectors: of the texts to index, as far as they are known; or the item's own.
         planned: paths, and by their hashes the texts that the value has there; for a backend to
             keep from one try to the next.
     """
@@ -78,7 +79,7 @@ class Put:
     expected: int | None = None
     indexing: tuple[str, ...] | None = None
     keep: bool = False
-    vectors: Mapping[str, bytes] | None = None
+    vectors: Mapping[str, bytes] | OwnVectors | None = None
     planned: tuple[tuple[str, ...], dict[bytes, str]] | None = None
 
 

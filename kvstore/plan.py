@@ -30,6 +30,7 @@ from kvstore.operations import (
     Restore,
     Touch,
 )
+from kvstore.own_vectors import OwnVectors
 from kvstore.sequences import Sequences, SequenceState, key_of, require_kind, require_room
 from kvstore.types import pack_item
 
@@ -37,7 +38,7 @@ __all__ = ["Address", "Admission", "Effects", "Kind", "Note", "decide", "gone", 
 
 Address = tuple[str, str]  # path and key; sorts as (namespace, key)
 Kind = Literal["put", "delete", "expire"]
-Vectors = Mapping[str, bytes]
+Vectors = Mapping[str, bytes] | OwnVectors  # by their texts, or put with the item
 
 _MOST_VERSIONS = 2**62
 _NONE: Mapping[str, SequenceState] = {}

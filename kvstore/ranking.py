@@ -58,6 +58,7 @@ class Search:
         words: of the query; `None`: not by words.
         context: how many neighbours on each side count for an item, by words.
         signed: leave cosines below 0 as they are, for neighbours whose scores begin at -1.
+        is_own: the vector comes from the caller, and not from the model.
     """
 
     filter: Filter
@@ -69,6 +70,7 @@ class Search:
     words: tuple[str, ...] | None
     context: int = 0
     signed: bool = False
+    is_own: bool = False
 
 
 def similarity(cosine: float) -> float:

@@ -75,6 +75,7 @@ from kvstore.operations import (
     Trim,
     UnembeddedError,
 )
+from kvstore.own_vectors import Given, OwnVectors, item_vectors, query_vector
 from kvstore.paths import EACH, MISSING, PathError, parse_path
 from kvstore.patterns import compile_pattern
 from kvstore.ranking import Search
@@ -346,6 +347,7 @@ class Store(Recipe):
         *,
         ttl: TTL = None,
         index: Indexing = None,
+        vector: Given = None,
         if_version: int | None = None,
     ) -> Item:
         """Store a value under a key, over what may be there.
@@ -357,6 +359,11 @@ class Store(Recipe):
             ttl: lifetime in seconds or as a `timedelta`; `None`: the store's default; `FOREVER`:
                 without end, whatever the default.
             index: `False`: do not index this item for search; paths: index just those.
+            vector: the item's vector, of any length but 0, computed elsewhere: the model, if there
+                is one, is not asked, and must be the one that it comes from. Or one for each
+                field that is indexed, in their order; or a mapping from fields to one vector or
+                several; the item scores by its best. It lasts until the item is written again,
+                and is not in exports.
             if_version: write only over exactly this version; 0: only if it is absent.
 
         Returns:
@@ -367,11 +374,14 @@ class Store(Recipe):
             ValueEncodingError: something in the value could not come back unchanged.
             ValueTooLargeError: the encoded value is longer than `max_value_bytes`.
             InvalidTTLError: the ttl is not a positive, finite duration.
+            InvalidArgumentError: the vector is none, is not as long as those of the index, or the
+                store was opened without an index.
+            IndexMismatchError: there is a vector, and the index is another model's.
         """
         self.require_open()
         if self.backend.backlog.is_full:
             await self.backend.backlog.room()
-        op = self.prepare_put(namespace, key, value, ttl, index, if_version)
+        op = self.prepare_put(namespace, key, value, ttl, index, if_version, vector)
         item: Item = (await self._submit((op,)))[0]
         return item
 
@@ -422,6 +432,7 @@ class Store(Recipe):
         mode: str = "auto",
         subtree: bool = False,
         min_score: float | None = None,
+        vector: Given = None,
         refresh_ttl: bool | None = None,
     ) -> list[Item]:
         """Find items of a namespace.
@@ -442,18 +453,20 @@ class Store(Recipe):
                 questions in other words than the texts.
             subtree: look in the namespaces below, too.
             min_score: leave out what scores less; for ranked searches.
+            vector: search by this one, computed elsewhere, in place of the model's for `query`,
+                which then says the words of a search by both.
             refresh_ttl: whether the items found get their lifetime renewed; `None`: as the
                 store does.
 
         Raises:
             InvalidFilterError: the filter does not parse.
-            InvalidArgumentError: a bad limit, offset, mode or min_score; or a mode that this
-                store has no index for.
+            InvalidArgumentError: a bad limit, offset, mode, min_score or vector; or a mode that
+                this store has no index for.
         """
         self.require_open()
-        asked = SearchQuery(query, filter, limit, offset, mode, subtree, min_score)  # type: ignore[arg-type]
+        asked = SearchQuery(query, filter, limit, offset, mode, subtree, min_score, vector)  # type: ignore[arg-type]
         if isinstance(query, SearchQuery):
-            if asked != SearchQuery(query):  # type: ignore[arg-type]
+            if vector is not None or asked != SearchQuery(query):  # type: ignore[arg-type]
                 raise InvalidArgumentError(
                     "a SearchQuery says it all: put the other arguments into it"
                 )
@@ -1095,7 +1108,7 @@ class Store(Recipe):
                     found = await self._embed(ops, missing)
                 vectors |= found
                 for op in ops:
-                    if isinstance(op, (Put, Mutate, Append, Reindex)):
+                    if isinstance(op, (Put, Mutate, Append, Reindex)) and not _has_own(op):
                         op.vectors = vectors
         finally:
             self._embedding_writes -= 1
@@ -1123,7 +1136,7 @@ class Store(Recipe):
 
     def _has_text(self, op: Put | Mutate, texts: Collection[str]) -> bool:
         """Whether a put would index one of some texts."""
-        if isinstance(op, Mutate) or self.index is None:
+        if isinstance(op, Mutate) or self.index is None or _has_own(op):
             return False
         fields = self.index.fields if op.indexing is None else op.indexing
         return any(text in texts for text in texts_of(codec.decode(op.data), fields))
@@ -1136,13 +1149,14 @@ class Store(Recipe):
         ttl: TTL = None,
         index: Indexing = None,
         if_version: int | None = None,
+        vector: Given = None,
     ) -> Put:
         """Return the operation of a `put`, for a unit; the arguments and errors are its."""
         labels, path = address(namespace)
         key = check_key(key)
         if if_version is not None:
             check_version(if_version)
-        return Put(
+        put = Put(
             labels,
             path,
             key,
@@ -1151,6 +1165,31 @@ class Store(Recipe):
             if_version,
             None if index is None else parse_indexing(index),
         )
+        if vector is not None:
+            put.vectors = self._own_vectors(vector, put.indexing)
+        return put
+
+    def _own_vectors(self, vector: Given, indexing: tuple[str, ...] | None) -> OwnVectors:
+        """Check the vectors of an item, as far as the store can tell."""
+        if self.index is None:
+            raise InvalidArgumentError(
+                "put(vector=...) needs an index, and this store was opened without: pass "
+                "index=IndexConfig() to it"
+            )
+        if indexing == ():
+            raise InvalidArgumentError("an item with index=False has no vector")
+        fields = self.index.fields if indexing is None else indexing
+        own = item_vectors(vector, fields, self.backend.most_dimensions)
+        own.require_length(self._dimensions)
+        return own
+
+    @property
+    def _dimensions(self) -> int | None:
+        """The length of the index's vectors, as far as the store knows it."""
+        embedder = self.backend.embedder
+        if embedder is not None:
+            return embedder.dimensions
+        return None if self.index is None else self.index.dimensions
 
     def prepare_append(
         self, namespace: Sequence[str], values: Sequence[Any], ttl: TTL = None
@@ -1262,7 +1301,7 @@ class Store(Recipe):
             raise InvalidArgumentError("query holds a lone surrogate, and no text does")
         filter = parse_filter(asked.filter)
         ranked = bool(asked.query) and not (self.index is None and asked.mode == "auto")
-        if ranked:
+        if ranked or asked.vector is not None:
             return await self._rank(path, asked, filter, signed)
         if asked.min_score is not None:
             raise InvalidArgumentError(
@@ -1279,37 +1318,59 @@ class Store(Recipe):
     ) -> list[Item]:
         """Run a ranked search."""
         if self.index is None:
+            by = f"mode={asked.mode!r}" if asked.vector is None else "a vector"
             raise InvalidArgumentError(
-                f"a search by mode={asked.mode!r} needs an index, and this store was opened "
+                f"a search by {by} needs an index, and this store was opened "
                 "without: pass index=IndexConfig(embeddings) to it, or search with mode='auto'"
             )
-        embedder = self.backend.embedder
-        mode = asked.mode
-        if mode == "auto":
-            mode = "hybrid" if self.index.context else "semantic"
-            mode = "text" if embedder is None else mode
-        if mode != "text" and embedder is None:
-            raise InvalidArgumentError(
-                f"a search by mode={mode!r} needs a model, and this store was opened without: pass "
-                "index=IndexConfig(embeddings) to it, or search with mode='text'"
-            )
+        mode = self._mode(asked)
         least = asked.min_score
         if least is not None and (isinstance(least, bool) or not isinstance(least, (int, float))):
             raise InvalidArgumentError(f"min_score is a number, not {type(least).__name__}")
-        assert asked.query is not None
-        if asked.limit == 0 or asked.query.isspace():
-            return []
         vector = None
-        if mode != "text":
-            assert embedder is not None
-            vector = await embedder.query(asked.query)
+        is_own = asked.vector is not None
+        if is_own:
+            vector, length = query_vector(asked.vector)
+            OwnVectors((vector,), length).require_length(self._dimensions)
+        text = asked.query or ""
+        if asked.limit == 0 or (text.isspace() and not is_own):
+            return []
+        if mode != "text" and not is_own:
+            assert self.backend.embedder is not None
+            vector = await self.backend.embedder.query(text)
             self.require_open()
-        words = None if mode == "semantic" else query_words(asked.query)
+        words = None if mode == "semantic" else query_words(text)
         limit, offset, subtree = asked.limit, asked.offset, asked.subtree
-        search = Search(
-            filter, limit, offset, subtree, least, vector, words, self.index.context, signed
+        context = self.index.context
+        return await self.backend.search(
+            path,
+            Search(filter, limit, offset, subtree, least, vector, words, context, signed, is_own),
         )
-        return await self.backend.search(path, search)
+
+    def _mode(self, asked: SearchQuery) -> str:
+        """Return how a ranked search is done, where the store has an index."""
+        assert self.index is not None
+        mode: str = asked.mode
+        if asked.vector is not None and not asked.query:
+            if mode not in ("auto", "semantic"):
+                raise InvalidArgumentError(f"a search by mode={mode!r} needs a query")
+            return "semantic"
+        if asked.vector is not None and mode == "text":
+            raise InvalidArgumentError("a search by mode='text' has no use for a vector")
+        has_vector = asked.vector is not None or self.backend.embedder is not None
+        if mode == "auto":
+            mode = "hybrid" if self.index.context else "semantic"
+            mode = mode if has_vector else "text"
+        if mode != "text" and not has_vector:
+            raise InvalidArgumentError(
+                f"a search by mode={mode!r} needs a model, and this store was opened without: pass "
+                "index=IndexConfig(embeddings) to it, give a vector, or search with mode='text'"
+            )
+        return mode
+
+
+def _has_own(op: Put | Mutate | Append | Reindex) -> bool:
+    return isinstance(op.vectors, OwnVectors)
 
 
 async def _sweep_regularly(of: weakref.ref[Store]) -> None:

@@ -17,6 +17,7 @@ from kvstore.errors import InvalidArgumentError
 from kvstore.filenames import FilePath
 from kvstore.log import Log
 from kvstore.opening import open_store
+from kvstore.own_vectors import Given
 from kvstore.recipe import Recipe
 from kvstore.store import Store
 from kvstore.transaction import Transaction, TransactionLog
@@ -289,9 +290,10 @@ class SyncTransaction:
         *,
         ttl: TTL = None,
         index: Indexing = None,
+        vector: Given = None,
     ) -> Item:
         """Store a value when the transaction commits."""
-        return self._tx.put(namespace, key, value, ttl=ttl, index=index).result
+        return self._tx.put(namespace, key, value, ttl=ttl, index=index, vector=vector).result
 
     def delete(self, namespace: Sequence[str], key: str) -> None:
         """Delete the item when the transaction commits."""

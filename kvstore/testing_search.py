@@ -940,6 +940,141 @@ class SearchConformance:
         assert set(found(items)[:2]) == {"zebra stripes", "zebra crossing"}  # both find them
         assert found(items)[2:] == ["a striped horse", "unrelated"]
 
+    # Own vectors
+
+    async def test_vectors_of_ones_own_need_no_model(
+        self, make: Callable[[IndexConfig], Store]
+    ) -> None:
+        async with make(IndexConfig()) as store:
+            await store.put(NS, "near", {"n": 1}, vector=at_angle(0.9))
+            await store.put(NS, "far", "some words", vector=tuple(at_angle(0.2)))
+            await store.put(NS, "none", "no vector, but words")
+            items = await store.search(NS, vector=FIRST_AXIS)
+            assert found(items) == ["near", "far"]
+            assert [item.score for item in items] == pytest.approx([0.9, 0.2], abs=1e-5)
+            assert await store.search(NS, SearchQuery(vector=FIRST_AXIS, limit=1)) == items[:1]
+            assert found(await store.search(NS, vector=FIRST_AXIS, min_score=0.5)) == ["near"]
+            assert found(await store.search(NS, vector=FIRST_AXIS, filter={"n": 1})) == ["near"]
+            assert found(await store.search(NS[:1], vector=FIRST_AXIS, subtree=True)) == found(
+                items
+            )
+            assert found(await store.search(NS, "words")) == ["far", "none"]
+            both = await store.search(NS, "words", vector=FIRST_AXIS, mode="hybrid")
+            assert set(found(both)) == {"near", "far", "none"}
+            assert (await store.check()).ok
+            assert await store.reindex() == 0
+
+    async def test_the_model_is_not_asked_for_an_item_with_its_own_vector(
+        self, store: Store, model: RecordingEmbeddings
+    ) -> None:
+        await store.put(NS, "own", "apple", vector=at_angle(0.9))
+        assert model.calls == []
+        await store.transact(lambda tx: tx.put(NS, "too", "apple", vector=at_angle(0.8)))
+        assert model.calls == []
+        items = await store.search(NS, "query")
+        assert found(items) == ["own", "too"]
+        assert [item.score for item in items] == pytest.approx([0.9, 0.8], abs=1e-5)
+        assert found(await store.search(NS, "apple", mode="text")) == ["own", "too"]
+
+    async def test_the_vector_of_an_item_lasts_until_it_is_written_again(
+        self, store: Store, model: RecordingEmbeddings
+    ) -> None:
+        model.vectors["apple"] = at_angle(0.1)
+        await store.put(NS, "k", "apple", vector=at_angle(0.9))
+        await store.put(NS, "k", "apple", vector=at_angle(0.7))
+        (item,) = await store.search(NS, vector=FIRST_AXIS)
+        assert item.score == pytest.approx(0.7, abs=1e-5)
+        await store.put(NS, "k", "apple")
+        (item,) = await store.search(NS, vector=FIRST_AXIS)
+        assert item.score == pytest.approx(0.1, abs=1e-5)
+        assert model.texts == ["apple"]
+        await store.put(NS, "k", "apple", vector=at_angle(0.6))
+        await store.update(NS, "k", lambda value: value + "s")
+        assert model.texts == ["apple", "apples"]
+        await store.put(NS, "k", "apple", vector=at_angle(0.6))
+        assert await store.delete(NS, "k")
+        assert await store.search(NS, vector=FIRST_AXIS) == []
+        assert (await store.check()).ok
+
+    async def test_own_vectors_may_be_several(self, make: Callable[[IndexConfig], Store]) -> None:
+        async with make(IndexConfig(fields=["title", "chunks[*].text"])) as store:
+            value = {"title": "t", "chunks": [{"text": "a"}, {"text": "b"}]}
+            low, high = at_angle(0.1), at_angle(0.8)
+            await store.put(NS, "each", value, vector=[low, high])
+            await store.put(NS, "named", value, vector={"title": at_angle(0.7)})
+            await store.put(NS, "some", value, vector={"chunks[*].text": [low, at_angle(0.6)]})
+            items = await store.search(NS, vector=FIRST_AXIS)
+            assert found(items) == ["each", "named", "some"]
+            assert items[0].score == pytest.approx(0.8, abs=1e-5)
+            refused: list[Any] = [{"body": low}, {}, [], [low, low, low], {"title": []}]
+            for bad in refused:
+                with pytest.raises(InvalidArgumentError, match="vector"):
+                    await store.put(NS, "bad", value, vector=bad)
+            assert await store.get(NS, "bad") is None
+
+    @pytest.mark.parametrize(
+        "vector",
+        [
+            *([math.nan] * DIMENSIONS, [math.inf] + [0.0] * (DIMENSIONS - 1), [1.0] * 3),
+            *([], "12345678", 7, [None] * DIMENSIONS, ["a"] * DIMENSIONS, b"12345678"),
+        ],
+    )
+    async def test_what_is_no_vector_of_the_index_is_refused(
+        self, make: Callable[[IndexConfig], Store], vector: Any
+    ) -> None:
+        async with make(IndexConfig()) as store:
+            await store.put(NS, "k", "apple", vector=FIRST_AXIS)
+            with pytest.raises(InvalidArgumentError, match="vector"):
+                await store.put(NS, "bad", "pear", vector=vector)
+            with pytest.raises(InvalidArgumentError, match="vector"):
+                await store.search(NS, vector=vector)
+            assert await store.get(NS, "bad") is None
+            assert found(await store.search(NS, vector=FIRST_AXIS)) == ["k"]
+
+    async def test_vectors_of_one_unit_are_of_one_length(
+        self, make: Callable[[IndexConfig], Store]
+    ) -> None:
+        def put_both(tx: Transaction) -> None:
+            tx.put(NS, "a", 1, vector=[1.0, 0.0])
+            tx.put(NS, "b", 1, vector=[1.0, 0.0, 0.0])
+
+        async with make(IndexConfig()) as store:
+            with pytest.raises(InvalidArgumentError, match="numbers"):
+                await store.transact(put_both)
+            assert await store.count(NS) == 0
+            outcomes = await asyncio.gather(
+                store.put(NS, "a", 1, vector=[1.0, 0.0]),
+                store.put(NS, "b", 1, vector=[1.0, 0.0, 0.0]),
+                return_exceptions=True,
+            )
+            assert isinstance(outcomes[0], Item)
+            assert isinstance(outcomes[1], InvalidArgumentError)
+            assert found(await store.search(NS, vector=[1, 0])) == ["a"]
+
+    async def test_a_vector_must_be_of_use(self, make: Callable[[IndexConfig], Store]) -> None:
+        async with make(IndexConfig(dimensions=DIMENSIONS)) as store:
+            for wrong in ({"vector": [1.0]}, {"vector": FIRST_AXIS, "index": False}):
+                with pytest.raises(InvalidArgumentError, match="vector"):
+                    await store.put(NS, "k", "apple", **wrong)
+            assert await store.search(NS, vector=FIRST_AXIS) == []
+            for mode in ("text", "hybrid"):
+                with pytest.raises(InvalidArgumentError):
+                    await store.search(NS, vector=FIRST_AXIS, mode=mode)
+            with pytest.raises(InvalidArgumentError, match="no use"):
+                await store.search(NS, "apple", vector=FIRST_AXIS, mode="text")
+            with pytest.raises(InvalidArgumentError, match="SearchQuery"):
+                await store.search(NS, SearchQuery("apple"), vector=FIRST_AXIS)
+            await store.put(NS, "k", "apple", vector=[0.0] * DIMENSIONS)  # of no direction
+            assert await store.search(NS, vector=FIRST_AXIS) == []
+            assert found(await store.search(NS, "apple")) == ["k"]
+
+    async def test_vectors_need_an_index(self, store_factory: StoreFactory) -> None:
+        async with store_factory() as store:
+            with pytest.raises(InvalidArgumentError, match="needs an index"):
+                await store.put(NS, "k", "apple", vector=FIRST_AXIS)
+            with pytest.raises(InvalidArgumentError, match="needs an index"):
+                await store.search(NS, vector=FIRST_AXIS)
+
     # Reindexing
 
     async def test_a_text_that_the_model_refuses_does_not_stop_reindex(

@@ -9,6 +9,7 @@ from kvstore import codec
 from kvstore.arguments import TTL, Indexing
 from kvstore.namespace import address, check_key
 from kvstore.operations import Append, Check, Delete, Operation, Put
+from kvstore.own_vectors import Given
 from kvstore.types import Item, Namespace
 
 __all__ = ["Ready", "Transaction", "TransactionLog"]
@@ -57,9 +58,10 @@ class Transaction:
         *,
         ttl: TTL = None,
         index: Indexing = None,
+        vector: Given = None,
     ) -> Ready[Item]:
         """Store a value when the transaction commits; arguments and errors are those of `put`."""
-        op = self._prepare_put(namespace, key, value, ttl=ttl, index=index)
+        op = self._prepare_put(namespace, key, value, ttl=ttl, index=index, vector=vector)
         self._written[op.path, op.key] = op
         return Ready(_unversioned(op))
 

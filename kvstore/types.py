@@ -178,6 +178,7 @@ class SearchQuery:
     mode: Mode = "auto"
     subtree: bool = False
     min_score: float | None = None
+    vector: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +195,8 @@ class IndexConfig:
             side, in the order of keys, count for an item too, at half the weight; at most 10.
         dimensions: the length of the model's vectors; `None`: as its first answer has it.
         model_id: names the model in the file, so that another one is noticed; `None`: derived
-            from `embeddings`.
+            from `embeddings`. Without those: the model of the vectors that you `put` and search
+            for; `None`: they are taken to be of the same one as the vectors that are there.
     """
 
     embeddings: Any = None

@@ -37,13 +37,19 @@ from kvstore.caching import cache_short
 from kvstore.description import Brought, Description
 from kvstore.errors import (
     IndexMismatchError,
-    InvalidArgumentError,
     MissingDependencyError,
-    ValueTooLargeError,
 )
-from kvstore.index_plan import Words
+from kvstore.index_plan import (
+    VectorFinder,
+    Wanted,
+    Words,
+    coded,
+    codes_in,
+    has_own,
+    is_as_wanted,
+)
 from kvstore.namespace import decode_namespace, show
-from kvstore.operations import Reindex, UnembeddedError
+from kvstore.operations import Reindex
 from kvstore.postgres import index_statements as sql
 from kvstore.postgres.connection import Connection, DriverError, snapshot
 from kvstore.postgres.facts import facts_of
@@ -51,7 +57,7 @@ from kvstore.postgres.keys import Address, decode_key, root_of
 from kvstore.postgres.pool import Link
 from kvstore.postgres.writing import Entry
 from kvstore.report import WAITS
-from kvstore.text import WORDS_REVISION, texts_of
+from kvstore.text import WORDS_REVISION
 
 __all__ = [
     "Indexer",
@@ -63,14 +69,12 @@ __all__ = [
     "namespace_term",
     "prepare_index",
     "quoted",
+    "require_extension",
     "subtree_term",
     "term_of",
     "vectors_table",
 ]
 
-HASH_BYTES = 16
-MAX_TEXTS = 1 << 20
-MAX_DIMENSIONS = 16_000  # of pgvector's type
 MAX_INDEXED = 2_000  # of its HNSW index
 MAX_HALF_INDEXED = 4_000  # of that over half precision
 _ROWS_AT_ONCE = 500
@@ -96,10 +100,10 @@ class Setup(Brought):
     """What one store brings along for the index.
 
     Attributes:
-        schema: where pgvector is; known once the index is prepared.
+        schema: where pgvector is; empty: not known yet.
     """
 
-    schema: str = "public"
+    schema: str = ""
 
 
 async def prepare_index(connection: Connection, setup: Setup) -> None:
@@ -113,7 +117,7 @@ async def prepare_index(connection: Connection, setup: Setup) -> None:
         MissingDependencyError: the store has a model, and the database no pgvector.
     """
     if setup.model is not None:
-        setup.schema = await _require_extension(connection)
+        await require_extension(connection, setup)
     text = await connection.fetchval("SELECT index FROM kvstore_state WHERE id = 1")
     is_new = not await connection.fetchval("SELECT EXISTS (SELECT 1 FROM kvstore_items)")
     if text is None:
@@ -131,21 +135,23 @@ async def prepare_index(connection: Connection, setup: Setup) -> None:
 
 
 async def find_extension(connection: Connection, setup: Setup) -> None:
-    """Find out where pgvector is, for a store with a model that may write nothing.
+    """Find out where pgvector is, for a store that may write nothing.
 
     Raises:
         MissingDependencyError: there is none.
     """
-    if setup.model is None:
-        return
     row = await connection.fetchrow(sql.GET_EXTENSION)
     if row is None:
         raise MissingDependencyError(_CREATE_EXTENSION.format(lacks="lacks"))
     setup.schema = _usable(*row)
 
 
-async def _require_extension(connection: Connection) -> str:
-    """Return the schema in which pgvector is; create the extension if that is allowed."""
+async def require_extension(connection: Connection, setup: Setup) -> None:
+    """Find out where pgvector is; create the extension if that is allowed.
+
+    Raises:
+        MissingDependencyError: there is none.
+    """
     row = await connection.fetchrow(sql.GET_EXTENSION)
     if row is None:
         try:
@@ -157,7 +163,7 @@ async def _require_extension(connection: Connection) -> str:
             lacks = "lacks, and this user cannot create"
             raise MissingDependencyError(_CREATE_EXTENSION.format(lacks=lacks)) from exc
         row = await connection.fetchrow(sql.GET_EXTENSION)
-    return _usable(*row)
+    setup.schema = _usable(*row)
 
 
 def _usable(schema: str, version: str) -> str:
@@ -273,7 +279,7 @@ class _State:
 
     @classmethod
     def of(cls, texts: bytes | None, facts: list[int] | None, is_pending: bool) -> _State:
-        held = None if texts is None else frozenset(_codes(texts))
+        held = None if texts is None else frozenset(codes_in(texts))
         return cls(held, facts, is_pending, held, facts, is_pending)
 
 
@@ -282,14 +288,12 @@ class _Plan:
     """What the index is to hold of an item.
 
     Attributes:
-        texts: by their hashes, in order.
-        vectors: the new ones; `None`: left out.
+        facts: of its value, if it has vectors.
     """
 
     address: Address
-    texts: dict[bytes, str]
+    wanted: Wanted
     facts: list[int] | None
-    vectors: dict[bytes, bytes | None] = field(default_factory=dict)
 
 
 class Indexer:
@@ -308,11 +312,6 @@ class Indexer:
         self._setup = setup
         self._states: dict[Address, _State] = {}
         self._changed: dict[Address, _State] = {}
-        self._embeds = (
-            setup is not None
-            and setup.model is not None
-            and setup.mismatch(self._description) is None
-        )
 
     async def load(self, connection: Connection, addresses: Sequence[Address]) -> None:
         """Read what the index holds of some items."""
@@ -332,80 +331,53 @@ class Indexer:
         Raises:
             UnembeddedError: some of their texts need vectors.
         """
-        missing: dict[str, None] = {}
+        finder = VectorFinder(self._description, self._setup)
         plans = []
         for entry in entries:
             plan = self._plan(entry)
             if plan is not None:
                 plans.append(plan)
-                self._find_vectors(plan, entry.vectors, missing, refused)
-        if missing:
-            raise UnembeddedError(list(missing))
+                held = self._states[plan.address].texts or ()
+                finder.find(plan.wanted, held, entry.vectors, refused)
+        finder.require_all()
         return plans
 
     def _plan(self, entry: Entry) -> _Plan | None:
         description = self._description
         value = codec.decode(entry.data)
         fields = description.fields if entry.indexing is None else entry.indexing
-        texts = {_hash(text): text for text in texts_of(value, fields)}
-        if len(texts) > MAX_TEXTS:
-            raise ValueTooLargeError(f"an item may have {MAX_TEXTS:,} texts, not {len(texts):,}")
-        facts = facts_of(value) if texts and description.model is not None else None
         state = self._states[entry.path, entry.key]
+        kept = state.texts or () if entry.keeps_own else ()
+        wanted = Wanted.of(coded(value, fields), entry.vectors, kept)
+        codes = wanted.codes
+        has_facts = wanted.own or (wanted.texts and _embeds(description))
+        facts = facts_of(value) if has_facts else None
         if (
             not state.is_pending
-            and (state.texts is not None or not texts)
-            and texts.keys() == (state.texts or frozenset())
+            and (state.texts is not None or not codes)
+            and set(codes) == (state.texts or frozenset())
             and facts == state.facts
         ):
             return None
-        return _Plan((entry.path, entry.key), texts, facts)
-
-    def _find_vectors(
-        self,
-        plan: _Plan,
-        known: Mapping[str, bytes] | None,
-        missing: dict[str, None],
-        refused: Collection[str],
-    ) -> None:
-        """Give an item's new texts their vectors, or note that some are missing."""
-        description = self._description
-        if description.model is None:
-            return
-        state = self._states[plan.address]
-        for code, text in plan.texts.items():
-            if code in (state.texts or ()):
-                continue
-            vector = None if known is None else known.get(text)
-            if not self._embeds or text in refused:
-                plan.vectors[code] = None
-            elif vector is None:
-                missing[text] = None
-            elif vector and description.dimensions not in (None, len(vector) // 4):
-                plan.vectors[code] = None  # the same name, but another model: see `mismatch`
-            elif len(vector) // 4 > MAX_DIMENSIONS:
-                raise InvalidArgumentError(
-                    f"the model gives vectors of {len(vector) // 4:,} numbers, and pgvector takes "
-                    f"at most {MAX_DIMENSIONS:,}"
-                )
-            else:
-                plan.vectors[code] = vector
+        return _Plan((entry.path, entry.key), wanted, facts)
 
     def put(self, planned: Any) -> None:
         """Apply what was planned for a unit."""
         for plan in planned:
             state = self._states[plan.address]
+            wanted = plan.wanted
+            all_codes = set(wanted.codes)
             codes = frozenset(
-                code for code in plan.texts if plan.vectors.get(code, b"") is not None
+                code for code in all_codes if wanted.vectors.get(code, b"") is not None
             )
-            if state.texts is None or state.is_pending or state.texts != plan.texts.keys():
-                state.words = _Words.of(plan.texts.values(), plan.address[0])
-            for code, vector in plan.vectors.items():
+            if state.texts is None or state.is_pending or state.texts != all_codes:
+                state.words = _Words.of(wanted.texts.values(), plan.address[0])
+            for code, vector in wanted.vectors.items():
                 if vector:
                     state.vectors[code] = vector
-            state.texts = codes if plan.texts else None
+            state.texts = codes if all_codes else None
             state.facts = plan.facts
-            state.is_pending = len(codes) < len(plan.texts)
+            state.is_pending = len(codes) < len(all_codes)
             self._changed[plan.address] = state
 
     def delete(self, path: str, key: str) -> None:
@@ -423,6 +395,8 @@ class Indexer:
         if not changed:
             return
         await self._flush_entries(connection, changed)
+        if self._description.model is None and any(state.vectors for state in changed.values()):
+            await self._take_own_vectors(connection)
         if self._description.model is not None:
             await self._flush_vectors(connection, changed)
         unmarked = [
@@ -437,6 +411,13 @@ class Indexer:
             state.stored, state.stored_facts = state.texts, state.facts
             state.was_pending, state.words = state.is_pending, None
             state.vectors.clear()
+
+    async def _take_own_vectors(self, connection: Connection) -> None:
+        """Begin to keep vectors, of an index that has no model."""
+        assert self._setup is not None
+        self._description.model = self._setup.own
+        self._description.has_all_vectors = True
+        await _store(connection, self._description)
 
     async def _flush_entries(
         self, connection: Connection, changed: Mapping[Address, _State]
@@ -540,21 +521,25 @@ class Indexer:
 
     async def restored(self, connection: Connection, first_version: int) -> None:
         """Index what an import has written; its vectors are left to `reindex`."""
-        embeds, self._embeds = self._embeds, False
+        setup, self._setup = self._setup, None
         try:
             async for rows in _slices(connection, sql.GET_SINCE, first_version):
-                await self._index_rows(connection, rows, None)
+                await self._index_rows(connection, rows)
         finally:
-            self._embeds = embeds
+            self._setup = setup
 
     async def _index_rows(
         self,
         connection: Connection,
         rows: Sequence[Any],
-        vectors: Mapping[str, bytes] | None,
-        refused: Collection[str] = (),
+        op: Reindex | None = None,
     ) -> list[_Plan]:
         """Index items as they are in their table.
+
+        Args:
+            connection: in a write transaction.
+            rows: the items.
+            op: by which this is done; `None`: they are new there.
 
         Raises:
             UnembeddedError: some of their texts need vectors, and nothing is done.
@@ -564,8 +549,9 @@ class Indexer:
         for path, key, value, indexing, texts, facts, is_pending in rows:
             self._states[path, key] = _State.of(texts, facts, is_pending)
             paths = None if indexing is None else tuple(orjson.loads(indexing))
-            entries.append(Entry(path, key, value.encode(), paths, vectors))
-        plans = self.plan(entries, refused)
+            vectors = None if op is None else op.vectors
+            entries.append(Entry(path, key, value.encode(), paths, vectors, op is not None))
+        plans = self.plan(entries, () if op is None else op.refused)
         self.put(plans)
         await self.flush(connection)
         return plans
@@ -577,14 +563,13 @@ class Indexer:
         setup, description = self._setup, self._description
         if setup is None:
             return 0
-        has_other_model = setup.model is not None and setup.mismatch(description) is not None
+        has_other_model = setup.mismatch(description) is not None
         has_other_fields = setup.fields != description.fields
         if has_other_model:
             await connection.execute(f"DROP TABLE IF EXISTS {vectors_table(description)}")
             await connection.execute("UPDATE kvstore_entries SET texts = ''")
-            description.model, description.dimensions = setup.model, None
+            description.model, description.dimensions = setup.model or setup.own, None
             description.epoch += 1
-            self._embeds = True
         if has_other_fields:
             description.fields = setup.fields
         if has_other_model or has_other_fields:
@@ -607,28 +592,25 @@ class Indexer:
         setup, description = self._setup, self._description
         if setup is None:
             return 0, 0, []
-        if setup.model is not None:
-            mismatch = setup.mismatch(description)
-            if mismatch is not None:
-                raise IndexMismatchError(
-                    f"another store has changed the index meanwhile: {mismatch}"
-                )
+        mismatch = setup.mismatch(description)
+        if mismatch is not None:
+            raise IndexMismatchError(f"another store has changed the index meanwhile: {mismatch}")
         marked = await connection.fetch(sql.GET_PENDING, op.after, op.limit)
         if not marked:
             description.has_all_words = True
-            if description.model == setup.model:
+            if description.model == setup.model or description.is_own:
                 description.has_all_vectors = True
             await _store(connection, description)
             return 0, 0, []
         rows = [tuple(row)[1:] for row in marked if row["value"] is not None]
-        plans = await self._index_rows(connection, rows, op.vectors, op.refused)
+        plans = await self._index_rows(connection, rows, op)
         gone = [(row["path"], row["key"]) for row in marked if row["value"] is None]
         if gone:
             await connection.execute(sql.UNMARK, *_columns(gone))
         left = [
             (plan.address[0], decode_key(plan.address[1]))
             for plan in plans
-            if any(text in op.refused for text in plan.texts.values())
+            if any(text in op.refused for text in plan.wanted.texts.values())
         ]
         return marked[-1]["number"], len(marked), left
 
@@ -654,12 +636,9 @@ def _joined(lists: Sequence[list[int]]) -> tuple[list[int], list[int]]:
     return list(chain.from_iterable(lists)), list(accumulate(map(len, lists)))
 
 
-def _codes(texts: bytes) -> list[bytes]:
-    return [texts[at : at + HASH_BYTES] for at in range(0, len(texts), HASH_BYTES)]
-
-
-def _hash(text: str) -> bytes:
-    return blake2b(text.encode(), digest_size=HASH_BYTES).digest()
+def _embeds(description: Description) -> bool:
+    """Whether the texts of an index have vectors."""
+    return description.model is not None and not description.is_own
 
 
 # Checking
@@ -706,10 +685,11 @@ def _problem(row: Sequence[Any], description: Description) -> str | None:
         return None
     fields = description.fields if indexing is None else orjson.loads(indexing)
     decoded = codec.decode(value.encode())
-    texts = {_hash(text) for text in texts_of(decoded, fields)}
+    texts, codes = coded(decoded, fields), codes_in(held or b"")
     where = f"index: {show(decode_namespace(path), decode_key(key))}"
-    if set(_codes(held or b"")) != texts or (texts and held is None):
+    if not is_as_wanted(codes, texts) or (texts and held is None):
         return f"{where} is not indexed as it is, and not marked for reindex"
-    if description.model is not None and facts != (facts_of(decoded) if texts else None):
+    has_facts = has_own(codes) or (texts and _embeds(description))
+    if facts != (facts_of(decoded) if has_facts else None):
         return f"{where} has other scalars than the index says"
     return None

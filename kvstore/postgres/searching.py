@@ -95,7 +95,13 @@ async def _search(
         if row is None or row["index"] is None:
             raise IndexMismatchError("the index is gone from the database; open the store again")
         description = Description.parse(row["index"])
-        check_index(description, setup, asked.vector, by_words=asked.words is not None)
+        check_index(
+            description,
+            setup,
+            asked.vector,
+            by_words=asked.words is not None,
+            is_own=asked.is_own,
+        )
         finder = _Finder(
             connection,
             description,

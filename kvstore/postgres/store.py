@@ -15,7 +15,8 @@ from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError
 from kvstore.feed import ChangePage
 from kvstore.filters import Filter
-from kvstore.operations import Operation, Record
+from kvstore.operations import Operation, Put, Record
+from kvstore.own_vectors import OwnVectors
 from kvstore.patterns import Pattern
 from kvstore.postgres import changes, checking, reading, statements
 from kvstore.postgres.connection import (
@@ -33,6 +34,7 @@ from kvstore.postgres.indexing import (
     count_pending,
     find_extension,
     prepare_index,
+    require_extension,
 )
 from kvstore.postgres.migrate import migrate, require_migrated
 from kvstore.postgres.points import PointReader
@@ -152,8 +154,7 @@ class PostgresBackend(Backend):
     ) -> None:
         super().attach(settings, index, embedder)
         if index is not None:
-            model = None if embedder is None else embedder.model_id
-            self._setup = Setup(index.fields, model, None)
+            self._setup = Setup.of(index, embedder)
 
     # Lifecycle
 
@@ -212,7 +213,8 @@ class PostgresBackend(Backend):
                 if self._setup is not None:
                     self._learn_dimensions()
                     if self.settings.read_only:
-                        await find_extension(connection, self._setup)
+                        if self._setup.model is not None:
+                            await find_extension(connection, self._setup)
                     else:
                         await connection.fetchrow(statements.LOCK_STATE)
                         await prepare_index(connection, self._setup)
@@ -293,6 +295,8 @@ class PostgresBackend(Backend):
         self._learn_dimensions()
 
         async def run(link: Link) -> list[Item]:
+            if asked.vector is not None and not setup.schema:
+                await find_extension(link.raw, setup)
             return await search(link.raw, setup, path, asked, self.now())
 
         if self._replica is not None:
@@ -303,7 +307,20 @@ class PostgresBackend(Backend):
 
     def apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
         self._learn_dimensions()
+        setup = self._setup
+        if setup is not None and not setup.schema and any(map(_has_own_vectors, ops)):
+            return self._apply_vectors(ops, setup)
         return self._writer.apply(ops)
+
+    async def _apply_vectors(self, ops: Sequence[Operation], setup: Setup) -> list[Any]:
+        """Apply a unit with the first vectors of a store that has no model."""
+        connection = await connect(replace(self._target, schema=self._schema))
+        try:
+            with translated(self._target.name):
+                await require_extension(connection, setup)
+        finally:
+            await asyncio.shield(hang_up(connection))
+        return await self._writer.apply(ops)
 
     def _learn_dimensions(self) -> None:
         if self._setup is not None and self.embedder is not None:
@@ -333,3 +350,7 @@ class PostgresBackend(Backend):
         finally:
             await asyncio.shield(hang_up(connection))
         return max(0, before - after)
+
+
+def _has_own_vectors(op: Operation) -> bool:
+    return isinstance(op, Put) and isinstance(op.vectors, OwnVectors)

@@ -45,7 +45,7 @@ from kvstore.operations import (
     named_of,
     take_piece,
 )
-from kvstore.plan import Address, Admission, Effects, Note, decide, gone, named
+from kvstore.plan import Address, Admission, Effects, Note, Vectors, decide, gone, named
 from kvstore.postgres import changes, statements
 from kvstore.postgres.connection import Connection, DriverError
 from kvstore.postgres.keys import SURELY_SHORT, check_length, decode_key, encode_key, root_of
@@ -71,7 +71,8 @@ class Entry(NamedTuple):
     key: str  # encoded
     data: bytes
     indexing: tuple[str, ...] | None
-    vectors: Mapping[str, bytes] | None
+    vectors: Vectors | None
+    keeps_own: bool = False  # it is as it was, with the vectors that it was put with
 
 
 class IndexWriter(Protocol):

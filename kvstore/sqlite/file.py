@@ -22,7 +22,6 @@ from kvstore.sqlite import driver, forks, statements
 from kvstore.sqlite.connection import connect, is_busy, translated
 from kvstore.sqlite.guard import Hold
 from kvstore.sqlite.index_file import Setup, load_vectors, prepare_index
-from kvstore.sqlite.journal import Journal
 from kvstore.sqlite.migrate import check_file, migrate
 from kvstore.sqlite.openfile import OpenFile
 from kvstore.sqlite.read_cache import ReadCache, is_as_known
@@ -75,8 +74,7 @@ class FileBackend(Backend):
     ) -> None:
         super().attach(settings, index, embedder)
         if index is not None:
-            model = None if embedder is None else embedder.model_id
-            self.setup = Setup(index.fields, model, None, Journal())
+            self.setup = Setup.of(index, embedder)
 
     @abstractmethod
     def held(self) -> tuple[Path, Iterable[driver.Connection]] | None:

@@ -8,10 +8,11 @@ import orjson
 
 from kvstore import codec
 from kvstore.errors import StoreError
+from kvstore.index_plan import coded, codes_in, is_as_wanted
 from kvstore.sqlite import driver
 from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.index_file import describe
-from kvstore.sqlite.slots import FREE, codes_of, hashed
+from kvstore.sqlite.slots import FREE
 
 __all__ = ["find_problems"]
 
@@ -29,13 +30,14 @@ def find_problems(connection: driver.Connection) -> Iterator[str]:
         for item, indexing, value, slots, has_words, is_pending in rows:
             try:
                 fields = description.fields if indexing is None else orjson.loads(indexing)
-                texts = hashed(codec.decode(value), fields).keys()
+                texts = coded(codec.decode(value), fields)
             except (StoreError, TypeError, ValueError):
                 continue  # a damaged row, which is told as such
-            codes = codes_of(slots or b"")
+            held = set(codes_in(slots or b"")) - {FREE}
             if (slots is not None) != bool(has_words):
                 yield f"index: item {item} is in one of its tables and not in the other"
-            if not is_pending and (set(codes) - {FREE} != texts or (texts and slots is None)):
+            is_right = is_as_wanted(held, texts) and (slots is not None or not texts)
+            if not is_pending and not is_right:
                 yield f"index: item {item} is not indexed as it is, and not marked for reindex"
         if len(rows) < _SLICE:
             break

@@ -61,7 +61,7 @@ class Setup(Brought):
         passing: what passes the filters of its searches.
     """
 
-    journal: Journal
+    journal: Journal = field(default_factory=Journal)
     passing: Passing = field(default_factory=Passing)
 
 

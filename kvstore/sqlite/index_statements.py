@@ -5,8 +5,9 @@ The tables are told of in `kvstore.sqlite.indexing`, the ids of vectors in `kvst
 
 from __future__ import annotations
 
+from kvstore.index_plan import CODE_BYTES
 from kvstore.sql import TRUE, Sql
-from kvstore.sqlite.slots import HASH_BYTES, ITEM_BITS, ITEM_MASK
+from kvstore.sqlite.slots import ITEM_BITS, ITEM_MASK
 from kvstore.sqlite.statements import LIVE, OCTETS, REST, ROW, in_range
 
 # The tables that an index makes
@@ -306,7 +307,7 @@ def vectors_of(ids: str, highest: int) -> Sql:
         return Sql("rowid IN (SELECT value FROM json_each(?))", (ids,))
     return Sql(
         "rowid IN (WITH RECURSIVE held (vector, others) AS ("
-        f"SELECT item, length(slots) / {HASH_BYTES} - 1 FROM index_entries"
+        f"SELECT item, length(slots) / {CODE_BYTES} - 1 FROM index_entries"
         " WHERE item IN (SELECT value FROM json_each(?))"
         f" UNION ALL SELECT vector + {1 << ITEM_BITS}, others - 1 FROM held WHERE others > 0)"
         " SELECT vector FROM held)",
@@ -406,7 +407,7 @@ WHERE id IN (SELECT value FROM json_each(?)) AND {LIVE}
 # vec0's own list of vectors, and the primary keys
 def count_orphans(table: str) -> str:
     """Count the vectors that are no item's, and that nobody has noted as garbage."""
-    slot_at = f"{HASH_BYTES} * (held.rowid >> {ITEM_BITS})"
+    slot_at = f"{CODE_BYTES} * (held.rowid >> {ITEM_BITS})"
     return f"""
 SELECT count(*)
 FROM {table}_rowids AS held
@@ -414,5 +415,5 @@ LEFT JOIN index_entries ON index_entries.item = held.rowid & {ITEM_MASK}
 WHERE held.rowid NOT IN (SELECT vector FROM index_garbage)
     AND (index_entries.item IS NULL
         OR length(index_entries.slots) <= {slot_at}
-        OR substr(index_entries.slots, 1 + {slot_at}, {HASH_BYTES}) = zeroblob({HASH_BYTES}))
+        OR substr(index_entries.slots, 1 + {slot_at}, {CODE_BYTES}) = zeroblob({CODE_BYTES}))
 """

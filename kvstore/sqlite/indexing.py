@@ -19,15 +19,15 @@ A trigger notes deleted items; the batch that deletes them drops their entries b
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from kvstore import codec
 from kvstore.description import Description
-from kvstore.errors import IndexMismatchError, MissingDependencyError, ValueTooLargeError
-from kvstore.index_plan import Words
+from kvstore.errors import IndexMismatchError, MissingDependencyError
+from kvstore.index_plan import CODE_BYTES, VectorFinder, Wanted, Words, coded, codes_in
 from kvstore.operations import (
     Adopt,
     Operation,
@@ -39,9 +39,9 @@ from kvstore.operations import (
     Restore,
     Sweep,
     TrimLog,
-    UnembeddedError,
     Wide,
 )
+from kvstore.own_vectors import OwnVectors
 from kvstore.plan import Address, Effects, Vectors
 from kvstore.sqlite import driver
 from kvstore.sqlite import index_statements as sql
@@ -55,7 +55,7 @@ from kvstore.sqlite.index_file import (
     require_words,
 )
 from kvstore.sqlite.journal import VectorChange
-from kvstore.sqlite.slots import FREE, HASH_BYTES, ITEM_BITS, MAX_SLOTS, Entries, codes_of, hashed
+from kvstore.sqlite.slots import FREE, ITEM_BITS, Entries, entries_of
 from kvstore.sqlite.words import namespace_words, pack_counts
 from kvstore.sqlite.writing import (
     Batch,
@@ -101,8 +101,7 @@ class IndexedBatch(Batch):
         assert self.index is not None
         self._description = Description.parse(self.index)
         self._setup = setup
-        self._texts: list[str] = []  # without a vector, in the present unit
-        self._embeds = False  # whether new texts are to have vectors, in the present unit
+        self._finder = VectorFinder(self._description, setup)  # of the present unit
         self._touched: dict[str, None] = {}  # namespaces whose vectors have changed
         self._vector_changes: list[VectorChange] = []
         self._room: dict[str, int] = {}  # vectors that small chunks may yet take, by namespace
@@ -140,20 +139,14 @@ class IndexedBatch(Batch):
             self._setup.journal.publish(self._version, self._vector_changes)
 
     def _apply_unit(self, ops: Sequence[Operation]) -> list[Any]:
-        self._texts = []
-        setup = self._setup
-        self._embeds = (
-            setup is not None
-            and setup.model is not None
-            and setup.mismatch(self._description) is None
-        )
+        self._finder = VectorFinder(self._description, self._setup)
         if not self._is_watched and all(map(is_bare_put, ops)) and self._are_outside(ops):
             return self._apply_plain(ops)  # type: ignore[arg-type]
         return super()._apply_unit(ops)
 
     def _carry_out(self, effects: Effects, rows: Mapping[Address, StoredRow]) -> None:
         found = [self._plan_entries(row, vectors, rows) for row, vectors in effects.writes]
-        self._require_vectors()
+        self._finder.require_all()
         super()._carry_out(effects, rows)
         for entry, (row, _) in zip(found, effects.writes, strict=True):
             if entry is not None:
@@ -170,7 +163,7 @@ class IndexedBatch(Batch):
                 return self._adopt()
             case Reindex():
                 planned = self._plan_reindex(op)
-                self._require_vectors()
+                self._finder.require_all()
                 return self._reindex(planned, op.refused)
             case PopEntry() | TrimLog() | Remove() | Sweep() | Restore():
                 answer = super()._run(op)
@@ -190,11 +183,12 @@ class IndexedBatch(Batch):
         entries = []
         for op in ops:
             item, *there = held.get((op.path, op.key), _NOTHING)
-            entry = self._entries_of_texts(item, op.path, _planned_texts(op, fields), *there)
+            wanted = Wanted.of(_planned_texts(op, fields), op.vectors)
+            entry = entries_of(item, op.path, wanted, *there)
             if not entry.is_unchanged:
                 self._find_vectors(entry, op.vectors)
                 entries.append((op, entry))
-        self._require_vectors()
+        self._finder.require_all()
         answers = self._put_plain(list(ops))
         ids = held if len(held) == len(ops) else self._get_many(sql.GET_MANY_IDS, keys)
         fresh = []
@@ -218,10 +212,6 @@ class IndexedBatch(Batch):
                 held[path, key] = row
         return held
 
-    def _require_vectors(self) -> None:
-        if self._texts:
-            raise UnembeddedError(list(dict.fromkeys(self._texts)))
-
     # Planning: what reads, and may refuse
 
     def _plan_entries(
@@ -234,61 +224,20 @@ class IndexedBatch(Batch):
         if before is not None:
             item = before.id
             there = self._execute(sql.GET_ENTRIES, (item,)).fetchone()
-        value = codec.decode(row.data)
-        entry = self._entries(item, row.path, value, row.indexing, *there)
+        fields = self._description.fields if row.indexing is None else row.indexing
+        wanted = Wanted.of(coded(codec.decode(row.data), fields), vectors)
+        entry = entries_of(item, row.path, wanted, *there)
         if entry.is_unchanged:
             return None
         self._find_vectors(entry, vectors)
         return entry
 
-    def _entries(
-        self,
-        item: int | None,
-        path: str,
-        value: Any,
-        paths: Iterable[str] | None,
-        slots: bytes | None,
-        length: int,
-        is_pending: int,
-    ) -> Entries:
-        fields = self._description.fields if paths is None else paths
-        return self._entries_of_texts(item, path, hashed(value, fields), slots, length, is_pending)
-
-    def _entries_of_texts(
-        self,
-        item: int | None,
-        path: str,
-        texts: dict[bytes, str],
-        slots: bytes | None,
-        length: int,
-        is_pending: int,
-    ) -> Entries:
-        if len(texts) > MAX_SLOTS:
-            raise ValueTooLargeError(f"an item may have {MAX_SLOTS:,} texts, not {len(texts):,}")
-        held = None if slots is None else codes_of(slots)
-        return Entries(item, path, texts, held, length or 0, bool(is_pending))
-
     def _find_vectors(
-        self, entry: Entries, known: Mapping[str, bytes] | None, refused: Collection[str] = ()
+        self, entry: Entries, known: Vectors | None, refused: Collection[str] = ()
     ) -> None:
-        """Give an item's new texts their vectors, or note that some are missing."""
-        description = self._description
-        if description.model is None:
-            return
-        held = set(entry.slots) if entry.slots else ()
-        for code, text in entry.texts.items():
-            if code in held:
-                continue
-            if not self._embeds or text in refused:
-                entry.vectors[code] = None
-                continue
-            vector = None if known is None else known.get(text)
-            if vector is None:
-                self._texts.append(text)
-            elif vector and description.dimensions not in (None, len(vector) // 4):
-                entry.vectors[code] = None  # the same name, but another model: see `mismatch`
-            else:
-                entry.vectors[code] = vector
+        if isinstance(known, OwnVectors) and not self._can_use_vectors():
+            load_vectors(self._connection)  # says why it cannot
+        self._finder.find(entry.wanted, set(entry.slots) if entry.slots else (), known, refused)
 
     # Writing
 
@@ -297,7 +246,8 @@ class IndexedBatch(Batch):
         return (
             entry.slots is None
             and not entry.is_pending
-            and (self._description.model is None or all(entry.vectors.values()))
+            and not entry.wanted.own
+            and (self._description.model is None or all(entry.wanted.vectors.values()))
         )
 
     def _write_fresh(self, entries: Sequence[Entries]) -> None:
@@ -308,14 +258,15 @@ class IndexedBatch(Batch):
         for entry in entries:
             item, path = entry.item, entry.path
             assert item is not None
-            if not entry.texts:
+            wanted = entry.wanted
+            if not wanted.texts:
                 continue
-            for slot, vector in enumerate(entry.vectors.values()):
+            for slot, vector in enumerate(wanted.vectors.values()):
                 vectors.append(VectorChange(path, slot << ITEM_BITS | item, vector))
-            found = Words(entry.texts.values(), path)
+            found = Words(wanted.texts.values(), path)
             self._count(1, found.length)
             words.append((item, found.text, namespace_words(path)))
-            codes = bytearray().join(entry.texts)  # bound in half the time of bytes
+            codes = bytearray().join(wanted.texts)  # bound in half the time of bytes
             slots.append((item, codes, pack_counts(found.counts), found.length))
         self._connection.executemany(sql.ADD_WORDS, words)
         self._connection.executemany(sql.SET_ENTRIES, slots)
@@ -348,14 +299,17 @@ class IndexedBatch(Batch):
         """Make the index hold what it is to hold of an item."""
         item = entry.item
         assert item is not None
-        slots = list(entry.slots or ())
+        wanted, slots = entry.wanted, list(entry.slots or ())
+        codes = wanted.codes
+        if wanted.own and self._description.model is None:
+            self._take_own_vectors()
         has_vectors = self._description.model is not None
-        freed = [slot for slot, code in enumerate(slots) if code and code not in entry.texts]
+        freed = [slot for slot, code in enumerate(slots) if code and code not in codes]
         missing = False
-        for code in entry.texts:
+        for code in codes:
             if code in slots:
                 continue
-            vector = entry.vectors.get(code)
+            vector = wanted.vectors.get(code)
             if has_vectors and vector is None:
                 missing = True
                 continue
@@ -378,8 +332,8 @@ class IndexedBatch(Batch):
         if entry.slots is not None:
             self._count(-1, -entry.length)
             self._execute(sql.DELETE_WORDS, (item,))
-        if entry.texts:
-            words = Words(entry.texts.values(), entry.path)
+        if codes:
+            words = Words(wanted.texts.values(), entry.path)
             self._count(1, words.length)
             self._execute(sql.ADD_WORDS, (item, words.text, namespace_words(entry.path)))
             packed = pack_counts(words.counts)
@@ -390,6 +344,13 @@ class IndexedBatch(Batch):
             self._execute(sql.MARK, (item,))
         elif entry.is_pending and not missing:
             self._execute(sql.UNMARK, (item,))
+
+    def _take_own_vectors(self) -> None:
+        """Begin to keep vectors, of an index that has no model."""
+        assert self._setup is not None
+        self._description.model = self._setup.own
+        self._description.has_all_vectors = True
+        self._keep_description()
 
     def _count(self, items: int, length: int) -> None:
         """Take note of an entry that comes or goes."""
@@ -472,7 +433,7 @@ class IndexedBatch(Batch):
             self._execute(sql.DELETE_WORDS, (item,))
             self._execute(sql.DELETE_ENTRIES, (item,))
             if has_vectors:
-                for slot in range(len(slots) // HASH_BYTES):
+                for slot in range(len(slots) // CODE_BYTES):
                     self._set_vector(path, slot << ITEM_BITS | item, b"", is_free=False)
         for statement in sql.FORGET_DROPPED:
             self._execute(statement)
@@ -493,7 +454,7 @@ class IndexedBatch(Batch):
         """Make the index the store's own; return how many items are marked."""
         setup, description = self._setup, self._description
         assert setup is not None
-        has_other_model = setup.model is not None and setup.mismatch(description) is not None
+        has_other_model = setup.mismatch(description) is not None
         has_other_fields = setup.fields != description.fields
         if has_other_model:
             if description.dimensions is not None:
@@ -502,7 +463,7 @@ class IndexedBatch(Batch):
                     self._execute(sql.drop_vectors(table))
             for statement in sql.FORGET_VECTORS:
                 self._execute(statement)
-            description.model, description.dimensions = setup.model, None
+            description.model, description.dimensions = setup.model or setup.own, None
             description.epoch += 1
         if has_other_fields:
             description.fields = setup.fields
@@ -516,26 +477,25 @@ class IndexedBatch(Batch):
 
     def _plan_reindex(self, op: Reindex) -> list[tuple[int, str, Entries | None]]:
         assert self._setup is not None
-        if self._setup.model is not None:
-            mismatch = self._setup.mismatch(self._description)
-            if mismatch is not None:
-                raise IndexMismatchError(
-                    f"another store has changed the index meanwhile: {mismatch}"
-                )
+        mismatch = self._setup.mismatch(self._description)
+        if mismatch is not None:
+            raise IndexMismatchError(f"another store has changed the index meanwhile: {mismatch}")
         planned: list[tuple[int, str, Entries | None]] = []
         for key, *row in self._execute(sql.GET_PENDING, (op.after, op.limit)).fetchall():
-            entry = self._entries_of(row)
+            entry = self._entries_of(row, keeps_own=True)
             if entry is not None:
                 self._find_vectors(entry, op.vectors, op.refused)
             planned.append((row[0], key, entry))
         return planned
 
-    def _entries_of(self, row: Sequence[Any]) -> Entries | None:
+    def _entries_of(self, row: Sequence[Any], *, keeps_own: bool) -> Entries | None:
         item, path, indexing, value, *there = row
         if path is None:
             return None
-        paths = None if indexing is None else orjson.loads(indexing)
-        return self._entries(item, path, codec.decode(value), paths, *there)
+        fields = self._description.fields if indexing is None else orjson.loads(indexing)
+        kept = codes_in(there[0] or b"") if keeps_own else ()
+        wanted = Wanted.of(coded(codec.decode(value), fields), None, kept)
+        return entries_of(item, path, wanted, *there)
 
     def _reindex(
         self, planned: list[tuple[int, str, Entries | None]], refused: Collection[str]
@@ -550,30 +510,28 @@ class IndexedBatch(Batch):
             description = self._description
             assert self._setup is not None
             description.has_all_words = True
-            if description.model == self._setup.model:
+            if description.model == self._setup.model or description.is_own:
                 description.has_all_vectors = True
             self._keep_description()
             return 0, 0, []
         left = [
             (entry.path, key)
             for _, key, entry in planned
-            if entry is not None and any(text in refused for text in entry.texts.values())
+            if entry is not None and any(text in refused for text in entry.wanted.texts.values())
         ]
         return planned[-1][0], len(planned), left
 
     def _index_since(self, version: int) -> None:
         """Index what an import has written; its vectors are left to `reindex`."""
         for row in self._execute(sql.GET_SINCE, (version,)).fetchall():
-            entry = self._entries_of(row)
+            entry = self._entries_of(row, keeps_own=False)
             if entry is not None and not entry.is_unchanged:
-                if self._description.model is not None:
-                    held = set(entry.slots or ())
-                    entry.vectors = dict.fromkeys(code for code in entry.texts if code not in held)
+                self._find_vectors(entry, None, set(entry.wanted.texts.values()))
                 self._write_entries(entry)
 
 
 def _planned_texts(op: Put, fields: tuple[str, ...]) -> dict[bytes, str]:
-    """Return the texts of a put by their hashes; a unit that is handed in again has them."""
+    """Return the texts of a put by their codes; a unit that is handed in again has them."""
     if op.planned is None or op.planned[0] != fields:
-        op.planned = fields, hashed(codec.decode(op.data), fields)
+        op.planned = fields, coded(codec.decode(op.data), fields)
     return op.planned[1]

@@ -29,7 +29,7 @@ from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.connection import snapshot
 from kvstore.sqlite.filters import compile_filter
-from kvstore.sqlite.index_file import SMALL_CHUNK, Setup, describe, described
+from kvstore.sqlite.index_file import SMALL_CHUNK, Setup, describe, described, load_vectors
 from kvstore.sqlite.slots import ITEM_MASK
 from kvstore.sqlite.vectors import VectorCache, scores_of_chunks
 from kvstore.sqlite.words import Weigher
@@ -87,7 +87,15 @@ def search(
                 "the file has no search index: a store that is opened with one, and not with "
                 "read_only=True, makes it"
             )
-        check_index(description, setup, asked.vector, by_words=asked.words is not None)
+        check_index(
+            description,
+            setup,
+            asked.vector,
+            by_words=asked.words is not None,
+            is_own=asked.is_own,
+        )
+        if asked.is_own and setup.model is None and description.dimensions is not None:
+            load_vectors(connection)
         condition = compile_filter(asked.filter)
         scope = _Scope(
             path,
@@ -155,7 +163,7 @@ def search_small(
         text, has_more, *_ = chunks[0]
         if has_more:
             return None
-        check_index(described(text), setup, vector, by_words=False)
+        check_index(described(text), setup, vector, by_words=False, is_own=asked.is_own)
         scores = scores_of_chunks([chunk[2:] for chunk in chunks if chunk[2]], vector)
         if scores is None:
             nearest = sql.nearest(

@@ -1,23 +1,17 @@
-"""How the texts of an item are told apart in the index: each has a slot, and a hash of 16 bytes."""
+"""Where the vectors of an item are: each of its codes (`kvstore.index_plan`) has a slot."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from hashlib import blake2b
-from typing import Any
+from dataclasses import dataclass
 
-from kvstore.text import texts_of
+from kvstore.index_plan import CODE_BYTES, Wanted, codes_in
 
 __all__ = [
     "FREE",
-    "HASH_BYTES",
     "ITEM_BITS",
     "ITEM_MASK",
-    "MAX_SLOTS",
     "Entries",
-    "codes_of",
-    "hashed",
+    "entries_of",
 ]
 
 # A vector's rowid is the item's id, and above it the slot. In that order, because sqlite-vec 0.1.9
@@ -25,9 +19,7 @@ __all__ = [
 # sqlite-vec.c): so it confuses but vectors of one item, and all of them are in the list anyway.
 ITEM_BITS = 40
 ITEM_MASK = (1 << ITEM_BITS) - 1
-MAX_SLOTS = 1 << 20
-HASH_BYTES = 16
-FREE = bytes(HASH_BYTES)  # in the place of a hash: nothing is in the slot
+FREE = bytes(CODE_BYTES)  # in the place of a code: nothing is in the slot
 
 
 @dataclass(slots=True)
@@ -37,38 +29,32 @@ class Entries:
     Attributes:
         item: its id; `None`: not there yet.
         path: its namespace.
-        texts: by their hashes, in order.
-        slots: the hashes in the index; `None`: nothing is.
+        wanted: what is to be there.
+        slots: the codes in the index; `None`: nothing is.
         length: how many words are.
-        vectors: the new ones; `None`: left out.
     """
 
     item: int | None
     path: str
-    texts: dict[bytes, str]
+    wanted: Wanted
     slots: list[bytes] | None
     length: int
     is_pending: bool
-    vectors: dict[bytes, bytes | None] = field(default_factory=dict)
 
     @property
     def is_unchanged(self) -> bool:
         """Whether the index holds just that."""
+        codes = self.wanted.codes
         return (
             not self.is_pending
-            and (self.slots is not None or not self.texts)
-            and self.texts.keys() == set(self.slots or ()) - {FREE}
+            and (self.slots is not None or not codes)
+            and set(codes) == set(self.slots or ()) - {FREE}
         )
 
 
-def hashed(value: Any, fields: Iterable[str]) -> dict[bytes, str]:
-    """Return the texts of a value, in order, by their hashes."""
-    return {
-        blake2b(text.encode(), digest_size=HASH_BYTES).digest(): text
-        for text in texts_of(value, fields)
-    }
-
-
-def codes_of(slots: bytes) -> list[bytes]:
-    """Return the hashes that `index_entries` has of an item, by their slots."""
-    return [slots[at : at + HASH_BYTES] for at in range(0, len(slots), HASH_BYTES)]
+def entries_of(
+    item: int | None, path: str, wanted: Wanted, slots: bytes | None, length: int, is_pending: int
+) -> Entries:
+    """Return what is wanted of an item, and what `index_entries` has of it."""
+    held = None if slots is None else codes_in(slots)
+    return Entries(item, path, wanted, held, length or 0, bool(is_pending))

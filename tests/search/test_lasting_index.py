@@ -229,3 +229,86 @@ async def test_what_is_imported_is_indexed(
         assert found(await store.search(NS, "text 2", limit=1)) == ["k2"]
         assert await store.search(NS, "changed", mode="text") == []
         assert (await store.check()).ok
+
+
+async def test_own_vectors_last_without_a_model(place: str, model: RecordingEmbeddings) -> None:
+    async with store_with(place, None) as store:
+        await store.put(NS, "k", "apple", vector=model.vector("apple"))
+    async with store_with(place, None, fields=["title"]) as store:  # other fields: words anew
+        assert found(await store.search(NS, vector=model.vector("apple"))) == ["k"]
+        assert await store.reindex() == 1
+        assert found(await store.search(NS, vector=model.vector("apple"))) == ["k"]
+        assert (await store.check()).ok
+    async with kvstore.open(place) as store:  # without an index: what it writes has no vector
+        await store.put(NS, "k", "pear")
+    async with store_with(place, None) as store:
+        assert await store.search(NS, vector=model.vector("apple")) == []
+        assert (await store.check()).ok
+
+
+async def test_a_model_makes_an_index_of_own_vectors_its_own(
+    place: str, model: RecordingEmbeddings
+) -> None:
+    async with store_with(place, None) as store:
+        await store.put(NS, "k", "apple", vector=[1.0, 2.0, 3.0])
+    async with store_with(place, model) as store:
+        with pytest.raises(IndexMismatchError, match="own vectors"):
+            await store.search(NS, "apple")
+        with pytest.raises(IndexMismatchError, match="own vectors"):
+            await store.put(NS, "new", "pear", vector=model.vector("pear"))
+        assert await store.get(NS, "new") is None
+        assert await store.reindex() == 1
+        assert found(await store.search(NS, "apple")) == ["k"]
+        assert model.texts == ["apple"]
+        assert (await store.check()).ok
+
+
+async def test_own_vectors_of_another_name_are_noticed(place: str) -> None:
+    async with store_with(place, None, model_id="one") as store:
+        await store.put(NS, "k", "apple", vector=[1.0, 0.0])
+    async with store_with(place, None, model_id="two") as store:
+        with pytest.raises(IndexMismatchError, match="'two'"):
+            await store.search(NS, vector=[1.0, 0.0])
+        with pytest.raises(IndexMismatchError, match="'two'"):
+            await store.put(NS, "k", "pear", vector=[1.0, 0.0])
+        assert await store.reindex() == 1  # it is of "two" now, and has no vectors
+        await store.put(NS, "k", "apple", vector=[1.0, 0.0, 0.0])
+        assert found(await store.search(NS, vector=[1.0, 0.0, 0.0])) == ["k"]
+        assert (await store.check()).ok
+
+
+async def test_without_the_model_its_vectors_may_come_from_elsewhere(
+    place: str, model: RecordingEmbeddings
+) -> None:
+    async with store_with(place, model, model_id="mine") as store:
+        await store.put(NS, "a", "apple")
+    async with store_with(place, None, model_id="mine") as store:
+        await store.put(NS, "b", "banana", vector=model.vector("banana"))
+        assert found(await store.search(NS, vector=model.vector("apple"), limit=1)) == ["a"]
+        assert found(await store.search(NS, vector=model.vector("banana"), limit=1)) == ["b"]
+    async with store_with(place, None) as store:  # it does not say of which model
+        assert found(await store.search(NS, vector=model.vector("apple"), limit=1)) == ["a"]
+    async with store_with(place, model, model_id="mine") as store:
+        assert found(await store.search(NS, "banana", limit=1)) == ["b"]
+        assert await store.reindex() == 0
+        assert (await store.check()).ok
+    assert model.texts == ["apple"]
+
+
+async def test_an_import_leaves_vectors_to_the_model(
+    place: str, model: RecordingEmbeddings, tmp_path: Path
+) -> None:
+    async with store_with(place, model) as store:
+        await store.put(NS, "k", "apple", vector=random_vector("other"))
+        await store.export_items(tmp_path / "items.jsonl")
+        await store.import_items(tmp_path / "items.jsonl")
+        (item,) = await store.search(NS, "apple")
+        assert item.score == pytest.approx(1.0, abs=1e-5)
+        assert (await store.check()).ok
+
+
+def test_own_vectors_without_await(tmp_path: Path) -> None:
+    with kvstore.SyncStore(tmp_path / "store.db", index=IndexConfig()) as store:
+        store.put(NS, "a", 1, vector=[1.0, 0.0])
+        store.transact(lambda tx: tx.put(NS, "b", 2, vector=[0.6, 0.8]))
+        assert [item.key for item in store.search(NS, vector=[0.6, 0.8])] == ["b", "a"]

@@ -44,7 +44,7 @@ async def both_ways(path: Path) -> dict[tuple[str, ...], tuple[list[Item] | None
     model = RecordingEmbeddings()
     async with SQLiteStore(path, index=IndexConfig(model)) as store:
         assert store.backend.embedder is not None
-        setup = Setup(("$",), store.backend.embedder.model_id, None, Journal())
+        setup = Setup(("$",), store.backend.embedder.model_id, journal=Journal())
         vector = await store.backend.embedder.query("text 5")
         asked = Search(ALL, 1000, 0, False, None, vector, None, signed=True)
         connection = connect(path, "ro")
