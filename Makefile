@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= dev,test
 DEMO_VENV ?= $(VENV)-demo
+FRAMEWORKS_VENV ?= $(VENV)-frameworks
 URL ?= demo.db
 TESTS ?=
 SEEDS ?= 20000
@@ -17,6 +18,8 @@ ARGS ?=
 
 BIN = $(VENV)/bin
 CODE = $(wildcard kvstore migrations tests benchmarks)
+FRAMEWORKS_TESTS = $(addprefix tests/integrations/test_,google_adk.py haystack.py langchain.py \
+	llama_index.py openai_agents.py lifetimes.py) tests/examples
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kvstore.errors import ConflictError
+from kvstore.instants import FOREVER
 from kvstore.store import Store
 from kvstore.types import Item, Namespace
 
@@ -29,10 +30,11 @@ class Entries:
     async def append(self, values: Sequence[Any]) -> None:
         """Add values at the end, all or none of them."""
         if values:
-            last = await self.store.increment((*self.namespace, "counter"), "last", len(values))
+            counter = (*self.namespace, "counter")
+            last = await self.store.increment(counter, "last", len(values), ttl=FOREVER)
             first = int(last) - len(values) + 1
             entries = {f"{first + at:0{_DIGITS}}": value for at, value in enumerate(values)}
-            await self.store.put_many(self.namespace, entries)
+            await self.store.put_many(self.namespace, entries, ttl=FOREVER)
 
     async def tail(self, limit: int | None = None) -> list[Item]:
         """Return the last entries, the oldest of them first; `None`: all."""

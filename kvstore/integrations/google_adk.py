@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from kvstore.distribution import how_to_install
 from kvstore.errors import MissingDependencyError
+from kvstore.instants import FOREVER
 from kvstore.integrations.access import Access, Target
 from kvstore.store import Store
 from kvstore.transaction import Transaction
@@ -97,7 +98,7 @@ class KVSessionService(BaseSessionService):  # type: ignore[misc, unused-ignore]
             if await tx.get(_sessions(app_name, user_id), id) is not None:
                 raise AlreadyExistsError(f"Session with id {id} already exists.")
             value = {"state": scopes["session"], "updated": now, "revision": 0}
-            tx.put(_sessions(app_name, user_id), id, value)
+            tx.put(_sessions(app_name, user_id), id, value, ttl=FOREVER)
             await _merge(tx, app_name, user_id, scopes)
 
         await self._access.run(lambda store: store.transact(make))
@@ -191,8 +192,8 @@ class KVSessionService(BaseSessionService):  # type: ignore[misc, unused-ignore]
             state = {**item.value["state"], **scopes["session"]}
             value = {"state": state, "updated": event.timestamp, "revision": revision + 1}
             dumped = event.model_dump(mode="json", exclude_none=True)
-            tx.put(_events(app, user, id), f"{revision + 1:016}", dumped)
-            tx.put(_sessions(app, user), id, value)
+            tx.put(_events(app, user, id), f"{revision + 1:016}", dumped, ttl=FOREVER)
+            tx.put(_sessions(app, user), id, value, ttl=FOREVER)
             await _merge(tx, app, user, scopes)
             return revision + 1
 
@@ -225,7 +226,8 @@ async def _merge(
     ):
         if news:
             item = await tx.get(namespace, key)
-            tx.put(namespace, key, {**({} if item is None else item.value), **news})
+            old = {} if item is None else item.value
+            tx.put(namespace, key, {**old, **news}, ttl=FOREVER)
 
 
 async def _merged(store: Store, app: str, user: str, own: Mapping[str, Any]) -> dict[str, Any]:
@@ -301,7 +303,8 @@ class KVMemoryService(BaseMemoryService):  # type: ignore[misc, unused-ignore]
     async def _put(self, store: Store, where: Namespace, new: Mapping[str, Any]) -> None:
         """Store memories, but none that was deleted."""
         deleted = await store.get_many((*where, "deleted"), new)
-        await store.put_many(where, {key: new[key] for key in new if key not in deleted})
+        wanted = {key: new[key] for key in new if key not in deleted}
+        await store.put_many(where, wanted, ttl=FOREVER)
 
     async def search_memory(
         self, *, app_name: str, user_id: str, query: str
@@ -332,7 +335,7 @@ class KVMemoryService(BaseMemoryService):  # type: ignore[misc, unused-ignore]
 
         def delete(tx: Transaction) -> None:
             tx.delete(where, memory_id)
-            tx.put((*where, "deleted"), memory_id, True, index=False)
+            tx.put((*where, "deleted"), memory_id, True, ttl=FOREVER, index=False)
 
         await self._access.run(lambda store: store.transact(delete))
 

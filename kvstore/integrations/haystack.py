@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from kvstore.distribution import how_to_install
 from kvstore.errors import InvalidArgumentError, MissingDependencyError, StoreCorruptError
+from kvstore.instants import FOREVER
 from kvstore.integrations.access import Access, Target
 from kvstore.namespace import check_namespace
 from kvstore.store import Store
@@ -182,7 +183,8 @@ class KVDocumentStore:
                 if is_there and policy != DuplicatePolicy.SKIP:
                     raise DuplicateDocumentError(f"the document {document.id!r} is there already")
                 if not is_there:
-                    tx.put(self._namespace, document.id, document.to_dict(flatten=False))
+                    value = document.to_dict(flatten=False)
+                    tx.put(self._namespace, document.id, value, ttl=FOREVER)
                     written += 1
             return written
 

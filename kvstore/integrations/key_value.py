@@ -27,6 +27,7 @@ from kvstore.errors import (
     ValueEncodingError,
     ValueTooLargeError,
 )
+from kvstore.instants import FOREVER, Forever
 from kvstore.opening import open_store
 from kvstore.recipe import Recipe
 from kvstore.sqlite import SQLiteStore
@@ -169,7 +170,7 @@ class KVStoreBackend(
         await self.setup_collection(collection=collection)
         if ttl is not None and (isinstance(ttl, bool) or not float(ttl) > 0):
             raise errors.InvalidTTLError(ttl=ttl)
-        seconds = None if ttl is None else float(ttl)
+        seconds = FOREVER if ttl is None else float(ttl)
         with _as_theirs():
             store = await self._opened()
             plain = _value(ManagedEntry(value=value))
@@ -201,7 +202,7 @@ class KVStoreBackend(
         entries = zip(keys, managed_entries, strict=True)
         with _as_theirs():
             values = {key: _value(entry) for key, entry in entries}
-            await (await self._opened()).put_many(_namespace(collection), values, ttl=ttl)
+            await (await self._opened()).put_many(_namespace(collection), values, ttl=_lasting(ttl))
 
     async def _delete_managed_entries(self, *, keys: Sequence[str], collection: str) -> int:
         with _as_theirs():
@@ -238,11 +239,16 @@ def _value(entry: ManagedEntry) -> Any:
     return json.loads(entry.value_as_json)
 
 
-def _ttl(entry: ManagedEntry) -> float | None:
+def _ttl(entry: ManagedEntry) -> float | Forever:
     """Return the lifetime of an entry that is to be put, in seconds."""
     if entry.expires_at is None or entry.created_at is None:
-        return entry.ttl
+        return _lasting(entry.ttl)
     return (entry.expires_at - entry.created_at).total_seconds()
+
+
+def _lasting(ttl: float | None) -> float | Forever:
+    """Return a lifetime of theirs, where none means for ever, whatever the store's default."""
+    return FOREVER if ttl is None else ttl
 
 
 def _entry(item: Item) -> ManagedEntry:

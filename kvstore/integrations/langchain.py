@@ -13,6 +13,7 @@ from typing import Any, Final, Self, TypeVar
 
 from kvstore.distribution import how_to_install
 from kvstore.errors import InvalidArgumentError, MissingDependencyError, StoreCorruptError
+from kvstore.instants import FOREVER
 from kvstore.integrations.access import Access, Target, Work
 from kvstore.integrations.entries import Entries
 from kvstore.namespace import check_namespace
@@ -95,7 +96,7 @@ class KVByteStore(_Adapter, BaseStore[str, bytes]):
         await self._access.run(lambda store: self._set(store, key_value_pairs))
 
     async def _set(self, store: Store, pairs: Sequence[tuple[str, bytes]]) -> None:
-        await store.put_many(self._namespace, dict(pairs), index=False)
+        await store.put_many(self._namespace, dict(pairs), ttl=FOREVER, index=False)
 
     def mdelete(self, keys: Sequence[str]) -> None:
         """Delete what is there of keys."""
@@ -331,7 +332,7 @@ class KVVectorStore(_Adapter, VectorStore):
         return await self._access.run(lambda store: self._add(store, documents))
 
     async def _add(self, store: Store, documents: Mapping[str, Any]) -> list[str]:
-        await store.put_many(self._namespace, documents)
+        await store.put_many(self._namespace, documents, ttl=FOREVER)
         return [*documents]
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:

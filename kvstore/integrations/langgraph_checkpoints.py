@@ -26,6 +26,7 @@ from langgraph.checkpoint.base import WRITES_IDX_MAP
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from kvstore.errors import ConflictError, StoreCorruptError, ValueEncodingError
+from kvstore.instants import FOREVER
 from kvstore.integrations.langgraph_drafts import (
     ROOT,
     ChangedError,
@@ -296,8 +297,9 @@ class Checkpoints:
             draft.fill(checkpoint, metadata, new_versions)
             try:
                 if draft.stands_alone:
+                    id = checkpoint["id"]
                     await self.store.put(
-                        place.checkpoints, checkpoint["id"], draft.item, index=False
+                        place.checkpoints, id, draft.item, ttl=FOREVER, index=False
                     )
                 else:
                     await self.store.transact(draft.write)
@@ -350,12 +352,15 @@ class Checkpoints:
             found = await tx.get(place.writes, key)
             present = {} if found is None else _slots_of(found, task_id)
             kept = {slot: write for slot, write in present.items() if slot >= 0}
-            tx.put(place.writes, key, _packed_slots({**present, **new, **kept}), index=False)
+            merged = _packed_slots({**present, **new, **kept})
+            tx.put(place.writes, key, merged, ttl=FOREVER, index=False)
 
         if not new:
             return
         try:
-            await self.store.put(place.writes, key, _packed_slots(new), index=False, if_version=0)
+            await self.store.put(
+                place.writes, key, _packed_slots(new), ttl=FOREVER, index=False, if_version=0
+            )
         except ConflictError:
             await self.store.transact(merge)
 
@@ -393,7 +398,7 @@ class Checkpoints:
         def write(tx: Transaction) -> None:
             for item in items:
                 namespace = (*threads(target), *item.namespace[root:])
-                tx.put(namespace, item.key, item.value, index=False)
+                tx.put(namespace, item.key, item.value, ttl=FOREVER, index=False)
 
         await self.store.transact(write)
 
@@ -451,7 +456,7 @@ class Checkpoints:
             for place, id in orphans:
                 found = await tx.get(place.checkpoints, id)
                 if found is not None:
-                    tx.put(place.checkpoints, id, orphaned(found.value), index=False)
+                    tx.put(place.checkpoints, id, orphaned(found.value), ttl=FOREVER, index=False)
 
         await self.store.transact(write)
         for place in doomed:
@@ -505,7 +510,7 @@ class Checkpoints:
                 else:
                     gone.append(key_of(piece))
             await self.store.delete_many(place.pieces, gone)
-            await self.store.put_many(place.pieces, emptied, index=False)
+            await self.store.put_many(place.pieces, emptied, ttl=FOREVER, index=False)
 
 
 def _task_key(id: str, task_id: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, Self
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from kvstore.errors import ValueEncodingError
+from kvstore.instants import FOREVER
 from kvstore.integrations.langgraph_parts import (
     Piece,
     Typed,
@@ -325,8 +326,8 @@ class Draft:
         for key, piece in self._added.items():
             if len(self._added) <= _MOST_CHECKED and await tx.get(self._place.pieces, key):
                 raise TakenError
-            tx.put(self._place.pieces, key, piece, index=False)
-        tx.put(self._place.checkpoints, self.saved.id, self.item, index=False)
+            tx.put(self._place.pieces, key, piece, ttl=FOREVER, index=False)
+        tx.put(self._place.checkpoints, self.saved.id, self.item, ttl=FOREVER, index=False)
 
 
 def orphaned(item: Mapping[str, Any]) -> dict[str, Any]:

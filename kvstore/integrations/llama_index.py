@@ -6,11 +6,12 @@ half.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from kvstore.distribution import how_to_install
 from kvstore.errors import MissingDependencyError, StoreCorruptError
+from kvstore.instants import FOREVER
 from kvstore.integrations.access import Access, Target
 from kvstore.namespace import check_namespace
 from kvstore.store import Store
@@ -62,13 +63,13 @@ class KVStore(BaseKVStore):  # type: ignore[misc, unused-ignore]
 
     def put(self, key: str, val: dict[str, Any], collection: str = DEFAULT_COLLECTION) -> None:
         """Store a value."""
-        self._access.run_sync("put", lambda store: store.put(self._in(collection), key, val))
+        self._access.run_sync("put", lambda store: self._put(store, collection, {key: val}))
 
     async def aput(
         self, key: str, val: dict[str, Any], collection: str = DEFAULT_COLLECTION
     ) -> None:
         """Store a value."""
-        await self._access.run(lambda store: store.put(self._in(collection), key, val))
+        await self._access.run(lambda store: self._put(store, collection, {key: val}))
 
     def put_all(
         self,
@@ -78,7 +79,7 @@ class KVStore(BaseKVStore):  # type: ignore[misc, unused-ignore]
     ) -> None:
         """Store values, all or none of them, whatever the batch size."""
         values = dict(kv_pairs)
-        self._access.run_sync("put_all", lambda store: store.put_many(self._in(collection), values))
+        self._access.run_sync("put_all", lambda store: self._put(store, collection, values))
 
     async def aput_all(
         self,
@@ -88,7 +89,10 @@ class KVStore(BaseKVStore):  # type: ignore[misc, unused-ignore]
     ) -> None:
         """Store values, all or none of them, whatever the batch size."""
         values = dict(kv_pairs)
-        await self._access.run(lambda store: store.put_many(self._in(collection), values))
+        await self._access.run(lambda store: self._put(store, collection, values))
+
+    async def _put(self, store: Store, collection: str, values: Mapping[str, Any]) -> None:
+        await store.put_many(self._in(collection), values, ttl=FOREVER)
 
     def get(self, key: str, collection: str = DEFAULT_COLLECTION) -> dict[str, Any] | None:
         """Return a value, or `None`."""
@@ -212,14 +216,15 @@ class KVChatStore(BaseChatStore):  # type: ignore[misc, unused-ignore]
         return await self._access.run(lambda store: store.keys(self._namespace))
 
     async def _set(self, store: Store, key: str, messages: list[ChatMessage]) -> None:
-        await store.put(self._namespace, key, [_dumped(each) for each in messages])
+        chat = [_dumped(each) for each in messages]
+        await store.put(self._namespace, key, chat, ttl=FOREVER)
 
     async def _get(self, store: Store, key: str) -> list[ChatMessage]:
         item = await store.get(self._namespace, key)
         return [] if item is None else self._loaded(key, item.value)
 
     async def _add(self, store: Store, key: str, message: ChatMessage) -> None:
-        await store.append(self._namespace, key, _dumped(message))
+        await store.append(self._namespace, key, _dumped(message), ttl=FOREVER)
 
     async def _pop(self, store: Store, key: str, index: int) -> ChatMessage | None:
         found = await store.pop(self._namespace, key, index)
