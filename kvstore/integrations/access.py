@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 
 from kvstore.driving import Driver, driver_for
 from kvstore.errors import StoreClosedError
+from kvstore.lifecycle import remember
 from kvstore.memory import InMemoryStore
 from kvstore.opening import open_store
 from kvstore.store import Store
@@ -50,6 +51,12 @@ class Access:
         self._home: asyncio.AbstractEventLoop | None = None  # the loop that the store is ours on
         self._driver: Driver | None = None  # what drives the store, where a sync call opened it
         self._guest: Driver | None = None  # for sync calls, where the store is open on a loop
+        remember(self)
+
+    def cross_fork(self) -> None:
+        """Forget, in a forked child, which loop the store was open on in the parent."""
+        self._lock = threading.Lock()
+        self._home = self._guest = None
 
     # Awaited
 

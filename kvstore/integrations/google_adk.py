@@ -17,6 +17,7 @@ from kvstore.distribution import how_to_install
 from kvstore.errors import MissingDependencyError
 from kvstore.instants import FOREVER
 from kvstore.integrations.access import Access, Target
+from kvstore.recipe import Recipe
 from kvstore.store import Store
 from kvstore.transaction import Transaction
 from kvstore.types import IndexConfig, Namespace
@@ -63,7 +64,7 @@ def _user_state(app: str) -> Namespace:
     return (*_ROOT, "state", app)
 
 
-class KVSessionService(BaseSessionService):  # type: ignore[misc, unused-ignore]
+class KVSessionService(Recipe, BaseSessionService):  # type: ignore[misc, unused-ignore]
     """An ADK session service: sessions, their events, and state by app, user and session.
 
     Args:
@@ -256,7 +257,7 @@ def _session(
     return session
 
 
-class KVMemoryService(BaseMemoryService):  # type: ignore[misc, unused-ignore]
+class KVMemoryService(Recipe, BaseMemoryService):  # type: ignore[misc, unused-ignore]
     """An ADK memory service: what was said in sessions, found by words or by meaning.
 
     Args:

@@ -17,6 +17,7 @@ from kvstore.errors import InvalidArgumentError, MissingDependencyError, StoreCo
 from kvstore.instants import FOREVER
 from kvstore.integrations.access import Access, Target
 from kvstore.namespace import check_namespace
+from kvstore.recipe import Recipe
 from kvstore.store import Store
 from kvstore.transaction import Transaction
 from kvstore.types import IndexConfig, Item
@@ -40,7 +41,7 @@ Filters = Mapping[str, Any] | None
 _MOST: Final = 10_000  # documents that a ranked search with a filter looks at
 
 
-class KVDocumentStore:
+class KVDocumentStore(Recipe):
     """A Haystack document store.
 
     Args:

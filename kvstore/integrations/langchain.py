@@ -15,9 +15,9 @@ from kvstore.distribution import how_to_install
 from kvstore.errors import InvalidArgumentError, MissingDependencyError, StoreCorruptError
 from kvstore.instants import FOREVER
 from kvstore.integrations.access import Access, Target, Work
-from kvstore.integrations.entries import Entries
 from kvstore.namespace import check_namespace
 from kvstore.patterns import escape
+from kvstore.recipe import Recipe
 from kvstore.store import Store
 from kvstore.types import IndexConfig, Item, Namespace
 
@@ -43,7 +43,7 @@ T = TypeVar("T")
 _PAGE: Final = 500
 
 
-class _Adapter:
+class _Adapter(Recipe):
     """What the four have in common: a store, a namespace of it, and an end."""
 
     def __init__(self, target: Target, namespace: Sequence[str], **options: Any) -> None:
@@ -228,8 +228,8 @@ class KVChatMessageHistory(_Adapter, BaseChatMessageHistory):
         return await self._access.run(self._messages)
 
     async def _messages(self, store: Store) -> list[BaseMessage]:
-        entries = await Entries(store, self._namespace).tail()
-        return messages_from_dict([entry.value for entry in entries])
+        entries = store.log(self._namespace).read()
+        return messages_from_dict([entry.value async for entry in entries])
 
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Add messages at the end, all or none of them."""
@@ -240,15 +240,17 @@ class KVChatMessageHistory(_Adapter, BaseChatMessageHistory):
         await self._access.run(lambda store: self._add(store, messages))
 
     async def _add(self, store: Store, messages: Sequence[BaseMessage]) -> None:
-        await Entries(store, self._namespace).append([message_to_dict(each) for each in messages])
+        if messages:
+            values = [message_to_dict(each) for each in messages]
+            await store.log(self._namespace).append(*values, ttl=FOREVER)
 
     def clear(self) -> None:
         """Delete the session's messages."""
-        self._run("clear", lambda store: Entries(store, self._namespace).clear())
+        self._run("clear", lambda store: store.remove(self._namespace, "*"))
 
     async def aclear(self) -> None:
         """Delete the session's messages."""
-        await self._access.run(lambda store: Entries(store, self._namespace).clear())
+        await self._access.run(lambda store: store.remove(self._namespace, "*"))
 
 
 class KVVectorStore(_Adapter, VectorStore):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from kvstore.distribution import how_to_install
 from kvstore.errors import InvalidArgumentError, MissingDependencyError
 from kvstore.integrations.access import Access, Setup, Target
+from kvstore.recipe import Recipe
 from kvstore.store import Store
 
 try:
@@ -52,7 +53,7 @@ _STRATEGIES: Final = ("keep_latest", "delete")
 _PAGE: Final = 50  # checkpoints of a list in hand at once
 
 
-class LangGraphCheckpointer(BaseCheckpointSaver[str]):
+class LangGraphCheckpointer(Recipe, BaseCheckpointSaver[str]):
     """A LangGraph checkpoint saver over any kvstore: for `compile(checkpointer=...)`.
 
     Both halves work at once: await the `a...` methods on any event loop, and call the others from

@@ -14,6 +14,7 @@ from kvstore.errors import MissingDependencyError, StoreCorruptError
 from kvstore.instants import FOREVER
 from kvstore.integrations.access import Access, Target
 from kvstore.namespace import check_namespace
+from kvstore.recipe import Recipe
 from kvstore.store import Store
 from kvstore.transaction import Transaction
 from kvstore.types import Namespace
@@ -38,7 +39,7 @@ __all__ = ["KVChatStore", "KVStore"]
 _ROOT: Final = ("llama_index",)
 
 
-class KVStore(BaseKVStore):  # type: ignore[misc, unused-ignore]
+class KVStore(Recipe, BaseKVStore):  # type: ignore[misc, unused-ignore]
     """A LlamaIndex key-value store, as its document, index and chat stores are built on.
 
     Args:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from kvstore.distribution import how_to_install
 from kvstore.errors import MissingDependencyError
+from kvstore.instants import FOREVER
 from kvstore.integrations.access import Access, Target
-from kvstore.integrations.entries import Entries
 from kvstore.namespace import check_namespace
+from kvstore.recipe import Recipe
+from kvstore.store import Store
 
 try:
     from agents.memory import SessionABC, SessionSettings
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["KVSession"]
 
 
-class KVSession(SessionABC):  # type: ignore[misc, unused-ignore]
+class KVSession(Recipe, SessionABC):  # type: ignore[misc, unused-ignore]
     """The items of a conversation, in order: for `Runner.run(..., session=...)`.
 
     Args:
@@ -56,22 +58,35 @@ class KVSession(SessionABC):  # type: ignore[misc, unused-ignore]
         """
         wanted = self.session_settings.limit if limit is None else limit
 
-        async def read(store: Any) -> list[Any]:
-            return [entry.value for entry in await Entries(store, self._namespace).tail(wanted)]
+        async def read(store: Store) -> list[Any]:
+            log = store.log(self._namespace)
+            if wanted is None:
+                return [entry.value async for entry in log.read()]
+            return [entry.value for entry in await log.tail(wanted)]
 
         return await self._access.run(read)
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
         """Add items at the end, all or none of them."""
-        await self._access.run(lambda store: Entries(store, self._namespace).append(items))
+
+        async def add(store: Store) -> None:
+            if items:
+                await store.log(self._namespace).append(*items, ttl=FOREVER)
+
+        await self._access.run(add)
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Take the last item off and return it; no two callers get the same one."""
-        return await self._access.run(lambda store: Entries(store, self._namespace).pop())
+
+        async def pop(store: Store) -> Any:
+            entry = await store.log(self._namespace).pop()
+            return None if entry is None else entry.value
+
+        return await self._access.run(pop)
 
     async def clear_session(self) -> None:
         """Delete the session's items."""
-        await self._access.run(lambda store: Entries(store, self._namespace).clear())
+        await self._access.run(lambda store: store.remove(self._namespace, "*"))
 
     async def close(self) -> None:
         """Close the store if this object opened it."""

@@ -13,8 +13,21 @@ from typing import Any
 import pytest
 
 import kvstore
+
+pytest.importorskip("langgraph.graph")
+
+from langgraph.checkpoint.base import empty_checkpoint
+
 from kvstore.integrations.key_value import KVStoreBackend
-from kvstore.integrations.langgraph import LangGraphStore
+from kvstore.integrations.langgraph import LangGraphCheckpointer, LangGraphStore
+
+THREAD: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+
+
+def checkpoint(id: str) -> Any:
+    """Return what `put` takes."""
+    return THREAD, {**empty_checkpoint(), "id": id}, {"step": 1}, {}
+
 
 ways = pytest.mark.parametrize(
     "way",
@@ -46,7 +59,30 @@ async def test_py_key_value(way: Callable[[Any], Any], tmp_path: Path) -> None:
         assert await store.get("k") == {"n": 1}
 
 
-@pytest.mark.parametrize("kind", [LangGraphStore, KVStoreBackend])
+@ways
+async def test_checkpointer(way: Callable[[Any], Any], tmp_path: Path) -> None:
+    async with LangGraphCheckpointer(tmp_path / "a.db") as saver:
+        await saver.aput(*checkpoint("1"))
+        assert await copy.copy(saver).aget_tuple(THREAD) is not None
+        async with way(saver) as twin:
+            assert await twin.aget_tuple(THREAD) is not None
+            await twin.aput(*checkpoint("2"))
+        assert len([each async for each in saver.alist(THREAD)]) == 2
+
+
+@ways
+def test_langchain(way: Callable[[Any], Any], tmp_path: Path) -> None:
+    from kvstore.integrations.langchain import KVByteStore
+
+    store = KVByteStore(tmp_path / "a.db", namespace=("mine",))
+    store.mset([("k", b"v")])
+    twin = way(store)
+    assert twin.mget(["k"]) == [b"v"]
+    for each in (store, twin):
+        each.close()
+
+
+@pytest.mark.parametrize("kind", [LangGraphStore, KVStoreBackend, LangGraphCheckpointer])
 def test_one_in_memory_has_no_copy(kind: Any) -> None:
     with pytest.raises(kvstore.InvalidArgumentError, match="in one process alone"):
         pickle.dumps(kind(kvstore.open("memory://")))
@@ -67,6 +103,40 @@ def test_langgraph_after_a_fork(tmp_path: Path) -> None:
     assert os.waitpid(pid, 0)[1] == 0
     assert store.get(("a",), "child") is not None
     store.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("is_sync", [True, False])
+def test_checkpointer_after_a_fork(is_sync: bool, tmp_path: Path) -> None:
+    """A worker goes on where its parent was, whether that used a loop or none."""
+    saver = LangGraphCheckpointer(tmp_path / "a.db")
+    loop = asyncio.new_event_loop()
+    if is_sync:
+        saver.put(*checkpoint("1"))
+    else:
+        loop.run_until_complete(saver.aput(*checkpoint("1")))
+    pid = os.fork()
+    if pid == 0:
+        try:
+            saver.put(*checkpoint("2"))
+            saver.close()
+            asyncio.run(_see(saver, 2))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+    if is_sync:
+        assert len([*saver.list(THREAD)]) == 2
+        saver.close()
+    else:
+        loop.run_until_complete(_see(saver, 2))
+    loop.close()
+
+
+async def _see(saver: LangGraphCheckpointer, count: int) -> None:
+    assert len([each async for each in saver.alist(THREAD)]) == count
+    await saver.aclose()
 
 
 def test_langgraph_used_first_by_several_loops(tmp_path: Path) -> None:

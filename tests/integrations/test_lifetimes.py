@@ -10,7 +10,6 @@ import pytest
 
 import kvstore
 from kvstore.embeddings import HashingEmbeddings
-from kvstore.integrations.entries import Entries
 
 DAY = 86_400.0
 
@@ -41,15 +40,6 @@ async def aging(tmp_path: Path) -> AsyncIterator[Aging]:
     async with aging.store:
         await aging.store.put(("other",), "k", 1)
         yield aging
-
-
-async def test_entries(aging: Aging) -> None:
-    entries = Entries(aging.store, ("log",))
-    await entries.append(["a", "b"])
-    await aging.age()
-    assert [each.value for each in await entries.tail()] == ["a", "b"]
-    await entries.append(["c"])  # behind the others, by a counter that is there as well
-    assert [each.value for each in await entries.tail()] == ["a", "b", "c"]
 
 
 async def test_checkpoints_and_their_pieces(aging: Aging) -> None:
