@@ -26,6 +26,7 @@ from kvstore.cli.console import Out, Stdin, make_streams_safe
 from kvstore.cli.words import (
     change_line,
     item_line,
+    json_line,
     parse_json,
     parse_namespace,
     parse_value,
@@ -275,7 +276,11 @@ def get(
     elif raw:
         if not isinstance(item.value, (str, bytes)):
             raise errors.InvalidArgumentError("--raw is for text and bytes, and this is neither")
-        out.line(item.value if isinstance(item.value, bytes) else item.value.encode())
+        data = item.value if isinstance(item.value, bytes) else item.value.encode()
+        if out.console.is_terminal:
+            lines = data.decode(errors="backslashreplace").split("\n")
+            data = "\n".join(map(visible, lines)).encode()
+        out.line(data)
     else:
         out.value(item.value)
 
@@ -414,7 +419,7 @@ def keys(
 
 
 def _address_line(namespace: Namespace, key: str) -> bytes:
-    return orjson.dumps({"namespace": namespace, "key": key}) + b"\n"
+    return json_line(orjson.dumps({"namespace": namespace, "key": key}))
 
 
 @command(cls=StoreCommand)
@@ -460,7 +465,7 @@ def ls(
 
 
 def _json_line(content: Any) -> bytes:
-    return orjson.dumps(content) + b"\n"
+    return json_line(orjson.dumps(content))
 
 
 @command(cls=StoreCommand)

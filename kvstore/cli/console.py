@@ -8,7 +8,7 @@ import queue
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.cells import cell_len
@@ -33,6 +33,7 @@ from kvstore.types import Item
 __all__ = ["Out", "Stdin", "make_streams_safe"]
 
 _CHUNK = 1 << 20
+_CHUNKS = 4  # of standard input, read ahead
 _GAP = 1  # between two columns
 _NARROWEST_VALUE = 10
 
@@ -182,8 +183,9 @@ class Stdin:
     """
 
     def __init__(self) -> None:
-        self._chunks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._chunks: queue.Queue[bytes] = queue.Queue(_CHUNKS)
         self._next = b""
+        self._is_over = False
         threading.Thread(target=self._pump, daemon=True).start()
 
     def _pump(self) -> None:
@@ -198,11 +200,14 @@ class Stdin:
 
     def read(self, size: int = -1) -> bytes:
         """Return what there is next, nothing at the end; how much is not asked for."""
+        if self._is_over:
+            return b""
         chunk, self._next = self._next or self._chunks.get(), b""
-        if not chunk:
-            self._chunks.put(b"")  # the end stays the end
+        self._is_over |= not chunk
         return chunk
 
     def stop(self) -> None:
         """Let whoever waits see an end."""
-        self._chunks.put(b"")
+        self._is_over = True
+        with suppress(queue.Full):  # then nobody waits
+            self._chunks.put_nowait(b"")

@@ -6,6 +6,8 @@ A namespace is its labels joined by `/`, in which `/`, `%` and what cannot be pr
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
@@ -13,13 +15,15 @@ from urllib.parse import quote, unquote_to_bytes
 import orjson
 
 from kvstore import codec
-from kvstore.errors import InvalidArgumentError, InvalidNamespaceError
+from kvstore.errors import InvalidArgumentError, InvalidNamespaceError, ValueEncodingError
 from kvstore.types import Change, Item, Namespace
 
 __all__ = [
     "change_line",
+    "inert",
     "item_line",
     "item_object",
+    "json_line",
     "parse_json",
     "parse_namespace",
     "parse_value",
@@ -70,17 +74,42 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def inert(text: str) -> str:
+    """Write what a terminal would obey, or show in another order, as JSON's escapes.
+
+    In JSON that changes nothing of what it says. Letters of all scripts, spaces, and what joins
+    letters and emoji stay as they are.
+    """
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return _OBEYED.sub(_escape, text)
+
+
+_OBEYED = re.compile(
+    "[\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+
+
+def _escape(match: re.Match[str]) -> str:
+    char = match[0]
+    return f"\\u{ord(char):04x}" if char <= "\uffff" else json.dumps(char)[1:-1]
+
+
 def parse_json(text: str | bytes, what: str) -> Any:
     """Read JSON, with `{"$bytes": "<base64>"}` for bytes.
 
     Raises:
         InvalidArgumentError: it is none.
+        ValueEncodingError: a tag holds no base64.
     """
     try:
-        orjson.loads(text)
-    except ValueError as exc:
+        data = text if isinstance(text, bytes) else text.encode()
+        return codec.untag(codec.parse_json(data))
+    except ValueEncodingError:
+        raise
+    except ValueError as exc:  # among them text that is no UTF-8
         raise InvalidArgumentError(f"{what} is not JSON: {exc}") from None
-    return codec.decode(text if isinstance(text, bytes) else text.encode())
 
 
 def parse_value(data: bytes, *, is_typed: bool) -> Any:
@@ -104,7 +133,8 @@ def parse_value(data: bytes, *, is_typed: bool) -> Any:
 
 def pretty(value: Any) -> str:
     """Write a value for people to read."""
-    return orjson.dumps(orjson.loads(codec.encode(value)), option=orjson.OPT_INDENT_2).decode()
+    data = orjson.dumps(orjson.loads(codec.encode(value)), option=orjson.OPT_INDENT_2)
+    return inert(data.decode())
 
 
 def item_object(item: Item) -> dict[str, Any]:
@@ -125,7 +155,8 @@ def item_object(item: Item) -> dict[str, Any]:
 
 def item_line(item: Item) -> bytes:
     """Write an item as one line of JSON."""
-    return orjson.dumps(item_object(item))[:-1] + b',"value":' + codec.encode(item.value) + b"}\n"
+    head = orjson.dumps(item_object(item))[:-1]
+    return json_line(head + b',"value":' + codec.encode(item.value) + b"}")
 
 
 def change_line(change: Change) -> bytes:
@@ -139,7 +170,12 @@ def change_line(change: Change) -> bytes:
     data = orjson.dumps(head)
     if change.item is not None:
         data = data[:-1] + b',"value":' + codec.encode(change.item.value) + b"}"
-    return data + b"\n"
+    return json_line(data)
+
+
+def json_line(data: bytes) -> bytes:
+    """Write JSON as one line that no terminal obeys."""
+    return inert(data.decode()).encode() + b"\n"
 
 
 def size(number: float) -> str:

@@ -90,6 +90,24 @@ def test_values_of_every_kind_go_through_pipes(run: Run) -> None:
     assert run("get", STORE, "/", "again", "--raw").stdout == data
 
 
+def test_numbers_that_do_not_fit_are_refused(run: Run) -> None:
+    for number in ("18446744073709551617", '{"a": [-9223372036854775809]}', "9" * 300):
+        assert b"64 bits" in run("put", STORE, "a", "k", number, code=3).stderr
+    run("put", STORE, "a", "k", '[18446744073709551615, "18446744073709551617"]')
+    filter = '{"a": 18446744073709551617}'
+    assert b"64 bits" in run("search", STORE, "a", "--filter", filter, code=2).stderr
+
+
+def test_what_a_terminal_would_obey_is_the_same_json(run: Run) -> None:
+    value = "\x9b31m \x7f \u202e \u200b 日本 \U000e0041 👩‍👧"
+    run("put", STORE, "a", "k", orjson.dumps(value).decode())
+    shown = run("get", STORE, "a", "k").stdout
+    assert orjson.loads(shown) == value
+    assert "日本" in shown.decode()
+    assert "👩‍👧" in shown.decode()
+    assert objects(run("scan", STORE, "--json"))[0]["value"] == value
+
+
 def test_put_minds_its_options(run: Run) -> None:
     (item,) = objects(run("put", STORE, "a", "k", "1", "--ttl", "60", "--json"))
     assert item["expires_at"] > item["updated_at"]

@@ -79,6 +79,34 @@ def test_a_listing_fits_the_terminal(terminal: Start, run: Run) -> None:
         assert any("…" in line for line in lines)
 
 
+def test_nothing_stored_steers_a_terminal(terminal: Start, tmp_path: Path) -> None:
+    """Controls of 8 bits, DEL and what turns the order of letters round: in values, too."""
+    evil = "\x1b[31m \x9b31m \x9d0;title\x9c \u202egpj.exe\u2069 \x7f \u2028 \U000e0041"
+
+    async def fill() -> None:
+        async with kvstore.open(tmp_path / "agent.db") as store:
+            await store.put((f"a{evil}",), f"k{evil}", {evil: [evil]})
+            await store.put(("raw",), "k", evil)
+            await store.put(("raw",), "bytes", evil.encode())
+
+    asyncio.run(fill())
+    harmful = re.compile("[\x7f-\x9f\u2028\u202e\u2069\U000e0041]")
+    for command in (
+        ("scan",),
+        ("scan", "--json"),
+        ("search", "raw"),
+        ("keys", "raw"),
+        ("tree",),
+        ("get", "raw", "k"),
+        ("get", "raw", "k", "--raw"),
+        ("get", "raw", "bytes", "--raw"),
+        ("get", "raw", "k", "--json"),
+    ):
+        with terminal(command[0], tmp_path / "agent.db", *command[1:]) as screen:
+            assert screen.end() == 0
+            assert not harmful.search(screen.seen), command
+
+
 def test_ctrl_c_ends_a_watch(terminal: Start, filled: Path) -> None:
     with terminal("watch", filled) as screen:
         screen.expect("watching; Ctrl-C ends it")

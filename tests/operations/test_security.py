@@ -253,3 +253,27 @@ async def test_errors_and_logs_hold_no_values(
         assert isinstance(result, StoreError)
         assert "s3cret-value" not in str(result)
     assert "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql:/user:s3cret@127.0.0.1/db",
+        "postgresql:user:s3cret@127.0.0.1/db",
+        "postgresql:///user:s3cret@127.0.0.1/db",
+        "postgresql://user:s3cret/x@127.0.0.1/db",
+        "postgresql://user:s3c#s3cret@127.0.0.1/db",
+        "postgresql://user:s3cret?x@127.0.0.1/db",
+        "postgresql://user:s3cret",
+        "postgresql://user:s3cret@127.0.0.1:s3cret/db",
+        "postgresql://user:s3cret@127.0.0.1:1/db",
+        "postgresql://127.0.0.1:1/db?user=user&password=s3cret",
+        "pgsql://user:s3cret@127.0.0.1/db",
+        "sqlite://user:s3cret@127.0.0.1/db",
+    ],
+)
+async def test_a_mistyped_url_does_not_give_its_password_away(url: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        async with kvstore.open(url) as store:
+            assert "s3cret" not in repr(store)
+    assert "s3c" not in str(caught.value)
