@@ -12,6 +12,7 @@ from kvstore.errors import (
     InvalidNamespaceError,
     InvalidPatternError,
     InvalidTTLError,
+    LeaseLostError,
     MissingDependencyError,
     ReadOnlyError,
     SchemaError,
@@ -30,15 +31,17 @@ from kvstore.errors import (
 )
 from kvstore.flow import AsyncKeyValueStore, FlowScope, KeyValueStore, KeyValueStoreNode
 from kvstore.instants import FOREVER
+from kvstore.jobs import QueueSize
 from kvstore.log import Entry, Log
 from kvstore.memory import InMemoryStore
 from kvstore.patterns import escape
+from kvstore.queue import Job, Queue
 from kvstore.report import Report, RootStats, Stats
 from kvstore.restoring import restore_backup
 from kvstore.runtime import RuntimeAwareTool, ToolRuntime
 from kvstore.sqlite import SQLiteStore
 from kvstore.store import Store
-from kvstore.sync import SyncLog, SyncStore
+from kvstore.sync import SyncJob, SyncLog, SyncQueue, SyncStore
 from kvstore.transaction import Transaction
 from kvstore.transfer import copy
 from kvstore.types import Change, IndexConfig, Item, SearchQuery
@@ -63,10 +66,14 @@ __all__ = [
     "InvalidPatternError",
     "InvalidTTLError",
     "Item",
+    "Job",
     "KeyValueStore",
     "KeyValueStoreNode",
+    "LeaseLostError",
     "Log",
     "MissingDependencyError",
+    "Queue",
+    "QueueSize",
     "ReadOnlyError",
     "Report",
     "RootStats",
@@ -83,7 +90,9 @@ __all__ = [
     "StoreError",
     "StoreFullError",
     "StoreReplacedError",
+    "SyncJob",
     "SyncLog",
+    "SyncQueue",
     "SyncStore",
     "ToolRuntime",
     "Transaction",

@@ -31,15 +31,16 @@ from types import EllipsisType
 from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar
 
 from kvstore import codec
-from kvstore.arguments import TTL
+from kvstore.arguments import TTL, Indexing
 from kvstore.backlog import Backlog
 from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError
 from kvstore.feed import Bell, ChangePage
 from kvstore.filters import ALL, Filter
 from kvstore.instants import to_micros
+from kvstore.jobs import JobState, QueueSize
 from kvstore.namespace import encode_namespace
-from kvstore.operations import Append, Operation, Record
+from kvstore.operations import Append, Operation, PutJob, Record
 from kvstore.patterns import Pattern, compile_pattern
 from kvstore.ranking import Search
 from kvstore.recipe import Recipe
@@ -288,6 +289,18 @@ class Backend(Recipe, ABC):
         """Count the live entries of a log; costs nothing by their number."""
         raise NotImplementedError
 
+    async def queue_size(self, path: str) -> QueueSize:
+        """Count the jobs of a queue."""
+        raise NotImplementedError
+
+    async def dead_jobs(self, path: str, limit: int) -> list[tuple[Item, JobState]]:
+        """Return the first dead jobs of a queue, in order."""
+        raise NotImplementedError
+
+    async def is_ripe(self, path: str) -> bool:
+        """Whether a `TakeJob` may find something; costs little and locks nothing."""
+        raise NotImplementedError
+
     @abstractmethod
     async def read_changes(
         self, after: int, path: str, pattern: Pattern, subtree: bool
@@ -364,6 +377,17 @@ class Host(Protocol):
         self, namespace: Sequence[str], values: Sequence[Any], ttl: TTL = None
     ) -> Append:
         """Return the operation that adds entries to a log."""
+        ...
+
+    def prepare_job(
+        self,
+        namespace: Sequence[str],
+        value: Any,
+        delay: float | timedelta,
+        unique: str | None,
+        index: Indexing,
+    ) -> PutJob:
+        """Return the operation that adds a job to a queue."""
         ...
 
     async def renewed(self, items: list[Item]) -> list[Item]:

@@ -10,6 +10,7 @@
     ├── ValueEncodingError (TypeError)        a value could not come back unchanged
     ├── ValueTooLargeError (ValueError)       a value is longer than the store's limit
     ├── ValueTypeError (TypeError)            increment of a string, append to a number
+    ├── LeaseLostError                        the job is not the caller's any more
     ├── ConflictError                         the item is not at the version that was asked for
     ├── StoreClosedError                      used before opening or after closing
     ├── WrongLoopError (RuntimeError)         used from another event loop than its own
@@ -41,6 +42,7 @@ __all__ = [
     "InvalidNamespaceError",
     "InvalidPatternError",
     "InvalidTTLError",
+    "LeaseLostError",
     "MissingDependencyError",
     "ReadOnlyError",
     "SchemaError",
@@ -101,6 +103,10 @@ class ValueTypeError(StoreError, TypeError):
 
 class ConflictError(StoreError):
     """The item is not at the version that was asked for, or retries ran out."""
+
+
+class LeaseLostError(StoreError):
+    """A job is not the caller's any more: its lease ran out, or it was done, retried or deleted."""
 
 
 class StoreClosedError(StoreError):

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
+from kvstore.lines import Line, ThreadLine
 from kvstore.operations import Trim
 from kvstore.types import Change
 
@@ -56,6 +58,16 @@ class Bell:
         self.patience_s = POLL_S
         self._listeners: set[asyncio.Future[None]] = set()
         self.watches: WeakSet[Any] = WeakSet()
+        self._lines: WeakValueDictionary[str, Line] = WeakValueDictionary()
+
+    def line(self, name: str) -> Line:
+        """Return the line of those who wait for the same thing."""
+        line = self._lines.get(name)
+        if line is None:
+            line = self._lines.setdefault(name, self._new_line())
+        return line
+
+    _new_line: Callable[[], Line] = Line
 
     def listen(self) -> Any:
         """Return what to `wait` for: the next `ring`."""
@@ -67,11 +79,14 @@ class Bell:
         """Take a listener back."""
         self._listeners.discard(listener)
 
-    async def wait(self, listener: Any) -> None:
-        """Wait for a listener to be rung, but not longer than `patience_s`."""
+    async def wait(self, listener: Any, most: float | None = None) -> None:
+        """Wait for a listener to be rung, but not longer than `patience_s`, or `most` seconds."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(self.patience_s):
+            async with asyncio.timeout(self._patience(most)):
                 await listener
+
+    def _patience(self, most: float | None) -> float:
+        return self.patience_s if most is None else min(self.patience_s, most)
 
     def ring(self) -> None:
         """Wake all who listen."""
@@ -96,10 +111,12 @@ class ThreadBell(Bell):
     def forget(self, listener: int) -> None:
         """Nothing to forget."""
 
-    async def wait(self, listener: int) -> None:
+    async def wait(self, listener: int, most: float | None = None) -> None:
         """Wait, on this thread, until it is rung once more, but not longer than `patience_s`."""
         with self._is_rung:
-            self._is_rung.wait_for(lambda: self._times != listener, self.patience_s)
+            self._is_rung.wait_for(lambda: self._times != listener, self._patience(most))
+
+    _new_line = ThreadLine
 
     def ring(self) -> None:
         """Wake all who listen."""

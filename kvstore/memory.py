@@ -22,21 +22,38 @@ from kvstore.errors import InvalidArgumentError
 from kvstore.exchange import Sink, partial_file
 from kvstore.feed import ChangePage
 from kvstore.filters import Filter, matches
+from kvstore.jobs import (
+    DEAD,
+    RAN_OUT,
+    Jobs,
+    JobState,
+    QueueSize,
+    other_items,
+    require_lease,
+)
 from kvstore.memory_index import MemoryIndex
+from kvstore.memory_jobs import MemoryJobs, MemoryQueue
 from kvstore.namespace import decode_namespace, show, subtree_range
 from kvstore.operations import (
     NAMED,
+    OF_SEQUENCE,
     Adopt,
     Append,
+    ExtendJob,
+    GiveBackJob,
     Lease,
     Named,
     Operation,
     PopEntry,
+    PutJob,
     Record,
     Reindex,
     Remove,
     Restore,
+    RetryJob,
+    ReviveJobs,
     Sweep,
+    TakeJob,
     Trim,
     TrimLog,
     UnembeddedError,
@@ -105,6 +122,7 @@ class InMemoryBackend(Backend):
         self._is_sorted = True
         self._sequences: dict[str, SequenceState] = {}
         self._positions: dict[str, list[int]] = {}  # of the rows of each of them, sorted
+        self._queues: dict[str, MemoryQueue] = {}
         self._version = 0
         self._soonest: int | None = None  # nothing expires before this
         self._lease = 0  # when the recording of changes may end; 0: none are recorded
@@ -256,16 +274,21 @@ class InMemoryBackend(Backend):
         now = self.now()
         asked = named_of(ops)
         before = self._version
-        states = self._states(asked)
+        jobs = MemoryJobs(now, self._sequences, self._queues)
+        states = self._states(asked, jobs, now)
         effects = decide(
-            asked, self._rows, now, before, is_watched=bool(self._lease), sequences=states
+            *(asked, self._rows, now, before),
+            is_watched=bool(self._lease),
+            sequences=states,
+            jobs=jobs,
         )
         if self._index is not None:
             self._require_vectors(self._index, effects, ops)
         self._carry_out(effects)
         answers = iter(effects.answers)
         given = [next(answers) if isinstance(op, NAMED) else self._run(op, now) for op in ops]
-        if self._version != before and (self._lease or effects.sequences.changed):
+        is_job = isinstance(ops[0], OF_SEQUENCE)
+        if is_job or (self._version != before and (self._lease or effects.sequences.changed)):
             self.bell.ring()
         return given
 
@@ -301,6 +324,8 @@ class InMemoryBackend(Backend):
                 return self._pop_entry(op, now)
             case TrimLog():
                 return self._trim_log(op, now)
+            case TakeJob() | RetryJob() | ExtendJob() | GiveBackJob() | ReviveJobs():
+                return self._run_job(op, MemoryJobs(now, self._sequences, self._queues), now)
             case Remove():
                 rows = self._range(op.path, op.subtree)
                 doomed = [address for address, _ in rows if op.pattern.matches(address[1])]
@@ -386,9 +411,17 @@ class InMemoryBackend(Backend):
 
     # Logs
 
-    def _states(self, ops: Iterable[Named]) -> dict[str, SequenceState]:
+    def _states(self, ops: Iterable[Named], jobs: Jobs, now: int) -> dict[str, SequenceState]:
         """Return the state of each log and queue, and of those that operations begin."""
         new = {op.path for op in ops if type(op) is Append} - self._sequences.keys()
+        for op in ops:
+            if type(op) is PutJob:
+                if op.path not in self._sequences:
+                    if any(True for _ in self._range(op.path, subtree=False)):
+                        raise other_items(op.namespace)
+                    new.add(op.path)
+                elif op.name is not None and self._sequences[op.path].kind == "queue":
+                    jobs.settle(op.path)
         if not new:
             return self._sequences
         states = dict(self._sequences)
@@ -414,6 +447,8 @@ class InMemoryBackend(Backend):
             position = position_of(key)
             if path in self._sequences and position is not None:
                 gone.setdefault(path, set()).add(position)
+                if self._sequences[path].kind == "queue":
+                    MemoryJobs(effects.now, self._sequences, self._queues).drop(path, position)
         for path, some in gone.items():
             self._positions[path] = [each for each in self._positions[path] if each not in some]
         for row, _ in effects.writes:
@@ -425,6 +460,80 @@ class InMemoryBackend(Backend):
                     positions.insert(at, position)
                     state = self._sequences[row.path]
                     state.last, state.size = max(state.last, position), len(positions)
+        jobs = MemoryJobs(effects.now, self._sequences, self._queues)
+        for job in effects.jobs:
+            jobs.put(job)
+        for row, _ in effects.writes:  # what was imported into a queue is ready
+            position = position_of(row.key)
+            if position is None or self._state(row.path).kind != "queue":
+                continue
+            if jobs.get(row.path, position) is None:
+                jobs.put(JobState(row.path, position))
+
+    def _run_job(
+        self,
+        op: TakeJob | RetryJob | ExtendJob | GiveBackJob | ReviveJobs,
+        jobs: Jobs,
+        now: int,
+    ) -> Any:
+        state = self._sequences.get(op.path)
+        if state is not None:
+            require_kind(state, "queue")
+        match op:
+            case TakeJob():
+                if state is None:
+                    return None
+                taken = jobs.take(op.path, op.token, op.lease, op.attempts)
+                if taken is None:
+                    return None
+                row = self._rows[op.path, key_of(taken.position)]
+                return _item(op.namespace, row.key, row), taken.attempt
+            case RetryJob() | ExtendJob():
+                job = None if state is None else jobs.get(op.path, position_of(op.key) or 0)
+                held = require_lease(job, op.token, now, op.namespace, op.key)
+                if isinstance(op, RetryJob):
+                    jobs.retry(held, op.delay, op.error)
+                else:
+                    jobs.extend(held, op.lease)
+            case GiveBackJob():
+                if state is not None:
+                    jobs.give_back(op.path, op.token)
+            case ReviveJobs():
+                positions = [position_of(key) or 0 for key in op.keys]
+                return 0 if state is None else jobs.revive(op.path, positions)
+        return None
+
+    async def queue_size(self, path: str) -> QueueSize:
+        state, now = self._state(path), self.now()
+        jobs = MemoryJobs(now, self._sequences, self._queues)
+        woken, over = jobs.count_due(path), jobs.over(path)
+        died = sum(job.is_last for job in over)
+        delayed, leased = state.delayed - woken, state.leased - len(over)
+        dead = state.dead + died
+        return QueueSize(state.size - delayed - leased - dead, delayed, leased, dead)
+
+    async def dead_jobs(self, path: str, limit: int) -> list[tuple[Item, JobState]]:
+        jobs = MemoryJobs(self.now(), self._sequences, self._queues)
+        dead = [*jobs.dead(path), *(job for job in jobs.over(path) if job.is_last)]
+        labels = decode_namespace(path)
+        found = []
+        for job in sorted(dead, key=lambda job: job.position)[:limit]:
+            row = self._rows[path, key_of(job.position)]
+            told = job if job.state == DEAD else replace(job, error=RAN_OUT)
+            found.append((_item(labels, row.key, row), told))
+        return found
+
+    async def is_ripe(self, path: str) -> bool:
+        jobs = MemoryJobs(self.now(), self._sequences, self._queues)
+        if path not in self._queues:
+            return False
+        is_back = self.now() < self._state(path).seen
+        return (
+            is_back
+            or jobs.first_ready(path) is not None
+            or bool(jobs.count_due(path))
+            or bool(jobs.over(path))
+        )
 
     def _entry_rows(self, path: str, positions: Iterable[int], now: int) -> Iterator[Record]:
         """Yield those of some entries that are live."""

@@ -23,23 +23,32 @@ from kvstore.types import Namespace
 
 __all__ = [
     "NAMED",
+    "OF_SEQUENCE",
     "Adopt",
     "Append",
     "Check",
     "Conflict",
     "Delete",
     "Expire",
+    "ExtendJob",
+    "FinishJob",
+    "GiveBackJob",
     "Lease",
     "Mutate",
     "Named",
+    "OfSequence",
     "Operation",
     "PopEntry",
     "Put",
+    "PutJob",
     "Record",
     "Reindex",
     "Remove",
     "Restore",
+    "RetryJob",
+    "ReviveJobs",
     "Sweep",
+    "TakeJob",
     "Touch",
     "Trim",
     "TrimLog",
@@ -155,6 +164,100 @@ class TrimLog:
     namespace: Namespace
     path: str
     keep: int
+
+
+@dataclass(slots=True)
+class PutJob:
+    """Add a job to a queue; answers its key, or that of the job that has its name.
+
+    Attributes:
+        data: the encoded value.
+        delay: until it is ready, in microseconds.
+        name: that no two jobs have which wait or run; `None`: none.
+        indexing: as that of a `Put`.
+        vectors: of the texts to index, as far as they are known.
+    """
+
+    namespace: Namespace
+    path: str
+    data: bytes
+    delay: int = 0
+    name: str | None = None
+    indexing: tuple[str, ...] | None = None
+    vectors: Mapping[str, bytes] | None = None
+
+
+@dataclass(slots=True)
+class FinishJob:
+    """Delete a job that a token holds, or raise `LeaseLostError`; answers `None`."""
+
+    namespace: Namespace
+    path: str
+    key: str
+    token: int
+
+
+@dataclass(slots=True)
+class TakeJob:
+    """Lease the first job that is ready; answers its `Item` and attempt, or `None`.
+
+    Attributes:
+        token: whose the lease is; no other one's.
+        lease: in microseconds.
+        attempts: how often a job is tried at most.
+    """
+
+    namespace: Namespace
+    path: str
+    token: int
+    lease: int
+    attempts: int
+
+
+@dataclass(slots=True)
+class RetryJob:
+    """Have a job that a token holds tried again, or raise `LeaseLostError`; answers `None`.
+
+    Attributes:
+        delay: until it is ready, in microseconds.
+        error: why.
+    """
+
+    namespace: Namespace
+    path: str
+    key: str
+    token: int
+    delay: int
+    error: str | None
+
+
+@dataclass(slots=True)
+class GiveBackJob:
+    """Make the job ready that a token holds, if it does, and do not count that attempt."""
+
+    namespace: Namespace
+    path: str
+    token: int
+
+
+@dataclass(slots=True)
+class ExtendJob:
+    """Let a lease last so many microseconds from now, or raise `LeaseLostError`."""
+
+    namespace: Namespace
+    path: str
+    key: str
+    token: int
+    lease: int
+
+
+@dataclass(slots=True)
+class ReviveJobs:
+    """Make dead jobs ready, unless their names are taken; answers how many."""
+
+    namespace: Namespace
+    path: str
+    keys: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -310,17 +413,21 @@ class UnembeddedError(Exception):
         self.texts = texts
 
 
-Named = Put | Delete | Check | Mutate | Touch | Expire | Append
+Named = Put | Delete | Check | Mutate | Touch | Expire | Append | PutJob | FinishJob
 """Those that say which items they are about, which is what `kvstore.plan` decides on."""
 
-Wide = PopEntry | TrimLog | Remove | Sweep | Restore | Lease | Trim | Adopt | Reindex
+OfSequence = PopEntry | TrimLog | TakeJob | RetryJob | GiveBackJob | ExtendJob | ReviveJobs
+"""Those of the `Wide` ones that are for backends which have logs and queues."""
+
+Wide = OfSequence | Remove | Sweep | Restore | Lease | Trim | Adopt | Reindex
 """Those that find their items themselves, or are about none."""
 
 Operation = Named | Wide
 
 
-NAMED = (Put, Delete, Check, Mutate, Touch, Expire, Append)
-_WIDE = (PopEntry, TrimLog, Remove, Sweep, Restore, Lease, Trim, Adopt, Reindex)
+NAMED = (Put, Delete, Check, Mutate, Touch, Expire, Append, PutJob, FinishJob)
+OF_SEQUENCE = (PopEntry, TrimLog, TakeJob, RetryJob, GiveBackJob, ExtendJob, ReviveJobs)
+_WIDE = (*OF_SEQUENCE, Remove, Sweep, Restore, Lease, Trim, Adopt, Reindex)
 
 
 def named_of(ops: Iterable[Operation]) -> list[Named]:

@@ -17,21 +17,31 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, assert_never
 
 from kvstore.errors import ConflictError, InvalidArgumentError
+from kvstore.jobs import DELAYED, READY, Jobs, JobState, other_items, require_lease
 from kvstore.namespace import decode_namespace, show
 from kvstore.operations import (
     Append,
     Check,
     Delete,
     Expire,
+    FinishJob,
     Mutate,
     Named,
     Put,
+    PutJob,
     Record,
     Restore,
     Touch,
 )
 from kvstore.own_vectors import OwnVectors
-from kvstore.sequences import Sequences, SequenceState, key_of, require_kind, require_room
+from kvstore.sequences import (
+    Sequences,
+    SequenceState,
+    key_of,
+    position_of,
+    require_kind,
+    require_room,
+)
 from kvstore.types import pack_item
 
 __all__ = ["Address", "Admission", "Effects", "Kind", "Note", "decide", "gone", "named"]
@@ -70,6 +80,7 @@ class Effects:
         renewals: rows of which the lifetime alone changes.
         notes: the changes, in order; none if nobody watches.
         sequences: the logs and queues among the namespaces.
+        jobs: those that are new.
     """
 
     now: int
@@ -81,6 +92,7 @@ class Effects:
     renewals: list[Record] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     sequences: Sequences = field(default_factory=lambda: Sequences({}))
+    jobs: list[JobState] = field(default_factory=list)
 
     def drop(self, path: str, key: str) -> None:
         """Have a row go."""
@@ -102,7 +114,7 @@ def named(ops: Iterable[Named]) -> dict[Address, bool]:
         if isinstance(op, Touch):
             for key in op.keys:
                 wanted.setdefault((op.path, key), False)
-        elif not isinstance(op, Append):
+        elif not isinstance(op, (Append, PutJob)):
             address = op.path, op.key
             wanted[address] = isinstance(op, Mutate) or wanted.get(address, False)
     return wanted
@@ -116,6 +128,7 @@ def decide(
     *,
     is_watched: bool,
     sequences: Mapping[str, SequenceState] = _NONE,
+    jobs: Jobs | None = None,
 ) -> Effects:
     """Decide what a unit of operations comes to.
 
@@ -127,6 +140,7 @@ def decide(
         version: the store's, before.
         is_watched: whether changes are to be noted.
         sequences: the state of each namespace that is one, or is to become one, by its path.
+        jobs: as they are, and at this instant; of a store that has queues.
 
     Raises:
         ConflictError: an item is not at the version that an operation expects.
@@ -134,7 +148,7 @@ def decide(
     """
     effects = Effects(now, version, is_watched, sequences=Sequences(sequences))
     for op in ops:
-        effects.answers.append(_decide_one(op, rows, effects))
+        effects.answers.append(_decide_one(op, rows, effects, jobs))
     return effects
 
 
@@ -233,7 +247,9 @@ class Admission:
         return effects
 
 
-def _decide_one(op: Named, rows: Mapping[Address, Record], effects: Effects) -> Any:
+def _decide_one(
+    op: Named, rows: Mapping[Address, Record], effects: Effects, jobs: Jobs | None
+) -> Any:
     match op:
         case Put():
             present = _live(rows, op.path, op.key, effects.now)
@@ -263,12 +279,21 @@ def _decide_one(op: Named, rows: Mapping[Address, Record], effects: Effects) -> 
             return _touch(op, rows, effects)
         case Expire():
             present = _live(rows, op.path, op.key, effects.now)
+            _require_room(op, present, effects, may_be_absent=True)
             if present is not None:
                 until = None if op.ttl is None else effects.now + op.ttl
                 effects.renewals.append(replace(present, expires_at=until, ttl=op.ttl))
             return present is not None
         case Append():
             return _append(op, effects)
+        case PutJob():
+            return _put_job(op, effects, jobs)
+        case FinishJob():
+            job = None if jobs is None else jobs.get(op.path, position_of(op.key) or 0)
+            require_lease(job, op.token, effects.now, op.namespace, op.key)
+            effects.note("delete", op.path, op.key)
+            effects.drop(op.path, op.key)
+            return None
     assert_never(op)
 
 
@@ -314,10 +339,40 @@ def _write(
     return row
 
 
-def _require_room(op: Put | Mutate, present: Record | None, effects: Effects) -> None:
+def _require_room(
+    op: Put | Mutate | Expire,
+    present: Record | None,
+    effects: Effects,
+    *,
+    may_be_absent: bool = False,
+) -> None:
     state = effects.sequences.get(op.path)
     if state is not None:
-        require_room(state, op.namespace, op.key, is_there=present is not None)
+        is_there = may_be_absent or present is not None
+        require_room(state, op.namespace, op.key, is_there=is_there)
+
+
+def _put_job(op: PutJob, effects: Effects, jobs: Jobs | None) -> str:
+    state = effects.sequences.change(op.path)
+    if state.kind is None and state.size:
+        raise other_items(op.namespace)
+    require_kind(state, "queue")
+    if op.name is not None:
+        known = None if jobs is None else jobs.named(op.path, op.name)
+        fresh = (job for job in effects.jobs if (job.path, job.name) == (op.path, op.name))
+        if (job := known or next(fresh, None)) is not None:
+            return key_of(job.position)
+    now = effects.now
+    state.last += 1
+    state.size += 1
+    state.seen = max(state.seen, now)
+    key = key_of(state.last)
+    version = effects.note("put", op.path, key)
+    row = Record(op.path, key, op.data, version, now, now, indexing=op.indexing)
+    effects.writes.append((row, op.vectors))
+    kind, due = (DELAYED, now + op.delay) if op.delay else (READY, 0)
+    effects.jobs.append(JobState(op.path, state.last, kind, due, op.delay, name=op.name))
+    return key
 
 
 def _append(op: Append, effects: Effects) -> int:

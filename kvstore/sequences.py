@@ -58,6 +58,7 @@ class SequenceState:
             next ones.
         leased: how many are at work.
         dead: how many are given up.
+        seen: the latest instant at which a job was put or taken, in microseconds.
     """
 
     path: str
@@ -68,6 +69,7 @@ class SequenceState:
     delayed: int = 0
     leased: int = 0
     dead: int = 0
+    seen: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from collections.abc import (
 )
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from types import TracebackType
 from typing import IO, Any, Final, NoReturn, Self, TypeVar, overload
 
@@ -68,6 +69,7 @@ from kvstore.operations import (
     Mutate,
     Operation,
     Put,
+    PutJob,
     Reindex,
     Remove,
     Sweep,
@@ -78,6 +80,7 @@ from kvstore.operations import (
 from kvstore.own_vectors import Given, OwnVectors, item_vectors, query_vector
 from kvstore.paths import EACH, MISSING, PathError, parse_path
 from kvstore.patterns import compile_pattern
+from kvstore.queue import Queue, micros_of
 from kvstore.ranking import Search
 from kvstore.recipe import Recipe
 from kvstore.report import Meter, Progress, Reindexed, Report, Stats
@@ -814,13 +817,14 @@ class Store(Recipe):
         self.require_writable()
         check_count(attempts, "attempts", least=1)
         for attempt in range(1, attempts + 1):
-            tx = Transaction(self._read, self.prepare_put, self.prepare_append)
+            tx = Transaction(self._read, self.prepare_put, self.prepare_append, self.prepare_job)
             outcome = fn(tx)
             result = await outcome if inspect.isawaitable(outcome) else outcome
             try:
                 self.require_open()
                 if unit := tx.unit():
                     await self._submit(unit)
+                    tx.committed()
             except ConflictError as exc:
                 await self._lost("the transaction", attempt, attempts, exc)
             else:
@@ -854,6 +858,31 @@ class Store(Recipe):
         """
         self._require_sequences()
         return Log(self, namespace)
+
+    def queue(
+        self,
+        namespace: Sequence[str],
+        *,
+        lease: float = 30.0,
+        attempts: int = 5,
+        backoff: float = 1.0,
+    ) -> Queue:
+        """Return the queue of jobs that a namespace is, or becomes with the first job.
+
+        The options are the taker's, and written at each take.
+
+        Args:
+            namespace: which, of which nothing else makes use.
+            lease: seconds for which a job is leased to who takes it, from a millisecond on.
+            attempts: how often a job is tried, at most.
+            backoff: seconds before the second attempt, doubled before each next one, an hour at
+                most, by 20 % more or less.
+
+        Raises:
+            InvalidNamespaceError: from its methods: the namespace is a log, or holds other items.
+        """
+        self._require_sequences()
+        return Queue(self, namespace, lease=lease, attempts=attempts, backoff=backoff)
 
     def _require_sequences(self) -> None:
         if not self.backend.has_sequences:
@@ -1108,7 +1137,7 @@ class Store(Recipe):
                     found = await self._embed(ops, missing)
                 vectors |= found
                 for op in ops:
-                    if isinstance(op, (Put, Mutate, Append, Reindex)) and not _has_own(op):
+                    if isinstance(op, (Put, Mutate, Append, PutJob, Reindex)) and not _has_own(op):
                         op.vectors = vectors
         finally:
             self._embedding_writes -= 1
@@ -1207,6 +1236,30 @@ class Store(Recipe):
     def _encode(self, value: Any, namespace: Namespace, key: str) -> bytes:
         stored = value.value if isinstance(value, Item) else value
         return encode_value(stored, namespace, key, self.settings.max_value_bytes)
+
+    def prepare_job(
+        self,
+        namespace: Sequence[str],
+        value: Any,
+        delay: float | timedelta = 0,
+        unique: str | None = None,
+        index: Indexing = None,
+    ) -> PutJob:
+        """Return the operation of a `Queue.put`, for a unit; the arguments and errors are its."""
+        self._require_sequences()
+        labels, path = address(namespace)
+        if unique is not None and (not isinstance(unique, str) or not is_text(unique)):
+            raise InvalidArgumentError("unique is a name: a str of Unicode text")
+        if index is None and self.backend.embedder is not None:
+            index = False
+        return PutJob(
+            labels,
+            path,
+            self._encode(value, labels, "a new job"),
+            micros_of(delay, "delay"),
+            unique,
+            None if index is None else parse_indexing(index),
+        )
 
     def _lifetime(self, ttl: TTL) -> int | None:
         return self.settings.default_ttl if ttl is None else lifetime(ttl)
@@ -1369,7 +1422,7 @@ class Store(Recipe):
         return mode
 
 
-def _has_own(op: Put | Mutate | Append | Reindex) -> bool:
+def _has_own(op: Put | Mutate | Append | PutJob | Reindex) -> bool:
     return isinstance(op.vectors, OwnVectors)
 
 

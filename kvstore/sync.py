@@ -6,6 +6,7 @@ and the same answer, and runs what it makes by a `Driver`. So nothing is written
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from functools import wraps
 from types import TracebackType
@@ -13,18 +14,28 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from kvstore.arguments import TTL, Indexing
 from kvstore.driving import Driver, driver_for
-from kvstore.errors import InvalidArgumentError
+from kvstore.errors import InvalidArgumentError, StoreError
 from kvstore.filenames import FilePath
 from kvstore.log import Log
 from kvstore.opening import open_store
 from kvstore.own_vectors import Given
+from kvstore.queue import Job, Queue
 from kvstore.recipe import Recipe
 from kvstore.store import Store
-from kvstore.transaction import Transaction, TransactionLog
+from kvstore.transaction import Transaction, TransactionLog, TransactionQueue
 from kvstore.types import Change, Item
 from kvstore.watching import Watch
 
-__all__ = ["Driven", "SyncLog", "SyncStore", "SyncTransaction", "SyncWatch", "blocking"]
+__all__ = [
+    "Driven",
+    "SyncJob",
+    "SyncLog",
+    "SyncQueue",
+    "SyncStore",
+    "SyncTransaction",
+    "SyncWatch",
+    "blocking",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -189,6 +200,18 @@ class SyncStore(Driven):
         """Return the append-only log that a namespace is; see `Store.log`."""
         return SyncLog(self._driver, self.store.log(namespace))
 
+    def queue(
+        self,
+        namespace: Sequence[str],
+        *,
+        lease: float = 30.0,
+        attempts: int = 5,
+        backoff: float = 1.0,
+    ) -> SyncQueue:
+        """Return the queue of jobs that a namespace is; see `Store.queue`."""
+        queue = self.store.queue(namespace, lease=lease, attempts=attempts, backoff=backoff)
+        return SyncQueue(self._driver, queue)
+
     def update(
         self,
         namespace: Sequence[str],
@@ -271,6 +294,109 @@ class SyncLog(Driven):
     trim = blocking(Log.trim)
 
 
+class SyncQueue(Driven):
+    """A `Queue` for code that does not await; `jobs` is an iterator."""
+
+    def __init__(self, driver: Driver, half: Queue) -> None:
+        self._driver, self._half = driver, half
+
+    @property
+    def namespace(self) -> tuple[str, ...]:
+        """Where its jobs are."""
+        namespace: tuple[str, ...] = self._half.namespace
+        return namespace
+
+    put = blocking(Queue.put)
+    size = blocking(Queue.size)
+    revive = blocking(Queue.revive)
+
+    def take(self, timeout: float | None = None) -> SyncJob | None:
+        """Lease the next job that is ready, waiting for one if there is none; see `Queue.take`."""
+        job = self._driver.run(self._half.take(timeout))
+        return None if job is None else SyncJob(self._driver, job)
+
+    def jobs(self) -> Iterator[SyncJob]:
+        """Iterate over jobs as they come, one at a time; see `Queue.jobs`."""
+        while True:
+            job = self.take()
+            if job is not None:
+                yield job
+
+    def dead(self, limit: int = 100) -> list[SyncJob]:
+        """Return jobs that were given up; see `Queue.dead`."""
+        return [SyncJob(self._driver, job) for job in self._driver.run(self._half.dead(limit))]
+
+
+class SyncJob:
+    """A `Job` for code that does not await; `with` prolongs its lease by a thread."""
+
+    def __init__(self, driver: Driver, half: Job) -> None:
+        self._driver = driver
+        self.half = half
+        self._is_over = threading.Event()
+        self._beat: threading.Thread | None = None
+
+    def __repr__(self) -> str:
+        return repr(self.half)
+
+    @property
+    def id(self) -> str:
+        """Its id, which is its item's key."""
+        return self.half.id
+
+    @property
+    def value(self) -> Any:
+        """What was put."""
+        return self.half.value
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this one is, from 1."""
+        return self.half.attempt
+
+    @property
+    def error(self) -> str | None:
+        """Of a dead one, why its last attempt failed."""
+        return self.half.error
+
+    def done(self) -> None:
+        """Finish it; see `Job.done`."""
+        self._driver.run(self.half.done())
+
+    def retry(self, delay: float | None = None, *, error: str | None = None) -> None:
+        """Have it tried again; see `Job.retry`."""
+        self._driver.run(self.half.retry(delay, error=error))
+
+    def extend(self, seconds: float) -> None:
+        """Let the lease last so many seconds from now; see `Job.extend`."""
+        self._driver.run(self.half.extend(seconds))
+
+    def __enter__(self) -> Self:
+        self._is_over.clear()
+        self._beat = threading.Thread(target=self._prolong, name="kvstore-lease", daemon=True)
+        self._beat.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        self._is_over.set()
+        if self._beat is not None:
+            self._beat.join()
+        return self._driver.run(self.half.settle(exc))
+
+    def _prolong(self) -> None:
+        while not self._is_over.wait(self.half.pause_s):
+            try:
+                if not self._driver.run(self.half.prolong()):
+                    return
+            except StoreError:  # it is closed
+                return
+
+
 class SyncTransaction:
     """The reads and writes of one try of `SyncStore.transact`; of no use after it."""
 
@@ -302,6 +428,14 @@ class SyncTransaction:
     def log(self, namespace: Sequence[str]) -> TransactionLog:
         """Return the log of a namespace, to append to it when the transaction commits."""
         return self._tx.log(namespace)
+
+    def queue(self, namespace: Sequence[str]) -> TransactionQueue:
+        """Return the queue of a namespace, to put jobs when the transaction commits."""
+        return self._tx.queue(namespace)
+
+    def done(self, job: SyncJob) -> None:
+        """Finish a job when the transaction commits; see `Transaction.done`."""
+        self._tx.done(job.half)
 
 
 class SyncWatch(Iterator[Change]):

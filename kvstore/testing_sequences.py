@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from kvstore.distribution import how_to_install
@@ -21,13 +23,17 @@ from kvstore.errors import (
     HistoryExpiredError,
     InvalidArgumentError,
     InvalidKeyError,
+    InvalidNamespaceError,
     InvalidTTLError,
+    LeaseLostError,
     MissingDependencyError,
     StoreClosedError,
     ValueEncodingError,
     ValueTooLargeError,
 )
+from kvstore.jobs import QueueSize
 from kvstore.log import Entry, Log
+from kvstore.queue import Job, Queue
 from kvstore.store import Store
 from kvstore.testing import ManualClock, StoreFactory
 from kvstore.transaction import Transaction
@@ -41,7 +47,7 @@ except ImportError as exc:
         f"{how_to_install('test', 'pytest', 'pytest-asyncio')}"
     ) from exc
 
-__all__ = ["LogConformance", "SequenceConformance"]
+__all__ = ["LogConformance", "QueueConformance", "SequenceConformance"]
 
 CHAT = ("chats", "s1")
 
@@ -397,5 +403,429 @@ class LogConformance(_Fixtures):
             assert await store.log(CHAT).length() == 0
 
 
-class SequenceConformance(LogConformance):
+JOBS = ("jobs",)
+
+
+@pytest.mark.asyncio
+class QueueConformance(_Fixtures):
+    """What every backend promises of queues."""
+
+    async def test_jobs_come_in_the_order_of_put(self, store: Store) -> None:
+        queue = store.queue(JOBS)
+        ids = [await queue.put({"n": n}) for n in range(3)]
+        assert ids == sorted(ids)
+        for n in range(3):
+            job = await queue.take(timeout=0)
+            assert job is not None
+            assert (job.id, job.value, job.attempt) == (ids[n], {"n": n}, 1)
+            await job.done()
+        assert await queue.take(timeout=0) is None
+        assert await queue.size() == QueueSize(0, 0, 0, 0)
+        assert await store.count(JOBS) == 0
+
+    async def test_a_queue_without_jobs(self, store: Store) -> None:
+        queue = store.queue(JOBS)
+        assert await queue.take(timeout=0) is None
+        assert await queue.size() == QueueSize(0, 0, 0, 0)
+        assert await queue.dead() == []
+        assert await queue.revive("1") == 0
+        assert await store.list_namespaces() == []
+
+    async def test_a_lease_ends_at_its_instant(self, store: Store, clock: ManualClock) -> None:
+        queue = store.queue(JOBS, lease=10)
+        await queue.put("a")
+        first = await _taken(queue)
+        clock.advance(9)
+        assert await queue.take(timeout=0) is None
+        await first.extend(10)
+        clock.advance(9)
+        assert await queue.take(timeout=0) is None
+        clock.advance(1)
+        assert await queue.size() == QueueSize(1, 0, 0, 0)
+        for call in (first.done, first.retry, lambda: first.extend(5)):
+            with pytest.raises(LeaseLostError):
+                await call()
+        second = await _taken(queue)
+        assert (second.id, second.attempt) == (first.id, 2)
+        for call in (first.done, first.retry, lambda: first.extend(5)):
+            with pytest.raises(LeaseLostError):
+                await call()
+        await second.done()
+        with pytest.raises(LeaseLostError):
+            await second.done()
+
+    async def test_a_job_that_was_deleted_is_lost(self, store: Store) -> None:
+        queue = store.queue(JOBS)
+        for _ in range(3):
+            await queue.put("a")
+        one, two, three = [await _taken(queue) for _ in range(3)]
+        assert await store.delete(JOBS, one.id)
+        assert await store.remove(JOBS, two.id) == 1
+        assert await store.remove((), "*", subtree=True) == 1
+        for job in (one, two, three):
+            with pytest.raises(LeaseLostError):
+                await job.done()
+        assert await queue.size() == QueueSize(0, 0, 0, 0)
+        assert int(await queue.put("b")) == 4
+
+    async def test_a_delayed_job_is_ready_when_its_time_comes(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        queue = store.queue(JOBS)
+        late = await queue.put("late", delay=timedelta(seconds=5))
+        now = await queue.put("now")
+        assert await queue.size() == QueueSize(1, 1, 0, 0)
+        assert (await _taken(queue)).id == now
+        assert await queue.take(timeout=0) is None
+        clock.advance(5)
+        await queue.put("later")
+        assert await queue.size() == QueueSize(2, 0, 1, 0)
+        assert (await _taken(queue)).id == late
+
+    async def test_a_retried_job_keeps_its_place(self, store: Store, clock: ManualClock) -> None:
+        queue = store.queue(JOBS, backoff=8)
+        first = await queue.put("a")
+        second = await queue.put("b")
+        await (await _taken(queue)).retry()
+        clock.advance(6)  # the jitter is 20 %
+        assert (await _taken(queue)).id == second
+        assert await queue.take(timeout=0) is None
+        clock.advance(4)
+        again = await _taken(queue)
+        assert (again.id, again.attempt) == (first, 2)
+        await again.retry(delay=0)
+        assert (await _taken(queue)).attempt == 3
+
+    async def test_the_backoff_doubles_up_to_an_hour(self, store: Store) -> None:
+        queue = store.queue(JOBS, backoff=2)
+        for attempt, seconds in ((1, 2), (2, 4), (5, 32), (12, 3_600), (2_000, 3_600)):
+            for _ in range(20):
+                assert 0.8 * seconds <= queue.backoff_after(attempt) <= 1.2 * seconds
+        assert store.queue(JOBS, backoff=0).backoff_after(3) == 0
+
+    async def test_after_its_attempts_a_job_is_dead_with_the_last_error(
+        self, store: Store, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        queue = store.queue(JOBS, attempts=3, backoff=0)
+        id = await queue.put("a")
+        for attempt in (1, 2, 3):
+            async with await _taken(queue) as job:
+                assert job.attempt == attempt
+                raise RuntimeError(f"no {attempt}")
+        assert "no 3" in caplog.text
+        assert await queue.take(timeout=0) is None
+        assert await queue.size() == QueueSize(0, 0, 0, 1)
+        (dead,) = await queue.dead()
+        assert (dead.id, dead.value, dead.attempt) == (id, "a", 3)
+        assert dead.error == "RuntimeError: no 3"
+        with pytest.raises(LeaseLostError):
+            await dead.done()
+        assert await queue.revive(id, id, "nothing") == 1
+        assert await queue.dead() == []
+        assert (await _taken(queue)).attempt == 1
+
+    async def test_a_last_lease_that_ran_out_is_dead_from_that_instant(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        queue = store.queue(JOBS, lease=10, attempts=1)
+        id = await queue.put("a", unique="n")
+        await _taken(queue)
+        clock.advance(10)
+        assert await queue.size() == QueueSize(0, 0, 0, 1)
+        assert [(job.id, job.error) for job in await queue.dead()] == [(id, "lease ran out")]
+        assert await queue.put("b", unique="n") != id
+        assert await queue.size() == QueueSize(1, 0, 0, 1)
+        clock.advance(365 * 86_400)
+        await store.sweep()
+        assert len(await queue.dead()) == 1
+
+    async def test_a_name_is_taken_while_its_job_waits_or_runs(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        queue = store.queue(JOBS, attempts=1)
+        first = await queue.put("a", unique="n", delay=5)
+        assert await queue.put("b", unique="n") == first
+        assert await store.queue(("others",)).put("c", unique="n") is not None
+        clock.advance(5)
+        job = await _taken(queue)
+        assert job.value == "a"
+        assert await queue.put("d", unique="n") == first
+        await job.retry()
+        second = await queue.put("e", unique="n")
+        assert second != first
+        assert await queue.revive(first) == 0
+        await (await _taken(queue)).done()
+        assert await queue.revive(first) == 1
+        assert await queue.put("f", unique="n") == first
+
+    async def test_names_within_one_transaction(self, store: Store) -> None:
+        queue = store.queue(JOBS)
+
+        def fn(tx: Transaction) -> None:
+            for value in "ab":
+                tx.queue(JOBS).put(value, unique="n")
+            tx.queue(JOBS).put("c")
+
+        await store.transact(fn)
+        assert [job.value for job in [await _taken(queue), await _taken(queue)]] == ["a", "c"]
+        assert await queue.take(timeout=0) is None
+
+    async def test_left_in_peace_a_job_is_done(self, store: Store) -> None:
+        queue = store.queue(JOBS)
+        await queue.put("a")
+        async with await _taken(queue) as job:
+            assert job.value == "a"
+        assert await queue.size() == QueueSize(0, 0, 0, 0)
+
+    async def test_what_cancels_a_block_does_not_count(self, store: Store) -> None:
+        queue = store.queue(JOBS, attempts=1)
+        await queue.put("a")
+
+        async def work(raised: type[BaseException]) -> None:
+            async with await _taken(queue) as job:
+                assert job.attempt == 1
+                raise raised
+
+        for raised in (asyncio.CancelledError, KeyboardInterrupt):
+            with pytest.raises(raised):
+                await work(raised)
+        assert await queue.size() == QueueSize(1, 0, 0, 0)
+
+    async def test_a_lease_lost_within_a_block_is_told_and_not_raised(
+        self, store: Store, clock: ManualClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        queue = store.queue(JOBS, lease=30)
+        await queue.put("a")
+        async with await _taken(queue):
+            clock.advance(31)
+        assert "too late" in caplog.text
+        assert await queue.size() == QueueSize(1, 0, 0, 0)
+        async with await _taken(queue) as job:
+            await job.retry(delay=5)
+        assert await queue.size() == QueueSize(0, 1, 0, 0)
+
+    async def test_within_a_block_the_lease_is_prolonged(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        queue = store.queue(JOBS, lease=0.25)
+        await queue.put("a")
+        async with await _taken(queue) as job:
+            for _ in range(6):
+                clock.advance(0.125)
+                assert await job.prolong()
+                assert await queue.take(timeout=0) is None
+        assert await queue.size() == QueueSize(0, 0, 0, 0)
+
+    async def test_a_taker_that_waits_is_woken(self, store: Store) -> None:
+        queue = store.queue(JOBS)
+        waiting = asyncio.create_task(queue.take(timeout=10))
+        await asyncio.sleep(0)
+        await store.queue(JOBS).put("a")
+        job = await waiting
+        assert job is not None
+        assert job.value == "a"
+
+    async def test_a_taker_waits_so_long_and_no_longer(self, store: Store) -> None:
+        queue = store.queue(JOBS)
+        first = asyncio.create_task(queue.take(timeout=0.05))
+        others = [asyncio.create_task(queue.take(timeout=0.01)) for _ in range(3)]
+        assert [await task for task in (first, *others)] == [None] * 4
+
+    async def test_takers_are_served_in_the_order_in_which_they_came(self, store: Store) -> None:
+        queue = store.queue(JOBS)
+        served: list[int] = []
+
+        async def take(number: int) -> None:
+            async with await _taken(queue, timeout=10):
+                served.append(number)
+
+        tasks = []
+        for number in range(8):
+            tasks.append(asyncio.create_task(take(number)))
+            await asyncio.sleep(0)
+        for number in range(8):
+            await queue.put(number)
+        await asyncio.gather(*tasks)
+        assert served == list(range(8))
+
+    async def test_a_cancelled_take_leaves_its_job_ready(self, store: Store) -> None:
+        queue = store.queue(JOBS, attempts=1)
+        await queue.put("a")
+        for turns in range(12):
+            task = asyncio.create_task(queue.take())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if task.cancel():
+                with suppress(asyncio.CancelledError):
+                    job = await task
+                    assert job is not None
+                    await queue.give_back(job.token)
+            else:
+                job = task.result()
+                assert job is not None
+                await queue.give_back(job.token)
+        assert await queue.size() == QueueSize(1, 0, 0, 0)
+        assert (await _taken(queue)).attempt == 1
+
+    async def test_each_job_is_taken_by_one(self, store: Store) -> None:
+        queue = store.queue(JOBS)
+        await store.transact(lambda tx: [tx.queue(JOBS).put(n) for n in range(40)])
+        done: list[int] = []
+
+        async def work() -> None:
+            while (job := await queue.take(timeout=0)) is not None:
+                async with job:
+                    done.append(job.value)
+
+        await asyncio.gather(*(work() for _ in range(5)))
+        assert sorted(done) == list(range(40))
+
+    async def test_effects_and_the_end_of_a_job_are_one_change(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        queue = store.queue(JOBS, lease=10)
+        await queue.put("a")
+        async with await _taken(queue) as job:
+
+            def fn(tx: Transaction) -> None:
+                tx.put(("results",), job.id, job.value)
+                tx.done(job)
+
+            await store.transact(fn)
+        assert await queue.size() == QueueSize(0, 0, 0, 0)
+        await queue.put("b")
+        late = await _taken(queue)
+        clock.advance(10)
+
+        def again(tx: Transaction) -> None:
+            tx.put(("results",), late.id, late.value)
+            tx.done(late)
+
+        with pytest.raises(LeaseLostError):
+            await store.transact(again)
+        assert await store.count(("results",)) == 1
+
+    async def test_reads_see_jobs_and_writes_are_refused(self, store: Store) -> None:
+        queue = store.queue(JOBS)
+        id = await queue.put({"a": 1})
+        item = await store.get(JOBS, id)
+        assert item is not None
+        assert item.value == {"a": 1}
+        assert item.expires_at is None
+        assert [hit.key for hit in await store.search(JOBS, filter={"a": 1})] == [id]
+        for key in (id, "other"):
+            for call in (
+                lambda key=key: store.put(JOBS, key, 1),
+                lambda key=key: store.put(JOBS, key, 1, ttl=5),
+                lambda key=key: store.put_many(JOBS, {key: 1}),
+                lambda key=key: store.update(JOBS, key, lambda value: value),
+                lambda key=key: store.increment(JOBS, key),
+                lambda key=key: store.append(JOBS, key, 1),
+                lambda key=key: store.pop(JOBS, key),
+                lambda key=key: store.expire(JOBS, key, 5),
+                lambda key=key: store.transact(lambda tx: tx.put(JOBS, key, 1)),
+            ):
+                with pytest.raises(InvalidKeyError, match="queue"):
+                    await call()
+        assert (await _taken(queue)).value == {"a": 1}
+
+    async def test_taking_prolonging_and_retrying_are_no_changes(self, store: Store) -> None:
+        queue = store.queue(JOBS)
+        id = await queue.put("a")
+        before = await store.get(JOBS, id)
+        async with store.watch() as changes:
+            job = await _taken(queue)
+            await job.extend(60)
+            await job.retry(delay=0)
+            assert await store.get(JOBS, id) == before
+            await (await _taken(queue)).done()
+            async with asyncio.timeout(10):
+                change = await anext(changes)
+        assert before is not None
+        assert (change.kind, change.key, change.version) == ("delete", id, before.version + 1)
+
+    async def test_jobs_never_expire(self, store_factory: StoreFactory, clock: ManualClock) -> None:
+        options = {"default_ttl": 5, "refresh_ttl": True}
+        async with store_factory(clock=clock, sweep_interval=None, **options) as store:
+            queue = store.queue(JOBS)
+            await queue.put("a", delay=60)
+            clock.advance(60)
+            await store.sweep()
+            assert (await _taken(queue)).value == "a"
+
+    async def test_a_clock_that_is_set_back_makes_no_lease_longer(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        queue = store.queue(JOBS, lease=10)
+        await queue.put("a")
+        await queue.put("b", delay=20)
+        await _taken(queue)
+        clock.advance(-3_600)
+        assert await queue.take(timeout=0) is None
+        clock.advance(10)
+        assert (await _taken(queue)).value == "a"
+        clock.advance(10)
+        assert {(await _taken(queue)).value for _ in range(2)} == {"a", "b"}
+
+    async def test_a_namespace_is_a_queue_or_a_log_or_neither(self, store: Store) -> None:
+        await store.put(("items",), "k", 1)
+        with pytest.raises(InvalidNamespaceError, match="no jobs"):
+            await store.queue(("items",)).put("a")
+        await store.log(("log",)).append("a")
+        await store.queue(JOBS).put("a")
+        for call in (
+            lambda: store.queue(("log",)).put("a"),
+            lambda: store.queue(("log",)).take(timeout=0),
+            lambda: store.log(JOBS).append("a"),
+            lambda: store.log(JOBS).pop(),
+            lambda: store.log(JOBS).trim(keep=0),
+            lambda: store.log(JOBS).tail(),
+        ):
+            with pytest.raises(InvalidNamespaceError):
+                await call()
+        assert await store.count(JOBS) == 1
+
+    async def test_a_queue_outlasts_its_store(self, store: Store) -> None:
+        queue = store.queue(JOBS)
+        id = await queue.put("a", unique="n")
+        await queue.put("b", delay=60)
+        await _taken(queue)
+        await store.close()
+        await store.open()
+        queue = store.queue(JOBS)
+        assert await queue.size() == QueueSize(0, 1, 1, 0)
+        assert await queue.put("c", unique="n") == id
+
+    async def test_what_is_no_argument_of_a_queue_is_refused(self, store: Store) -> None:
+        queue = store.queue(JOBS)
+        for options in (
+            {"lease": 0},
+            {"lease": -1},
+            {"lease": float("inf")},
+            {"lease": 1e9},
+            {"attempts": 0},
+            {"backoff": -1},
+        ):
+            with pytest.raises(InvalidArgumentError):
+                store.queue(JOBS, **options)
+        assert store.queue(JOBS, lease=86_400).lease == 86_400
+        for call in (
+            lambda: queue.put("a", delay=-1),
+            lambda: queue.put("a", delay=float("nan")),
+            lambda: queue.put("a", unique=5),  # type: ignore[arg-type]
+            lambda: queue.take(timeout=-1),
+            lambda: queue.dead(limit=-1),
+        ):
+            with pytest.raises(InvalidArgumentError):
+                await call()
+        assert await queue.size() == QueueSize(0, 0, 0, 0)
+
+
+async def _taken(queue: Queue, timeout: float = 0) -> Job:  # noqa: ASYNC109
+    job = await queue.take(timeout=timeout)
+    assert job is not None
+    return job
+
+
+class SequenceConformance(LogConformance, QueueConformance):
     """What every backend promises of logs and queues."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from kvstore import codec
 from kvstore.arguments import TTL, Indexing
 from kvstore.namespace import address, check_key
-from kvstore.operations import Append, Check, Delete, Operation, Put
+from kvstore.operations import Append, Check, Delete, FinishJob, Operation, Put, PutJob
 from kvstore.own_vectors import Given
+from kvstore.queue import Job
 from kvstore.types import Item, Namespace
 
-__all__ = ["Ready", "Transaction", "TransactionLog"]
+__all__ = ["Ready", "Transaction", "TransactionLog", "TransactionQueue"]
 
 T = TypeVar("T")
 
@@ -25,13 +27,16 @@ class Transaction:
         read: Callable[[Namespace, str, str], Awaitable[list[Item]]],
         prepare_put: Callable[..., Put],
         prepare_append: Callable[..., Append],
+        prepare_job: Callable[..., PutJob],
     ) -> None:
         self._find = read
         self._prepare_put = prepare_put
         self._prepare_append = prepare_append
+        self._prepare_job = prepare_job
         self._read: dict[tuple[str, str], tuple[Namespace, Item | None]] = {}
         self._written: dict[tuple[str, str], Put | Delete] = {}
-        self._appended: list[Append] = []
+        self._appended: list[Append | PutJob | FinishJob] = []
+        self._done: list[Job] = []
 
     async def get(self, namespace: Sequence[str], key: str) -> Item | None:
         """Return the item as this transaction sees it, or `None`.
@@ -77,6 +82,26 @@ class Transaction:
         address(namespace)
         return TransactionLog(namespace, self._prepare_append, self._appended)
 
+    def queue(self, namespace: Sequence[str]) -> TransactionQueue:
+        """Return the queue of a namespace, to put jobs when the transaction commits."""
+        address(namespace)
+        return TransactionQueue(namespace, self._prepare_job, self._appended)
+
+    def done(self, job: Job) -> Ready[None]:
+        """Finish a job when the transaction commits, which raises `LeaseLostError` if it is lost.
+
+        So what a job does in the same store and that it is done are one change.
+        """
+        labels, path = address(job.queue.namespace)
+        self._appended.append(FinishJob(labels, path, job.id, job.token))
+        self._done.append(job)
+        return Ready(None)
+
+    def committed(self) -> None:
+        """Take note that it is committed."""
+        for job in self._done:
+            job.is_settled = True
+
     def unit(self) -> list[Operation]:
         """Return what is to be applied: that the items read are as they were, and the writes."""
         unit: list[Operation] = []
@@ -92,6 +117,35 @@ class Transaction:
         return unit
 
 
+class TransactionQueue:
+    """A queue within a transaction."""
+
+    def __init__(
+        self,
+        namespace: Sequence[str],
+        prepare: Callable[..., PutJob],
+        appended: list[Append | PutJob | FinishJob],
+    ) -> None:
+        self._namespace = namespace
+        self._prepare = prepare
+        self._appended = appended
+
+    def put(
+        self,
+        value: Any,
+        *,
+        delay: float | timedelta = 0,
+        unique: str | None = None,
+        index: Indexing = None,
+    ) -> Ready[None]:
+        """Add a job when the transaction commits, which gives it its id.
+
+        Arguments and errors are those of `Queue.put`.
+        """
+        self._appended.append(self._prepare(self._namespace, value, delay, unique, index))
+        return Ready(None)
+
+
 class TransactionLog:
     """A log within a transaction. Two transactions that append to it do not conflict."""
 
@@ -99,7 +153,7 @@ class TransactionLog:
         self,
         namespace: Sequence[str],
         prepare: Callable[..., Append],
-        appended: list[Append],
+        appended: list[Append | PutJob | FinishJob],
     ) -> None:
         self._namespace = namespace
         self._prepare = prepare

@@ -28,9 +28,10 @@ from kvstore.namespace import address, check_key
 from kvstore.opening import open_store
 from kvstore.operations import Delete, Operation, Remove
 from kvstore.patterns import compile_pattern
+from kvstore.queue import Queue
 from kvstore.recipe import Recipe
 from kvstore.store import Store
-from kvstore.sync import Driven, SyncLog, SyncStore, blocking
+from kvstore.sync import Driven, SyncLog, SyncQueue, SyncStore, blocking
 from kvstore.types import Namespace
 
 __all__ = ["AsyncKeyValueStore", "KeyValueStore"]
@@ -271,7 +272,30 @@ class AsyncKeyValueStore(Recipe):
             key: which.
             entity_id: whose it is; `None`: the project's.
         """
-        return self._store.log(sequence_of(self.scope, key, entity_id))
+        return self._store.log(sequence_of(self.scope, "log", key, entity_id))
+
+    def queue(
+        self,
+        key: str,
+        entity_id: str | None = None,
+        *,
+        lease: float = 30.0,
+        attempts: int = 5,
+        backoff: float = 1.0,
+    ) -> Queue:
+        """Return the queue of jobs of a key; see `Store.queue` for it and for the options.
+
+        It has nothing to do with the value or the log under the same key.
+
+        Args:
+            key: which.
+            entity_id: whose it is; `None`: the project's.
+            lease: seconds for which a job is leased to who takes it.
+            attempts: how often a job is tried, at most.
+            backoff: seconds before the second attempt, doubled before each next one.
+        """
+        place = sequence_of(self.scope, "queue", key, entity_id)
+        return self._store.queue(place, lease=lease, attempts=attempts, backoff=backoff)
 
     # Many keys
 
@@ -434,6 +458,19 @@ class KeyValueStore(Driven):
     def log(self, key: str, entity_id: str | None = None) -> SyncLog:
         """Return the append-only log of a key; see `AsyncKeyValueStore.log`."""
         return SyncLog(self._driver, self._half.log(key, entity_id))
+
+    def queue(
+        self,
+        key: str,
+        entity_id: str | None = None,
+        *,
+        lease: float = 30.0,
+        attempts: int = 5,
+        backoff: float = 1.0,
+    ) -> SyncQueue:
+        """Return the queue of jobs of a key; see `AsyncKeyValueStore.queue`."""
+        half = self._half.queue(key, entity_id, lease=lease, attempts=attempts, backoff=backoff)
+        return SyncQueue(self._driver, half)
 
     def update(
         self,

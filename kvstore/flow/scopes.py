@@ -14,6 +14,7 @@ from typing import Final
 from kvstore.errors import InvalidArgumentError, InvalidKeyError
 from kvstore.namespace import check_key
 from kvstore.patterns import Pattern
+from kvstore.sequences import SequenceKind
 from kvstore.types import Namespace
 
 __all__ = [
@@ -105,7 +106,7 @@ def namespace_of(scope: FlowScope, key: str, entity_id: str | None) -> Namespace
     return _scoped(owner, name, _id(scope, name, key))
 
 
-def sequence_of(scope: FlowScope, key: str, entity_id: str | None) -> Namespace:
+def sequence_of(scope: FlowScope, kind: SequenceKind, key: str, entity_id: str | None) -> Namespace:
     """Return where the entries of a log, or the jobs of a queue, live that has a key.
 
     It lies below the namespace of the key, three labels down, where no scope has anything.
@@ -113,7 +114,7 @@ def sequence_of(scope: FlowScope, key: str, entity_id: str | None) -> Namespace:
     Raises:
         InvalidKeyError, InvalidArgumentError: as `namespace_of`.
     """
-    return (*namespace_of(scope, key, entity_id), "sequence", "of", key)
+    return (*namespace_of(scope, key, entity_id), "sequence", kind, key)
 
 
 def namespaces_for(scope: FlowScope, pattern: Pattern, entity_id: str | None) -> list[Namespace]:

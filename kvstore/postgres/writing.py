@@ -28,11 +28,11 @@ from kvstore.errors import SchemaError, StoreError
 from kvstore.namespace import decode_namespace
 from kvstore.operations import (
     NAMED,
+    OF_SEQUENCE,
     Adopt,
     Lease,
     Named,
     Operation,
-    PopEntry,
     Put,
     Record,
     Reindex,
@@ -40,7 +40,6 @@ from kvstore.operations import (
     Restore,
     Sweep,
     Trim,
-    TrimLog,
     Wide,
     named_of,
     take_piece,
@@ -495,9 +494,9 @@ class Batch:
 
     async def _run(self, op: Wide) -> Any:
         connection, now = self._connection, self._now
+        if isinstance(op, OF_SEQUENCE):
+            raise NotImplementedError  # it has no logs and no queues
         match op:
-            case PopEntry() | TrimLog():  # refused before they come here
-                raise NotImplementedError
             case Remove():
                 return await self._remove(op)
             case Sweep():

@@ -17,6 +17,7 @@ from kvstore.backend import NamespaceQuery, Page, Selection
 from kvstore.errors import InvalidArgumentError, StoreClosedError, WrongLoopError
 from kvstore.feed import ChangePage, ThreadBell
 from kvstore.filters import Filter
+from kvstore.jobs import JobState, QueueSize
 from kvstore.operations import Operation, Record, Sweep
 from kvstore.patterns import Pattern
 from kvstore.report import Meter, Report, Stats
@@ -248,6 +249,15 @@ class DirectBackend(FileBackend):
 
     async def length(self, path: str) -> int:
         return self._read(sequences.length, path, self.now())
+
+    async def queue_size(self, path: str) -> QueueSize:
+        return self._read(sequences.queue_size, path, self.now())
+
+    async def dead_jobs(self, path: str, limit: int) -> list[tuple[Item, JobState]]:
+        return self._read(sequences.dead_jobs, path, limit, self.now())
+
+    async def is_ripe(self, path: str) -> bool:
+        return self._read(sequences.is_ripe, path, self.now())
 
     # Write
 

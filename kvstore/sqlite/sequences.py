@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import astuple, replace
 from typing import Any
 
+from kvstore.jobs import RAN_OUT, Jobs, JobState, QueueSize
 from kvstore.namespace import decode_namespace
 from kvstore.sequences import EntryPage, SequenceState, key_of, position_of
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import snapshot
-from kvstore.sqlite.reading import item_of
+from kvstore.sqlite.reading import get_one, item_of
+from kvstore.types import Item
 
-__all__ = ["count_state", "entries", "find_state", "length", "save_state"]
+__all__ = [
+    "FileJobs",
+    "count_state",
+    "dead_jobs",
+    "entries",
+    "find_state",
+    "is_ripe",
+    "length",
+    "queue_size",
+    "save_state",
+]
 
 _PAGE_BYTES = 4 * 2**20  # of values, roughly
 
@@ -32,8 +45,117 @@ def count_state(execute: Execute, path: str) -> SequenceState:
 
 def save_state(execute: Execute, state: SequenceState) -> None:
     """Keep it."""
-    numbers = state.last, state.trimmed, state.size, state.delayed, state.leased, state.dead
+    jobs = state.delayed, state.leased, state.dead, state.seen
+    numbers = state.last, state.trimmed, state.size, *jobs
     execute(statements.SET_SEQUENCE, (state.path, state.kind, *numbers))
+
+
+class FileJobs(Jobs):
+    """The jobs in a file, within a write transaction.
+
+    Args:
+        execute: of a cursor inside it.
+        now: its instant, in microseconds.
+        states: to the state of a queue that is known.
+        changed: the paths of those that are to be saved, which are added to it.
+        refuse: called before what may take long, to raise; `None`: that is no matter.
+    """
+
+    def __init__(
+        self,
+        execute: Execute,
+        now: int,
+        states: Callable[[str], SequenceState],
+        changed: set[str],
+        *,
+        refuse: Callable[[], None] | None,
+    ) -> None:
+        super().__init__(now)
+        self._execute = execute
+        self._states = states
+        self._changed = changed
+        self._refuse = refuse
+
+    def look(self, path: str) -> SequenceState:
+        return self._states(path)
+
+    def state(self, path: str) -> SequenceState:
+        self._changed.add(path)
+        return self._states(path)
+
+    def get(self, path: str, position: int) -> JobState | None:
+        return self._one(statements.GET_JOB, path, position)
+
+    def named(self, path: str, name: str) -> JobState | None:
+        return self._one(statements.GET_NAMED_JOB, path, name)
+
+    def first_ready(self, path: str) -> JobState | None:
+        return self._one(statements.FIRST_READY, path)
+
+    def wake(self, path: str) -> int:
+        if self._refuse is not None:
+            found = self._execute(statements.ARE_MANY_DUE, (path, self._now)).fetchone()
+            if found[0]:
+                self._refuse()
+        return self._execute(statements.WAKE_JOBS, (path, self._now)).rowcount
+
+    def over(self, path: str) -> list[JobState]:
+        return self._all(statements.JOBS_OVER, path, self._now)
+
+    def far(self, path: str) -> list[JobState]:
+        return self._all(statements.JOBS_FAR, path, self._now)
+
+    def held(self, path: str, token: int) -> JobState | None:
+        return self._one(statements.HELD_JOB, path, token)
+
+    def write(self, job: JobState) -> None:
+        self._execute(statements.WRITE_JOB, astuple(job))
+
+    def erase(self, path: str, position: int) -> None:
+        self._execute(statements.ERASE_JOB, (path, position))
+
+    def _one(self, statement: str, *params: Any) -> JobState | None:
+        row = self._execute(statement, params).fetchone()
+        return None if row is None else _job(row)
+
+    def _all(self, statement: str, *params: Any) -> list[JobState]:
+        return [_job(row) for row in self._execute(statement, params).fetchall()]
+
+
+def _job(row: tuple[Any, ...]) -> JobState:
+    path, position, state, due, span, attempt, token, is_last, name, error = row
+    return JobState(path, position, state, due, span, attempt, token, bool(is_last), name, error)
+
+
+def queue_size(connection: driver.Connection, path: str, now: int) -> QueueSize:
+    """Count the jobs of a queue; costs by what time alone has changed, and nobody written yet."""
+    with snapshot(connection):
+        state = find_state(connection.execute, path) or SequenceState(path)
+        woken, over, died = connection.execute(statements.COUNT_OVER, (path, now)).fetchone()
+    delayed, leased, dead = state.delayed - woken, state.leased - over - died, state.dead + died
+    return QueueSize(state.size - delayed - leased - dead, delayed, leased, dead)
+
+
+def dead_jobs(
+    connection: driver.Connection, path: str, limit: int, now: int
+) -> list[tuple[Item, JobState]]:
+    """Return the first dead jobs of a queue, in order."""
+    labels = decode_namespace(path)
+    with snapshot(connection):
+        rows = connection.execute(statements.DEAD_JOBS, (path, limit)).fetchall()
+        over = connection.execute(statements.JOBS_OVER, (path, now)).fetchall()
+        died = [replace(job, error=RAN_OUT) for job in map(_job, over) if job.is_last]
+        jobs = sorted([*map(_job, rows), *died], key=lambda job: job.position)[:limit]
+        found = []
+        for job in jobs:
+            items = get_one(connection, labels, path, key_of(job.position), now)
+            found += [(item, job) for item in items]
+    return found
+
+
+def is_ripe(connection: driver.Connection, path: str, now: int) -> bool:
+    """Whether there is a job to take, or a clock that was set back to be dealt with."""
+    return bool(connection.execute(statements.IS_RIPE, (path, now)).fetchone()[0])
 
 
 def entries(

@@ -209,11 +209,11 @@ DELETE_CHANGES = "DELETE FROM changes WHERE version <= ?"
 
 # Logs and queues. The primary key
 GET_SEQUENCE = """
-SELECT kind, last, trimmed, size, delayed, leased, dead FROM sequences WHERE path = ?
+SELECT kind, last, trimmed, size, delayed, leased, dead, seen FROM sequences WHERE path = ?
 """
 SET_SEQUENCE = """
-INSERT INTO sequences (path, kind, last, trimmed, size, delayed, leased, dead)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO sequences (path, kind, last, trimmed, size, delayed, leased, dead, seen)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (path) DO UPDATE SET
     kind = excluded.kind,
     last = excluded.last,
@@ -221,7 +221,8 @@ ON CONFLICT (path) DO UPDATE SET
     size = excluded.size,
     delayed = excluded.delayed,
     leased = excluded.leased,
-    dead = excluded.dead
+    dead = excluded.dead,
+    seen = excluded.seen
 """
 IS_ENTRY = f"(length(CAST(key AS BLOB)) = {DIGITS} AND key NOT GLOB '*[^0-9]*')"
 
@@ -266,6 +267,58 @@ WHERE id IN (
 )
 RETURNING path, key
 """
+
+HAS_ITEMS = f"SELECT EXISTS (SELECT 1 FROM items WHERE path = ? AND {LIVE})"
+
+# Jobs. The primary key
+_JOB = "path, position, state, due, span, attempt, token, is_last, name, error"
+GET_JOB = f"SELECT {_JOB} FROM jobs WHERE path = ? AND position = ?"
+ERASE_JOB = "DELETE FROM jobs WHERE path = ? AND position = ?"
+WRITE_JOB = f"""
+INSERT INTO jobs ({_JOB}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (path, position) DO UPDATE SET
+    state = excluded.state,
+    due = excluded.due,
+    span = excluded.span,
+    attempt = excluded.attempt,
+    token = excluded.token,
+    is_last = excluded.is_last,
+    name = excluded.name,
+    error = excluded.error
+"""
+
+# The partial index jobs_name
+GET_NAMED_JOB = f"SELECT {_JOB} FROM jobs WHERE path = ? AND name = ? AND state < 3"
+
+# The index jobs_order; each of a range of one state
+FIRST_READY = f"SELECT {_JOB} FROM jobs WHERE path = ? AND state = 0 ORDER BY due, position LIMIT 1"
+ARE_MANY_DUE = """
+SELECT EXISTS (SELECT 1 FROM jobs WHERE path = ? AND state = 1 AND due <= ? LIMIT 1 OFFSET 16)
+"""
+WAKE_JOBS = "UPDATE jobs SET state = 0, due = 0 WHERE path = ? AND state = 1 AND due <= ?"
+JOBS_OVER = f"SELECT {_JOB} FROM jobs WHERE path = ? AND state = 2 AND due <= ?"
+JOBS_FAR = f"SELECT {_JOB} FROM jobs WHERE path = ? AND state IN (1, 2) AND due > ? + span"
+HELD_JOB = f"SELECT {_JOB} FROM jobs WHERE path = ? AND state = 2 AND token = ?"
+IS_RIPE = """
+SELECT EXISTS (SELECT 1 FROM jobs WHERE path = ?1 AND state = 0)
+    OR EXISTS (SELECT 1 FROM jobs WHERE path = ?1 AND state = 1 AND due <= ?2)
+    OR EXISTS (SELECT 1 FROM jobs WHERE path = ?1 AND state = 2 AND due <= ?2)
+    OR EXISTS (SELECT 1 FROM sequences WHERE path = ?1 AND seen > ?2)
+"""
+COUNT_OVER = """
+SELECT
+    (SELECT count(*) FROM jobs WHERE path = ?1 AND state = 1 AND due <= ?2),
+    (SELECT count(*) FROM jobs WHERE path = ?1 AND state = 2 AND due <= ?2 AND NOT is_last),
+    (SELECT count(*) FROM jobs WHERE path = ?1 AND state = 2 AND due <= ?2 AND is_last)
+"""
+ITEMS_WITHOUT_JOB = f"""
+SELECT key FROM items
+WHERE path = ? AND key <= '{LAST_KEY}' AND {IS_ENTRY} AND NOT EXISTS (
+    SELECT 1 FROM jobs
+    WHERE jobs.path = items.path AND jobs.position = CAST(items.key AS INTEGER)
+)
+"""
+DEAD_JOBS = f"SELECT {_JOB} FROM jobs WHERE path = ? AND state = 3 ORDER BY due, position LIMIT +?"
 
 # Continues a DELETE of items
 RETURNING_ADDRESS = "RETURNING path, key"

@@ -16,6 +16,7 @@ from kvstore.errors import InvalidArgumentError
 from kvstore.feed import ChangePage
 from kvstore.filenames import FilePath, file_path
 from kvstore.filters import Filter
+from kvstore.jobs import JobState, QueueSize
 from kvstore.operations import Operation, Record
 from kvstore.patterns import Pattern
 from kvstore.ranking import Search
@@ -347,6 +348,15 @@ class SQLiteBackend(FileBackend):
 
     async def length(self, path: str) -> int:
         return await self._points.submit(sequences.length, path, self.now())
+
+    async def queue_size(self, path: str) -> QueueSize:
+        return await self._points.submit(sequences.queue_size, path, self.now())
+
+    async def dead_jobs(self, path: str, limit: int) -> list[tuple[Item, JobState]]:
+        return await self._points.submit(sequences.dead_jobs, path, limit, self.now())
+
+    async def is_ripe(self, path: str) -> bool:
+        return await self._points.submit(sequences.is_ripe, path, self.now())
 
     async def read_changes(
         self, after: int, path: str, pattern: Pattern, subtree: bool

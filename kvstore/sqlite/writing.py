@@ -15,21 +15,28 @@ from typing import Any, Literal, NamedTuple, assert_never
 import orjson
 
 from kvstore.errors import StoreCorruptError
+from kvstore.jobs import JobState, lease_lost, other_items, require_lease
 from kvstore.namespace import decode_namespace, show
 from kvstore.operations import (
     NAMED,
     Adopt,
     Append,
+    ExtendJob,
+    GiveBackJob,
     Lease,
     Named,
     Operation,
     PopEntry,
     Put,
+    PutJob,
     Record,
     Reindex,
     Remove,
     Restore,
+    RetryJob,
+    ReviveJobs,
     Sweep,
+    TakeJob,
     Trim,
     TrimLog,
     Wide,
@@ -37,7 +44,7 @@ from kvstore.operations import (
     take_piece,
 )
 from kvstore.plan import Address, Admission, Effects, Note, decide, gone, named
-from kvstore.sequences import SequenceState, position_of, require_kind
+from kvstore.sequences import SequenceKind, SequenceState, key_of, position_of, require_kind
 from kvstore.sqlite import changes, driver, reading, sequences, statements
 from kvstore.sqlite.read_cache import ABSENT, Entry
 from kvstore.sqlite.reading import checksum, is_version
@@ -150,6 +157,13 @@ class Batch:
         # By the namespaces looked at so far; `None`: it is no sequence, or there are none at all
         self._sequences: dict[str, SequenceState | None] | None = {} if has_sequences else None
         self._changed: set[str] = set()  # those of them that are to be saved
+        self._jobs = sequences.FileJobs(
+            self._execute,
+            now,
+            self._known_state,
+            self._changed,
+            refuse=None if longest is None else _refuse,
+        )
         self._first_version = self._version
         self._is_state_known = True
         self._notes: list[Note] = []
@@ -256,7 +270,10 @@ class Batch:
         rows = self._read_rows(named(ops))
         states = self._states_of(ops)
         effects = decide(
-            ops, rows, self._now, version, is_watched=self._is_watched, sequences=states
+            *(ops, rows, self._now, version),
+            is_watched=self._is_watched,
+            sequences=states,
+            jobs=self._jobs,
         )
         return effects, rows
 
@@ -266,6 +283,8 @@ class Batch:
                 return self._pop_entry(op)
             case TrimLog():
                 return self._trim_log(op)
+            case TakeJob() | RetryJob() | ExtendJob() | GiveBackJob() | ReviveJobs():
+                return self._run_job(op)
             case Remove():
                 if self._longest is not None:
                     self._require_little(op, self._longest)
@@ -358,6 +377,12 @@ class Batch:
         if effects.sequences.changed:
             self._sequences = {**(self._sequences or {}), **effects.sequences.changed}
             self._changed |= effects.sequences.changed.keys()
+            for path, key in effects.drops:
+                position = position_of(key)
+                if position is not None and self._is_queue(path):
+                    self._jobs.drop(path, position)
+            for job in effects.jobs:
+                self._jobs.put(job)
 
     def _put_plain(self, puts: list[Put]) -> list[Item]:
         """Upsert plain items; of many puts, those that another one replaces write nothing."""
@@ -475,10 +500,18 @@ class Batch:
 
     def _states_of(self, ops: Sequence[Named]) -> dict[str, SequenceState]:
         """Return the states of the logs and queues that operations are about, or begin."""
-        begun = {op.path for op in ops if type(op) is Append}
+        begun = {op.path for op in ops if type(op) is Append or type(op) is PutJob}
         if self._sequences is None and not begun:
             return {}
         states = self._known_states({op.path for op in ops})
+        for op in ops:
+            if type(op) is not PutJob:
+                continue
+            if op.path in states:
+                if op.name is not None and states[op.path].kind == "queue":
+                    self._jobs.settle(op.path)
+            elif self._execute(statements.HAS_ITEMS, (op.path, self._now)).fetchone()[0]:
+                raise other_items(op.namespace)
         for path in begun - states.keys():
             if self._longest is not None and not reading.is_light(
                 self._connection, self._longest, path
@@ -487,14 +520,63 @@ class Batch:
             states[path] = sequences.count_state(self._execute, path)
         return states
 
-    def _log(self, path: str) -> SequenceState | None:
+    def _known_state(self, path: str) -> SequenceState:
+        return self._known_states((path,))[path]
+
+    def _is_queue(self, path: str) -> bool:
+        state = self._known_states((path,)).get(path)
+        return state is not None and state.kind == "queue"
+
+    def _begun(self, path: str, kind: SequenceKind) -> SequenceState | None:
+        """Return the state of a log or a queue, `None` if it has not begun."""
         state = self._known_states((path,)).get(path)
         if state is not None:
-            require_kind(state, "log")
+            require_kind(state, kind)
         return state
 
+    def _run_job(self, op: TakeJob | RetryJob | ExtendJob | GiveBackJob | ReviveJobs) -> Any:
+        match op:
+            case TakeJob():
+                return self._take_job(op)
+            case RetryJob():
+                self._jobs.retry(self._held(op), op.delay, op.error)
+                return None
+            case ExtendJob():
+                self._jobs.extend(self._held(op), op.lease)
+                return None
+            case GiveBackJob():
+                if self._begun(op.path, "queue") is not None:
+                    self._jobs.give_back(op.path, op.token)
+                return None
+            case ReviveJobs():
+                positions = [position_of(key) for key in op.keys]
+                known = [position for position in positions if position is not None]
+                has_begun = self._begun(op.path, "queue") is not None
+                return self._jobs.revive(op.path, known) if has_begun else 0
+        assert_never(op)
+
+    def _held(self, op: RetryJob | ExtendJob) -> JobState:
+        """Return the job that an operation's token holds."""
+        position = position_of(op.key)
+        if position is None or self._begun(op.path, "queue") is None:
+            raise lease_lost(op.namespace, op.key)
+        job = self._jobs.get(op.path, position)
+        return require_lease(job, op.token, self._now, op.namespace, op.key)
+
+    def _take_job(self, op: TakeJob) -> tuple[Item, int] | None:
+        if self._begun(op.path, "queue") is None:
+            return None
+        job = self._jobs.take(op.path, op.token, op.lease, op.attempts)
+        if job is None:
+            return None
+        key = key_of(job.position)
+        row = self._execute(statements.GET, (op.path, key, self._now)).fetchone()
+        if row is None:
+            raise StoreCorruptError(f"the job {show(op.namespace, key)} has lost its item")
+        return reading.item_of(op.namespace, op.path, key, row), job.attempt
+
     def _pop_entry(self, op: PopEntry) -> Item | None:
-        if self._log(op.path) is None:
+        if self._begun(op.path, "log") is None:
             return None
         found = self._execute(statements.LAST_ENTRIES, (op.path, self._now, 1)).fetchall()
         if not found:
@@ -506,7 +588,7 @@ class Batch:
         return item
 
     def _trim_log(self, op: TrimLog) -> int:
-        state = self._log(op.path)
+        state = self._begun(op.path, "log")
         if state is None:
             return 0
         expired = self._execute(statements.EXPIRE_ENTRIES, (op.path, self._now)).fetchall()
@@ -532,6 +614,9 @@ class Batch:
             counted = sequences.count_state(self._execute, path)
             state.size, state.last = counted.size, max(state.last, counted.last)
             self._changed.add(path)
+            if state.kind == "queue":
+                for (key,) in self._execute(statements.ITEMS_WITHOUT_JOB, (path,)).fetchall():
+                    self._jobs.put(JobState(path, position_of(key) or 0))
 
     def _restore(self, op: Restore) -> int:
         """Write records. What fails here has written, so the transaction must be given up.
@@ -577,6 +662,10 @@ class Batch:
         is_heavy = op.subtree or self.is_heavy
         if is_heavy or not reading.is_light(self._connection, longest, op.path, op.pattern):
             raise NotInlineError
+
+
+def _refuse() -> None:
+    raise NotInlineError
 
 
 def _columns(row: Record) -> tuple[Any, ...]:

@@ -9,7 +9,9 @@ CREATE TABLE sequences (
     size INTEGER NOT NULL,         -- of the entries or jobs that are there, expired ones included
     delayed INTEGER NOT NULL,      -- this and the next two: how many of the jobs are so
     leased INTEGER NOT NULL,
-    dead INTEGER NOT NULL
+    dead INTEGER NOT NULL,
+    seen INTEGER NOT NULL          -- the latest instant at which a job was put or taken, in
+                                   -- microseconds: a clock that was set back is noticed by it
 ) WITHOUT ROWID;
 
 CREATE TABLE jobs (
@@ -18,6 +20,7 @@ CREATE TABLE jobs (
     state INTEGER NOT NULL,        -- 0 ready, 1 delayed, 2 leased, 3 dead
     due INTEGER NOT NULL,          -- microseconds since the epoch: of a delayed one, when it will be
                                    -- ready; of a leased one, when the lease ends; else 0
+    span INTEGER NOT NULL,         -- how long that was, when it was set
     attempt INTEGER NOT NULL,      -- how often it was taken
     token INTEGER NOT NULL,        -- of the last take; 0: none holds it
     is_last INTEGER NOT NULL,      -- whether the last take was the last that it may have

@@ -10,7 +10,7 @@ from kvstore.backend import Backend, NamespaceQuery, Page, Selection
 from kvstore.feed import ChangePage
 from kvstore.filters import Filter, matches
 from kvstore.namespace import decode_namespace, subtree_range
-from kvstore.operations import NAMED, Operation, Record, Wide, named_of
+from kvstore.operations import NAMED, OF_SEQUENCE, Operation, Record, Wide, named_of
 from kvstore.patterns import Pattern
 from kvstore.plan import Address, Admission, Effects, Note, decide, gone
 from kvstore.report import Meter
@@ -120,9 +120,9 @@ class DictBackend(Backend):
 
     def _run(self, op: Wide, now: int) -> Any:
         """Do what finds its rows by itself, or is about none."""
+        if isinstance(op, OF_SEQUENCE):
+            raise NotImplementedError  # it has no logs and no queues
         match op:
-            case operations.PopEntry() | operations.TrimLog():
-                raise NotImplementedError  # it has no logs
             case operations.Remove():
                 rows = self._live(op.path, op.subtree)
                 return self._drop("delete", [row for row in rows if op.pattern.matches(row.key)])

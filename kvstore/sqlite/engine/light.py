@@ -13,11 +13,17 @@ from kvstore.operations import (
     Check,
     Delete,
     Expire,
+    ExtendJob,
+    FinishJob,
+    GiveBackJob,
     Mutate,
     Operation,
     PopEntry,
     Put,
+    PutJob,
     Remove,
+    RetryJob,
+    TakeJob,
     Touch,
 )
 from kvstore.patterns import Pattern
@@ -75,6 +81,8 @@ def is_light_write(ops: Sequence[Operation], size: int, *, is_heavy: bool) -> bo
     for op in ops:
         match op:
             case Put() | Delete() | Mutate() | Check() | Expire() | PopEntry():
+                continue
+            case PutJob() | FinishJob() | TakeJob() | RetryJob() | ExtendJob() | GiveBackJob():
                 continue
             case Append(data=data) if len(data) <= INLINE_OPS:
                 continue

@@ -13,7 +13,7 @@ from kvstore.backlog import Backlog
 from kvstore.errors import StoreBusyError, StoreError
 from kvstore.feed import Bell
 from kvstore.instants import to_micros
-from kvstore.operations import Append, Operation, Put, Restore
+from kvstore.operations import Append, Operation, Put, PutJob, Restore
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import WorkerConnection, claimed, is_busy, limit, transaction
 from kvstore.sqlite.diagnosis import explain
@@ -60,6 +60,8 @@ class _Unit:
         for op in ops:
             if type(op) is Put:
                 size += len(op.path) + len(op.key) + len(op.data)
+            elif type(op) is PutJob:
+                size += len(op.data)
             elif type(op) is Append:
                 size += sum(map(len, op.data))
             elif type(op) is Restore:
