@@ -301,6 +301,15 @@ class Backend(Recipe, ABC):
         """Whether a `TakeJob` may find something; costs little and locks nothing."""
         raise NotImplementedError
 
+    async def items_before(self, places: Sequence[tuple[str, str]]) -> list[Item | None]:
+        """Return the live item that stands before each path and key, in the same namespace.
+
+        Only called with an index that has a context and a reranker.
+        """
+        raise InvalidArgumentError(
+            f"a {type(self).__name__} cannot tell what stands before an item"
+        )
+
     @abstractmethod
     async def read_changes(
         self, after: int, path: str, pattern: Pattern, subtree: bool

@@ -19,7 +19,14 @@ from kvstore.errors import EmbeddingError, InvalidArgumentError, StoreError
 from kvstore.model_id import model_id_of
 from kvstore.types import IndexConfig
 
-__all__ = ["Embedder", "Embeddings", "UnavailableError", "numpy_or_none", "unit_vector"]
+__all__ = [
+    "Embedder",
+    "Embeddings",
+    "UnavailableError",
+    "awaitable",
+    "numpy_or_none",
+    "unit_vector",
+]
 
 BATCH_TEXTS = 128  # in one call to the model
 CALLS_AT_ONCE = 4  # to a model that is awaited; one that computes in a thread gets one
@@ -377,9 +384,9 @@ def _adapt(embeddings: Any) -> _Model:
             documents = getattr(embeddings, "aembed_documents", documents)
             query = getattr(embeddings, "aembed_query", query)
         awaited = _is_async(documents)
-        return _Model(_awaitable(documents), _awaitable(query), CALLS_AT_ONCE if awaited else 1)
+        return _Model(awaitable(documents), awaitable(query), CALLS_AT_ONCE if awaited else 1)
     if callable(embeddings) and not isinstance(embeddings, type):
-        embed = _awaitable(embeddings)
+        embed = awaitable(embeddings)
 
         async def embed_query(text: str) -> Any:
             answer = list(await embed([text]))
@@ -402,13 +409,13 @@ def _is_async(function: Any) -> bool:
     )
 
 
-def _awaitable(function: Callable[[Any], Any]) -> Callable[[Any], Awaitable[Any]]:
+def awaitable(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
     """Make a function awaitable; one that is not async runs in a thread, never on the loop."""
     if _is_async(function):
         return function
 
-    async def call(argument: Any) -> Any:
-        result = await asyncio.to_thread(function, argument)
+    async def call(*args: Any) -> Any:
+        result = await asyncio.to_thread(function, *args)
         return await result if inspect.isawaitable(result) else result
 
     return call

@@ -268,6 +268,15 @@ class InMemoryBackend(Backend):
             for hit in page
         ]
 
+    async def items_before(self, places: Sequence[Address]) -> list[Item | None]:
+        found: list[Item | None] = []
+        for path, key in places:
+            before = [row for (_, each), row in self._range(path, subtree=False) if each < key]
+            found.append(
+                _item(decode_namespace(path), before[-1].key, before[-1]) if before else None
+            )
+        return found
+
     # Write
 
     async def apply(self, ops: Sequence[Operation]) -> list[Any]:

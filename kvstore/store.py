@@ -84,6 +84,7 @@ from kvstore.queue import Queue, micros_of
 from kvstore.ranking import Search
 from kvstore.recipe import Recipe
 from kvstore.report import Meter, Progress, Reindexed, Report, Stats
+from kvstore.reranking import CANDIDATES, Reranker, fused, text_for
 from kvstore.rules import check_field, encode_value, parse_indexing
 from kvstore.targets import check_target
 from kvstore.text import fold, query_words, texts_of
@@ -186,6 +187,9 @@ class Store(Recipe):
         self.backend = backend
         self.settings = settings
         self.index = index
+        self._reranker = None
+        if index is not None and index.rerank is not None:
+            self._reranker = Reranker(index.rerank)
         backend.attach(settings, index, embedder)
         self._embedding_writes = 0  # writes that wait for the model
         self._loop: Any = None  # the one that it is open on; `_ANYWHERE`; `None`: it is not open
@@ -1395,10 +1399,34 @@ class Store(Recipe):
         words = None if mode == "semantic" else query_words(text)
         limit, offset, subtree = asked.limit, asked.offset, asked.subtree
         context = self.index.context
-        return await self.backend.search(
-            path,
-            Search(filter, limit, offset, subtree, least, vector, words, context, signed, is_own),
+        search = Search(
+            filter, limit, offset, subtree, least, vector, words, context, signed, is_own
         )
+        if self._reranker is None or not text:
+            return await self.backend.search(path, search)
+        return await self._rerank(path, search, text, self._reranker)
+
+    async def _rerank(self, path: str, asked: Search, query: str, reranker: Reranker) -> list[Item]:
+        """Run a search whose best candidates are read by the reranker, before they are cut."""
+        assert self.index is not None
+        wanted = asked.offset + asked.limit
+        begin = asked.offset if asked.offset >= CANDIDATES else 0  # none of those is on the page
+        limit = asked.limit if begin else max(wanted, CANDIDATES)
+        items = await self.backend.search(
+            path, replace(asked, limit=limit, offset=begin, min_score=None)
+        )
+        head = [] if begin else items[:CANDIDATES]
+        places = [(address(item.namespace)[1], item.key) for item in head]
+        before: Sequence[Item | None] = [None] * len(head)
+        if head and self.index.context:
+            before = await self.backend.items_before(places)
+        fields = self.index.fields
+        texts = [text_for(*pair, fields) for pair in zip(head, before, strict=True)]
+        scores = await reranker.scores(query, texts)
+        self.require_open()
+        least = -1.0 if asked.min_score is None else asked.min_score
+        page = fused(items, scores, begin)[asked.offset - begin : wanted - begin]
+        return [item for item in page if item.score is not None and item.score >= least]
 
     def _mode(self, asked: SearchQuery) -> str:
         """Return how a ranked search is done, where the store has an index."""

@@ -1075,6 +1075,76 @@ class SearchConformance:
             with pytest.raises(InvalidArgumentError, match="needs an index"):
                 await store.search(NS, vector=FIRST_AXIS)
 
+    # Reranking
+
+    async def test_a_reranker_reads_the_candidates_and_its_order_is_fused(
+        self, make: Callable[[IndexConfig], Store], model: RecordingEmbeddings
+    ) -> None:
+        asked: list[tuple[str, list[str]]] = []
+
+        async def rerank(query: str, texts: list[str]) -> list[float]:
+            asked.append((query, texts))
+            return [-20.0 if text.endswith("0") else -3.5 - len(text) for text in texts]
+
+        model.vectors |= {f"text {at}": at_angle(0.9 - at / 100) for at in range(60)}
+        async with make(IndexConfig(model, rerank=rerank)) as store:
+            await store.put_many(NS, {f"k{at:02}": f"text {at}" for at in range(60)})
+            items = await store.search(NS, "query", limit=60)
+            (query, texts) = asked.pop()
+            assert query == "query"
+            assert texts == [f"text {at}" for at in range(40)]
+            assert found(items)[0] == "k01"  # second by meaning, and first by the reranker
+            assert sorted(found(items[:40])) == [f"k{at:02}" for at in range(40)]
+            assert found(items[40:]) == [f"k{at:02}" for at in range(40, 60)]
+            scores = [item.score or 0.0 for item in items]
+            assert scores == sorted(scores, reverse=True)
+            assert all(0.0 < score <= 1.0 for score in scores)
+            for limit, offset in ((1, 0), (7, 3), (10, 35), (20, 40), (5, 58), (10, 100)):
+                page = await store.search(NS, "query", limit=limit, offset=offset)
+                assert page == items[offset : offset + limit]
+            least = scores[4]
+            assert await store.search(NS, "query", limit=60, min_score=least) == items[:5]
+            asked.clear()
+            assert found(await store.search(NS, vector=FIRST_AXIS, limit=1)) == ["k00"]
+            assert await store.search(("empty",), "query") == []
+            await store.search(NS, limit=1)
+            assert asked == []  # nothing was asked, or there was nothing to read
+
+    async def test_a_reranker_reads_what_stands_before_where_neighbours_count(
+        self, make: Callable[[IndexConfig], Store]
+    ) -> None:
+        asked: list[str] = []
+
+        def rerank(query: str, texts: list[str]) -> list[int]:  # need not be async
+            asked.extend(texts)
+            return [0] * len(texts)
+
+        async with make(IndexConfig(context=1, rerank=rerank)) as store:
+            await store.put(NS, "1", "How are you?")
+            await store.put(NS, "2", "Fine", ttl=5)
+            await store.put(NS, "3", "apples are red")
+            await store.put((*NS, "below"), "0", "apples")
+            await store.search(NS, "apples", subtree=True)
+            assert sorted(asked) == sorted(["Fine\napples are red", "How are you?\nFine", "apples"])
+
+    @pytest.mark.parametrize(
+        ("answer", "why"),
+        [([1.0], "returned 1 scores for 2"), ([math.nan, 1.0], "finite"), (None, "failed")],
+    )
+    async def test_a_reranker_that_fails_fails_the_search(
+        self, make: Callable[[IndexConfig], Store], answer: Any, why: str
+    ) -> None:
+        async with make(IndexConfig(rerank=lambda query, texts: answer)) as store:
+            await store.put_many(NS, {"a": "apple", "b": "apple pie"})
+            with pytest.raises(EmbeddingError, match=why):
+                await store.search(NS, "apple")
+            assert len(await store.search(NS)) == 2
+
+    async def test_what_is_no_reranker_is_refused(self, store_factory: StoreFactory) -> None:
+        for wrong in (1, "model", RecordingEmbeddings):
+            with pytest.raises(InvalidArgumentError, match="rerank"):
+                store_factory(index=IndexConfig(rerank=wrong))
+
     # Reindexing
 
     async def test_a_text_that_the_model_refuses_does_not_stop_reindex(

@@ -193,6 +193,11 @@ class IndexConfig:
             `"chunks[*].text"` gives one vector per element.
         context: for chats, logs and texts in pieces: the words of so many neighbours on each
             side, in the order of keys, count for an item too, at half the weight; at most 10.
+        rerank: reads the query together with each of the best 40 candidates of a ranked search,
+            before these are cut to a page: `async (query, texts) -> scores`, or a function that
+            is not async; higher is better, and any number will do. With `context`, a candidate's
+            text comes after that of the item before it. Its order is fused with the search's own,
+            and `Item.score` then tells of both ranks, 1.0 at most.
         dimensions: the length of the model's vectors; `None`: as its first answer has it.
         model_id: names the model in the file, so that another one is noticed; `None`: derived
             from `embeddings`. Without those: the model of the vectors that you `put` and search
@@ -202,6 +207,7 @@ class IndexConfig:
     embeddings: Any = None
     fields: tuple[str, ...] = ("$",)
     context: int = 0
+    rerank: Any = None
     dimensions: int | None = None
     model_id: str | None = None
 
@@ -211,6 +217,7 @@ class IndexConfig:
         *,
         fields: tuple[str, ...] | list[str] = ("$",),
         context: int = 0,
+        rerank: Any = None,
         dimensions: int | None = None,
         model_id: str | None = None,
     ) -> None:
@@ -222,6 +229,7 @@ class IndexConfig:
         set_field(self, "embeddings", embeddings)
         set_field(self, "fields", tuple(fields))
         set_field(self, "context", context)
+        set_field(self, "rerank", rerank)
         set_field(self, "dimensions", dimensions)
         set_field(self, "model_id", model_id)
 

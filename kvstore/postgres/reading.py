@@ -125,6 +125,19 @@ async def get_by_address(
     return {(row[0], row[1]): make(row[0], row[1], tuple(row)[2:]) for row in rows}
 
 
+async def items_before(
+    link: Link, places: Sequence[tuple[str, str]], now: int
+) -> list[Item | None]:
+    """Return the live item before each path and key, in its namespace."""
+    found: list[Item | None] = [None] * len(places)
+    encoded = [(path, encode_key(key)) for path, key in places]
+    for number, path, key, *row in await link.raw.fetch(
+        statements.GET_BEFORE, *columns(encoded), now
+    ):
+        found[number - 1] = make(path, key, row)
+    return found
+
+
 async def select(link: Link, path: str, selection: Selection, now: int) -> list[Item]:
     """Return the live items that pass, latest first."""
     filter, text = selection.filter, selection.text

@@ -64,6 +64,19 @@ CROSS JOIN LATERAL (
 ) AS items
 """
 
+# The primary key, backwards
+GET_BEFORE = f"""
+SELECT wanted.number, {ADDRESS}, {ROW}
+FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS wanted (root, path, key, number)
+CROSS JOIN LATERAL (
+    SELECT * FROM kvstore_items AS items
+    WHERE items.root = wanted.root AND items.path = wanted.path AND items.key < wanted.key
+        AND (items.expires_at IS NULL OR items.expires_at > $4)
+    ORDER BY items.key DESC
+    LIMIT 1
+) AS items
+"""
+
 # As GET_BY_ADDRESS; values only where they are asked for
 _STATES = f"""
 SELECT {ADDRESS}, items.version, items.created_at, items.updated_at, items.expires_at, items.ttl,

@@ -303,6 +303,9 @@ class PostgresBackend(Backend):
             return await self._replica.run_alone(self._pool, run)
         return await self._pool.run_alone(run)
 
+    async def items_before(self, places: Sequence[tuple[str, str]]) -> list[Item | None]:
+        return await self._read(reading.items_before, places, self.now())
+
     # Write
 
     def apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:

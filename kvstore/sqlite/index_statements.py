@@ -395,7 +395,26 @@ FROM items
 WHERE id IN (SELECT value FROM json_each(?))
 """
 
-# As above, of live items; NULL for a long value, without reading it
+# The unique index on (path, key), backwards
+GET_BEFORE = f"""
+WITH found AS (
+    SELECT wanted.key AS number, (
+        SELECT id
+        FROM items
+        WHERE items.path = json_extract(wanted.value, '$[0]')
+            AND items.key < json_extract(wanted.value, '$[1]')
+            AND {LIVE}
+        ORDER BY items.key DESC
+        LIMIT 1
+    ) AS before
+    FROM json_each(?) AS wanted
+)
+SELECT number, path, key, {ROW}
+FROM found
+CROSS JOIN items ON items.id = found.before
+"""
+
+# As GET_BY_ID, of live items; NULL for a long value, without reading it
 GET_SMALL_BY_ID = f"""
 SELECT key, id, CASE WHEN {OCTETS} <= ? THEN CAST(value AS BLOB) END,
     {REST}

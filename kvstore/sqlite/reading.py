@@ -203,6 +203,17 @@ def get_by_id(connection: driver.Connection, ids: Sequence[int]) -> dict[int, It
     return {id_: item_of(decode_namespace(path), path, key, row) for path, key, id_, *row in rows}
 
 
+def items_before(
+    connection: driver.Connection, places: Sequence[tuple[str, str]], now: int
+) -> list[Item | None]:
+    """Return the live item before each path and key, in its namespace."""
+    found: list[Item | None] = [None] * len(places)
+    rows = connection.execute(sql.GET_BEFORE, (now, orjson.dumps(places).decode()))
+    for number, path, key, *row in rows:
+        found[number] = item_of(decode_namespace(path), path, key, row)
+    return found
+
+
 def get_small_by_id(
     connection: driver.Connection, path: str, ids: Iterable[int], now: int, longest: int
 ) -> dict[int, Item] | None:

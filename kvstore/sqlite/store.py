@@ -374,6 +374,9 @@ class SQLiteBackend(FileBackend):
         now = self.now()
         return await self._scans.submit(search, self.setup, self._cache, path, asked, now)
 
+    async def items_before(self, places: Sequence[tuple[str, str]]) -> list[Item | None]:
+        return await self._scans.submit(reading.items_before, places, self.now())
+
     def _search_inline(self, path: str, asked: Search) -> list[Item] | None:
         """Search on the loop's thread, if that takes but a moment, or return `None`."""
         connection, setup = self._inline_search, self.setup

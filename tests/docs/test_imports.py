@@ -18,7 +18,7 @@ LAYERS = (
     "types",
     "model_id",
     "backlog embedding filters namespace paths patterns ranking report rules sql text",
-    "context own_vectors sequences",
+    "context own_vectors reranking sequences",
     "description",
     "jobs operations",
     "plan",
