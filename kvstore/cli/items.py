@@ -1,0 +1,166 @@
+"""The commands on one item: `get`, `put`, `rm`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+import kvstore.errors as errors
+from kvstore.cli.app import (
+    Below,
+    Json,
+    Key,
+    Pattern,
+    StoreCommand,
+    StoreUrl,
+    Where,
+    command,
+    end_with_no,
+    open_for,
+    run_async,
+    tell_reading,
+    where_of,
+)
+from kvstore.cli.console import Out
+from kvstore.cli.words import (
+    item_line,
+    parse_namespace,
+    parse_value,
+    visible,
+)
+from kvstore.patterns import compile_pattern
+from kvstore.store import Store
+from kvstore.types import Item, Namespace
+
+__all__ = [
+    "get",
+    "put",
+    "rm",
+]
+
+LISTED = 20  # keys that `rm` shows before it asks
+
+
+@command(cls=StoreCommand)
+def get(
+    store: StoreUrl,
+    namespace: Where,
+    key: Key,
+    json: Json = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Text or bytes as they are.")] = False,
+) -> None:
+    """Print the value under a key; with --json, the whole item."""
+
+    async def main() -> Item | None:
+        async with open_for(store) as opened:
+            return await opened.get(parse_namespace(namespace), key)
+
+    item = run_async(main())
+    out = Out(json=json)
+    if item is None:
+        end_with_no(f"{namespace} has no {visible(key)}")
+    elif json:
+        out.line(item_line(item))
+    elif raw:
+        if not isinstance(item.value, (str, bytes)):
+            raise errors.InvalidArgumentError("--raw is for text and bytes, and this is neither")
+        data = item.value if isinstance(item.value, bytes) else item.value.encode()
+        if out.console.is_terminal:
+            lines = data.decode(errors="backslashreplace").split("\n")
+            data = "\n".join(map(visible, lines)).encode()
+        out.line(data)
+    else:
+        out.value(item.value)
+
+
+@command(cls=StoreCommand)
+def put(
+    store: StoreUrl,
+    namespace: Where,
+    key: Key,
+    value: Annotated[str, typer.Argument(metavar="[VALUE]", help="JSON; - reads input.")] = "-",
+    ttl: Annotated[float | None, typer.Option(help="Lifetime in seconds.")] = None,
+    if_version: Annotated[int | None, typer.Option(help="Only over this version.")] = None,
+    text: Annotated[bool, typer.Option("--text", help="The value is text, not JSON.")] = False,
+    data: Annotated[bool, typer.Option("--bytes", help="The value is bytes.")] = False,
+    json: Json = False,
+) -> None:
+    """Store a value under a key."""
+    if text and data:
+        raise errors.InvalidArgumentError("--text and --bytes exclude each other")
+    if value == "-":
+        tell_reading()
+    written = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
+    decoded: Any = written
+    if text:
+        try:
+            decoded = written.decode()
+        except UnicodeDecodeError:
+            raise errors.InvalidArgumentError("the value is no UTF-8; try --bytes") from None
+    elif not data:
+        decoded = parse_value(written, is_typed=value != "-")
+
+    async def main() -> Item:
+        async with open_for(store, create=True) as opened:
+            where = parse_namespace(namespace)
+            return await opened.put(where, key, decoded, ttl=ttl, if_version=if_version)
+
+    item = run_async(main())
+    out = Out(json=json)
+    if json:
+        out.line(item_line(item))
+    else:
+        kind = " as text" if not text and isinstance(item.value, str) else ""
+        out.say(f"stored {where_of(item)}{kind}, version {item.version}")
+
+
+@command(cls=StoreCommand)
+def rm(
+    store: StoreUrl,
+    namespace: Where,
+    pattern: Pattern,
+    subtree: Below = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove the items whose keys match a pattern; shows them and asks if it is no plain key."""
+    out = Out(json=json)
+    where = parse_namespace(namespace)
+
+    async def main() -> int | None:
+        async with open_for(store, writes=True) as opened:
+            needs_answer = subtree or compile_pattern(pattern).literal is None
+            if needs_answer and not yes:
+                number = await opened.count(where, pattern, subtree=subtree)
+                if number and not await _agreed(opened, out, where, pattern, subtree, number):
+                    return None
+            return await opened.remove(where, pattern, subtree=subtree)
+
+    removed = run_async(main())
+    if removed is None:
+        end_with_no("nothing removed")
+    elif json:
+        out.text(f'{{"removed":{removed}}}')
+    elif removed:
+        out.say(f"removed {removed:,} item{'s' * (removed != 1)}")
+    if not removed:
+        end_with_no(f"nothing in {namespace} matches {visible(pattern)}")
+
+
+async def _agreed(
+    opened: Store, out: Out, where: Namespace, pattern: str, subtree: bool, number: int
+) -> bool:
+    """Show what a removal would take, and ask."""
+    shown = 0
+    async for item in opened.scan(where, pattern=pattern, subtree=subtree, batch_size=LISTED):
+        if shown == LISTED:
+            out.say(f"  ... and {number - shown:,} more")
+            break
+        out.say(f"  {where_of(item)}")
+        shown += 1
+    question = f"Remove {'these' if number > 1 else 'this'} {number:,}?"
+    return await asyncio.to_thread(typer.confirm, question, err=True)

@@ -1,0 +1,124 @@
+"""The commands that go on: `watch`, `browse`, `studio`, `mcp`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+import kvstore.errors as errors
+from kvstore.cli.app import (
+    Json,
+    StoreCommand,
+    StoreUrl,
+    Where,
+    command,
+    open_for,
+    run_async,
+)
+from kvstore.cli.console import Out
+from kvstore.cli.words import (
+    change_line,
+    parse_namespace,
+    pretty,
+    show_namespace,
+    visible,
+)
+from kvstore.types import IndexConfig
+
+__all__ = [
+    "browse",
+    "mcp",
+    "studio",
+    "watch",
+]
+
+
+@command(cls=StoreCommand)
+def watch(
+    store: StoreUrl,
+    namespace: Where = "/",
+    pattern: Annotated[str, typer.Option(help="Of keys.")] = "*",
+    since: Annotated[int | None, typer.Option(help="Resume after this version.")] = None,
+    number: Annotated[int | None, typer.Option("--number", "-n", help="End after so many.")] = None,
+    json: Json = False,
+) -> None:
+    """Print every change by any process, until Ctrl-C."""
+    out = Out(json=json)
+    styles = {"put": "green", "delete": "red", "expire": "yellow"}
+
+    async def main() -> None:
+        left = number
+        async with open_for(store, writes=True) as opened:
+            where = parse_namespace(namespace)
+            async with opened.watch(where, pattern=pattern, since=since) as changes:
+                out.say("watching; Ctrl-C ends it")
+                while left is None or left > 0:
+                    change = await anext(changes)
+                    left = None if left is None else left - 1
+                    if json:
+                        out.line(change_line(change))
+                        continue
+                    address = f"{show_namespace(change.namespace)} {visible(change.key)}"
+                    value = (
+                        "" if change.item is None else " ".join(pretty(change.item.value).split())
+                    )
+                    line = Text(f"{change.version:>8} ")
+                    line.append(f"{change.kind:<7}", style=styles[change.kind])
+                    line.append(f"{address}  {value}")
+                    out.console.print(line, soft_wrap=True)
+
+    run_async(main())
+
+
+@command(cls=StoreCommand)
+def browse(store: StoreUrl) -> None:
+    """Look around in a store, in the terminal."""
+    from kvstore.cli.browse import Browser
+
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise errors.InvalidArgumentError(
+            "browse needs a terminal; kvstore ls, tree, search and scan write to pipes"
+        )
+    browser = Browser(open_for(store, writes=True), title=store)  # it watches
+    browser.run()
+    raise typer.Exit(browser.return_code or 0)
+
+
+@command(cls=StoreCommand)
+def studio(
+    store: StoreUrl,
+    edit: Annotated[bool, typer.Option("--edit", help="Items can be written and deleted.")] = False,
+    port: Annotated[int, typer.Option(help="0: any that is free.")] = 0,
+) -> None:
+    """Look at a store in the browser: a page for you alone, on this machine's own address."""
+    from kvstore.studio import serve
+
+    async def run() -> None:
+        async with open_for(store, writes=True) as opened:  # it watches
+            await serve(opened, port=port, is_editable=edit, started=_show_link)
+
+    run_async(run())
+
+
+def _show_link(link: str) -> None:
+    sys.stdout.write(f"{link}\n")
+    sys.stdout.flush()
+    Out().say("open this link, which works once; Ctrl-C ends the studio")
+
+
+@command(cls=StoreCommand)
+def mcp(
+    store: StoreUrl,
+    namespace: Annotated[str, typer.Option(help="Where the memories are.")] = "memory",
+    read_only: Annotated[bool, typer.Option(help="Without the tools that write.")] = False,
+) -> None:
+    """Serve a memory to a client of the Model Context Protocol, over stdin and stdout."""
+    from kvstore.integrations.mcp import end, serve
+
+    options: dict[str, Any] = {} if read_only else {"index": IndexConfig(fields=("text",))}
+    opened = open_for(store, create=not read_only, **options)
+    run_async(serve(opened, parse_namespace(namespace), read_only=read_only))
+    end()
