@@ -65,7 +65,8 @@ def require_own_log(path: Path, hold: Hold, *, may_look: bool) -> None:
     identity, base = whole.get("identity"), whole.get("log_base")
     if file.get("identity") is not None and file["identity"] != identity:
         _refuse(path, "the file is another store's")
-    if type(base) is int and file.get("version", 0) < base:
+    version = file.get("version")  # of a file whose pages a power loss has torn: none can be told
+    if type(base) is int and type(version) is int and version < base:
         _refuse(path, "the file is of an earlier time")
 
 
@@ -88,7 +89,7 @@ def read_numbers(path: Path, *, is_alone: bool) -> dict[str, Any]:
             return dict(connection.execute(statements.GET_LINEAGE).fetchall())
         finally:
             connection.close()
-    except driver.Error:
+    except (driver.Error, ValueError):  # of torn pages; what is no text is a UnicodeDecodeError
         return {}
 
 

@@ -75,6 +75,19 @@ async def connect_to_nothing(path: Path) -> None:
     connect(path, "rw")
 
 
+@seam("file.open_read_cache", StoreCorruptError)
+async def begin_a_read_cache_over_what_is_no_database(path: Path) -> None:
+    await make(path)
+    other = path.with_name("other")
+    other.write_bytes(b"no database " * 1_000)
+    connection = driver.connect(f"file:{other}?mode=ro")
+    try:
+        async with kvstore.SQLiteStore(path) as store:
+            store.backend.open_read_cache(connection)
+    finally:
+        connection.close()
+
+
 @seam("migrate.check_file", StoreCorruptError)
 async def check_a_file_with_a_log(path: Path) -> None:
     await make(path)

@@ -73,10 +73,13 @@ class LostUpdates(Schedule):
 
 
 class TornReads(Schedule):
-    """Many keys are read one after another."""
+    """Many keys are read one after another, each by a statement, between which others write."""
 
     def broken(self, store_class: type[StoreType]) -> type[StoreType]:
         class Broken(store_class):  # type: ignore[misc, valid-type]
+            def __init__(self, *args: Any, **options: Any) -> None:
+                super().__init__(*args, **options, read_cache_bytes=0)
+
             async def get_many(self, namespace: Any, keys: Sequence[str]) -> dict[str, Any]:
                 found = {key: await self.get(namespace, key) for key in keys}
                 return {key: item for key, item in found.items() if item is not None}
