@@ -383,7 +383,12 @@ class Adopt:
     """Make the index this store's: its fields and its model; answers how many items are marked.
 
     What another model has made is dropped, and every item that it may concern marked.
+
+    Attributes:
+        filters: the paths that it declares, whose scalars are to be had in order from now on.
     """
+
+    filters: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

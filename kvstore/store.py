@@ -87,7 +87,7 @@ from kvstore.report import Meter, Progress, Reindexed, Report, Stats
 from kvstore.reranking import CANDIDATES, Reranker, fused, text_for
 from kvstore.rules import check_field, encode_value, parse_indexing
 from kvstore.targets import check_target
-from kvstore.text import fold, query_words, texts_of
+from kvstore.text import WHOLE, fold, query_words, texts_of
 from kvstore.transaction import Transaction
 from kvstore.types import IndexConfig, Item, Namespace, SearchQuery
 from kvstore.watching import Watch
@@ -170,8 +170,12 @@ class Store(Recipe):
             )
         embedder = None
         if index is not None:
-            for field in index.fields:
+            for field in (*index.fields, *index.filters):
                 check_field(field)
+            if WHOLE in index.filters:
+                raise InvalidArgumentError(
+                    "filters are paths into a value, such as 'status', and '$' is all of it"
+                )
             if index.embeddings is not None:
                 embedder = Embedder(index, backend.most_dimensions)
         lasting = None if default_ttl is None else lifetime(default_ttl)
@@ -190,6 +194,7 @@ class Store(Recipe):
         self._reranker = None
         if index is not None and index.rerank is not None:
             self._reranker = Reranker(index.rerank)
+        self._ranks = index is not None and index.ranks
         backend.attach(settings, index, embedder)
         self._embedding_writes = 0  # writes that wait for the model
         self._loop: Any = None  # the one that it is open on; `_ANYWHERE`; `None`: it is not open
@@ -1077,7 +1082,8 @@ class Store(Recipe):
             return await self._reindex(meter)
 
     async def _reindex(self, meter: Meter) -> Reindexed:
-        total: int = (await self._submit((Adopt(),)))[0]
+        assert self.index is not None
+        total: int = (await self._submit((Adopt(self.index.filters),)))[0]
         done: int = 0
         after = 0
         skipped: list[tuple[Namespace, str]] = []
@@ -1204,7 +1210,7 @@ class Store(Recipe):
 
     def _own_vectors(self, vector: Given, indexing: tuple[str, ...] | None) -> OwnVectors:
         """Check the vectors of an item, as far as the store can tell."""
-        if self.index is None:
+        if self.index is None or not self._ranks:
             raise InvalidArgumentError(
                 "put(vector=...) needs an index, and this store was opened without: pass "
                 "index=IndexConfig() to it"
@@ -1357,7 +1363,7 @@ class Store(Recipe):
         if asked.query is not None and not is_text(asked.query):
             raise InvalidArgumentError("query holds a lone surrogate, and no text does")
         filter = parse_filter(asked.filter)
-        ranked = bool(asked.query) and not (self.index is None and asked.mode == "auto")
+        ranked = bool(asked.query) and (self._ranks or asked.mode != "auto")
         if ranked or asked.vector is not None:
             return await self._rank(path, asked, filter, signed)
         if asked.min_score is not None:
@@ -1374,7 +1380,7 @@ class Store(Recipe):
         self, path: str, asked: SearchQuery, filter: Filter, signed: bool
     ) -> list[Item]:
         """Run a ranked search."""
-        if self.index is None:
+        if self.index is None or not self._ranks:
             by = f"mode={asked.mode!r}" if asked.vector is None else "a vector"
             raise InvalidArgumentError(
                 f"a search by {by} needs an index, and this store was opened "

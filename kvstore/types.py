@@ -190,7 +190,10 @@ class IndexConfig:
             `async embed_query(str)`, a LangChain `Embeddings`, or a function from a list of
             texts to a list of vectors, sync or async. `None`: full text alone.
         fields: the paths whose text is indexed; `"$"` is the whole value and
-            `"chunks[*].text"` gives one vector per element.
+            `"chunks[*].text"` gives one vector per element. None, and no model: no index of words.
+        filters: the paths whose scalars are kept in order, such as `"status"`, `"user.id"` and, for
+            `$contains`, `"tags[*]"`: `$eq`, `$in`, bounds and `$exists` cost there by what they
+            find. Filters on other paths look at every item.
         context: for chats, logs and texts in pieces: the words of so many neighbours on each
             side, in the order of keys, count for an item too, at half the weight; at most 10.
         rerank: reads the query together with each of the best 40 candidates of a ranked search,
@@ -206,6 +209,7 @@ class IndexConfig:
 
     embeddings: Any = None
     fields: tuple[str, ...] = ("$",)
+    filters: tuple[str, ...] = ()
     context: int = 0
     rerank: Any = None
     dimensions: int | None = None
@@ -216,6 +220,7 @@ class IndexConfig:
         embeddings: Any = None,
         *,
         fields: tuple[str, ...] | list[str] = ("$",),
+        filters: tuple[str, ...] | list[str] = (),
         context: int = 0,
         rerank: Any = None,
         dimensions: int | None = None,
@@ -223,15 +228,26 @@ class IndexConfig:
     ) -> None:
         if isinstance(fields, str):
             raise InvalidArgumentError(f"fields is a list of paths, not a str: write {[fields]!r}")
+        if isinstance(filters, str):
+            raise InvalidArgumentError(
+                f"filters is a list of paths, not a str: write {[filters]!r}"
+            )
         if isinstance(context, bool) or not isinstance(context, int) or not 0 <= context <= 10:
             raise InvalidArgumentError(f"context is a number from 0 to 10, not {context!r}")
         set_field = object.__setattr__  # the instance is frozen, and this is its constructor
         set_field(self, "embeddings", embeddings)
         set_field(self, "fields", tuple(fields))
+        set_field(self, "filters", tuple(filters))
         set_field(self, "context", context)
         set_field(self, "rerank", rerank)
         set_field(self, "dimensions", dimensions)
         set_field(self, "model_id", model_id)
+
+    @property
+    def ranks(self) -> bool:
+        """Whether it makes an index of words or vectors, and not one of filters alone."""
+        others = self.embeddings, self.dimensions, self.model_id
+        return bool(self.fields) or not self.filters or any(each is not None for each in others)
 
 
 @dataclass(frozen=True, slots=True)

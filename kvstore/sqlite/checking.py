@@ -17,7 +17,7 @@ from kvstore.exchange import file_errors
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
 from kvstore.report import WAITS, Meter, Report, RootStats, Stats
 from kvstore.rules import row_problem
-from kvstore.sqlite import driver, index_statements, statements
+from kvstore.sqlite import declared, driver, index_statements, statements
 from kvstore.sqlite.codes import SQLITE_CORRUPT, SQLITE_FORMAT, SQLITE_IOERR, SQLITE_NOTADB
 from kvstore.sqlite.connection import is_unclear, snapshot
 from kvstore.sqlite.index_checking import find_problems
@@ -62,6 +62,7 @@ def check(connection: driver.Connection, path: Path, meter: Meter) -> Report:
             rows(),
             _check_meta(connection),
             find_problems(connection),
+            declared.find_problems(connection),
         ]
         for part in parts:
             for problem in _readable(part, path):

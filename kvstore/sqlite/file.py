@@ -20,6 +20,8 @@ from kvstore.exchange import file_errors
 from kvstore.filenames import resolved
 from kvstore.sqlite import driver, forks, statements
 from kvstore.sqlite.connection import connect, is_busy, translated
+from kvstore.sqlite.declared import prepare
+from kvstore.sqlite.filters import CAN_DECLARE
 from kvstore.sqlite.guard import Hold
 from kvstore.sqlite.index_file import Setup, load_vectors, prepare_index
 from kvstore.sqlite.migrate import check_file, migrate
@@ -73,7 +75,7 @@ class FileBackend(Backend):
         self, settings: Settings, index: IndexConfig | None, embedder: Embedder | None
     ) -> None:
         super().attach(settings, index, embedder)
-        if index is not None:
+        if index is not None and index.ranks:
             self.setup = Setup.of(index, embedder)
 
     @abstractmethod
@@ -194,6 +196,8 @@ class FileBackend(Backend):
                     self._load_vectors(connection)
                     prepare_index(connection, self.setup, self.options.busy_timeout, self.opened)
             with translated(path):
+                if self.index is not None and self.index.filters and CAN_DECLARE:
+                    prepare(connection, self.index.filters, self.options.busy_timeout, self.opened)
                 # From here on `begin` does the waiting, and never on the event loop's thread.
                 connection.execute("PRAGMA busy_timeout = 0")
         except BaseException as exc:

@@ -18,9 +18,10 @@ from kvstore.paths import Path
 from kvstore.sql import FALSE, Sql, all_of, any_of
 from kvstore.sqlite import driver
 
-__all__ = ["compile_filter", "match_filter"]
+__all__ = ["CAN_DECLARE", "compile_filter", "is_exact_number", "json_path", "match_filter"]
 
 _EXACT_JSON = driver.VERSION >= (3, 53, 0)  # parses every number to the nearest double
+CAN_DECLARE = _EXACT_JSON
 _SAFE_NAME = re.compile(r'(?!\$+bytes\Z)[^"\\\x00-\x1f]+')  # and not the codec's tag for bytes
 _EXACT_FLOATS = 2.0**53  # beyond it an integer of the value may equal a float that it is not
 _FEW_OPERANDS = 4  # of $in, that are compared one by one; more are looked up
@@ -45,7 +46,7 @@ def _compile(node: Filter) -> Sql:
         case Not(part):
             inner = _compile(part)
             return Sql(f"(NOT {inner.text})", inner.params)
-    path = _json_path(node.path) if _EXACT_JSON else None
+    path = json_path(node.path) if _EXACT_JSON else None
     condition = None if path is None else _leaf(node, path)
     if condition is None:
         return _call(node)
@@ -101,7 +102,7 @@ def _among(path: str, operands: tuple[Any, ...]) -> Sql | None:
             case str():
                 if "\0" not in operand:  # what holds one is not compared here
                     texts.append(operand)
-            case _ if _is_exact_number(operand):
+            case _ if is_exact_number(operand):
                 numbers.append(operand)
             case _:
                 return None
@@ -117,7 +118,7 @@ def _among(path: str, operands: tuple[Any, ...]) -> Sql | None:
     return Sql(f"(CASE json_type(value, ?){''.join(branches)} ELSE 0 END)", tuple(params))
 
 
-def _is_exact_number(operand: object) -> bool:
+def is_exact_number(operand: object) -> bool:
     """Whether SQLite compares a number with others as Python does."""
     if isinstance(operand, float):
         return abs(operand) < _EXACT_FLOATS
@@ -151,7 +152,7 @@ def _compare(path: str, op: str, operand: object) -> Sql | None:
             return Sql("((json_type(value, ?) = 'null') IS TRUE)", (path,))
         case bool():
             types = "'true', 'false'"
-        case _ if _is_exact_number(operand):
+        case _ if is_exact_number(operand):
             types = "'integer', 'real'"
         case str():
             types = "'text'"
@@ -162,7 +163,7 @@ def _compare(path: str, op: str, operand: object) -> Sql | None:
     return Sql(text, (path, operand, path))
 
 
-def _json_path(path: Path) -> str | None:
+def json_path(path: Path) -> str | None:
     """Write a path in SQLite's language, or `None` if it cannot say it for sure."""
     written = "$"
     for segment in path:

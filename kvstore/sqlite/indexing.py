@@ -160,8 +160,9 @@ class IndexedBatch(Batch):
         first = self._version + 1
         match op:
             case Adopt():
-                return self._adopt()
-            case Reindex():
+                super()._run(op)
+                return 0 if self._setup is None else self._adopt()
+            case Reindex() if self._setup is not None:
                 planned = self._plan_reindex(op)
                 self._finder.require_all()
                 return self._reindex(planned, op.refused)

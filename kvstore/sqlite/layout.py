@@ -40,6 +40,7 @@ _SHOWN = 60  # characters of a name that a message holds
 class _Later:
     """Something that is made after the migrations, and perhaps never."""
 
+    name: re.Pattern[str]
     kind: str
     table: str
     sql: re.Pattern[str]
@@ -56,21 +57,24 @@ def made_later(
 
     Args:
         kind: `"table"`, `"index"` or `"trigger"`.
-        name: of it.
+        name: of it, with `{}`-fields.
         table: that it belongs to; of a table, its own name.
         statements: those that may have made it, with `{}`-fields.
         shadows: a regular expression for what follows the name in those of the tables in which
             the extension of a virtual table keeps it.
         fillings: a regular expression for each field.
     """
-    patterns = []
-    for statement in statements:
-        text = re.escape(_plain(re.sub(r"\{(\w+)\}", r"__\1__", statement)))
+
+    def pattern(text: str) -> str:
+        text = re.escape(_plain(re.sub(r"\{(\w+)\}", r"__\1__", text)))
         for field, filling in fillings.items():
             text = text.replace(f"__{field}__", filling)
-        patterns.append(text)
+        return text
+
+    patterns = map(pattern, statements)
     names = re.compile(f"{re.escape(name)}_(?:{shadows})") if shadows else None
-    _LATER[name] = _Later(kind, table, re.compile("|".join(patterns)), names)
+    named = re.compile(pattern(name))
+    _LATER[name] = _Later(named, kind, table, re.compile("|".join(patterns)), names)
 
 
 def require_layout(connection: driver.Connection, steps: Steps, path: Path) -> None:
@@ -115,7 +119,7 @@ def _compare(expected: Made, reserved: Made, entries: tuple[Entry, ...]) -> Iter
     ours = reserved.keys() | {name for name, later in _LATER.items() if later.kind == "table"}
     for kind, name, table, sql in entries:
         what = f"its {kind} {name[:_SHOWN]!r}"
-        later = _LATER.get(name)
+        later = next((each for each in _LATER.values() if each.name.fullmatch(name)), None)
         shadowed = _shadowed(name)
         if name in expected:
             if expected[name] != (kind, table, _plain(sql)):

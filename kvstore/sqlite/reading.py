@@ -12,12 +12,12 @@ import orjson
 from kvstore.backend import NamespaceQuery, Page, Selection
 from kvstore.codec import decode
 from kvstore.errors import StoreCorruptError
-from kvstore.filters import Filter
+from kvstore.filters import ALL, Filter
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
 from kvstore.operations import Record
 from kvstore.patterns import Pattern
 from kvstore.sql import Sql, all_of
-from kvstore.sqlite import driver, statements
+from kvstore.sqlite import declared, driver, filter_statements, statements
 from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.connection import snapshot
 from kvstore.sqlite.filters import compile_filter
@@ -236,8 +236,13 @@ def select(connection: driver.Connection, path: str, selection: Selection, now: 
     if selection.text is not None:
         asked = selection.text.encode()
         conditions.append(Sql("kvstore_contains(?, CAST(key AS BLOB), value)", (asked,)))
+    subtree, filter = selection.subtree, selection.filter
+    among = None
+    if filter != ALL and (known := declared.built(connection)):
+        within = statements.within_each(path, subtree)
+        among = filter_statements.candidates(filter, known, within)
     statement = statements.select_latest(
-        path, selection.subtree, all_of(conditions), now, selection.limit, selection.offset
+        path, subtree, all_of(conditions), now, selection.limit, selection.offset, among
     )
     return [
         item_of(decode_namespace(found), found, key, row)

@@ -447,6 +447,14 @@ def first_live_path(low: str, high: str | None, now: int) -> Sql:
     )
 
 
+def within_each(path: str, subtree: bool) -> Sql:
+    """Lie in a namespace or its subtree, of a table that has `path` before what is looked for."""
+    if not subtree:
+        return in_range(path, subtree)
+    paths = distinct_paths(path) + Sql("SELECT path FROM namespaces WHERE path IS NOT NULL")
+    return Sql("path IN (") + paths + Sql(")")
+
+
 def matching(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql:
     """Continue `SELECT ...` or `DELETE`: FROM and WHERE of the live items whose keys match.
 
@@ -454,11 +462,7 @@ def matching(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql:
     cost is by what matches and not by what the subtree holds.
     """
     conditions = all_of([key_matches(pattern), live(now)])
-    if subtree and pattern.head:
-        paths = distinct_paths(path) + Sql("SELECT path FROM namespaces WHERE path IS NOT NULL")
-        within = Sql("path IN (") + paths + Sql(")")
-    else:
-        within = in_range(path, subtree)
+    within = within_each(path, subtree) if pattern.head else in_range(path, subtree)
     return Sql("FROM items WHERE") + within + Sql("AND") + conditions
 
 
@@ -500,12 +504,35 @@ def remove(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql:
 
 
 def select_latest(
-    path: str, subtree: bool, condition: Sql, now: int, limit: int, offset: int
+    path: str,
+    subtree: bool,
+    condition: Sql,
+    now: int,
+    limit: int,
+    offset: int,
+    among: Sql | None = None,
 ) -> Sql:
-    """Select the items that pass, latest first; only the page's values are sorted along."""
+    """Select the items that pass, latest first; only the page's values are sorted along.
+
+    Args:
+        path: of the namespace.
+        subtree: whether all below it counts, too.
+        condition: what passes.
+        now: the instant.
+        limit: how many at most.
+        offset: how many to skip.
+        among: selects the ids of all that can pass, and perhaps of more; `None`: it is not known.
+    """
+    within = in_range(path, subtree)
+    if among is not None:  # by their ids, and not by the index on (path, key)
+        within = (
+            Sql("id IN (")
+            + among
+            + Sql(f") AND {within.text.replace('path', '+path')}", within.params)
+        )
     return (
         Sql(f"SELECT path, key, {ROW} FROM items WHERE id IN (SELECT id FROM items WHERE")
-        + in_range(path, subtree)
+        + within
         + Sql("AND")
         + live(now)
         + Sql("AND")

@@ -45,7 +45,7 @@ from kvstore.operations import (
 )
 from kvstore.plan import Address, Admission, Effects, Note, decide, gone, named
 from kvstore.sequences import SequenceKind, SequenceState, key_of, position_of, require_kind
-from kvstore.sqlite import changes, driver, reading, sequences, statements
+from kvstore.sqlite import changes, declared, driver, reading, sequences, statements
 from kvstore.sqlite.read_cache import ABSENT, Entry
 from kvstore.sqlite.reading import checksum, is_version
 from kvstore.types import Item, pack_item
@@ -304,9 +304,10 @@ class Batch:
                 self._write_notes()
                 return changes.trim(self._connection, op, self._version, self._now)
             case Adopt():
+                declared.build(self._connection, op.filters)
                 return 0
             case Reindex():
-                return 0, 0
+                return 0, 0, []
         assert_never(op)
 
     def _read_rows(self, wanted: Mapping[Address, bool]) -> dict[Address, StoredRow]:

@@ -1,0 +1,290 @@
+"""The SQL of declared filters: what keeps the entries, and what looks items up by them.
+
+The statements of what `kvstore.sqlite.declared` is about. Each entry is a row of `filter_scalars`,
+whose primary key they all go by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from kvstore.filters import And, Compare, Contains, Exists, Filter, In, Or
+from kvstore.paths import EACH, Path
+from kvstore.sql import Sql, all_of
+from kvstore.sqlite.filters import is_exact_number, json_path
+from kvstore.sqlite.layout import made_later
+
+__all__ = [
+    "ADD_ENTRIES",
+    "COUNT_OTHERS",
+    "CREATE_TABLE",
+    "GET_NAMES",
+    "HAS_MORE",
+    "HELD_ENTRIES",
+    "SET_NAMES",
+    "TRIGGERS",
+    "candidates",
+    "entries",
+    "place_of",
+    "trigger",
+]
+
+_MOST_PARTS = 20  # of an $or that are looked up; SQLite joins no more than 500 of them
+_CLOSE = 1e-9  # as near as two versions of SQLite read the same number, relative to it, and more
+
+_ORDERLESS, _TEXT, _UNSURE = "x''", "x'01'", "x'02'"  # what stands for some values, above all texts
+_TYPES = "('null', 'array', 'object')"
+
+CREATE_TABLE = """
+CREATE TABLE filter_scalars (
+    field INTEGER NOT NULL,        -- of a declared path: its place in the list in meta
+    path TEXT NOT NULL,            -- of the item's namespace
+    scalar NOT NULL,
+    item INTEGER NOT NULL,         -- items.id
+    PRIMARY KEY (field, path, scalar, item)
+) WITHOUT ROWID
+"""
+
+_ELSE_EXTRACT = "ELSE json_extract({value}, '{at}') END"
+
+# What is at a path, or in the list there: an expression, and where it comes from.
+_SCALAR = (
+    f"CASE WHEN json_type({{value}}, '{{at}}') IN {_TYPES} THEN {_ORDERLESS} {_ELSE_EXTRACT}",
+    "TRUE",
+)
+_ELEMENT = (
+    f"CASE WHEN element.type IN {_TYPES} THEN {_ORDERLESS} ELSE element.value END",
+    "json_type({value}, '{at}') = 'array'",
+)
+_IS_TEXT = (_TEXT, "json_type({value}, '{at}') = 'text'")
+_HAS_NUL = (_UNSURE, r"{value} GLOB '*\u0000*'")
+_EACH = "json_each({value}, '{at}') AS element"
+
+
+def _found(is_list: bool, value: str, before: str = "", source: str = "", after: str = "") -> str:
+    """Write what selects the scalars of a value, some perhaps twice.
+
+    Args:
+        is_list: whether it is the elements of a list.
+        value: the value, as SQL.
+        before: what is selected before the scalar.
+        source: the table that the value is of.
+        after: what is selected after the scalar.
+    """
+    selects = []
+    for scalar, where in (_ELEMENT, _IS_TEXT, _HAS_NUL) if is_list else (_SCALAR, _HAS_NUL):
+        tables = [table for table in (source, _EACH if scalar == _ELEMENT[0] else "") if table]
+        begin = f"FROM {', '.join(tables)} " if tables else ""
+        selects.append(f"SELECT {before}{scalar} AS scalar{after} {begin}WHERE {where}")
+    return " UNION ALL ".join(selects).replace("{value}", value)
+
+
+_OLD = "CASE WHEN json_valid(old.value) THEN old.value END"  # a damaged row can be dropped, too
+_ALL = "CASE WHEN json_valid(items.value) THEN items.value END"
+# An upsert has its own way with OR IGNORE in a trigger (https://sqlite.org/lang_createtrigger.html).
+_ADD = """
+    INSERT INTO filter_scalars (field, path, scalar, item)
+    SELECT {field}, new.path, found.scalar, new.id
+    FROM ({new}) AS found WHERE found.scalar IS NOT NULL
+    ON CONFLICT DO NOTHING;
+"""
+_TAKE = """
+    DELETE FROM filter_scalars WHERE field = {field} AND path = old.path AND item = old.id
+        AND scalar IN (SELECT found.scalar FROM ({old}) AS found);
+"""
+TRIGGERS = {
+    "put": f"CREATE TRIGGER filters_{{field}}_put AFTER INSERT ON items BEGIN {_ADD} END",
+    "change": f"""
+CREATE TRIGGER filters_{{field}}_change AFTER UPDATE OF value ON items
+WHEN NOT json_valid(old.value) OR old.value GLOB '*\\u0000*' OR new.value GLOB '*\\u0000*'
+    OR json_extract(old.value, '{{at}}') IS NOT json_extract(new.value, '{{at}}')
+    OR json_type(old.value, '{{at}}') IS NOT json_type(new.value, '{{at}}')
+BEGIN {_TAKE} {_ADD} END
+""",
+    "drop": f"CREATE TRIGGER filters_{{field}}_drop AFTER DELETE ON items BEGIN {_TAKE} END",
+}
+
+
+def trigger(kind: str, is_list: bool) -> str:
+    """Write one of the triggers, with `{field}` and `{at}` for the path."""
+    new, old = _found(is_list, "new.value"), _found(is_list, _OLD)
+    return TRIGGERS[kind].replace("{new}", new).replace("{old}", old)
+
+
+made_later("table", "filter_scalars", "filter_scalars", CREATE_TABLE)
+for _kind in TRIGGERS:
+    made_later(
+        *("trigger", f"filters_{{field}}_{_kind}", "items"),
+        *(trigger(_kind, is_list) for is_list in (False, True)),
+        field=r"\d+",
+        at="(?:[^']|'')*",
+    )
+
+
+GET_NAMES = "SELECT value FROM meta WHERE name = 'filters'"
+SET_NAMES = """
+INSERT INTO meta (name, value) VALUES ('filters', ?)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value
+"""
+HAS_MORE = "SELECT 1 FROM items LIMIT 1 OFFSET +?"
+ADD_ENTRIES = "INSERT OR IGNORE INTO filter_scalars {entries}"
+HELD_ENTRIES = "SELECT field, path, scalar, item FROM filter_scalars WHERE field = {field}"
+COUNT_OTHERS = "SELECT count(*) FROM (SELECT * FROM ({some}) EXCEPT SELECT * FROM ({others}))"
+
+
+def place_of(path: Path) -> tuple[bool, str] | None:
+    """Return whether a path is of the elements of a list, and where that is, in SQLite's words."""
+    is_list = bool(path) and path[-1] is EACH
+    at = json_path(path[:-1] if is_list else path)
+    return None if at is None else (is_list, at.replace("'", "''"))
+
+
+def entries(number: int, place: tuple[bool, str]) -> str:
+    """Write what selects all entries of a path, as they should be."""
+    is_list, at = place
+    found = _found(is_list, _ALL, f"{number} AS field, items.path AS path, ", "items", ", items.id")
+    return f"SELECT * FROM ({found.replace('{at}', at)}) AS found WHERE scalar IS NOT NULL"
+
+
+# Looking up
+
+
+def candidates(node: Filter, declared: dict[Path, int], within: Sql) -> Sql | None:
+    """Select the ids of all items that may pass a filter, or `None`: ask every item.
+
+    Args:
+        node: the filter.
+        declared: the paths that the file has entries of.
+        within: the condition on `path`.
+    """
+    match node:
+        case Or(parts):
+            found = [candidates(part, declared, within) for part in parts]
+            known = [each for each in found if each is not None]
+            if not 0 < len(known) == len(found) <= _MOST_PARTS:
+                return None
+            statement = known[0]
+            for each in known[1:]:
+                statement += Sql("UNION") + each
+            return statement
+        case And(parts):
+            return _best(parts, declared, within)
+    scalars = _scalars(node, declared)
+    if scalars is None:
+        return None
+    return _entries_that(scalars[0], within, scalars[1])
+
+
+def _best(parts: Sequence[Filter], declared: dict[Path, int], within: Sql) -> Sql | None:
+    """Look up by an equality if there is one, else by all bounds of a path together."""
+    ranges: dict[int, list[Compare]] = {}
+    last: Sql | None = None
+    for part in parts:
+        if isinstance(part, Compare) and part.op != "eq":
+            if part.path in declared:
+                ranges.setdefault(declared[part.path], []).append(part)
+            continue
+        found = candidates(part, declared, within)
+        if found is not None and not isinstance(part, Exists):
+            return found
+        last = last or found
+    for number, compared in ranges.items():
+        bounds = _bounds(compared)
+        if bounds is not None:
+            return _entries_that(number, within, bounds)
+    return last
+
+
+def _entries_that(number: int, within: Sql, condition: Sql) -> Sql:
+    """Select the items of which an entry of a path meets a condition, or that are to be asked."""
+    begin = Sql(f"SELECT item FROM filter_scalars WHERE field = {number} AND") + within
+    sure = begin + Sql("AND") + condition if condition.text else begin
+    return sure + Sql("UNION ALL") + begin + Sql(f"AND scalar = {_UNSURE}")
+
+
+def _scalars(node: Filter, declared: dict[Path, int]) -> tuple[int, Sql] | None:
+    """Return the number of a path, and what the scalars meet of those that pass."""
+    match node:
+        case Contains(path, operand) if (*path, EACH) in declared:
+            among = _among((operand,), *((_TEXT,) if isinstance(operand, str) else ()))
+            return None if among is None else (declared[(*path, EACH)], among)
+        case Exists(path) if path in declared:
+            return declared[path], Sql("")
+        case In(path, operands) if path in declared:
+            among = _among(operands)
+            return None if among is None else (declared[path], among)
+        case Compare(path, "eq", operand) if path in declared:
+            among = _among((operand,))
+            return None if among is None else (declared[path], among)
+        case Compare(path) if path in declared:
+            bounds = _bounds([node])
+            return None if bounds is None else (declared[path], bounds)
+    return None
+
+
+def _among(operands: Sequence[Any], *others: str) -> Sql | None:
+    """Be one of some values, or what stands for it, or one of those that stand for `others`."""
+    exact: list[Any] = []
+    near: list[Sql] = []
+    stands = set(others)
+    for operand in operands:
+        match operand:
+            case bool():
+                exact.append(int(operand))
+            case float() if not operand.is_integer():
+                width = abs(operand) * _CLOSE
+                near.append(Sql("scalar BETWEEN ? AND ?", (operand - width, operand + width)))
+            case int() | float():
+                if not is_exact_number(operand):
+                    return None
+                exact.append(int(operand))
+            case str():
+                exact.append(operand)
+            case _:
+                stands.add(_ORDERLESS)
+    if near:  # not with others: an OR has no range
+        return near[0] if len(operands) == 1 and not stands else None
+    if len(exact) == 1 and not stands:
+        return Sql("scalar = ?", (exact[0],))
+    listed = "SELECT value FROM json_each(?)" + "".join(
+        f" UNION ALL SELECT {each}" for each in sorted(stands)
+    )
+    return Sql(f"scalar IN ({listed})", (orjson.dumps(exact).decode(),))
+
+
+def _bounds(compared: Sequence[Compare]) -> Sql | None:
+    """Lie between the bounds of a path that can be told; one of each side, so that it is a range.
+
+    Those of the other type let nothing pass, and are left to the filter itself.
+    """
+    low = high = None
+    kind: type | None = None
+    for each in compared:
+        operand = each.operand
+        if isinstance(operand, bool) or not (isinstance(operand, str) or is_exact_number(operand)):
+            continue
+        if kind not in (None, str if isinstance(operand, str) else float):
+            continue
+        kind = str if isinstance(operand, str) else float
+        if isinstance(operand, float) and not operand.is_integer():
+            width = abs(operand) * _CLOSE
+            operand += -width if each.op in ("gt", "gte") else width
+        if each.op in ("gt", "gte"):
+            low = operand if low is None else max(low, operand)
+        else:
+            high = operand if high is None else min(high, operand)
+    if kind is None:
+        return None
+    parts = []
+    if low is not None:
+        parts.append(Sql("scalar >= ?", (low,)))
+    elif kind is str:
+        parts.append(Sql("scalar >= ''"))
+    if high is not None:
+        parts.append(Sql("scalar <= ?", (high,)))
+    else:
+        parts.append(Sql(f"scalar < {_ORDERLESS if kind is str else repr('')}"))
+    return all_of(parts)
