@@ -37,11 +37,11 @@ STATEMENTS: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "GET_STATES_UNLOCKED": (statements.GET_STATES_UNLOCKED, (*COLUMNS, [True]), {KEY}),
     "WRITE_UNLOCKED": (
         statements.WRITE_UNLOCKED,
-        (*COLUMNS, *[[NOW]] * 3, ["1"], *[[None]] * 3, *COLUMNS, *COLUMNS, [NOW], 1, 2, 3),
+        (*COLUMNS, *[[NOW]] * 3, ["1"], *[[None]] * 3, *COLUMNS, *COLUMNS, [NOW], [9], 1, 2, 3),
         {KEY},
     ),
     "DELETE": (statements.DELETE, COLUMNS, {KEY}),
-    "TOUCH": (statements.TOUCH, (*COLUMNS, [NOW]), {KEY}),
+    "TOUCH": (statements.TOUCH, (*COLUMNS, [NOW], [9]), {KEY}),
     "SWEEP": (statements.SWEEP, (NOW, 10), {KEY, EXPIRY}),
     "READ_CHANGES": (statements.READ_CHANGES, (1, 10, NOW), {KEY, EXPIRY, CHANGES}),
     "DELETE_CHANGES": (statements.DELETE_CHANGES, (1,), {CHANGES}),
