@@ -10,16 +10,19 @@ from typing import Final
 
 from kvstore.errors import InvalidArgumentError, InvalidKeyError, InvalidNamespaceError
 from kvstore.instants import Forever
-from kvstore.namespace import check_key, check_label
+from kvstore.namespace import address, check_key, check_label
+from kvstore.types import Item
 
 __all__ = [
     "TTL",
     "Indexing",
     "LabelPattern",
+    "Place",
     "check_count",
     "check_keys",
     "check_label_pattern",
     "check_limit",
+    "check_place",
     "check_seconds",
     "check_version",
 ]
@@ -27,6 +30,7 @@ __all__ = [
 TTL = float | timedelta | Forever | None
 Indexing = bool | Sequence[str] | None
 LabelPattern = Sequence[str | EllipsisType]
+Place = str | Item | tuple[Sequence[str], str]
 
 _MOST: Final = 2**62  # more than any store holds; two of them still fit 64 bits
 
@@ -63,6 +67,45 @@ def check_version(if_version: int | None) -> None:
     """Require a version that an item may have, 0 for none, or `None`."""
     if if_version is not None:
         check_count(if_version, "if_version")
+
+
+def check_place(
+    place: Place | None, name: str, path: str, *, subtree: bool
+) -> tuple[str, str] | None:
+    """Return where a listing begins or ends: the path and the key of an item, there or not.
+
+    Args:
+        place: a key; or, where there are several namespaces, a namespace and a key, or an item.
+        name: of the argument.
+        path: of the namespace that is listed.
+        subtree: whether the namespaces below it are, too.
+
+    Raises:
+        InvalidArgumentError: a key alone names no place, or the place is of another namespace.
+    """
+    if place is None:
+        return None
+    if isinstance(place, str):
+        if subtree:
+            raise InvalidArgumentError(
+                f"{name} is a namespace and a key where subtree=True, such as (('users',), "
+                f"{place!r}), or an item; with subtree=False, a key will do"
+            )
+        return path, check_key(place)
+    there: Sequence[str]
+    if isinstance(place, Item):
+        there, key = place.namespace, place.key
+    elif isinstance(place, tuple) and len(place) == 2:
+        there, key = place
+    else:
+        raise InvalidArgumentError(
+            f"{name} is a key, a tuple of a namespace and a key, or an item, "
+            f"not {type(place).__name__}"
+        )
+    _, found = address(there)
+    if not subtree and found != path:
+        raise InvalidArgumentError(f"{name} is of another namespace than the one that is listed")
+    return found, check_key(key)
 
 
 def check_label_pattern(labels: LabelPattern, what: str) -> tuple[str | EllipsisType, ...]:

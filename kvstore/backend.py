@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from types import EllipsisType
@@ -39,7 +39,7 @@ from kvstore.feed import Bell, ChangePage
 from kvstore.filters import ALL, Filter
 from kvstore.instants import to_micros
 from kvstore.jobs import JobState, QueueSize
-from kvstore.namespace import encode_namespace
+from kvstore.namespace import encode_namespace, subtree_range
 from kvstore.operations import Append, Operation, PutJob, Record
 from kvstore.patterns import Pattern, compile_pattern
 from kvstore.ranking import Search
@@ -48,7 +48,7 @@ from kvstore.report import Meter, Reindexed, Report, Stats
 from kvstore.sequences import EntryPage
 from kvstore.types import EPOCH, IndexConfig, Item, Namespace
 
-__all__ = ["Backend", "Host", "NamespaceQuery", "Page", "Selection", "Settings"]
+__all__ = ["Backend", "Host", "NamespaceQuery", "Page", "Selection", "Settings", "Span"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -134,11 +134,59 @@ def _label_matches(wanted: str | EllipsisType, label: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """Which rows a listing goes through, in which direction.
+
+    Attributes:
+        path: of the namespace.
+        pattern: which keys.
+        subtree: the namespaces below, too.
+        after: (path, key) that all rows lie above; within the namespace or the subtree.
+        before: (path, key) that all rows lie below; within the namespace or the subtree.
+        reverse: from the end, in descending order.
+    """
+
+    path: str
+    pattern: Pattern
+    subtree: bool
+    after: tuple[str, str] | None = None
+    before: tuple[str, str] | None = None
+    reverse: bool = False
+
+    @property
+    def bounds(self) -> tuple[tuple[str, str] | None, tuple[str, str] | None]:
+        """Return `after` and `before` as far as they lie within; a span that has none is whole.
+
+        One that lies below all rows is no bound from below, and one above them none from above.
+        """
+        low, high = subtree_range(self.path) if self.subtree else (self.path, self.path + "\0")
+        after, before = self.after, self.before
+        if after is not None and after < (low, ""):
+            after = None
+        if before is not None and high is not None and before >= (high, ""):
+            before = None
+        return after, before
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether its bounds leave nothing."""
+        low, high = subtree_range(self.path) if self.subtree else (self.path, self.path + "\0")
+        is_above = self.after is not None and high is not None and self.after >= (high, "")
+        is_below = self.before is not None and self.before <= (low, "")
+        is_crossed = None not in (self.after, self.before) and self.after >= self.before  # type: ignore[operator]
+        return is_above or is_below or is_crossed
+
+    def rest(self, place: tuple[str, str]) -> Span:
+        """Return what is left of it, beyond a place."""
+        return replace(self, before=place) if self.reverse else replace(self, after=place)
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """A piece of a scan: the items of it that pass, and where the next piece begins after."""
 
     items: list[Item]
-    after: tuple[str, str] | None  # (path, key) of the last row looked at; `None`: the end
+    end: tuple[str, str] | None  # (path, key) of the last row looked at; `None`: the end
 
 
 class Backend(Recipe, ABC):
@@ -235,26 +283,16 @@ class Backend(Recipe, ABC):
         """Return the distinct namespaces with live items that match, cut, sorted and paged."""
 
     @abstractmethod
-    async def keys(
-        self, path: str, pattern: Pattern, subtree: bool, limit: int | None
-    ) -> list[str]:
-        """Return the matching keys of live items, sorted by (path, key)."""
+    async def keys(self, span: Span, limit: int | None) -> list[str]:
+        """Return the keys of a span's live items, in its order; only called if it is not empty."""
 
     @abstractmethod
     async def count(self, path: str, pattern: Pattern, subtree: bool) -> int:
         """Count the live items whose keys match."""
 
     @abstractmethod
-    async def page(
-        self,
-        path: str,
-        pattern: Pattern,
-        filter: Filter,
-        subtree: bool,
-        after: tuple[str, str] | None,
-        limit: int,
-    ) -> Page:
-        """Return the next piece of a scan: of at most `limit` rows looked at."""
+    async def page(self, span: Span, filter: Filter, limit: int) -> Page:
+        """Return the first piece of a span: of at most `limit` rows looked at, in its order."""
 
     async def records(
         self, path: str, after: tuple[str, str] | None, limit: int
@@ -264,8 +302,8 @@ class Backend(Recipe, ABC):
         This one makes them of a page's items, which say nothing of an index and of lifetimes
         only the rest.
         """
-        page = await self.page(path, _EVERY_KEY, ALL, True, after, limit)
-        return [_record(item) for item in page.items], page.after
+        page = await self.page(Span(path, _EVERY_KEY, True, after), ALL, limit)
+        return [_record(item) for item in page.items], page.end
 
     async def search(self, path: str, asked: Search) -> list[Item]:
         """Return the page of a ranked search, with scores; only called with an index.

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from typing import IO, Any
 
-from kvstore.backend import Host
+from kvstore.backend import Host, Span
 from kvstore.errors import InvalidArgumentError, StoreError, ValueTooLargeError
 from kvstore.exchange import Intake, Sink, Spool, open_file, partial_file, whole_path
 from kvstore.filenames import FilePath
 from kvstore.filters import Filter
 from kvstore.namespace import decode_namespace, show
 from kvstore.operations import Conflict, Record, Restore
-from kvstore.patterns import Pattern, compile_pattern
+from kvstore.patterns import compile_pattern
 from kvstore.report import Meter
 from kvstore.targets import check_source, check_target
 from kvstore.types import Item
@@ -28,19 +28,16 @@ _SLICE = 1_000  # records in hand at once
 _EVERY_KEY = compile_pattern("*")
 
 
-async def scan(
-    store: Host, path: str, pattern: Pattern, filter: Filter, subtree: bool, batch_size: int
-) -> AsyncIterator[Item]:
-    """Yield the items of a namespace or a subtree, a page in hand at a time."""
-    after: tuple[str, str] | None = None
-    while True:
+async def scan(store: Host, span: Span, filter: Filter, batch_size: int) -> AsyncIterator[Item]:
+    """Yield the items of a span, a page in hand at a time."""
+    while not span.is_empty:
         store.require_open()
-        page = await store.backend.page(path, pattern, filter, subtree, after, batch_size)
+        page = await store.backend.page(span, filter, batch_size)
         for item in page.items:
             yield item
-        if page.after is None:
+        if page.end is None:
             return
-        after = page.after
+        span = span.rest(page.end)
 
 
 async def write_items(store: Host, file: FilePath | IO[Any], path: str, meter: Meter) -> int:

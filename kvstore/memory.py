@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, Self, assert_never
 
 from kvstore import codec
-from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings
+from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings, Span
 from kvstore.context import with_tail
 from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError
@@ -177,26 +177,16 @@ class InMemoryBackend(Backend):
         cut = dict.fromkeys(labels[: asked.max_depth] for labels in found if asked.matches(labels))
         return list(cut)[offset:][:limit]
 
-    async def keys(
-        self, path: str, pattern: Pattern, subtree: bool, limit: int | None
-    ) -> list[str]:
-        found = (key for (_, key), _ in self._range(path, subtree) if pattern.matches(key))
+    async def keys(self, span: Span, limit: int | None) -> list[str]:
+        matching = span.pattern.matches
+        found = (key for (_, key), _ in self._in_span(span) if matching(key))
         return list(islice(found, limit))
 
     async def count(self, path: str, pattern: Pattern, subtree: bool) -> int:
         return sum(pattern.matches(key) for (_, key), _ in self._range(path, subtree))
 
-    async def page(
-        self,
-        path: str,
-        pattern: Pattern,
-        filter: Filter,
-        subtree: bool,
-        after: Address | None,
-        limit: int,
-    ) -> Page:
-        rows = self._range(path, subtree, after)
-        matching = (entry for entry in rows if pattern.matches(entry[0][1]))
+    async def page(self, span: Span, filter: Filter, limit: int) -> Page:
+        matching = (entry for entry in self._in_span(span) if span.pattern.matches(entry[0][1]))
         page = list(islice(matching, limit))
         items = [_item(decode_namespace(path), key, row) for (path, key), row in page]
         passing = [item for item in items if matches(filter, item.value)]
@@ -206,14 +196,26 @@ class InMemoryBackend(Backend):
         row = self._rows.get((path, key))
         return row if row is not None and row.is_live(now) else None
 
+    def _in_span(self, span: Span) -> Iterator[tuple[Address, Record]]:
+        """Yield the live rows of a span, whatever their keys, in its order."""
+        after, before = span.bounds
+        return self._range(span.path, span.subtree, after, before, span.reverse)
+
     def _range(
-        self, path: str, subtree: bool, after: Address | None = None
+        self,
+        path: str,
+        subtree: bool,
+        after: Address | None = None,
+        before: Address | None = None,
+        reverse: bool = False,
     ) -> Iterator[tuple[Address, Record]]:
         """Yield the live rows of a namespace or a subtree, in order."""
         now = self.now()
         begin, end = self._bounds(path, subtree, after)
         order = self._order
-        for at in range(begin, end):
+        if before is not None:
+            end = bisect_left(order, before)
+        for at in reversed(range(begin, end)) if reverse else range(begin, end):
             row = self._rows[order[at]]
             if row.is_live(now):
                 yield order[at], row

@@ -34,14 +34,16 @@ from kvstore.arguments import (
     TTL,
     Indexing,
     LabelPattern,
+    Place,
     check_count,
     check_keys,
     check_label_pattern,
     check_limit,
+    check_place,
     check_seconds,
     check_version,
 )
-from kvstore.backend import Backend, NamespaceQuery, Selection, Settings
+from kvstore.backend import Backend, NamespaceQuery, Selection, Settings, Span
 from kvstore.embedding import Embedder, UnavailableError
 from kvstore.errors import (
     ConflictError,
@@ -587,18 +589,46 @@ class Store(Recipe):
         pattern: str = "*",
         *,
         subtree: bool = False,
+        after: Place | None = None,
+        before: Place | None = None,
+        reverse: bool = False,
         limit: int | None = None,
     ) -> list[str]:
         """List the keys that match a pattern, sorted; with `subtree` by (namespace, key).
 
+        The first ones, the last ones and the next ones after some key cost by what they are.
+
+        Args:
+            namespace: where to look.
+            pattern: which keys, by wildcards.
+            subtree: look in the namespaces below, too.
+            after: begin behind this key; with `subtree` a (namespace, key) or an `Item`.
+            before: end in front of this key; the same.
+            reverse: begin at the end: `after < key < before` all the same, in descending order.
+            limit: how many at most; `None`: all.
+
         Raises:
             InvalidPatternError: the pattern does not parse.
+            InvalidArgumentError: a bad limit; or `after` or `before` name no place there.
         """
         self.require_open()
-        _, path = address(namespace)
         limit = check_limit(limit)
-        compiled = compile_pattern(pattern)
-        return [] if limit == 0 else await self.backend.keys(path, compiled, subtree, limit)
+        span = self._span(namespace, pattern, subtree, after, before, reverse)
+        return [] if limit == 0 or span.is_empty else await self.backend.keys(span, limit)
+
+    def _span(
+        self,
+        namespace: Sequence[str],
+        pattern: str,
+        subtree: bool,
+        after: Place | None,
+        before: Place | None,
+        reverse: bool,
+    ) -> Span:
+        _, path = address(namespace)
+        begin = check_place(after, "after", path, subtree=subtree)
+        end = check_place(before, "before", path, subtree=subtree)
+        return Span(path, compile_pattern(pattern), bool(subtree), begin, end, bool(reverse))
 
     async def count(
         self, namespace: Sequence[str], pattern: str = "*", *, subtree: bool = False
@@ -619,6 +649,9 @@ class Store(Recipe):
         pattern: str = "*",
         filter: Mapping[str, Any] | None = None,
         subtree: bool = True,
+        after: Place | None = None,
+        before: Place | None = None,
+        reverse: bool = False,
         batch_size: int = 500,
     ) -> AsyncIterator[Item]:
         """Iterate over everything, in (namespace, key) order.
@@ -626,15 +659,26 @@ class Store(Recipe):
         Memory holds one batch, and no transaction outlives one: an item that is written or
         deleted meanwhile may or may not be seen, every other one is seen exactly once.
 
+        Args:
+            namespace: where to look.
+            pattern: which keys, by wildcards.
+            filter: conditions on the value, as in `search`.
+            subtree: look in the namespaces below, too.
+            after: begin behind this `Item`, such as the last one of another scan, or this
+                (namespace, key); without `subtree`, a key will do.
+            before: end in front of it; the same.
+            reverse: begin at the end, in descending order.
+            batch_size: how many items memory holds at once.
+
         Raises:
+            InvalidArgumentError: a bad batch_size; or `after` or `before` name no place there.
             InvalidPatternError: the pattern does not parse.
             InvalidFilterError: the filter does not parse.
         """
         self.require_open()
-        _, path = address(namespace)
         batch_size = check_count(batch_size, "batch_size", least=1)
-        compiled, parsed = compile_pattern(pattern), parse_filter(filter)
-        return bulk.scan(self, path, compiled, parsed, subtree, batch_size)
+        span = self._span(namespace, pattern, subtree, after, before, reverse)
+        return bulk.scan(self, span, parse_filter(filter), batch_size)
 
     # Atomic changes
 

@@ -1874,6 +1874,73 @@ class StoreConformance:
         ]
         assert await store.get(("a", "z"), "b") == below[-1]
 
+    @pytest.mark.parametrize("reverse", [False, True])
+    async def test_a_listing_begins_and_ends_where_it_is_told(
+        self, store: Store, reverse: bool
+    ) -> None:
+        keys = ["", "\x00", "a", "a\x00", "ab", "b", "é", "🙂"]
+        await store.put_many(NS, {key: key for key in keys})
+        await store.put_many((*NS, "below"), {"a": 1})
+        await store.put_many(("z",), {"a": 1})
+        for after in (None, *keys, "A", "aa", "zz"):
+            for before in (None, *keys, "A", "aa", "zz"):
+                expected = [
+                    key
+                    for key in sorted(keys, reverse=reverse)
+                    if (after is None or key > after) and (before is None or key < before)
+                ]
+                bounds: dict[str, Any] = {"after": after, "before": before, "reverse": reverse}
+                assert await store.keys(NS, **bounds) == expected
+                assert await store.keys(NS, limit=2, **bounds) == expected[:2]
+                starred = [key for key in expected if key.startswith("a")]
+                assert await store.keys(NS, "a*", **bounds) == starred
+                found = await _scan(store, NS, subtree=False, batch_size=3, **bounds)
+                assert [item.key for item in found] == expected
+
+    @pytest.mark.parametrize("reverse", [False, True])
+    async def test_a_scan_goes_on_where_another_ended(self, store: Store, reverse: bool) -> None:
+        namespaces = [("a",), ("a", "b"), ("a", "c"), ("ab",), ("b",)]
+        for namespace in namespaces:
+            await store.put_many(namespace, {"k1": 1, "k2": 2})
+        whole = await _scan(store, reverse=reverse)
+        assert whole == sorted(whole, key=lambda item: (item.namespace, item.key), reverse=reverse)
+        part = [item for item in whole if item.namespace[0] == "a"]
+        for item in whole:
+            name = "before" if reverse else "after"
+            bound: dict[str, Any] = {name: item}
+            rest = [each for each in part if each in whole[whole.index(item) + 1 :]]
+            assert await _scan(store, ("a",), reverse=reverse, batch_size=1, **bound) == rest
+            bound = {name: (item.namespace, item.key)}
+            assert await _scan(store, ("a",), reverse=reverse, **bound) == rest
+            found = await store.keys(("a",), subtree=True, reverse=reverse, **bound)
+            assert found == [each.key for each in rest]
+        between = {"after": (("a", "b"), "k1"), "before": (("ab",), "k1")}
+        found_between = await _scan(store, reverse=reverse, **between)
+        expected = [(("a", "b"), "k2"), (("a", "c"), "k1"), (("a", "c"), "k2")]
+        assert [(item.namespace, item.key) for item in found_between] == (
+            expected[::-1] if reverse else expected
+        )
+        assert await _scan(store, after=whole[-1], before=whole[0], reverse=reverse) == (
+            whole[1:-1] if reverse else []
+        )
+
+    async def test_places_of_a_listing_that_are_none_are_refused(self, store: Store) -> None:
+        item = await store.put(("other",), "k", 1)
+        for subtree, place in (
+            *((True, "k"), (True, ("k",)), (True, 5), (True, [NS, "k"]), (True, (NS, "k", 1))),
+            *((False, 5), (False, item), (False, (("other",), "k"))),
+        ):
+            for name in ("after", "before"):
+                bound: dict[str, Any] = {name: place}
+                with pytest.raises(InvalidArgumentError):
+                    await store.keys(NS, subtree=subtree, **bound)
+                with pytest.raises(InvalidArgumentError):
+                    await _scan(store, NS, subtree=subtree, **bound)
+        with pytest.raises(InvalidKeyError):
+            await store.keys(NS, after="\ud800")
+        with pytest.raises(InvalidNamespaceError):
+            await store.keys(NS, subtree=True, after=("n", "k"))
+
     async def test_scan_passes_what_a_filter_leaves_out(self, store: Store) -> None:
         await store.put_many(NS, {f"{n:03}": {"n": n} for n in range(100)})
         found = await _scan(store, filter={"n": {"$in": [3, 50, 99]}}, batch_size=10)

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from kvstore import codec
-from kvstore.backend import NamespaceQuery, Page, Selection
+from kvstore.backend import NamespaceQuery, Page, Selection, Span
 from kvstore.errors import StoreCorruptError
 from kvstore.filters import ALL, Filter, matches
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
@@ -223,28 +223,21 @@ async def _skip_below(
         low = beyond
 
 
-async def keys(
-    link: Link, path: str, pattern: Pattern, subtree: bool, limit: int | None, now: int
-) -> list[str]:
-    """Return the matching keys, sorted by (path, key)."""
-    found = await matching_addresses(link.raw, path, pattern, subtree, limit, now)
+async def keys(link: Link, span: Span, limit: int | None, now: int) -> list[str]:
+    """Return the keys of a span, in its order."""
+    found = await matching_addresses(link.raw, span, limit, now)
     return [decode_key(key) for _, key in found]
 
 
 async def matching_addresses(
-    connection: Connection,
-    path: str,
-    pattern: Pattern,
-    subtree: bool,
-    limit: int | None,
-    now: int,
+    connection: Connection, span: Span, limit: int | None, now: int
 ) -> list[Address]:
-    """Return the addresses of the matching items, sorted."""
-    statement, exact = statements.select_addresses(path, subtree, pattern, now, limit)
+    """Return the addresses of a span's items, in its order."""
+    statement, exact = statements.select_addresses(span, now, limit)
     rows = await fetch(connection, statement)
     if exact:
         return [(row[0], row[1]) for row in rows]
-    found = [(row[0], row[1]) for row in rows if pattern.matches(decode_key(row[1]))]
+    found = [(row[0], row[1]) for row in rows if span.pattern.matches(decode_key(row[1]))]
     return found[:limit]
 
 
@@ -252,32 +245,21 @@ async def count(link: Link, path: str, pattern: Pattern, subtree: bool, now: int
     """Count the matching items."""
     statement = statements.count(path, subtree, pattern, now)
     if statement is None:
-        return len(await matching_addresses(link.raw, path, pattern, subtree, None, now))
+        return len(await matching_addresses(link.raw, Span(path, pattern, subtree), None, now))
     number: int = await link.raw.fetchval(statement.render(), *statement.params)
     return number
 
 
-async def page(
-    link: Link,
-    path: str,
-    pattern: Pattern,
-    filter: Filter,
-    subtree: bool,
-    after: tuple[str, str] | None,
-    limit: int,
-    now: int,
-) -> Page:
-    """Return the next piece of a scan."""
-    place = None if after is None else (after[0], encode_key(after[1]))
-    matching, exact = statements.key_matches(pattern)
-    condition = compile_filter(filter)
-    statement = statements.select_page(path, subtree, matching, condition, now, place, limit)
+async def page(link: Link, span: Span, filter: Filter, limit: int, now: int) -> Page:
+    """Return the first piece of a span."""
+    matching, exact = statements.key_matches(span.pattern)
+    statement = statements.select_page(span, matching, compile_filter(filter), now, limit)
     rows = await fetch(link.raw, statement)
     items = [
         item
         for row in rows
         if row[2] is not None
-        and (exact or pattern.matches(decode_key(row[1])))
+        and (exact or span.pattern.matches(decode_key(row[1])))
         and matches(filter, (item := make(row[0], row[1], tuple(row)[2:])).value)
     ]
     end = None if len(rows) < limit else (rows[-1][0], decode_key(rows[-1][1]))

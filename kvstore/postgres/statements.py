@@ -10,6 +10,7 @@ each row is looked up by the primary key, whatever the planner believes the tabl
 
 from __future__ import annotations
 
+from kvstore.backend import Span
 from kvstore.namespace import subtree_range
 from kvstore.patterns import Pattern
 from kvstore.postgres.globs import regex_of
@@ -424,21 +425,36 @@ def matching(columns: str, path: str, subtree: bool, condition: Sql, *, by_names
     )
 
 
-def select_addresses(
-    path: str, subtree: bool, pattern: Pattern, now: int, limit: int | None
-) -> tuple[Sql, bool]:
-    """Select the addresses of matching items, sorted; and whether that is exact.
+def select_addresses(span: Span, now: int, limit: int | None) -> tuple[Sql, bool]:
+    """Select the addresses of a span's items, in its order; and whether that is exact.
 
     If not, there is no limit.
     """
-    condition, is_exact = key_matches(pattern)
-    found = matching(
-        ADDRESS, path, subtree, all_of([condition, live(now)]), by_namespace=bool(pattern.head)
-    )
-    ordered = found + Sql("ORDER BY items.root, items.path, items.key")
+    condition, is_exact = key_matches(span.pattern)
+    conditions = all_of([condition, live(now), _between(span)])
+    by_namespace = bool(span.pattern.head) and span.bounds == (None, None)
+    found = matching(ADDRESS, span.path, span.subtree, conditions, by_namespace=by_namespace)
+    ordered = found + _in_order(span)
     if is_exact and limit is not None:
         ordered += Sql("LIMIT ?", (limit,))
     return ordered, is_exact
+
+
+def _between(span: Span) -> Sql:
+    """Lie between the bounds of a span: a range of the primary key."""
+    after, before = span.bounds
+    parts = [
+        Sql(f"(items.root, items.path, items.key) {sign} (?, ?, ?)", place)
+        for sign, bound in ((">", after), ("<", before))
+        if bound is not None
+        for place in ((root_of(bound[0]), bound[0], encode_key(bound[1])),)
+    ]
+    return all_of(parts) if parts else TRUE
+
+
+def _in_order(span: Span) -> Sql:
+    down = " DESC" if span.reverse else ""
+    return Sql(f"ORDER BY items.root{down}, items.path{down}, items.key{down}")
 
 
 def count(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql | None:
@@ -478,23 +494,16 @@ def _above(path: str, subtree: bool, after: tuple[str, str] | None) -> Sql:
     return all_of([Sql("(items.root, items.path, items.key) > (?, ?, ?)", place), within])
 
 
-def select_page(
-    path: str,
-    subtree: bool,
-    keys: Sql,
-    condition: Sql,
-    now: int,
-    after: tuple[str, str] | None,
-    limit: int,
-) -> Sql:
-    """Select the next rows of a scan; a row that does not pass the condition has no value."""
+def select_page(span: Span, keys: Sql, condition: Sql, now: int, limit: int) -> Sql:
+    """Select the first rows of a span; a row that does not pass the condition has no value."""
     rest = ROW.removeprefix("items.value, ")
     return (
         Sql(f"SELECT {ADDRESS}, CASE WHEN")
         + condition
         + Sql(f"THEN items.value END, {rest} FROM kvstore_items AS items WHERE")
-        + all_of([_above(path, subtree, after), keys, live(now)])
-        + Sql("ORDER BY items.root, items.path, items.key LIMIT ?", (limit,))
+        + all_of([_between(span), in_range(span.path, span.subtree), keys, live(now)])
+        + _in_order(span)
+        + Sql("LIMIT ?", (limit,))
     )
 
 

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from kvstore.arguments import check_seconds
-from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings
+from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings, Span
 from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError
 from kvstore.feed import ChangePage
@@ -257,25 +257,14 @@ class PostgresBackend(Backend):
     ) -> list[Namespace]:
         return await self._read(reading.list_namespaces, asked, limit, offset, self.now())
 
-    async def keys(
-        self, path: str, pattern: Pattern, subtree: bool, limit: int | None
-    ) -> list[str]:
-        return await self._read(reading.keys, path, pattern, subtree, limit, self.now())
+    async def keys(self, span: Span, limit: int | None) -> list[str]:
+        return await self._read(reading.keys, span, limit, self.now())
 
     async def count(self, path: str, pattern: Pattern, subtree: bool) -> int:
         return await self._read(reading.count, path, pattern, subtree, self.now())
 
-    async def page(
-        self,
-        path: str,
-        pattern: Pattern,
-        filter: Filter,
-        subtree: bool,
-        after: tuple[str, str] | None,
-        limit: int,
-    ) -> Page:
-        now = self.now()
-        return await self._read(reading.page, path, pattern, filter, subtree, after, limit, now)
+    async def page(self, span: Span, filter: Filter, limit: int) -> Page:
+        return await self._read(reading.page, span, filter, limit, self.now())
 
     async def records(
         self, path: str, after: tuple[str, str] | None, limit: int

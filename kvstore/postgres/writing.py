@@ -24,6 +24,7 @@ from typing import Any, Literal, NamedTuple, Protocol, assert_never, cast
 
 import orjson
 
+from kvstore.backend import Span
 from kvstore.errors import SchemaError, StoreError
 from kvstore.namespace import decode_namespace
 from kvstore.operations import (
@@ -539,9 +540,8 @@ class Batch:
         connection, now = self._connection, self._now
         statement = statements.delete_range(op.path, op.subtree, op.pattern, now)
         if statement is None:
-            doomed = await matching_addresses(
-                connection, op.path, op.pattern, op.subtree, None, now
-            )
+            span = Span(op.path, op.pattern, op.subtree)
+            doomed = await matching_addresses(connection, span, None, now)
             for begin in range(0, len(doomed), _REMOVED_AT_ONCE):
                 some = doomed[begin : begin + _REMOVED_AT_ONCE]
                 await connection.execute(statements.DELETE, *columns(some))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from kvstore.backend import NamespaceQuery, Page, Selection
+from kvstore.backend import NamespaceQuery, Page, Selection, Span
 from kvstore.errors import InvalidArgumentError, StoreClosedError, WrongLoopError
 from kvstore.feed import ChangePage, ThreadBell
 from kvstore.filters import Filter
@@ -224,25 +224,14 @@ class DirectBackend(FileBackend):
     ) -> list[Namespace]:
         return self._read(reading.list_namespaces, asked, limit, offset, self.now())
 
-    async def keys(
-        self, path: str, pattern: Pattern, subtree: bool, limit: int | None
-    ) -> list[str]:
-        return self._read(reading.keys, path, pattern, subtree, limit, self.now())
+    async def keys(self, span: Span, limit: int | None) -> list[str]:
+        return self._read(reading.keys, span, limit, self.now())
 
     async def count(self, path: str, pattern: Pattern, subtree: bool) -> int:
         return self._read(reading.count, path, pattern, subtree, self.now())
 
-    async def page(
-        self,
-        path: str,
-        pattern: Pattern,
-        filter: Filter,
-        subtree: bool,
-        after: tuple[str, str] | None,
-        limit: int,
-    ) -> Page:
-        now = self.now()
-        return self._read(reading.page, path, pattern, filter, subtree, after, limit, now)
+    async def page(self, span: Span, filter: Filter, limit: int) -> Page:
+        return self._read(reading.page, span, filter, limit, self.now())
 
     async def entries(self, path: str, after: int | None, limit: int) -> EntryPage:
         return self._read(sequences.entries, path, after, limit, self.now())

@@ -9,7 +9,7 @@ from zlib import crc32
 
 import orjson
 
-from kvstore.backend import NamespaceQuery, Page, Selection
+from kvstore.backend import NamespaceQuery, Page, Selection, Span
 from kvstore.codec import decode
 from kvstore.errors import StoreCorruptError
 from kvstore.filters import ALL, Filter
@@ -289,17 +289,9 @@ def _skip_below(
         low = beyond
 
 
-def keys(
-    connection: driver.Connection,
-    path: str,
-    pattern: Pattern,
-    subtree: bool,
-    limit: int | None,
-    now: int,
-) -> list[str]:
-    """Return the matching keys, sorted by (path, key)."""
-    statement = statements.select_keys(path, subtree, pattern, now, limit)
-    return [key for (key,) in _run(connection, statement)]
+def keys(connection: driver.Connection, span: Span, limit: int | None, now: int) -> list[str]:
+    """Return the keys of a span, in its order."""
+    return [key for (key,) in _run(connection, statements.select_keys(span, now, limit))]
 
 
 def count(
@@ -310,19 +302,9 @@ def count(
     return number
 
 
-def page(
-    connection: driver.Connection,
-    path: str,
-    pattern: Pattern,
-    filter: Filter,
-    subtree: bool,
-    after: tuple[str, str] | None,
-    limit: int,
-    now: int,
-) -> Page:
-    """Return the next piece of a scan."""
-    condition = compile_filter(filter)
-    statement = statements.select_page(path, subtree, pattern, condition, now, after, limit)
+def page(connection: driver.Connection, span: Span, filter: Filter, limit: int, now: int) -> Page:
+    """Return the first piece of a span."""
+    statement = statements.select_page(span, compile_filter(filter), now, limit)
     rows = _run(connection, statement).fetchall()
     items = [
         item_of(decode_namespace(found), found, key, row)

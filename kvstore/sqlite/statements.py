@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache
 
+from kvstore.backend import Span
 from kvstore.namespace import subtree_range
 from kvstore.patterns import Pattern
 from kvstore.sequences import DIGITS, LAST_KEY
@@ -466,13 +467,36 @@ def matching(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql:
     return Sql("FROM items WHERE") + within + Sql("AND") + conditions
 
 
-def select_keys(path: str, subtree: bool, pattern: Pattern, now: int, limit: int | None) -> Sql:
-    """List the matching keys, sorted by (path, key)."""
-    return (
-        Sql("SELECT key")
-        + matching(path, subtree, pattern, now)
-        + Sql("ORDER BY path, key LIMIT +?", (-1 if limit is None else limit,))
-    )
+def select_keys(span: Span, now: int, limit: int | None) -> Sql:
+    """List the keys of a span, in its order."""
+    if span.bounds == (None, None):
+        found = matching(span.path, span.subtree, span.pattern, now)
+    else:
+        conditions = all_of([in_span(span), key_matches(span.pattern), live(now)])
+        found = Sql("FROM items WHERE") + conditions
+    return Sql("SELECT key") + found + in_order(span, -1 if limit is None else limit)
+
+
+def in_span(span: Span) -> Sql:
+    """Lie in a span: one range of the index on (path, key), and not one more condition a row."""
+    after, before = span.bounds
+    if not span.subtree:
+        above = Sql("") if after is None else Sql("AND key > ?", (after[1],))
+        below = Sql("") if before is None else Sql("AND key < ?", (before[1],))
+        return Sql("path = ?", (span.path,)) + above + below
+    low, high = subtree_range(span.path)
+    parts = [Sql("path >= ?", (low,)) if after is None else Sql("(path, key) > (?, ?)", after)]
+    if before is not None:
+        parts.append(Sql("(path, key) < (?, ?)", before))
+    elif high is not None:
+        parts.append(Sql("path < ?", (high,)))
+    return all_of(parts)
+
+
+def in_order(span: Span, limit: int) -> Sql:
+    """Order rows as a span has them."""
+    down = " DESC" if span.reverse else ""
+    return Sql(f"ORDER BY path{down}, key{down} LIMIT +?", (limit,))
 
 
 def count(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql:
@@ -542,33 +566,19 @@ def select_latest(
     )
 
 
-def select_page(
-    path: str,
-    subtree: bool,
-    pattern: Pattern,
-    condition: Sql,
-    now: int,
-    after: tuple[str, str] | None,
-    limit: int,
-) -> Sql:
-    """Select the next rows of a scan; a row that does not pass the condition has no value."""
-    within = in_range(path, subtree)
-    if after is not None:  # a tighter range, and not one more condition for each row
-        high = subtree_range(path)[1] if subtree else None
-        upper = Sql("") if high is None else Sql("AND path < ?", (high,))
-        above = Sql("(path, key) > (?, ?)", after) + upper
-        within = above if subtree else Sql("path = ? AND key > ?", (path, after[1]))
+def select_page(span: Span, condition: Sql, now: int, limit: int) -> Sql:
+    """Select the first rows of a span; a row that does not pass the condition has no value."""
     return (
         Sql("SELECT path, key, CASE WHEN")
         + condition
-        + Sql(f"THEN CAST(value AS BLOB) END, {REST}")
+        + Sql("THEN CAST(value AS BLOB) END, version, created_at, updated_at, expires_at, checksum")
         + Sql("FROM items WHERE")
-        + within
+        + in_span(span)
         + Sql("AND")
-        + key_matches(pattern)
+        + key_matches(span.pattern)
         + Sql("AND")
         + live(now)
-        + Sql("ORDER BY path, key LIMIT +?", (limit,))
+        + in_order(span, limit)
     )
 
 

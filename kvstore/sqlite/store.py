@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from kvstore.arguments import check_seconds
-from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings
+from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings, Span
 from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError
 from kvstore.feed import ChangePage
@@ -312,31 +312,18 @@ class SQLiteBackend(FileBackend):
     ) -> list[Namespace]:
         return await self._scans.submit(reading.list_namespaces, asked, limit, offset, self.now())
 
-    async def keys(
-        self, path: str, pattern: Pattern, subtree: bool, limit: int | None
-    ) -> list[str]:
-        is_light, now = is_light_look(path, subtree, pattern), self.now()
-        return await self._look_through(
-            path, is_light, reading.keys, path, pattern, subtree, limit, now
-        )
+    async def keys(self, span: Span, limit: int | None) -> list[str]:
+        is_light, now = is_light_look(span.path, span.subtree, span.pattern), self.now()
+        return await self._look_through(span.path, is_light, reading.keys, span, limit, now)
 
     async def count(self, path: str, pattern: Pattern, subtree: bool) -> int:
         is_light, now = is_light_look(path, subtree, pattern), self.now()
         return await self._look_through(path, is_light, reading.count, path, pattern, subtree, now)
 
-    async def page(
-        self,
-        path: str,
-        pattern: Pattern,
-        filter: Filter,
-        subtree: bool,
-        after: tuple[str, str] | None,
-        limit: int,
-    ) -> Page:
-        is_light, now = is_light_look(path, subtree, pattern, filter), self.now()
-        return await self._look_through(
-            path, is_light, reading.page, path, pattern, filter, subtree, after, limit, now
-        )
+    async def page(self, span: Span, filter: Filter, limit: int) -> Page:
+        now = self.now()
+        is_light = is_light_look(span.path, span.subtree, span.pattern, filter)
+        return await self._look_through(span.path, is_light, reading.page, span, filter, limit, now)
 
     async def records(
         self, path: str, after: tuple[str, str] | None, limit: int

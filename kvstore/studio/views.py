@@ -17,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from kvstore import codec
+from kvstore.backend import Span
 from kvstore.errors import ConflictError, InvalidArgumentError, ReadOnlyError, StoreError
 from kvstore.filters import parse_filter
 from kvstore.namespace import address, decode_namespace, encode_namespace
@@ -118,9 +119,9 @@ async def _items_by_key(
     after = None if asked is None else (encode_namespace(_labels(asked[0])), str(asked[1]))
     items: list[Item] = []
     for _ in range(_LOOKS):
-        page = await store.backend.page(path, pattern, wanted, subtree, after, PAGE)
+        page = await store.backend.page(Span(path, pattern, subtree, after), wanted, PAGE)
         items += page.items
-        after = page.after
+        after = page.end
         if after is None or len(items) >= PAGE:
             break
     following = None if after is None else [decode_namespace(after[0]), after[1]]

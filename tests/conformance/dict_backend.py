@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, assert_never
 
 from kvstore import Change, Item, Report, Stats, codec, operations
-from kvstore.backend import Backend, NamespaceQuery, Page, Selection
+from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Span
 from kvstore.feed import ChangePage
 from kvstore.filters import Filter, matches
 from kvstore.namespace import decode_namespace, subtree_range
@@ -61,32 +61,27 @@ class DictBackend(Backend):
         cut = {labels[: asked.max_depth] for labels in found if asked.matches(labels)}
         return sorted(cut)[offset:][:limit]
 
-    async def keys(
-        self, path: str, pattern: Pattern, subtree: bool, limit: int | None
-    ) -> list[str]:
-        rows = self._live(path, subtree)
-        return [row.key for row in rows if pattern.matches(row.key)][:limit]
+    async def keys(self, span: Span, limit: int | None) -> list[str]:
+        return [row.key for row in self._in_span(span)][:limit]
 
     async def count(self, path: str, pattern: Pattern, subtree: bool) -> int:
-        return len(await self.keys(path, pattern, subtree, None))
+        return len(self._in_span(Span(path, pattern, subtree)))
 
-    async def page(
-        self,
-        path: str,
-        pattern: Pattern,
-        filter: Filter,
-        subtree: bool,
-        after: Address | None,
-        limit: int,
-    ) -> Page:
-        rows = [
-            row
-            for row in self._live(path, subtree)
-            if pattern.matches(row.key) and (after is None or (row.path, row.key) > after)
-        ][:limit]
+    async def page(self, span: Span, filter: Filter, limit: int) -> Page:
+        rows = self._in_span(span)[:limit]
         items = [_item(row) for row in rows]
         passing = [item for item in items if matches(filter, item.value)]
         return Page(passing, (rows[-1].path, rows[-1].key) if len(rows) == limit else None)
+
+    def _in_span(self, span: Span) -> list[Record]:
+        rows = [
+            row
+            for row in self._live(span.path, span.subtree)
+            if span.pattern.matches(row.key)
+            and (span.after is None or (row.path, row.key) > span.after)
+            and (span.before is None or (row.path, row.key) < span.before)
+        ]
+        return rows[::-1] if span.reverse else rows
 
     def _live(self, path: str, subtree: bool) -> list[Record]:
         """Return the live rows of a namespace or a subtree, in order."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kvstore.backend import Span
 from kvstore.filters import parse_filter
 from kvstore.patterns import compile_pattern
 
@@ -24,7 +25,7 @@ from kvstore.sql import TRUE, Sql
 
 PATH = "users\tu1\t"
 NOW = 10**15
-HEAD = compile_pattern("k1*")
+HEAD, ALL = compile_pattern("k1*"), compile_pattern("*")
 KEY, EXPIRY, CHANGES = "kvstore_items_pkey", "kvstore_items_expiry", "kvstore_changes_pkey"
 COLUMNS = (["users\t"], [PATH], ["k1"])
 
@@ -47,12 +48,17 @@ STATEMENTS: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "DELETE_CHANGES": (statements.DELETE_CHANGES, (1,), {CHANGES}),
 }
 BUILT: dict[str, Sql] = {
-    "a page": statements.select_page(PATH, False, TRUE, TRUE, NOW, (PATH, "k1"), 10),
-    "a page of a subtree": statements.select_page("users\t", True, TRUE, TRUE, NOW, (PATH, "k"), 9),
-    "a page of all": statements.select_page("", True, TRUE, TRUE, NOW, (PATH, "k"), 9),
+    "a page": statements.select_page(Span(PATH, ALL, False, (PATH, "k1")), TRUE, TRUE, NOW, 10),
+    "a page of a subtree": statements.select_page(
+        Span("users\t", ALL, True, (PATH, "k")), TRUE, TRUE, NOW, 9
+    ),
+    "a page of all": statements.select_page(Span("", ALL, True, (PATH, "k")), TRUE, TRUE, NOW, 9),
+    "a page from behind": statements.select_page(
+        Span(PATH, ALL, True, None, (PATH, "k1"), True), TRUE, TRUE, NOW, 10
+    ),
     "records": statements.select_records("users\t", NOW, (PATH, "k"), 10),
-    "keys": statements.select_addresses(PATH, False, HEAD, NOW, None)[0],
-    "keys of a subtree": statements.select_addresses("users\t", True, HEAD, NOW, None)[0],
+    "keys": statements.select_addresses(Span(PATH, HEAD, False), NOW, None)[0],
+    "keys of a subtree": statements.select_addresses(Span("users\t", HEAD, True), NOW, None)[0],
     "paths": statements.list_paths("users\t", NOW),
     "the first path": statements.first_live_path("users\tu5\n", "users\t", NOW),
     "the latest": statements.select_latest(

@@ -61,6 +61,9 @@ key_lists = st.lists(keys, max_size=5)
 ttls = st.sampled_from([None, None, None, 0.25, 1, 5, timedelta(seconds=10), kvstore.FOREVER])
 label_patterns = st.lists(labels | st.just(...), max_size=2)
 limits = st.none() | st.integers(0, 5)
+places = st.dictionaries(
+    st.sampled_from(["after", "before"]), st.tuples(namespaces, keys), max_size=2
+)
 refreshing = st.sampled_from([None, True, False])
 
 
@@ -384,9 +387,29 @@ class StoresAgree(RuleBasedStateMachine):
             )
         )
 
-    @rule(namespace=namespaces, pattern=patterns, subtree=st.booleans(), limit=limits)
-    def keys(self, namespace: Namespace, pattern: str, subtree: bool, limit: int | None) -> None:
-        self.agree(lambda store: store.keys(namespace, pattern, subtree=subtree, limit=limit))
+    @rule(
+        namespace=namespaces,
+        pattern=patterns,
+        subtree=st.booleans(),
+        bounds=places,
+        reverse=st.booleans(),
+        limit=limits,
+    )
+    def keys(
+        self,
+        namespace: Namespace,
+        pattern: str,
+        subtree: bool,
+        bounds: dict[str, Any],
+        reverse: bool,
+        limit: int | None,
+    ) -> None:
+        within = _bounds(bounds, subtree)
+        self.agree(
+            lambda store: store.keys(
+                namespace, pattern, subtree=subtree, reverse=reverse, limit=limit, **within
+            )
+        )
 
     @rule(namespace=namespaces, pattern=patterns, subtree=st.booleans())
     def count(self, namespace: Namespace, pattern: str, subtree: bool) -> None:
@@ -397,6 +420,8 @@ class StoresAgree(RuleBasedStateMachine):
         pattern=st.just("*") | patterns,
         filter=st.none() | filters,
         subtree=st.booleans(),
+        bounds=places,
+        reverse=st.booleans(),
         batch_size=st.integers(1, 5),
     )
     def scan(
@@ -405,11 +430,21 @@ class StoresAgree(RuleBasedStateMachine):
         pattern: str,
         filter: dict[str, Any] | None,
         subtree: bool,
+        bounds: dict[str, Any],
+        reverse: bool,
         batch_size: int,
     ) -> None:
+        within = _bounds(bounds, subtree)
+
         async def scan(store: Store) -> list[Item]:
             items = store.scan(
-                namespace, pattern=pattern, filter=filter, subtree=subtree, batch_size=batch_size
+                namespace,
+                pattern=pattern,
+                filter=filter,
+                subtree=subtree,
+                reverse=reverse,
+                batch_size=batch_size,
+                **within,
             )
             return [item async for item in items]
 
@@ -435,6 +470,11 @@ class StoresAgree(RuleBasedStateMachine):
                 prefix, suffix=suffix, max_depth=max_depth, limit=limit, offset=offset
             )
         )
+
+
+def _bounds(bounds: dict[str, Any], subtree: bool) -> dict[str, Any]:
+    """Return the bounds of a listing as it takes them: without `subtree` they are keys."""
+    return bounds if subtree else {name: key for name, (_, key) in bounds.items()}
 
 
 async def _everything(store: Store) -> list[Item]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kvstore import codec
-from kvstore.backend import NamespaceQuery
+from kvstore.backend import NamespaceQuery, Span
 from kvstore.filters import parse_filter
 from kvstore.namespace import encode_namespace
 from kvstore.operations import Put, Remove
-from kvstore.patterns import compile_pattern
+from kvstore.patterns import Pattern, compile_pattern
+from kvstore.plan import Address
 from kvstore.sql import Sql
 from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite.connection import connect, transaction
@@ -141,24 +143,31 @@ FILTERS: list[dict[str, Any] | None] = [
     {"$or": [{"n": {"$gt": 1}}, {"n": {"$contains": "x"}}], '"a\\"b"': None},
 ]
 AFTER = [None, (PATH, "b")]
+BOUNDS = [(after, before) for after in AFTER for before in (None, (PATH, "c"))]
+
+
+def spans(path: str, pattern: Pattern, subtree: bool) -> list[Span]:
+    return [
+        Span(path, pattern, subtree, *bounds, reverse)
+        for bounds in BOUNDS
+        for reverse in (False, True)
+    ]
 
 
 def built(subtree: bool, path: str = PATH) -> Iterator[tuple[str, Sql]]:
     """Yield each kind of statement that is built, over all kinds of arguments."""
     for text in PATTERNS:
         pattern = compile_pattern(text)
-        yield f"keys {text!r}", statements.select_keys(path, subtree, pattern, NOW, 5)
+        for span in spans(path, pattern, subtree):
+            yield f"keys {span}", statements.select_keys(span, NOW, 5)
         yield f"count {text!r}", statements.count(path, subtree, pattern, NOW)
         yield f"remove {text!r}", statements.remove(path, subtree, pattern, NOW)
         if not subtree:
             yield f"weigh {text!r}", statements.weigh(path, pattern)
         for spec in FILTERS:
             condition = compile_filter(parse_filter(spec))
-            for after in AFTER:
-                yield (
-                    f"page {text!r} {spec} {after}",
-                    statements.select_page(path, subtree, pattern, condition, NOW, after, 5),
-                )
+            for span in spans(path, pattern, subtree):
+                yield f"page {span} {spec}", statements.select_page(span, condition, NOW, 5)
     for spec in FILTERS:
         condition = compile_filter(parse_filter(spec))
         for more in ([], [Sql("kvstore_contains(?, CAST(key AS BLOB), value)", ("x",))]):
@@ -207,8 +216,8 @@ def test_what_the_index_orders_is_not_sorted_again(sqlite: driver.Connection) ->
 
 def test_a_scan_of_everything_goes_along_the_index(sqlite: driver.Connection) -> None:
     pattern, condition = compile_pattern("*"), compile_filter(parse_filter(None))
-    for after in AFTER:
-        statement = statements.select_page("", True, pattern, condition, NOW, after, 500)
+    for span in spans("", pattern, subtree=True):
+        statement = statements.select_page(span, condition, NOW, 500)
         details = plan(sqlite, statement)
         assert not [line for line in details if "TEMP B-TREE" in line]
         assert all("sqlite_autoindex_items_1" in line for line in details)
@@ -281,7 +290,7 @@ def test_a_wildcard_costs_by_what_begins_like_it(
             sqlite.execute("ROLLBACK")
 
         return [
-            steps(sqlite, lambda: reading.keys(sqlite, PATH, compiled, subtree, None, NOW)),
+            steps(sqlite, lambda: reading.keys(sqlite, Span(PATH, compiled, subtree), None, NOW)),
             steps(sqlite, lambda: reading.count(sqlite, PATH, compiled, subtree, NOW)),
             steps(sqlite, remove),
         ]
@@ -339,11 +348,10 @@ def test_a_page_of_a_scan_costs_by_its_rows(sqlite: driver.Connection) -> None:
     fill(sqlite, NS, [f"{n:05}" for n in range(2_000)])
     pattern, everything = compile_pattern("*"), parse_filter(None)
 
-    def cost(path: str, subtree: bool, after: tuple[str, str] | None) -> int:
-        return steps(
-            sqlite,
-            lambda: reading.page(sqlite, path, pattern, everything, subtree, after, 10, NOW),
-        )
+    def cost(path: str, subtree: bool, after: Address | None, reverse: bool = False) -> int:
+        span = Span(path, pattern, subtree, None if reverse else after, after if reverse else None)
+        there = replace(span, reverse=reverse)
+        return steps(sqlite, lambda: reading.page(sqlite, there, everything, 10, NOW))
 
     first = cost("", True, None)
     for path, subtree, after in [
@@ -351,3 +359,17 @@ def test_a_page_of_a_scan_costs_by_its_rows(sqlite: driver.Connection) -> None:
         (PATH, False, (PATH, "01900")),
     ]:
         assert cost(path, subtree, after) < 2 * first
+        assert cost(path, subtree, after, reverse=True) < 2 * first
+
+
+def test_the_first_and_the_last_keys_cost_by_their_number(sqlite: driver.Connection) -> None:
+    fill(sqlite, NS, [f"{n:05}" for n in range(2_000)])
+    every = compile_pattern("*")
+    for subtree in (False, True):
+        costs = [
+            steps(sqlite, lambda span=span: reading.keys(sqlite, span, 3, NOW))  # type: ignore[misc]
+            for after, before in ((None, None), ((PATH, "00900"), None), (None, (PATH, "01100")))
+            for reverse in (False, True)
+            for span in (Span(PATH, every, subtree, after, before, reverse),)
+        ]
+        assert max(costs) < 2 * min(costs)

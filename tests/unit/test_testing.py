@@ -51,6 +51,7 @@ def test_the_clock_stands_still_until_it_is_moved() -> None:
 
 SUITE = """
     import asyncio
+    from dataclasses import replace
 
     import pytest
 
@@ -107,17 +108,17 @@ SUITE = """
 
 
     class FoldsCase(InMemoryBackend):
-        async def keys(self, path, pattern, subtree, limit):
-            pattern = compile_pattern(pattern.text.lower())
-            return await super().keys(path, pattern, subtree, limit)
+        async def keys(self, span, limit):
+            pattern = compile_pattern(span.pattern.text.lower())
+            return await super().keys(replace(span, pattern=pattern), limit)
 
 
     class FindsSiblings(InMemoryBackend):
         async def select(self, path, selection):
             return await super().select(path.rstrip(chr(9)), selection)
 
-        def _range(self, path, subtree, after=None):
-            for address, row in super()._range("", True, after):
+        def _range(self, path, subtree, *bounds):
+            for address, row in super()._range("", True, *bounds):
                 if address[0].startswith(path) and (subtree or address[0].rstrip(chr(9)) == path):
                     yield address, row
 
@@ -128,9 +129,8 @@ SUITE = """
 
 
     class FiltersAfterTheLimit(InMemoryBackend):
-        async def page(self, path, pattern, filter, subtree, after, limit):
-            page = await super().page(path, pattern, ALL, subtree, after, limit)
-            return page
+        async def page(self, span, filter, limit):
+            return await super().page(span, ALL, limit)
 
 
     class IgnoresLifetimes(InMemoryBackend):
