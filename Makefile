@@ -62,6 +62,7 @@ lint: $(VENV)/ready ## the whole gate before a commit
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict $(CODE)
 	$(BIN)/codespell
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/docs/test_changelog.py
 
 type: $(VENV)/ready ## check the types
 	$(BIN)/mypy --strict $(CODE)

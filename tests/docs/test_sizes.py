@@ -13,8 +13,9 @@ PACKAGE = Path(__file__).parents[2] / "kvstore"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MOST_LINES = 600
 LONGER = {
-    *("store.py", "testing.py", "testing_search.py"),  # the contract, and what must hold of it
-    *("postgres/indexing.py", "postgres/writing.py"),
+    *("store.py", "testing.py", "testing_search.py", "testing_sequences.py"),  # the contract
+    *("memory.py", "sqlite/writing.py"),  # yet to be split: sequences into files of their own
+    *("postgres/indexing.py", "postgres/writing.py"),  # and these
 }
 
 # To begin and end transactions, and to set up a connection, is no statement on our tables.
