@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, replace
+from dataclasses import fields, replace
+from operator import attrgetter
 from typing import Any
 
 from kvstore.jobs import RAN_OUT, Jobs, JobState, QueueSize
@@ -27,6 +28,8 @@ __all__ = [
 ]
 
 _PAGE_BYTES = 4 * 2**20  # of values, roughly
+
+_COLUMNS = attrgetter(*(field.name for field in fields(JobState)))
 
 Execute = Callable[[str, tuple[Any, ...]], driver.Cursor]
 
@@ -75,6 +78,8 @@ class FileJobs(Jobs):
         self._states = states
         self._changed = changed
         self._refuse = refuse
+        self._due: dict[str, tuple[bool, bool]] = {}
+        self._seen: dict[tuple[str, int], JobState] = {}  # of those looked up, as they now are
 
     def look(self, path: str) -> SequenceState:
         return self._states(path)
@@ -84,7 +89,12 @@ class FileJobs(Jobs):
         return self._states(path)
 
     def get(self, path: str, position: int) -> JobState | None:
-        return self._one(statements.GET_JOB, path, position)
+        job = self._seen.get((path, position))
+        if job is None:
+            job = self._one(statements.GET_JOB, path, position)
+            if job is not None:
+                self._seen[path, position] = job
+        return job
 
     def named(self, path: str, name: str) -> JobState | None:
         return self._one(statements.GET_NAMED_JOB, path, name)
@@ -93,25 +103,38 @@ class FileJobs(Jobs):
         return self._one(statements.FIRST_READY, path)
 
     def wake(self, path: str) -> int:
+        if not self._look(path)[0]:
+            return 0
         if self._refuse is not None:
             found = self._execute(statements.ARE_MANY_DUE, (path, self._now)).fetchone()
             if found[0]:
                 self._refuse()
+        self._seen.clear()
         return self._execute(statements.WAKE_JOBS, (path, self._now)).rowcount
 
     def over(self, path: str) -> list[JobState]:
-        return self._all(statements.JOBS_OVER, path, self._now)
+        return self._all(statements.JOBS_OVER, path, self._now) if self._look(path)[1] else []
 
     def far(self, path: str) -> list[JobState]:
         return self._all(statements.JOBS_FAR, path, self._now)
+
+    def _look(self, path: str) -> tuple[bool, bool]:
+        """Whether any delay is over, and any lease, as it was at the first look."""
+        known = self._due.get(path)
+        if known is None:
+            row = self._execute(statements.ARE_ANY_DUE, (path, self._now)).fetchone()
+            known = self._due[path] = bool(row[0]), bool(row[1])
+        return known
 
     def held(self, path: str, token: int) -> JobState | None:
         return self._one(statements.HELD_JOB, path, token)
 
     def write(self, job: JobState) -> None:
-        self._execute(statements.WRITE_JOB, astuple(job))
+        self._seen[job.path, job.position] = job
+        self._execute(statements.WRITE_JOB, _COLUMNS(job))
 
     def erase(self, path: str, position: int) -> None:
+        self._seen.pop((path, position), None)
         self._execute(statements.ERASE_JOB, (path, position))
 
     def _one(self, statement: str, *params: Any) -> JobState | None:

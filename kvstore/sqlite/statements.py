@@ -293,6 +293,10 @@ GET_NAMED_JOB = f"SELECT {_JOB} FROM jobs WHERE path = ? AND name = ? AND state 
 
 # The index jobs_order; each of a range of one state
 FIRST_READY = f"SELECT {_JOB} FROM jobs WHERE path = ? AND state = 0 ORDER BY due, position LIMIT 1"
+ARE_ANY_DUE = """
+SELECT EXISTS (SELECT 1 FROM jobs WHERE path = ?1 AND state = 1 AND due <= ?2),
+    EXISTS (SELECT 1 FROM jobs WHERE path = ?1 AND state = 2 AND due <= ?2)
+"""
 ARE_MANY_DUE = """
 SELECT EXISTS (SELECT 1 FROM jobs WHERE path = ? AND state = 1 AND due <= ? LIMIT 1 OFFSET 16)
 """

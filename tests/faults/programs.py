@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import random
 import resource
 import signal
 import sys
@@ -49,6 +50,21 @@ async def write_for_ever(path: str, run: str) -> None:
     async with kvstore.open(path) as store:
         say("open")
         await asyncio.gather(*(work(store, task) for task in range(8)))
+
+
+async def work(path: str, seed: str) -> None:
+    """Take jobs until killed; what a job does and its end are one transaction."""
+    dice = random.Random(int(seed))
+    async with kvstore.open(path) as store:
+        async for job in store.queue(("jobs",), lease=0.4, attempts=1_000, backoff=0).jobs():
+            async with job:
+                await asyncio.sleep(dice.expovariate(1 / 0.05))
+
+                def finish(tx: kvstore.Transaction, job: kvstore.Job = job) -> None:
+                    tx.log(("finished",)).append(job.value["n"])
+                    tx.done(job)
+
+                await store.transact(finish)
 
 
 async def keep_writing(path: str) -> None:
@@ -173,7 +189,17 @@ async def hold_lock(path: str) -> None:
 
 PROGRAMS: dict[str, Any] = {
     program.__name__: program
-    for program in (write_for_ever, keep_writing, fork, count, fill, produce, leave_open, hold_lock)
+    for program in (
+        write_for_ever,
+        keep_writing,
+        fork,
+        count,
+        fill,
+        produce,
+        leave_open,
+        hold_lock,
+        work,
+    )
 }
 
 if __name__ == "__main__":
