@@ -19,13 +19,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from kvstore.driving import Driver, driver_for
-from kvstore.errors import StoreClosedError
+from kvstore.errors import IndexMismatchError, StoreClosedError
 from kvstore.lifecycle import remember
 from kvstore.memory import InMemoryStore
 from kvstore.opening import open_store
 from kvstore.store import Store
 
-__all__ = ["Access", "Setup", "Target", "Work"]
+__all__ = ["Access", "Setup", "Target", "Work", "indexed"]
 
 T = TypeVar("T")
 
@@ -175,6 +175,17 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+async def indexed(store: Store, search: Callable[[], Awaitable[T]]) -> T:
+    """Search by words; what others wrote to the file without the index is taken in first."""
+    try:
+        return await search()
+    except IndexMismatchError:
+        if store.index is None or store.index.embeddings is not None:
+            raise  # a model is asked, and paid, only by whoever has chosen it
+        await store.reindex()
+        return await search()
 
 
 class Setup:

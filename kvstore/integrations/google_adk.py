@@ -16,11 +16,11 @@ from typing import Any, Final
 from kvstore.distribution import how_to_install
 from kvstore.errors import MissingDependencyError
 from kvstore.instants import FOREVER
-from kvstore.integrations.access import Access, Target
+from kvstore.integrations.access import Access, Target, indexed
 from kvstore.recipe import Recipe
 from kvstore.store import Store
 from kvstore.transaction import Transaction
-from kvstore.types import IndexConfig, Namespace
+from kvstore.types import IndexConfig, Item, Namespace
 
 try:
     from google.adk.errors._stale_session_error import StaleSessionError
@@ -99,7 +99,7 @@ class KVSessionService(Recipe, BaseSessionService):  # type: ignore[misc, unused
             if await tx.get(_sessions(app_name, user_id), id) is not None:
                 raise AlreadyExistsError(f"Session with id {id} already exists.")
             value = {"state": scopes["session"], "updated": now, "revision": 0}
-            tx.put(_sessions(app_name, user_id), id, value, ttl=FOREVER)
+            tx.put(_sessions(app_name, user_id), id, value, ttl=FOREVER, index=False)
             await _merge(tx, app_name, user_id, scopes)
 
         await self._access.run(lambda store: store.transact(make))
@@ -193,8 +193,8 @@ class KVSessionService(Recipe, BaseSessionService):  # type: ignore[misc, unused
             state = {**item.value["state"], **scopes["session"]}
             value = {"state": state, "updated": event.timestamp, "revision": revision + 1}
             dumped = event.model_dump(mode="json", exclude_none=True)
-            tx.put(_events(app, user, id), f"{revision + 1:016}", dumped, ttl=FOREVER)
-            tx.put(_sessions(app, user), id, value, ttl=FOREVER)
+            tx.put(_events(app, user, id), f"{revision + 1:016}", dumped, ttl=FOREVER, index=False)
+            tx.put(_sessions(app, user), id, value, ttl=FOREVER, index=False)
             await _merge(tx, app, user, scopes)
             return revision + 1
 
@@ -228,7 +228,7 @@ async def _merge(
         if news:
             item = await tx.get(namespace, key)
             old = {} if item is None else item.value
-            tx.put(namespace, key, {**old, **news}, ttl=FOREVER)
+            tx.put(namespace, key, {**old, **news}, ttl=FOREVER, index=False)
 
 
 async def _merged(store: Store, app: str, user: str, own: Mapping[str, Any]) -> dict[str, Any]:
@@ -312,9 +312,11 @@ class KVMemoryService(Recipe, BaseMemoryService):  # type: ignore[misc, unused-i
     ) -> SearchMemoryResponse:
         """Return what was said about something, ten memories at most, the best first."""
         where = _memories(app_name, user_id)
-        found = await self._access.run(
-            lambda store: store.search(where, query, limit=_MOST_MEMORIES)
-        )
+
+        async def search(store: Store) -> list[Item]:
+            return await indexed(store, lambda: store.search(where, query, limit=_MOST_MEMORIES))
+
+        found = await self._access.run(search)
         memories = [
             MemoryEntry(
                 id=item.key,

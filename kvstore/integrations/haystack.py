@@ -15,7 +15,7 @@ from typing import Any, Final
 from kvstore.distribution import how_to_install
 from kvstore.errors import InvalidArgumentError, MissingDependencyError, StoreCorruptError
 from kvstore.instants import FOREVER
-from kvstore.integrations.access import Access, Target
+from kvstore.integrations.access import Access, Target, indexed
 from kvstore.namespace import check_namespace
 from kvstore.recipe import Recipe
 from kvstore.store import Store
@@ -197,7 +197,9 @@ class KVDocumentStore(Recipe):
         _check_filters(filters)
         limit = top_k if filters is None else _MOST
         mode = "auto" if store.index is None else "text"
-        found = await store.search(self._namespace, query, limit=limit, mode=mode)
+        found = await indexed(
+            store, lambda: store.search(self._namespace, query, limit=limit, mode=mode)
+        )
         documents = [_document(item, item.score) for item in found]
         return [each for each in documents if _passes(each, filters)][:top_k]
 

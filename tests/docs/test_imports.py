@@ -34,13 +34,13 @@ LAYERS = (
     "memory sqlite postgres",
     "opening embeddings restoring testing testing_search testing_sequences transfer",
     "driving sync",
-    "flow runtime",
+    "flow runtime views",
     "studio",
     "integrations cli __main__ __pyinstaller",
 )
 BACKENDS = {"memory", "sqlite", "postgres"}
 EXAMPLES = "examples"  # sees the public modules alone, as a user does
-EXAMPLES_IMPORT = {"", "embeddings", "integrations", "runtime"}
+EXAMPLES_IMPORT = {"", "embeddings", "integrations", "runtime", "views"}
 
 # Where packages that are not needed everywhere may be imported at all.
 HOMES = {
@@ -72,7 +72,17 @@ HOMES = {
     "uvicorn": {"studio"},
 }
 EVERYWHERE = {"orjson"}
-SHOWN = {"fastmcp", "langchain_core", "langgraph", "mcp"}  # by the examples
+SHOWN = {  # by the examples
+    "agents",
+    "fastmcp",
+    "google",
+    "haystack",
+    "langchain_core",
+    "langgraph",
+    "llama_index",
+    "mcp",
+    "openai",
+}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 IDS = [path.relative_to(PACKAGE).as_posix() for path in MODULES]

@@ -29,9 +29,16 @@ def run(name: str, cwd: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-def needs(package: str) -> pytest.MarkDecorator:
-    missing = importlib.util.find_spec(package) is None
-    return pytest.mark.skipif(missing, reason=f"{package} is not installed")
+def needs(*packages: str) -> pytest.MarkDecorator:
+    missing = [package for package in packages if not _is_there(package)]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+
+
+def _is_there(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # not even the package that it is in
+        return False
 
 
 def test_flow_state(tmp_path: Path) -> None:
@@ -122,7 +129,7 @@ def test_fastmcp_storage(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@needs("mcp")
+@needs("mcp", "typer")
 def test_mcp_memory(tmp_path: Path) -> None:
     known = "Alice likes to drink tea"
     first = run("mcp_memory", tmp_path)
@@ -132,3 +139,55 @@ def test_mcp_memory(tmp_path: Path) -> None:
         "desk: there is drink pet",
     ]
     assert run("mcp_memory", tmp_path) == [f"phone: what to drink? {known}", *first[1:]]
+
+
+def test_agent_views(tmp_path: Path) -> None:
+    """The second run is answered from the cache, and finds the file of the first."""
+    first = run("agent_views", tmp_path)
+    assert first == [
+        "asked the model: how do I reset my password?",
+        "asked the model: what is the weather?",
+        "2 of 5 messages go to the model: question, answer",
+        "/plan.md:2: - call Bob (done)",
+        "the session is gone, 5 items",
+    ]
+    assert run("agent_views", tmp_path) == first[2:]
+
+
+@pytest.mark.slow
+@needs("agents")
+def test_openai_agents_chat(tmp_path: Path) -> None:
+    for turn in (1, 2):
+        assert run("openai_agents_chat", tmp_path) == [
+            f"> this is message {turn}",
+            f"You have said {turn} things, first 'this is message 1'.",
+        ]
+
+
+@pytest.mark.slow
+@needs("llama_index")
+def test_llama_index_notes(tmp_path: Path) -> None:
+    found = ["Alice likes green tea", "The cat sleeps"]
+    assert run("llama_index_notes", tmp_path) == ["noted two things", *found, "1 messages so far"]
+    assert run("llama_index_notes", tmp_path) == [*found, "2 messages so far"]
+
+
+@pytest.mark.slow
+@needs("haystack")
+def test_haystack_notes(tmp_path: Path) -> None:
+    answer = ["> which tea does Alice like?", "Alice likes green tea"]
+    assert run("haystack_notes", tmp_path) == ["noted two things", *answer]
+    assert run("haystack_notes", tmp_path) == answer
+
+
+@pytest.mark.slow
+@needs("google.adk")
+def test_google_adk_chat(tmp_path: Path) -> None:
+    first = run("google_adk_chat", tmp_path)
+    assert first == ["> this is message 1", "You have said 1 things.", "visit 1 of alice"]
+    assert run("google_adk_chat", tmp_path) == [
+        "> this is message 2",
+        "You have said 2 things.",
+        "remembered: this is message 1",
+        "visit 2 of alice",
+    ]

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+import kvstore
+
 pytest.importorskip("google.adk.sessions")
 
 from google.adk.errors._stale_session_error import StaleSessionError
@@ -137,3 +139,19 @@ async def test_memories(tmp_path: Path) -> None:
     assert (await memory.search_memory(**WHO, query="green")).memories == []
     await memory.close()
     await sessions.close()
+
+
+async def test_both_services_and_others_on_one_file(tmp_path: Path) -> None:
+    sessions, memories = KVSessionService(tmp_path / "a.db"), KVMemoryService(tmp_path / "a.db")
+    session = await sessions.create_session(**WHO, session_id="s")
+    for text in ("green tea", "a cat"):
+        await sessions.append_event(session, said(text))
+    await memories.add_session_to_memory(session)
+    await sessions.append_event(session, said("later"))
+    for _ in range(2):
+        found = await memories.search_memory(**WHO, query="tea")
+        assert [each.id for each in found.memories] == ["green tea"]
+        async with kvstore.open(tmp_path / "a.db") as store:  # which knows of no index
+            await store.put(("other",), "k", {"text": "tea"})
+    await sessions.close()
+    await memories.close()

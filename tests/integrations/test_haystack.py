@@ -88,3 +88,13 @@ async def test_the_async_half(tmp_path: Path) -> None:
         assert await store.count_documents_async() == 2
         with pytest.raises(kvstore.InvalidArgumentError, match="path"):
             store.to_dict()
+
+
+def test_words_are_found_beside_what_others_write(tmp_path: Path) -> None:
+    documents = KVDocumentStore(tmp_path / "a.db")
+    documents.write_documents([Document(id="1", content="green tea")])
+    with kvstore.SyncStore(tmp_path / "a.db") as other:  # which knows of no index
+        other.put(("other",), "k", "tea")
+    (found,) = documents.find_by_words("tea")
+    assert found.id == "1"
+    documents.close()
