@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import kvstore
-from kvstore.embeddings import HashingEmbeddings
+from kvstore.embeddings import HashingEmbeddings, LocalEmbeddings
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 PYTHON = f"python{platform.python_version()}"  # another Python gets a queue and notes of its own
@@ -97,9 +97,19 @@ async def search(store: kvstore.Store) -> None:
             print(f"    {note.key:<16}{note.value['lines']:>6,} lines  {note.value['title'][:56]}")
 
 
-async def meaning(store: kvstore.Store) -> None:
-    """Find notes by what they say: here by an offline model, which knows parts of words."""
+def choose_model() -> tuple[Any, str]:
+    """Return a model that needs no network, and what to say about it."""
+    try:
+        return LocalEmbeddings(), "by bge-small, in this process"
+    except kvstore.MissingDependencyError as error:
+        return HashingEmbeddings(), f"by parts of words. {error}"
+
+
+async def meaning(store: kvstore.Store, model: str) -> None:
+    """Find notes by what they say."""
     print("\nSEARCH BY MEANING")
+    print(f"  ({model})")
+    await store.reindex()  # the store of an earlier run may have had the other model
     print(f"  {QUESTION!r}")
     for note in await store.search(NOTES, QUESTION, limit=3):
         print(f"    {note.key:<16}{note.score:>6.2f}  {note.value['title'][:56]}")
@@ -112,7 +122,8 @@ def _shown(url: str) -> str:
 
 async def main(url: str) -> None:
     """Show one run on the store at a path or URL."""
-    index = kvstore.IndexConfig(HashingEmbeddings(), fields=["title"])
+    model, about_model = choose_model()
+    index = kvstore.IndexConfig(model, fields=["title"])
     async with kvstore.open(url, index=index) as store:
         run = await store.increment(STATS, "runs")
         print(f"Run {run} on {_shown(url)}")
@@ -121,7 +132,7 @@ async def main(url: str) -> None:
         await wildcards(store)
         await namespaces(store)
         await search(store)
-        await meaning(store)
+        await meaning(store, about_model)
     print("\nRun it again: it goes on from here. A new path begins anew.")
 
 

@@ -1,7 +1,7 @@
 """Notes, found by what they say: run it with `python -m kvstore.examples.notes_search`.
 
-It needs no network and no model: `HashingEmbeddings` finds shared words and parts of words. With
-a real model (see its place below) the same program finds notes by meaning.
+The model runs here, with no key and no network (extra `local`); where it is not installed,
+`HashingEmbeddings` stands in, which finds shared words and parts of words.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import sys
 
 import kvstore
-from kvstore.embeddings import HashingEmbeddings
+from kvstore.embeddings import HashingEmbeddings, LocalEmbeddings
 
 NOTES = {
     "bread": {"text": "Sourdough: feed the starter the evening before baking.", "tag": "kitchen"},
@@ -23,7 +23,12 @@ NOTES = {
 
 async def main(path: str) -> None:
     """Store the notes, and search them."""
-    model = HashingEmbeddings()  # or OpenAIEmbeddings("text-embedding-3-small")
+    model: HashingEmbeddings | LocalEmbeddings
+    try:
+        model = LocalEmbeddings()
+    except kvstore.MissingDependencyError as error:
+        print(error)
+        model = HashingEmbeddings()
     index = kvstore.IndexConfig(model, fields=["text"])
     async with kvstore.open(path, index=index) as store:
         await store.put_many(("notes",), NOTES)
