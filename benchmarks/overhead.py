@@ -53,10 +53,10 @@ def without_checksums() -> Iterator[None]:
 @contextmanager
 def without_feed() -> Iterator[None]:
     """A writer that does not even ask whether somebody watches."""
-    asked = statements.GET_VERSION_WATCH_AND_INDEX
+    asked = statements.GET_STATE_OF_FILE
     part = "(SELECT value FROM meta WHERE name = 'watched_until')"
     assert part in asked
-    with patch.object(statements, "GET_VERSION_WATCH_AND_INDEX", asked.replace(part, "0")):
+    with patch.object(statements, "GET_STATE_OF_FILE", asked.replace(part, "0")):
         yield
 
 

@@ -34,6 +34,7 @@ from kvstore.instants import FOREVER
 from kvstore.jobs import QueueSize
 from kvstore.log import Entry, Log
 from kvstore.memory import InMemoryStore
+from kvstore.past_view import Past
 from kvstore.patterns import escape
 from kvstore.queue import Job, Queue
 from kvstore.report import Report, RootStats, Stats
@@ -72,6 +73,7 @@ __all__ = [
     "LeaseLostError",
     "Log",
     "MissingDependencyError",
+    "Past",
     "Queue",
     "QueueSize",
     "ReadOnlyError",

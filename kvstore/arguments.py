@@ -24,6 +24,7 @@ __all__ = [
     "check_limit",
     "check_place",
     "check_seconds",
+    "check_span",
     "check_version",
 ]
 
@@ -56,6 +57,15 @@ def check_seconds(number: float, name: str) -> None:
     is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
     if not is_number or not 0 < number < math.inf:
         raise InvalidArgumentError(f"{name} is a positive number of seconds, not {number!r}")
+
+
+def check_span(span: float | timedelta, name: str) -> int:
+    """Return a span of time in microseconds; raise `InvalidArgumentError` if it is none."""
+    seconds = span.total_seconds() if isinstance(span, timedelta) else span
+    check_seconds(seconds, name)
+    if seconds >= 1e10:
+        raise InvalidArgumentError(f"{name} is less than three centuries, not {seconds} seconds")
+    return max(1, round(seconds * 1e6))
 
 
 def check_limit(limit: int | None) -> int | None:

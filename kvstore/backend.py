@@ -16,7 +16,8 @@ docs/backends.md, and tests/conformance/dict_backend.py for one over a dict.
 These must be there. `entries` and `length` are for those that have logs,
 `search` is for those that have an index, `peek` and `get` for those that
 answer one point read quicker than many, `records` where a page's items say less than is stored,
-`backup` and `vacuum` where there is something to do; `blocking` gives one for sync code.
+`backup` and `vacuum` where there is something to do; `blocking` gives one for sync code. One that
+keeps the past has `moment`, `past_many`, `past_page` and `history`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from types import EllipsisType
 from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar
 
 from kvstore import codec
-from kvstore.arguments import TTL, Indexing
+from kvstore.arguments import TTL, Indexing, LabelPattern, check_count, check_label_pattern
 from kvstore.backlog import Backlog
 from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError
@@ -41,12 +42,13 @@ from kvstore.instants import to_micros
 from kvstore.jobs import JobState, QueueSize
 from kvstore.namespace import encode_namespace, subtree_range
 from kvstore.operations import Append, Operation, PutJob, Record
+from kvstore.past import Moment
 from kvstore.patterns import Pattern, compile_pattern
 from kvstore.ranking import Search
 from kvstore.recipe import Recipe
 from kvstore.report import Meter, Reindexed, Report, Stats
 from kvstore.sequences import EntryPage
-from kvstore.types import EPOCH, IndexConfig, Item, Namespace
+from kvstore.types import EPOCH, Change, IndexConfig, Item, Namespace
 
 __all__ = ["Backend", "Host", "NamespaceQuery", "Page", "Selection", "Settings", "Span"]
 
@@ -66,7 +68,8 @@ class Settings:
         refresh_ttl: whether reads renew an item's lifetime.
         max_value_bytes: the longest encoded value that is accepted.
         sweep_interval: seconds between two sweeps of expired rows; `None`: no sweeps.
-        history: how long changes are kept once somebody has watched.
+        history: how long changes are kept once somebody has watched, or what ceases to be.
+        keeps: whether what ceases to be is kept, for `history`.
         read_only: whether nothing is written, not even beside a file; no unit comes then.
     """
 
@@ -76,6 +79,7 @@ class Settings:
     max_value_bytes: int
     sweep_interval: float | None
     history: int
+    keeps: bool
     read_only: bool
 
     def options(self) -> dict[str, Any]:
@@ -86,7 +90,7 @@ class Settings:
             "refresh_ttl": self.refresh_ttl,
             "max_value_bytes": self.max_value_bytes,
             "sweep_interval": self.sweep_interval,
-            "history": self.history / 1e6,
+            "history": self.history / 1e6 if self.keeps else None,
             "read_only": self.read_only,
         }
 
@@ -118,6 +122,18 @@ class NamespaceQuery:
     suffix: tuple[str | EllipsisType, ...]
     max_depth: int | None
     root: Namespace
+
+    @classmethod
+    def of(
+        cls, prefix: LabelPattern, suffix: LabelPattern, max_depth: int | None
+    ) -> NamespaceQuery:
+        """Check and normalise the arguments of `Store.list_namespaces`."""
+        before, after = check_label_pattern(prefix, "prefix"), check_label_pattern(suffix, "suffix")
+        if max_depth is not None:
+            max_depth = check_count(max_depth, "max_depth", least=1)
+        wild = before.index(...) if ... in before else len(before)
+        root = tuple(label for label in before[:wild] if isinstance(label, str))
+        return cls(before, after, max_depth, root)
 
     def matches(self, namespace: Namespace) -> bool:
         """Whether the namespace has the prefix and the suffix."""
@@ -204,6 +220,8 @@ class Backend(Recipe, ABC):
         backlog: of what is accepted and not yet done; callers wait while it is full.
         most_dimensions: that a vector may have; `None`: any number.
         has_sequences: whether it has logs and queues, for which it has `entries` and `length`.
+        keeps_history: whether it can keep the past: it has the reads for that, and does what a
+            `Keep`, a `Forget` and a `Rewind` ask.
         needs_loop: whether coroutines may wait for something, so that a loop must run them. One
             that says no blocks instead, and any thread may call it.
     """
@@ -211,6 +229,7 @@ class Backend(Recipe, ABC):
     most_dimensions: ClassVar[int | None] = None
     needs_loop: ClassVar[bool] = True
     has_sequences: ClassVar[bool] = False
+    keeps_history: ClassVar[bool] = False
     settings: Settings
     index: IndexConfig | None
     embedder: Embedder | None
@@ -353,6 +372,41 @@ class Backend(Recipe, ABC):
         self, after: int, path: str, pattern: Pattern, subtree: bool
     ) -> ChangePage:
         """Return the next changes after a version, and the state of the feed."""
+
+    # The past
+
+    async def moment(self, version: int | None, instant: int | None) -> Moment:
+        """Find a moment, by a version or by an instant in microseconds.
+
+        Raises:
+            InvalidArgumentError: it is in the future.
+            HistoryExpiredError: it is older than what is kept.
+        """
+        raise InvalidArgumentError(f"a {type(self).__name__} keeps no history")
+
+    async def past_many(self, moment: Moment, path: str, keys: Sequence[str]) -> list[Record]:
+        """Return the items among `keys` that were there, in any order.
+
+        Raises:
+            HistoryExpiredError: it is older than what is kept, by now.
+        """
+        raise NotImplementedError
+
+    async def past_page(
+        self,
+        moment: Moment,
+        path: str,
+        pattern: Pattern,
+        subtree: bool,
+        after: tuple[str, str] | None,
+        limit: int,
+    ) -> tuple[list[Record], tuple[str, str] | None]:
+        """Return the next items that were there and match, and where to go on; errors as above."""
+        raise NotImplementedError
+
+    async def history(self, path: str, key: str, limit: int | None) -> list[Change]:
+        """Return the kept changes of an item, the newest first."""
+        raise InvalidArgumentError(f"a {type(self).__name__} keeps no history")
 
     # Write
 

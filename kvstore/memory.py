@@ -22,6 +22,7 @@ from kvstore.errors import InvalidArgumentError
 from kvstore.exchange import Sink, partial_file
 from kvstore.feed import ChangePage
 from kvstore.filters import Filter, matches
+from kvstore.instants import to_datetime
 from kvstore.jobs import (
     DEAD,
     RAN_OUT,
@@ -33,6 +34,7 @@ from kvstore.jobs import (
 )
 from kvstore.memory_index import MemoryIndex
 from kvstore.memory_jobs import MemoryJobs, MemoryQueue
+from kvstore.memory_past import MemoryPast, within
 from kvstore.namespace import decode_namespace, show, subtree_range
 from kvstore.operations import (
     NAMED,
@@ -40,7 +42,9 @@ from kvstore.operations import (
     Adopt,
     Append,
     ExtendJob,
+    Forget,
     GiveBackJob,
+    Keep,
     Lease,
     Named,
     Operation,
@@ -52,6 +56,7 @@ from kvstore.operations import (
     Restore,
     RetryJob,
     ReviveJobs,
+    Rewind,
     Sweep,
     TakeJob,
     Trim,
@@ -61,8 +66,20 @@ from kvstore.operations import (
     named_of,
 )
 from kvstore.own_vectors import OwnVectors
+from kvstore.past import Moment
 from kvstore.patterns import Pattern
-from kvstore.plan import Address, Admission, Effects, Note, Vectors, decide, gone
+from kvstore.plan import (
+    Address,
+    Admission,
+    Effects,
+    Note,
+    Vectors,
+    decide,
+    gone,
+    is_rewound,
+    not_before,
+    rewound,
+)
 from kvstore.ranking import Search, page_of
 from kvstore.report import WAITS, Meter, Report, RootStats, Stats
 from kvstore.rules import row_problem
@@ -114,6 +131,7 @@ class InMemoryBackend(Backend):
     """Rows in a dict."""
 
     has_sequences = True
+    keeps_history = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,6 +146,7 @@ class InMemoryBackend(Backend):
         self._lease = 0  # when the recording of changes may end; 0: none are recorded
         self._changes: list[Note] = []
         self._changes_begin = 0  # every change after this version is there, while there is a lease
+        self._past = MemoryPast()
         self._index: MemoryIndex | None = None
 
     def attach(
@@ -289,7 +308,7 @@ class InMemoryBackend(Backend):
         states = self._states(asked, jobs, now)
         effects = decide(
             *(asked, self._rows, now, before),
-            is_watched=bool(self._lease),
+            is_watched=self._is_recording,
             sequences=states,
             jobs=jobs,
         )
@@ -299,7 +318,8 @@ class InMemoryBackend(Backend):
         answers = iter(effects.answers)
         given = [next(answers) if isinstance(op, NAMED) else self._run(op, now) for op in ops]
         is_job = isinstance(ops[0], OF_SEQUENCE)
-        if is_job or (self._version != before and (self._lease or effects.sequences.changed)):
+        is_news = self._is_recording or effects.sequences.changed
+        if is_job or (self._version != before and is_news):
             self.bell.ring()
         return given
 
@@ -353,9 +373,18 @@ class InMemoryBackend(Backend):
                 return self._take_lease(op, now)
             case Trim():
                 return self._trim(op, now)
+            case Keep():
+                return self._keep(op, now)
+            case Forget():
+                return self._past.forget(op.path, op.pattern, op.subtree)
+            case Rewind():
+                return self._rewind(op, now)
         assert_never(op)
 
     def _carry_out(self, effects: Effects) -> None:
+        not_before(effects, self._past.last)
+        if self._past.is_kept:
+            self._past.take(effects, self._rows)
         for address in effects.drops:
             del self._rows[address]
             self._is_sorted = False
@@ -370,7 +399,7 @@ class InMemoryBackend(Backend):
             self._keep_positions(effects)
         self._version = effects.version
         self._changes += effects.notes
-        if len(self._changes) > _MOST_CHANGES:
+        if len(self._changes) > _MOST_CHANGES and not self._past.is_kept:
             self._cut(_MOST_CHANGES // 10)
 
     def _store_row(self, row: Record, vectors: Vectors | None) -> None:
@@ -387,7 +416,7 @@ class InMemoryBackend(Backend):
 
     def _drop(self, kind: Literal["delete", "expire"], doomed: list[Address], now: int) -> int:
         states = self._sequences
-        is_watched = bool(self._lease)
+        is_watched = self._is_recording
         self._carry_out(
             gone(kind, doomed, now, self._version, is_watched=is_watched, sequences=states)
         )
@@ -404,7 +433,7 @@ class InMemoryBackend(Backend):
         return len(expired[:limit])
 
     def _restore_rows(self, op: Restore, now: int) -> int:
-        is_watched = bool(self._lease)
+        is_watched = self._is_recording
         if is_watched:  # so that no record replaces an expired item, untold
             self._sweep_rows(len(self._rows), now)
         admission = Admission(op, self._version, now, is_watched=is_watched)
@@ -618,6 +647,64 @@ class InMemoryBackend(Backend):
         last = self._rows[marked[-1]].version if marked else 0
         return last, len(marked), [address for address in marked if address in index.pending]
 
+    # The past
+
+    async def moment(self, version: int | None, instant: int | None) -> Moment:
+        return self._past.moment(version, instant, self._version, self.now())
+
+    async def past_many(self, moment: Moment, path: str, keys: Sequence[str]) -> list[Record]:
+        self._past.require(moment, self._version, self.now())
+        return self._at(moment, [(path, key) for key in keys])
+
+    async def past_page(
+        self,
+        moment: Moment,
+        path: str,
+        pattern: Pattern,
+        subtree: bool,
+        after: Address | None,
+        limit: int,
+    ) -> tuple[list[Record], Address | None]:
+        self._past.require(moment, self._version, self.now())
+        addresses = within({*self._rows, *self._past.addresses()}, path, pattern, subtree)
+        rest = sorted(at for at in addresses if after is None or at > after)
+        page = rest[:limit]
+        return self._at(moment, page), page[-1] if len(page) == limit else None
+
+    def _at(self, moment: Moment, addresses: Sequence[Address]) -> list[Record]:
+        """Return what was at some addresses."""
+        found = (self._past.row_at(moment, at, self._rows.get(at)) for at in addresses)
+        return [row for row in found if row is not None and row.data]
+
+    async def history(self, path: str, key: str, limit: int | None) -> list[Change]:
+        return self._past.changes((path, key), self._rows.get((path, key)))[:limit]
+
+    @property
+    def _is_recording(self) -> bool:
+        """Whether changes are noted: somebody watches, or the past is kept."""
+        return bool(self._lease) or self._past.is_kept
+
+    def _keep(self, op: Keep, now: int) -> None:
+        if not self._is_recording:
+            self._changes.clear()
+            self._changes_begin = self._version
+        self._past.keep(op, self._version, now)
+
+    def _rewind(self, op: Rewind, now: int) -> int:
+        self._past.require(op.moment, self._version, now)
+        states = self._sequences
+        addresses = [
+            at
+            for at in self._past.changed_since(op.moment.version, op.path, op.subtree)
+            if at[0] not in states or is_rewound(states[at[0]], op)
+        ]
+        then = {at: self._past.row_at(op.moment, at, self._rows.get(at)) for at in addresses}
+        told = [at for at in addresses if not (row := then[at]) or row.data]  # not forgotten
+        rows = {at: row for at, row in then.items() if row is not None}
+        effects = rewound(told, rows, self._rows, now, self._version, states)
+        self._carry_out(effects)
+        return len(effects.answers)
+
     # Watch
 
     def _cut(self, number: int) -> None:
@@ -626,7 +713,7 @@ class InMemoryBackend(Backend):
             del self._changes[:number]
 
     def _take_lease(self, op: Lease, now: int) -> tuple[int, int]:
-        if not self._lease:
+        if not self._is_recording:
             self._changes.clear()
             self._changes_begin = self._version
         self._lease = now + op.span
@@ -639,11 +726,12 @@ class InMemoryBackend(Backend):
             self._lease = 0
         else:  # not longer than it could be now: the clock may have been ahead
             self._lease = min(self._lease, now + op.history)
+        trimmed = self._past.trim(op, self._version, now)
         oldest = now - op.history
         first = enumerate(self._changes[: op.limit], 1)
         old = max((number for number, change in first if change.at <= oldest), default=0)
         self._cut(old)
-        return old
+        return max(old, trimmed)
 
     async def read_changes(
         self, after: int, path: str, pattern: Pattern, subtree: bool
@@ -657,12 +745,22 @@ class InMemoryBackend(Backend):
             inside = low <= change.path and (high is None or change.path < high)
             if (inside if subtree else change.path == path) and pattern.matches(change.key):
                 labels = decode_namespace(change.path)
-                row = self._live(change.path, change.key, now) if change.kind == "put" else None
+                row = self._put(change, now) if change.kind == "put" else None
                 item = None if row is None else _item(labels, change.key, row)
-                found.append(Change(change.kind, labels, change.key, change.version, item))
+                at = to_datetime(change.at)
+                found.append(Change(change.kind, labels, change.key, change.version, at, item))
         position = seen[-1].version if seen else after
         is_due = self._soonest is not None and self._soonest <= now
         return ChangePage(found, position, self._changes_begin, self._lease, is_due, now)
+
+    def _put(self, change: Note, now: int) -> Record | None:
+        """Return what was put: as it then was, if that is kept, else as it now is."""
+        if not self._past.is_kept:
+            return self._live(change.path, change.key, now)
+        row = self._rows.get((change.path, change.key))
+        if row is not None and row.version == change.version:
+            return row
+        return self._past.as_it_was(change)
 
     # Upkeep
 
@@ -710,6 +808,7 @@ class InMemoryBackend(Backend):
             sum_ = roots.get(root, RootStats(0, 0, 0))
             roots[root] = RootStats(sum_.items + items, sum_.namespaces + 1, sum_.bytes + size)
         live = sum(items for items, _ in sizes.values())
+        past, past_bytes = self._past.measure()
         return Stats(
             items=live,
             namespaces=len(sizes),
@@ -718,6 +817,8 @@ class InMemoryBackend(Backend):
             version=self._version,
             expired=len(self._rows) - live,
             changes=len(self._changes),
+            past=past,
+            past_bytes=past_bytes,
         )
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, assert_never
 from kvstore.errors import ValueEncodingError, ValueTypeError
 from kvstore.filters import json_type
 from kvstore.own_vectors import OwnVectors
+from kvstore.past import Moment
 from kvstore.paths import MISSING, Path, resolve
 from kvstore.patterns import Pattern
 from kvstore.types import Namespace
@@ -32,7 +33,9 @@ __all__ = [
     "Expire",
     "ExtendJob",
     "FinishJob",
+    "Forget",
     "GiveBackJob",
+    "Keep",
     "Lease",
     "Mutate",
     "Named",
@@ -47,6 +50,7 @@ __all__ = [
     "Restore",
     "RetryJob",
     "ReviveJobs",
+    "Rewind",
     "Sweep",
     "TakeJob",
     "Touch",
@@ -370,12 +374,46 @@ class Lease:
 class Trim:
     """Delete at most `limit` changes older than `history` microseconds; answers how many.
 
-    It also ends the recording when the lease is over, unless `is_watched` renews it.
+    It also ends the recording when the lease is over, unless `is_watched` renews it; and trims
+    what is kept of the past, for which `keeps` is the `Keep` of the store, if it has one.
     """
 
     limit: int
     history: int
     is_watched: bool
+    keeps: int | None = None
+
+
+@dataclass(slots=True)
+class Keep:
+    """Have what ceases to be kept for `span` microseconds; answers `None`.
+
+    It holds for a span from now, after which a `Trim` of a store that asks for less ends it.
+    """
+
+    span: int
+
+
+@dataclass(slots=True)
+class Forget:
+    """Take away what is kept of the past of the items whose keys match; answers how many."""
+
+    namespace: Namespace
+    path: str
+    pattern: Pattern
+    subtree: bool
+
+
+@dataclass(slots=True)
+class Rewind:
+    """Bring a namespace, or a subtree, back to a moment; answers how many items it took.
+
+    It is decided by `kvstore.plan.rewound`. Like a `Restore` it may fail after writes.
+    """
+
+    path: str
+    subtree: bool
+    moment: Moment
 
 
 @dataclass(slots=True)
@@ -424,7 +462,10 @@ Named = Put | Delete | Check | Mutate | Touch | Expire | Append | PutJob | Finis
 OfSequence = PopEntry | TrimLog | TakeJob | RetryJob | GiveBackJob | ExtendJob | ReviveJobs
 """Those of the `Wide` ones that are for backends which have logs and queues."""
 
-Wide = OfSequence | Remove | Sweep | Restore | Lease | Trim | Adopt | Reindex
+OfPast = Keep | Forget | Rewind
+"""Those of the `Wide` ones that are for backends which keep the past."""
+
+Wide = OfSequence | OfPast | Remove | Sweep | Restore | Lease | Trim | Adopt | Reindex
 """Those that find their items themselves, or are about none."""
 
 Operation = Named | Wide
@@ -432,7 +473,8 @@ Operation = Named | Wide
 
 NAMED = (Put, Delete, Check, Mutate, Touch, Expire, Append, PutJob, FinishJob)
 OF_SEQUENCE = (PopEntry, TrimLog, TakeJob, RetryJob, GiveBackJob, ExtendJob, ReviveJobs)
-_WIDE = (*OF_SEQUENCE, Remove, Sweep, Restore, Lease, Trim, Adopt, Reindex)
+OF_PAST = (Keep, Forget, Rewind)
+_WIDE = (*OF_SEQUENCE, *OF_PAST, Remove, Sweep, Restore, Lease, Trim, Adopt, Reindex)
 
 
 def named_of(ops: Iterable[Operation]) -> list[Named]:

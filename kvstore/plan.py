@@ -31,6 +31,7 @@ from kvstore.operations import (
     PutJob,
     Record,
     Restore,
+    Rewind,
     Touch,
 )
 from kvstore.own_vectors import OwnVectors
@@ -44,7 +45,20 @@ from kvstore.sequences import (
 )
 from kvstore.types import pack_item
 
-__all__ = ["Address", "Admission", "Effects", "Kind", "Note", "decide", "gone", "named"]
+__all__ = [
+    "Address",
+    "Admission",
+    "Effects",
+    "Kind",
+    "Note",
+    "decide",
+    "ends_of",
+    "gone",
+    "is_rewound",
+    "named",
+    "not_before",
+    "rewound",
+]
 
 Address = tuple[str, str]  # path and key; sorts as (namespace, key)
 Kind = Literal["put", "delete", "expire"]
@@ -167,6 +181,80 @@ def gone(
         effects.note(kind, path, key)
         effects.drop(path, key)
     return effects
+
+
+def rewound(
+    addresses: Iterable[Address],
+    then: Mapping[Address, Record],
+    rows: Mapping[Address, Record],
+    now: int,
+    version: int,
+    sequences: Mapping[str, SequenceState] = _NONE,
+) -> Effects:
+    """Decide what it comes to that items become again what they were.
+
+    Lifetimes are absolute: what would be over by now is not brought back. Items that are as they
+    were are left alone. Each effect has one answer.
+
+    Args:
+        addresses: of all the items that may differ, in order.
+        then: those that were there.
+        rows: what is there, whether live or not.
+        now: the instant, in microseconds.
+        version: the store's, before.
+        sequences: as for `decide`.
+    """
+    effects = Effects(now, version, is_watched=True, sequences=Sequences(sequences))
+    for path, key in addresses:
+        present, past = _live(rows, path, key, now), _live(then, path, key, now)
+        if past is None:
+            if present is not None:
+                effects.note("delete", path, key)
+                effects.drop(path, key)
+                effects.answers.append(True)
+        elif present is None or not _is_same(past, present):
+            if present is None and (path, key) in rows:
+                effects.note("expire", path, key)
+            written = effects.note("put", path, key)
+            effects.writes.append((replace(past, version=written, updated_at=now), None))
+            effects.answers.append(True)
+    return effects
+
+
+def is_rewound(state: SequenceState, op: Rewind) -> bool:
+    """Whether a `Rewind` is about a log or a queue, too: only a log whose own namespace it names.
+
+    The jobs of a queue are never brought back.
+    """
+    return state.kind != "queue" and state.path == op.path
+
+
+def _is_same(one: Record, other: Record) -> bool:
+    return (
+        one.data == other.data
+        and one.expires_at == other.expires_at
+        and one.indexing == other.indexing
+    )
+
+
+def ends_of(effects: Effects) -> Iterable[Note]:
+    """Return, of each item that changes, the change that ends what was there before.
+
+    An item that is put over an expired one has two changes, and of these the first ended it; of an
+    import's several records for one key, only the last is ever there.
+    """
+    ends: dict[Address, Note] = {}
+    for note in effects.notes:
+        before = ends.get((note.path, note.key))
+        if before is None or before.kind == "put":
+            ends[note.path, note.key] = note
+    return ends.values()
+
+
+def not_before(effects: Effects, instant: int) -> None:
+    """Have no change at an earlier instant than the one before it, whatever the clock does."""
+    if effects.notes and effects.now < instant:
+        effects.notes = [note._replace(at=instant) for note in effects.notes]
 
 
 class Admission:

@@ -101,6 +101,8 @@ class Stats:
         expired: rows that are gone for every reader and wait for the sweep.
         indexed: items that do not wait for `reindex`; `None`: there is no index.
         changes: how many entries the change feed holds.
+        past: how many old items are kept, for `history`.
+        past_bytes: the length of their encoded values.
         file_bytes: the size of the file; `None`: there is none.
         wal_bytes: the size of its write-ahead log.
     """
@@ -113,6 +115,8 @@ class Stats:
     expired: int = 0
     indexed: int | None = None
     changes: int = 0
+    past: int = 0
+    past_bytes: int = 0
     file_bytes: int | None = None
     wal_bytes: int | None = None
 

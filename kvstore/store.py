@@ -25,7 +25,7 @@ from collections.abc import (
 )
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import IO, Any, Final, NoReturn, Self, TypeVar, overload
 
@@ -37,10 +37,10 @@ from kvstore.arguments import (
     Place,
     check_count,
     check_keys,
-    check_label_pattern,
     check_limit,
     check_place,
     check_seconds,
+    check_span,
     check_version,
 )
 from kvstore.backend import Backend, NamespaceQuery, Selection, Settings, Span
@@ -58,7 +58,7 @@ from kvstore.errors import (
 from kvstore.exchange import whole_path
 from kvstore.filenames import FilePath
 from kvstore.filters import Filter, parse_filter
-from kvstore.instants import lifetime, to_datetime, to_micros
+from kvstore.instants import lifetime, to_datetime
 from kvstore.lifecycle import LoopLock, remember
 from kvstore.log import Log
 from kvstore.namespace import address, check_key, decode_namespace, is_text, show
@@ -68,18 +68,22 @@ from kvstore.operations import (
     Conflict,
     Delete,
     Expire,
+    Forget,
+    Keep,
     Mutate,
     Operation,
     Put,
     PutJob,
     Reindex,
     Remove,
+    Rewind,
     Sweep,
     Touch,
-    Trim,
     UnembeddedError,
 )
 from kvstore.own_vectors import Given, OwnVectors, item_vectors, query_vector
+from kvstore.past import check_moment, check_root
+from kvstore.past_view import Past
 from kvstore.paths import EACH, MISSING, PathError, parse_path
 from kvstore.patterns import compile_pattern
 from kvstore.queue import Queue, micros_of
@@ -91,8 +95,8 @@ from kvstore.rules import check_field, encode_value, parse_indexing
 from kvstore.targets import check_target
 from kvstore.text import WHOLE, fold, query_words, texts_of
 from kvstore.transaction import Transaction
-from kvstore.types import IndexConfig, Item, Namespace, SearchQuery
-from kvstore.watching import Watch
+from kvstore.types import Change, IndexConfig, Item, Namespace, SearchQuery
+from kvstore.watching import Watch, trim_of
 
 __all__ = ["Store"]
 
@@ -103,6 +107,7 @@ T = TypeVar("T")
 DEFAULT_MAX_VALUE_BYTES: Final = 64 * 2**20
 _SWEEP_SLICE = 500  # rows deleted in one transaction, so that a sweep never holds the lock long
 _TRIM_SLICE = 5_000  # the same for old changes, which cost less
+_FEED_SPAN = 3_600_000_000  # microseconds for which changes alone are kept for those who watched
 _RETRY_PAUSE_S = 0.05  # the longest pause between two tries of an optimistic change
 
 _CONFLICTS = ("replace", "skip", "error")
@@ -135,8 +140,12 @@ class Store(Recipe):
         max_value_bytes: the longest encoded value that is accepted.
         clock: the present time in seconds since the epoch.
         sweep_interval: seconds between two sweeps of expired rows; `None`: only by `sweep()`.
-        history: seconds for which changes are kept once somebody has watched, so that a `watch`
-            can be resumed.
+        history: for how long what is replaced, deleted or expired is kept, in seconds or as a
+            `timedelta`, counted from when it ceased to be: for `history`, `at`, `rewind` and
+            `watch`. `None`: nothing, and no write costs more for it; the changes alone, without
+            values, are recorded for an hour after somebody watched, so that a `watch` can be
+            resumed. A file keeps it for whoever writes there, and goes on for that time after it
+            was last opened by a store that asks for it.
         read_only: refuse every write with `ReadOnlyError`; nothing is written.
 
     Attributes:
@@ -155,7 +164,7 @@ class Store(Recipe):
         max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
         clock: Callable[[], float] = time.time,
         sweep_interval: float | None = 60.0,
-        history: float = 3600.0,
+        history: float | timedelta | None = None,
         read_only: bool = False,
     ) -> None:
         if index is not None and not isinstance(index, IndexConfig):
@@ -163,9 +172,12 @@ class Store(Recipe):
         check_count(max_value_bytes, "max_value_bytes", least=1)
         if sweep_interval is not None:
             check_seconds(sweep_interval, "sweep_interval")
-        check_seconds(history, "history")
-        if not 0 < history < 1e10:
-            raise InvalidArgumentError(f"history is a number of seconds above 0, not {history}")
+        span = _FEED_SPAN if history is None else check_span(history, "history")
+        if history is not None and not backend.keeps_history:
+            raise InvalidArgumentError(
+                f"a {type(backend).__name__} keeps no history yet: leave history out, or use a "
+                "file or memory"
+            )
         if read_only and refresh_ttl:
             raise InvalidArgumentError(
                 "refresh_ttl writes at every read, which a store with read_only=True does not"
@@ -187,7 +199,8 @@ class Store(Recipe):
             refresh_ttl,
             max_value_bytes,
             sweep_interval,
-            to_micros(history),
+            span,
+            history is not None,
             bool(read_only),
         )
         self.backend = backend
@@ -231,7 +244,7 @@ class Store(Recipe):
         async with self._lifecycle:
             if self._loop is None:
                 self._require_here()
-                await self.backend.open()
+                await self._open_backend()
                 self._loop = asyncio.get_running_loop()
                 remember(self)
                 if self.settings.sweep_interval is not None and not self.settings.read_only:
@@ -246,10 +259,19 @@ class Store(Recipe):
     async def _open_anywhere(self) -> Self:
         if self._loop is None:
             self._require_here()
-            await self.backend.open()
+            await self._open_backend()
             self._loop = _ANYWHERE
             remember(self)
         return self
+
+    async def _open_backend(self) -> None:
+        await self.backend.open()
+        if self.settings.keeps and not self.settings.read_only:
+            try:
+                await self.backend.apply((Keep(self.settings.history),))
+            except BaseException:
+                await self.backend.close()
+                raise
 
     async def close(self) -> None:
         """Finish every accepted write, then close; a closed store stays as it is."""
@@ -506,14 +528,9 @@ class Store(Recipe):
             offset: how many to skip first.
         """
         self.require_open()
-        before, after = check_label_pattern(prefix, "prefix"), check_label_pattern(suffix, "suffix")
-        if max_depth is not None:
-            max_depth = check_count(max_depth, "max_depth", least=1)
+        asked = NamespaceQuery.of(prefix, suffix, max_depth)
         limit = check_limit(limit)
         offset = check_count(offset, "offset")
-        wild = before.index(...) if ... in before else len(before)
-        root = tuple(label for label in before[:wild] if isinstance(label, str))
-        asked = NamespaceQuery(before, after, max_depth, root)
         if limit == 0:
             return []
         return await self.backend.list_namespaces(asked, limit, offset)
@@ -892,7 +909,7 @@ class Store(Recipe):
         self.require_open()
         total: int = 0
         while True:
-            trim = Trim(_TRIM_SLICE, self.settings.history, bool(self.backend.bell.watches))
+            trim = trim_of(self.backend, _TRIM_SLICE)
             swept, trimmed = await self._submit((Sweep(_SWEEP_SLICE), trim))
             total += swept
             if swept < _SWEEP_SLICE and trimmed < _TRIM_SLICE:
@@ -952,7 +969,7 @@ class Store(Recipe):
         *,
         pattern: str = "*",
         subtree: bool = True,
-        since: int | None = None,
+        since: int | Change | None = None,
     ) -> Watch:
         """Iterate over every put, delete and expiry from now on, by any process.
 
@@ -960,15 +977,16 @@ class Store(Recipe):
                 ...
 
         Changes come in the order of their versions and none is left out. Of a put, `item` is the
-        item as it now is, which a later change may have made newer, or `None` if it is gone. A
-        lifetime that a read renewed is no change. Writers record changes only while somebody
-        watches, and for `history` seconds after.
+        item as it then was in a store with `history`. Without, it is the item as it now is, which
+        a later change may have made newer, or `None` if it is gone; and writers record changes
+        only while somebody watches, and for an hour after. A lifetime that a read renewed is no
+        change.
 
         Args:
             namespace: where to look.
             pattern: which keys, by wildcards.
             subtree: look in the namespaces below, too.
-            since: begin after this version, such as that of the last change one has seen;
+            since: begin after this version, or after the last `Change` that one has seen;
                 `None`: now. `async with store.watch(...) as changes:` says when now is.
 
         Raises:
@@ -980,9 +998,100 @@ class Store(Recipe):
         """
         self.require_writable()  # what watches has writers record changes
         _, path = address(namespace)
+        if isinstance(since, Change):
+            since = since.version
         if since is not None:
             check_count(since, "since")
         return Watch(self, path, compile_pattern(pattern), subtree, since)
+
+    # The past
+
+    async def history(
+        self, namespace: Sequence[str], key: str, *, limit: int | None = None
+    ) -> list[Change]:
+        """List the changes of an item, the newest first.
+
+        A put carries the item as it then was, with the lifetime that it had last. How far back it
+        goes is a matter of the `history` that the store keeps; without, it is what is there now.
+
+        Args:
+            namespace: where it lives.
+            key: its key; the item may be gone.
+            limit: how many changes at most; `None`: all that are kept.
+        """
+        self.require_open()
+        _, path = address(namespace)
+        key, limit = check_key(key), check_limit(limit)
+        return [] if limit == 0 else await self.backend.history(path, key, limit)
+
+    def at(self, moment: int | datetime, *, root: str | None = None) -> Past:
+        """Return the store as it was: after all changes up to a version, or at an instant.
+
+            past = store.at(datetime.now(UTC) - timedelta(hours=1))
+            await past.get(("users", "alice"), "theme")
+
+        What was over at the instant of that version is not there. A version may fall into a
+        transaction, so that `at(v - 1)` is the store without the change v; an instant never does.
+
+        Args:
+            moment: a version, such as that of an item or of a `Change`, or an aware datetime.
+            root: of which root label it is a version, on a shared server; elsewhere, versions
+                are the whole store's.
+
+        Raises:
+            InvalidArgumentError: it is neither; or, from a read, it is in the future.
+            HistoryExpiredError: from a read: it is older than what is kept.
+        """
+        self.require_open()
+        check_root(root)
+        return Past(self, self.index, *check_moment(moment))
+
+    async def rewind(
+        self, moment: int | datetime, *, namespace: Sequence[str] = (), subtree: bool = True
+    ) -> int:
+        """Bring a namespace back to how it was, as one change of now; return how many items.
+
+        It is a write as others are: watched, with new versions, and to be undone by another
+        `rewind`. Items that are as they were are left alone and not counted. Lifetimes stay as
+        they were, so that what would be over by now is not brought back. Vectors are left to
+        `reindex`.
+
+        Args:
+            moment: as for `at`.
+            namespace: what to bring back; `()` is everything.
+            subtree: with the namespaces below.
+
+        Raises:
+            InvalidArgumentError: the moment is none, or in the future.
+            HistoryExpiredError: it is older than what is kept.
+        """
+        self.require_writable()
+        _, path = address(namespace)
+        found = await self.backend.moment(*check_moment(moment))
+        rewound: int = (await self._submit((Rewind(path, subtree, found),)))[0]
+        return rewound
+
+    async def forget(self, namespace: Sequence[str], pattern: str, *, subtree: bool = False) -> int:
+        """Take away the past of the items whose keys match, such as of a secret.
+
+        What is there now stays, and `history` and `at` tell nothing of what was before. The space
+        is given back by `vacuum`, and copies of the file keep what they hold.
+
+        Args:
+            namespace: where.
+            pattern: which keys, by wildcards; of items that are there or that are gone.
+            subtree: in the namespaces below, too.
+
+        Returns:
+            How many old items went.
+
+        Raises:
+            InvalidPatternError: the pattern does not parse.
+        """
+        self.require_writable()
+        labels, path = address(namespace)
+        op = Forget(labels, path, compile_pattern(pattern), subtree)
+        return int((await self._submit((op,)))[0]) if self.backend.keeps_history else 0
 
     async def backup(self, path: FilePath, *, progress: Progress | None = None) -> None:
         """Write a consistent copy of the whole store to a file, while others write.

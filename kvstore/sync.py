@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from datetime import datetime
 from functools import wraps
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
 
 from kvstore.arguments import TTL, Indexing
 from kvstore.driving import Driver, driver_for
@@ -19,6 +20,7 @@ from kvstore.filenames import FilePath
 from kvstore.log import Log
 from kvstore.opening import open_store
 from kvstore.own_vectors import Given
+from kvstore.past_view import Past
 from kvstore.queue import Job, Queue
 from kvstore.recipe import Recipe
 from kvstore.store import Store
@@ -30,6 +32,7 @@ __all__ = [
     "Driven",
     "SyncJob",
     "SyncLog",
+    "SyncPast",
     "SyncQueue",
     "SyncStore",
     "SyncTransaction",
@@ -193,6 +196,9 @@ class SyncStore(Driven):
     stats = blocking(Store.stats)
     vacuum = blocking(Store.vacuum)
     reindex = blocking(Store.reindex)
+    history = blocking(Store.history)
+    rewind = blocking(Store.rewind)
+    forget = blocking(Store.forget)
     scan = _iterating(Store.scan)
     watch = _watching(Store.watch)
 
@@ -211,6 +217,11 @@ class SyncStore(Driven):
         """Return the queue of jobs that a namespace is; see `Store.queue`."""
         queue = self.store.queue(namespace, lease=lease, attempts=attempts, backoff=backoff)
         return SyncQueue(self._driver, queue)
+
+    def at(self, moment: int | datetime, *, root: str | None = None) -> SyncPast:
+        """Return the store as it was at a moment; see `Store.at`."""
+        driver = self._driver
+        return SyncPast(driver, driver.run(_made(self._half.at, moment, root=root)))
 
     def update(
         self,
@@ -395,6 +406,25 @@ class SyncJob:
                     return
             except StoreError:  # it is closed
                 return
+
+
+class SyncPast(Driven):
+    """A store as it was, for code that does not await: `Past`, with methods that block."""
+
+    def __init__(self, driver: Driver, past: Past) -> None:
+        self._driver = driver
+        self._half = past
+
+    def _recipe(self) -> NoReturn:
+        raise InvalidArgumentError("a view of the past is of one open store: it cannot be copied")
+
+    get = blocking(Past.get)
+    get_many = blocking(Past.get_many)
+    keys = blocking(Past.keys)
+    count = blocking(Past.count)
+    list_namespaces = blocking(Past.list_namespaces)
+    search = blocking(Past.search)
+    scan = _iterating(Past.scan)
 
 
 class SyncTransaction:

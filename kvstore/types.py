@@ -257,11 +257,14 @@ class Change:
     Attributes:
         kind: `"put"`, `"delete"` or `"expire"`.
         version: the store's version at which it happened; changes come in this order.
-        item: the item as it now is after a put; `None` after a delete or an expiry.
+        at: the instant at which it was committed; later changes have no earlier one.
+        item: after a put, the item: as it then was, where the store keeps its history; else as it
+            now is, or `None` if it is gone. `None` after a delete or an expiry.
     """
 
     kind: Literal["put", "delete", "expire"]
     namespace: Namespace
     key: str
     version: int
+    at: datetime = EPOCH
     item: Item | None = None

@@ -13,16 +13,23 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from kvstore.backend import Host
+from kvstore.backend import Backend, Host
 from kvstore.errors import InvalidArgumentError, StoreBusyError, StoreError, WatchExpiredError
 from kvstore.feed import ChangePage
-from kvstore.operations import Lease, Operation, Sweep
+from kvstore.operations import Lease, Operation, Sweep, Trim
 from kvstore.patterns import Pattern
 from kvstore.types import Change
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "trim_of"]
 
 _SWEEP_SLICE = 500
+
+
+def trim_of(backend: Backend, limit: int) -> Trim:
+    """Return the upkeep of the feed and of the past, as a store's settings have it."""
+    settings = backend.settings
+    keeps = settings.history if settings.keeps else None
+    return Trim(limit, settings.history, bool(backend.bell.watches), keeps)
 
 
 class Watch(AsyncIterator[Change]):

@@ -17,6 +17,7 @@ from typing import Any
 
 from kvstore.errors import StoreError
 from kvstore.feed import MOST_CHANGES, POLL_S, Bell, ChangePage, lease_after
+from kvstore.instants import to_datetime
 from kvstore.namespace import decode_namespace, subtree_range
 from kvstore.operations import Lease, Trim
 from kvstore.patterns import Pattern
@@ -92,28 +93,28 @@ async def read_changes(
     rows = await link.raw.fetch(statements.READ_CHANGES, after, _ROWS_AT_ONCE, now)
     until, begin, has_expired = rows[0][:3]
     low, high = subtree_range(path)
-    seen: list[tuple[int, Any, Address]] = []
+    seen: list[tuple[int, Any, Address, int]] = []
     position, size = after, 0
     for row in rows:
-        version, kind, there, key, length = row[3:]
+        version, kind, there, key, length, at = row[3:]
         if version is None:  # there is none
             break
         position = version
         inside = low <= there and (high is None or there < high) if subtree else there == path
         if inside and pattern.matches(decode_key(key)):
-            seen.append((version, kind, (there, key)))
+            seen.append((version, kind, (there, key), at))
             size += length or 0
             if size > _BYTES_AT_ONCE:
                 break
-    wanted = list(dict.fromkeys(address for _, kind, address in seen if kind == "put"))
+    wanted = list(dict.fromkeys(address for _, kind, address, _ in seen if kind == "put"))
     items = await reading.get_by_address(link.raw, wanted) if wanted else {}
     found = []
-    for version, kind, address in seen:
+    for version, kind, address, at in seen:
         item = items.get(address) if kind == "put" else None
         if item is not None and not _is_live(item, now):
             item = None
         labels = decode_namespace(address[0])
-        found.append(Change(kind, labels, decode_key(address[1]), version, item))
+        found.append(Change(kind, labels, decode_key(address[1]), version, to_datetime(at), item))
     return ChangePage(found, position, begin, until, bool(has_expired), now)
 
 

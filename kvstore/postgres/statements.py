@@ -266,10 +266,10 @@ DELETE_CHANGES = "DELETE FROM kvstore_changes WHERE version <= $1"
 READ_CHANGES = """
 SELECT state.watched_until, state.changes_begin,
     EXISTS (SELECT 1 FROM kvstore_items WHERE expires_at <= $3),
-    changes.version, changes.kind, changes.path, changes.key, changes.size
+    changes.version, changes.kind, changes.path, changes.key, changes.size, changes.at
 FROM kvstore_state AS state
 LEFT JOIN LATERAL (
-    SELECT changes.version, changes.kind, changes.path, changes.key,
+    SELECT changes.version, changes.kind, changes.path, changes.key, changes.at,
         (
             SELECT octet_length(items.value) FROM kvstore_items AS items
             WHERE items.root = left(changes.path, strpos(changes.path, E'\\t'))

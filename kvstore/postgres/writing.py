@@ -25,12 +25,14 @@ from typing import Any, Literal, NamedTuple, Protocol, assert_never, cast
 import orjson
 
 from kvstore.backend import Span
-from kvstore.errors import SchemaError, StoreError
+from kvstore.errors import InvalidArgumentError, SchemaError, StoreError
 from kvstore.namespace import decode_namespace
 from kvstore.operations import (
     NAMED,
     OF_SEQUENCE,
     Adopt,
+    Forget,
+    Keep,
     Lease,
     Named,
     Operation,
@@ -39,6 +41,7 @@ from kvstore.operations import (
     Reindex,
     Remove,
     Restore,
+    Rewind,
     Sweep,
     Trim,
     Wide,
@@ -522,6 +525,8 @@ class Batch:
                 if self._indexer is None:
                     return 0, 0, []
                 return await self._indexer.reindex(connection, op)
+            case Keep() | Forget() | Rewind():
+                raise InvalidArgumentError("a PostgresStore keeps no history yet")
         assert_never(op)
 
     async def _dropped(

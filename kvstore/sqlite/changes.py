@@ -8,10 +8,11 @@ do; a watch that finds its position outside gets an error and never a hole.
 from __future__ import annotations
 
 from kvstore.feed import MOST_CHANGES, ChangePage, lease_after
+from kvstore.instants import to_datetime
 from kvstore.namespace import decode_namespace, subtree_range
 from kvstore.operations import Lease, Trim
 from kvstore.patterns import Pattern
-from kvstore.sqlite import driver, reading, statements
+from kvstore.sqlite import driver, past, reading, statements
 from kvstore.sqlite.connection import snapshot
 from kvstore.types import Change, Item
 
@@ -45,14 +46,19 @@ def trim(connection: driver.Connection, op: Trim, version: int, now: int) -> int
         renewed = lease_after(until, op, now)
         if renewed != until:
             connection.execute(statements.SET_META, (renewed, "watched_until"))
+    ended, kept = past.trim(connection, op, version, now)
     if last is None:
-        return 0
+        return ended
     rows = connection.execute(statements.GET_OLDEST_CHANGES, (op.limit,)).fetchall()
-    oldest, least = now - op.history, version - MOST_CHANGES
-    cut = max((row for row, at in rows if at <= oldest or row <= max(least, begin)), default=begin)
+    oldest, least = now - max(op.history if until or not kept else 0, kept), version - MOST_CHANGES
+    least = begin if kept else max(least, begin)
+    old = [(row, at) for row, at in rows if at <= oldest or row <= least]
+    cut, cut_at = max(old, default=(begin, 0))
     if cut > begin:
         connection.execute(statements.SET_META, (cut, "changes_begin"))
-    return connection.execute(statements.DELETE_CHANGES, (cut,)).rowcount
+        past.begin_after(connection, cut, cut_at)
+    number = connection.execute(statements.DELETE_CHANGES, (cut,)).rowcount
+    return max(number, ended)
 
 
 def read_changes(
@@ -60,21 +66,24 @@ def read_changes(
 ) -> ChangePage:
     """Return the next changes after a version, with the items as they are at one instant."""
     with snapshot(connection):
-        until, begin, has_expired = connection.execute(statements.GET_FEED, (now,)).fetchone()
+        until, begin, kept, has_expired = connection.execute(statements.GET_FEED, (now,)).fetchone()
         found: list[Change] = []
         position, size = after, 0
         low, high = subtree_range(path)
         rows = connection.execute(statements.GET_CHANGES, (after, _ROWS_AT_ONCE))
-        for position, kind, there, key, length in rows:
+        for position, kind, there, key, at, length in rows:
             inside = low <= there and (high is None or there < high) if subtree else there == path
             if inside and pattern.matches(key):
                 item: Item | None = None
                 labels = decode_namespace(there)
                 if kind == "put":
                     size += length or 0
-                    items = reading.get_one(connection, labels, there, key, now)
+                    if kept:
+                        items = past.put_of(connection, there, key, position)
+                    else:
+                        items = reading.get_one(connection, labels, there, key, now)
                     item = items[0] if items else None
-                found.append(Change(kind, labels, key, position, item))
+                found.append(Change(kind, labels, key, position, to_datetime(at), item))
                 if size > _BYTES_AT_ONCE:
                     break
         return ChangePage(found, position, begin, until, bool(has_expired), now)

@@ -18,6 +18,7 @@ from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_
 from kvstore.report import WAITS, Meter, Report, RootStats, Stats
 from kvstore.rules import row_problem
 from kvstore.sqlite import declared, driver, index_statements, statements
+from kvstore.sqlite import past_statements as sql
 from kvstore.sqlite.codes import SQLITE_CORRUPT, SQLITE_FORMAT, SQLITE_IOERR, SQLITE_NOTADB
 from kvstore.sqlite.connection import is_unclear, snapshot
 from kvstore.sqlite.index_checking import find_problems
@@ -63,6 +64,7 @@ def check(connection: driver.Connection, path: Path, meter: Meter) -> Report:
             _check_meta(connection),
             find_problems(connection),
             declared.find_problems(connection),
+            check_past(connection),
         ]
         for part in parts:
             for problem in _readable(part, path):
@@ -196,6 +198,24 @@ def _check_meta(connection: driver.Connection) -> Iterator[str]:
         yield f"changes: the feed is ahead of the store's version, {version}"
 
 
+def check_past(connection: driver.Connection) -> Iterator[str]:
+    """Yield what is wrong with the past: each old item is held against its checksum."""
+    last = 0
+    while rows := connection.execute(sql.CHECK_PAST, (last, _SLICE)).fetchall():
+        newest = connection.execute(statements.GET_VERSION).fetchone()[0]
+        for last, ended_at, version, is_forgotten, *names, data, created, updated, code in rows:
+            try:
+                path, key = (name.decode() for name in names)
+                where = show(decode_namespace(path), key)
+                numbers = ended_at, version, created, updated
+                if not all(type(each) is int for each in numbers) or not version < last <= newest:
+                    yield f"history: {where}: its versions or its times are none"
+                elif not is_forgotten and checksum(path, key, version, data) != code:
+                    yield f"history: {where}: the checksum of version {version} does not match"
+            except (TypeError, ValueError, IndexError, AttributeError):
+                yield f"history: row {last} is not as it was written"
+
+
 def _labels(path: Any) -> Namespace:
     """Return the labels of a path that a row has.
 
@@ -242,6 +262,7 @@ def _stats(connection: driver.Connection, path: Path, now: int, meter: Meter) ->
         high = upper
     rest = connection.execute(statements.COUNT_REST, (now,)).fetchone()
     expired, changes, has_index, pending = rest
+    past, past_bytes = connection.execute(sql.MEASURE_PAST).fetchone()
     items = sum(root.items for root in roots.values())
     wal = Path(f"{path}-wal")
     with file_errors(path):
@@ -255,6 +276,8 @@ def _stats(connection: driver.Connection, path: Path, now: int, meter: Meter) ->
         expired=expired,
         indexed=max(0, items - pending) if has_index else None,
         changes=changes,
+        past=past,
+        past_bytes=int(past_bytes),
         file_bytes=file_bytes,
         wal_bytes=wal_bytes,
     )

@@ -19,17 +19,19 @@ from kvstore.feed import ChangePage, ThreadBell
 from kvstore.filters import Filter
 from kvstore.jobs import JobState, QueueSize
 from kvstore.operations import Operation, Record, Sweep
+from kvstore.past import Moment
 from kvstore.patterns import Pattern
 from kvstore.report import Meter, Report, Stats
 from kvstore.sequences import EntryPage
-from kvstore.sqlite import backup, changes, checking, driver, reading, sequences
+from kvstore.sqlite import backup, changes, checking, driver, past, reading, sequences
 from kvstore.sqlite.connection import connect, release, transaction
 from kvstore.sqlite.diagnosis import explain
 from kvstore.sqlite.file import FileBackend, FileOptions
 from kvstore.sqlite.read_cache import ReadCache
 from kvstore.sqlite.readonly import Source
 from kvstore.sqlite.series import Series
-from kvstore.types import Item, Namespace
+from kvstore.types import Change, Item, Namespace
+from kvstore.watching import trim_of
 
 __all__ = ["DirectBackend", "run_directly"]
 
@@ -281,7 +283,7 @@ class DirectBackend(FileBackend):
         connection = self._writer
         units: list[Sequence[Operation]] = [ops]
         if self._is_sweep_due():
-            units.append((Sweep(_SWEEP_SLICE),))
+            units.append((Sweep(_SWEEP_SLICE), trim_of(self, _SWEEP_SLICE)))
         try:
             with transaction(connection, self.options.busy_timeout, self.opened):
                 batch = self._series.begin(connection, self.now())
@@ -316,6 +318,26 @@ class DirectBackend(FileBackend):
         self, after: int, path: str, pattern: Pattern, subtree: bool
     ) -> ChangePage:
         return self._read(changes.read_changes, after, path, pattern, subtree, self.now())
+
+    async def moment(self, version: int | None, instant: int | None) -> Moment:
+        return self._read(past.find_moment, version, instant, self.now())
+
+    async def past_many(self, moment: Moment, path: str, keys: Sequence[str]) -> list[Record]:
+        return self._read(past.get_many, moment, path, keys, self.now())
+
+    async def past_page(
+        self,
+        moment: Moment,
+        path: str,
+        pattern: Pattern,
+        subtree: bool,
+        after: tuple[str, str] | None,
+        limit: int,
+    ) -> tuple[list[Record], tuple[str, str] | None]:
+        return self._read(past.page, moment, path, pattern, subtree, after, limit, self.now())
+
+    async def history(self, path: str, key: str, limit: int | None) -> list[Change]:
+        return self._read(past.history, path, key, limit)
 
     async def backup(self, path: Path, meter: Meter) -> None:
         self._read(backup.backup, self.file, path, meter)

@@ -64,6 +64,8 @@ class FileBackend(Backend):
     finalizer: Any
     _hold: Hold
 
+    keeps_history = True
+
     def __init__(self, options: FileOptions) -> None:
         super().__init__()
         self.options = options

@@ -37,6 +37,7 @@ from kvstore.operations import (
     Reindex,
     Remove,
     Restore,
+    Rewind,
     Sweep,
     TrimLog,
     Wide,
@@ -166,6 +167,9 @@ class IndexedBatch(Batch):
                 planned = self._plan_reindex(op)
                 self._finder.require_all()
                 return self._reindex(planned, op.refused)
+            case Rewind():
+                self._embeds = False  # its vectors are left to reindex
+                return super()._run(op)
             case PopEntry() | TrimLog() | Remove() | Sweep() | Restore():
                 answer = super()._run(op)
                 self._drop_deleted()

@@ -44,6 +44,8 @@ __all__ = [
     "page",
     "records",
     "select",
+    "take_records",
+    "to_record",
 ]
 
 
@@ -318,20 +320,30 @@ def records(
     connection: driver.Connection, path: str, after: tuple[str, str] | None, limit: int, now: int
 ) -> tuple[list[Record], tuple[str, str] | None]:
     """Return the next piece of a subtree's live records, and where the one after it begins."""
+    found = _run(connection, statements.select_records(path, now, after, limit))
+    taken, is_cut = take_records(found, limit)
+    return taken, (taken[-1].path, taken[-1].key) if is_cut else None
+
+
+def take_records(found: driver.Cursor, limit: int) -> tuple[list[Record], bool]:
+    """Take the records of a statement, at most `limit`, and say whether there may be more."""
     rows: list[Any] = []
     size = 0
-    found = _run(connection, statements.select_records(path, now, after, limit))
     for row in found:
         rows.append(row)
         size += len(row[2])
         if size > _PIECE_BYTES:
             break
     found.close()
-    is_cut = len(rows) == limit or size > _PIECE_BYTES
-    return [_record(row) for row in rows], (rows[-1][0], rows[-1][1]) if is_cut else None
+    return [to_record(row) for row in rows], len(rows) == limit or size > _PIECE_BYTES
 
 
-def _record(row: Sequence[Any]) -> Record:
+def to_record(row: Sequence[Any]) -> Record:
+    """Return the record of a row: path, key, `ROW`, ttl, indexing.
+
+    Raises:
+        StoreCorruptError: it is not as it was written.
+    """
     path, key, data, version, created_at, updated_at, expires_at, expected, ttl, indexing = row
     try:
         namespace = decode_namespace(path)

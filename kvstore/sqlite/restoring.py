@@ -21,6 +21,7 @@ from kvstore.sqlite.connection import connect, transaction, translated
 from kvstore.sqlite.guard import Hold
 from kvstore.sqlite.lineage import read_numbers
 from kvstore.sqlite.migrate import check_file, migrate
+from kvstore.sqlite.past import read_kept
 from kvstore.targets import SIDE_FILES, check_name, same_file
 
 __all__ = ["restore"]
@@ -86,7 +87,8 @@ def _go_on(connection: driver.Connection, path: Path, floor: int) -> None:
         version = max(version, floor) + 1
         connection.execute(statements.SET_VERSION, (version,))
         connection.execute(statements.SET_META, (version, "changes_begin"))
-        connection.execute(statements.DELETE_CHANGES, (version,))
+        if not read_kept(connection)[0].span:  # else they tell at which instants the past was
+            connection.execute(statements.DELETE_CHANGES, (version,))
         connection.execute(statements.FORGET_LINEAGE)
         connection.execute(statements.SET_IDENTITY)  # a log of the old store is none of this one
 

@@ -144,18 +144,19 @@ SET expires_at = ?, ttl = ?
 WHERE id = ?
 """
 
-# The partial index items_expiry
-SWEEP = """
-DELETE FROM items
+# The partial index items_expiry; continues a SELECT or a DELETE
+EXPIRED = """
+FROM items
 WHERE id IN (SELECT id FROM items WHERE expires_at <= ? ORDER BY expires_at LIMIT +?)
 """
 
 # The primary key of meta
 GET_VERSION = "SELECT value FROM meta WHERE name = 'version'"
-GET_VERSION_WATCH_AND_INDEX = """
+GET_STATE_OF_FILE = """
 SELECT value, (SELECT value FROM meta WHERE name = 'watched_until'),
     (SELECT value FROM meta WHERE name = 'index'),
-    EXISTS (SELECT 1 FROM sequences)
+    EXISTS (SELECT 1 FROM sequences),
+    (SELECT value FROM meta WHERE name = 'history')
 FROM meta
 WHERE name = 'version'
 """
@@ -185,12 +186,13 @@ GET_FEED = """
 SELECT
     (SELECT value FROM meta WHERE name = 'watched_until'),
     (SELECT value FROM meta WHERE name = 'changes_begin'),
+    (SELECT value FROM meta WHERE name = 'history'),
     EXISTS (SELECT 1 FROM items WHERE expires_at <= ?)
 """
 
 # The primary key; for the length, the unique index on (path, key)
 GET_CHANGES = f"""
-SELECT changes.version, changes.kind, changes.path, changes.key, {OCTETS}
+SELECT changes.version, changes.kind, changes.path, changes.key, changes.at, {OCTETS}
 FROM changes
 LEFT JOIN items ON items.path = changes.path AND items.key = changes.key
 WHERE changes.version > ?
@@ -248,25 +250,23 @@ ORDER BY key
 LIMIT +?
 """
 
-DELETE_ENTRY = "DELETE FROM items WHERE path = ? AND key = ?"
+# These three continue a SELECT or a DELETE. The unique index on (path, key)
+ENTRY = "FROM items WHERE path = ? AND key = ?"
 
 # The partial index items_expiry, and not the log's range: costs by what has expired
 COUNT_EXPIRED_ENTRIES = f"""
 SELECT count(*) FROM items WHERE +path = ? AND expires_at <= ? AND {IS_ENTRY}
 """
-EXPIRE_ENTRIES = f"""
-DELETE FROM items WHERE +path = ? AND expires_at <= ? AND {IS_ENTRY} RETURNING path, key
-"""
+EXPIRED_ENTRIES = f"FROM items WHERE +path = ? AND expires_at <= ? AND {IS_ENTRY}"
 
 # The beginning of the range
-TRIM_ENTRIES = f"""
-DELETE FROM items
+OLDEST_ENTRIES = f"""
+FROM items
 WHERE id IN (
     SELECT id FROM items
     WHERE path = ? AND key <= '{LAST_KEY}' AND {IS_ENTRY}
     ORDER BY key LIMIT +?
 )
-RETURNING path, key
 """
 
 HAS_ITEMS = f"SELECT EXISTS (SELECT 1 FROM items WHERE path = ? AND {LIVE})"
@@ -524,11 +524,6 @@ def weigh(path: str, pattern: Pattern | None = None) -> Sql:
         + within
         + Sql(") END")
     )
-
-
-def remove(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql:
-    """Delete the matching items."""
-    return Sql("DELETE") + matching(path, subtree, pattern, now)
 
 
 def select_latest(

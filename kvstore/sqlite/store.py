@@ -18,11 +18,12 @@ from kvstore.filenames import FilePath, file_path
 from kvstore.filters import Filter
 from kvstore.jobs import JobState, QueueSize
 from kvstore.operations import Operation, Record
+from kvstore.past import Moment
 from kvstore.patterns import Pattern
 from kvstore.ranking import Search
 from kvstore.report import Meter, Report, Stats
 from kvstore.sequences import EntryPage
-from kvstore.sqlite import backup, changes, checking, driver, reading, sequences
+from kvstore.sqlite import backup, changes, checking, driver, past, reading, sequences
 from kvstore.sqlite.connection import WorkerConnection, connect, limit, release
 from kvstore.sqlite.direct import DirectBackend
 from kvstore.sqlite.engine import (
@@ -40,7 +41,7 @@ from kvstore.sqlite.readonly import ReadOnlyConnection
 from kvstore.sqlite.searching import search, search_small
 from kvstore.sqlite.vectors import VectorCache, new_cache
 from kvstore.store import Store
-from kvstore.types import IndexConfig, Item, Namespace
+from kvstore.types import Change, IndexConfig, Item, Namespace
 
 __all__ = ["SQLiteBackend", "SQLiteStore"]
 
@@ -350,6 +351,35 @@ class SQLiteBackend(FileBackend):
     ) -> ChangePage:
         now = self.now()
         return await self._points.submit(changes.read_changes, after, path, pattern, subtree, now)
+
+    async def moment(self, version: int | None, instant: int | None) -> Moment:
+        return await self._points.submit(past.find_moment, version, instant, self.now())
+
+    async def past_many(self, moment: Moment, path: str, keys: Sequence[str]) -> list[Record]:
+        now = self.now()
+        found = self._inline.quickly(
+            path, keys, lambda raw: past.get_few(raw, moment, path, keys, now, INLINE_BYTES)
+        )
+        if found is None:
+            return await self._points.submit(past.get_many, moment, path, keys, now)
+        await self._pace.give_way()
+        return found
+
+    async def past_page(
+        self,
+        moment: Moment,
+        path: str,
+        pattern: Pattern,
+        subtree: bool,
+        after: tuple[str, str] | None,
+        limit: int,
+    ) -> tuple[list[Record], tuple[str, str] | None]:
+        return await self._scans.submit(
+            past.page, moment, path, pattern, subtree, after, limit, self.now()
+        )
+
+    async def history(self, path: str, key: str, limit: int | None) -> list[Change]:
+        return await self._points.submit(past.history, path, key, limit)
 
     async def search(self, path: str, asked: Search) -> list[Item]:
         assert self.setup is not None

@@ -22,7 +22,9 @@ from kvstore.operations import (
     Adopt,
     Append,
     ExtendJob,
+    Forget,
     GiveBackJob,
+    Keep,
     Lease,
     Named,
     Operation,
@@ -35,6 +37,7 @@ from kvstore.operations import (
     Restore,
     RetryJob,
     ReviveJobs,
+    Rewind,
     Sweep,
     TakeJob,
     Trim,
@@ -43,9 +46,23 @@ from kvstore.operations import (
     named_of,
     take_piece,
 )
-from kvstore.plan import Address, Admission, Effects, Note, decide, gone, named
+from kvstore.plan import (
+    Address,
+    Admission,
+    Effects,
+    Note,
+    decide,
+    ends_of,
+    gone,
+    is_rewound,
+    named,
+    not_before,
+    rewound,
+)
 from kvstore.sequences import SequenceKind, SequenceState, key_of, position_of, require_kind
-from kvstore.sqlite import changes, declared, driver, reading, sequences, statements
+from kvstore.sql import Sql
+from kvstore.sqlite import changes, declared, driver, past, reading, sequences, statements
+from kvstore.sqlite import past_statements as sql
 from kvstore.sqlite.read_cache import ABSENT, Entry
 from kvstore.sqlite.reading import checksum, is_version
 from kvstore.types import Item, pack_item
@@ -65,6 +82,7 @@ INLINE_OPS = 16  # on the event loop's thread, of those that cost more than a pl
 
 _ANY_LENGTH = 2**62
 _NOTES_AT_ONCE = 1_000  # held back before they are written
+_REWIND_SLICE = 500  # items in hand at once
 _ROWS = (128, 64, 32, 16, 8, 4, 2, 1)  # of the statements that many puts share
 _UPSERT_ONE = statements.upsert_plain(1)
 
@@ -82,7 +100,7 @@ def is_bare_put(op: Operation) -> bool:
 
 def has_restore(ops: Sequence[Operation]) -> bool:
     """Whether a unit writes before it knows that it can, and so needs a transaction of its own."""
-    return any(type(op) is Restore for op in ops)
+    return any(type(op) in (Restore, Rewind) for op in ops)
 
 
 class NotInlineError(Exception):
@@ -104,12 +122,16 @@ class FileState(NamedTuple):
         is_watched: whether changes are noted.
         description: of the search index; `None`: there is none.
         has_sequences: whether there is a log or a queue.
+        keeps: whether what ceases to be is kept.
+        last: the instant of the last change, while changes are noted.
     """
 
     version: int
     is_watched: bool
     description: str | None
     has_sequences: bool
+    keeps: bool = False
+    last: int = 0
 
 
 def read_state(connection: driver.Connection) -> FileState:
@@ -118,11 +140,13 @@ def read_state(connection: driver.Connection) -> FileState:
     Raises:
         StoreCorruptError: it has lost it.
     """
-    row = connection.execute(statements.GET_VERSION_WATCH_AND_INDEX).fetchone()
+    row = connection.execute(statements.GET_STATE_OF_FILE).fetchone()
     if row is None or not is_version(row[0]):
         raise StoreCorruptError("the file has lost its version; restore it from a backup")
-    version, watched_until, index, has_sequences = row
-    return FileState(version, bool(watched_until), index, bool(has_sequences))
+    version, watched_until, index, has_sequences, history = row
+    is_watched = bool(watched_until or history)
+    last = past.last_instant(connection) if is_watched else 0
+    return FileState(version, is_watched, index, bool(has_sequences), bool(history), last)
 
 
 class Batch:
@@ -153,7 +177,7 @@ class Batch:
         self._longest = longest
         self._most = _ANY_LENGTH if longest is None else longest
         known = state or read_state(connection)
-        self._version, self._is_watched, self.index, has_sequences = known
+        self._version, self._is_watched, self.index, has_sequences, self._keeps, self._last = known
         # By the namespaces looked at so far; `None`: it is no sequence, or there are none at all
         self._sequences: dict[str, SequenceState | None] | None = {} if has_sequences else None
         self._changed: set[str] = set()  # those of them that are to be saved
@@ -174,7 +198,10 @@ class Batch:
         """That of the file after the commit, as far as it is known."""
         if not self._is_state_known:
             return None
-        return FileState(self._version, self._is_watched, self.index, self._sequences is not None)
+        has_sequences = self._sequences is not None
+        return FileState(
+            self._version, self._is_watched, self.index, has_sequences, self._keeps, self._last
+        )
 
     def apply(self, units: Sequence[Sequence[Operation]]) -> list[list[Any] | Exception]:
         """Apply units, in order; return for each the answers to its operations, or its error.
@@ -288,10 +315,10 @@ class Batch:
             case Remove():
                 if self._longest is not None:
                     self._require_little(op, self._longest)
-                statement = statements.remove(op.path, op.subtree, op.pattern, self._now)
-                return self._delete_rows("delete", statement.text, statement.params)
+                doomed = statements.matching(op.path, op.subtree, op.pattern, self._now)
+                return self._delete_rows("delete", doomed)
             case Sweep():
-                return self._delete_rows("expire", statements.SWEEP, (self._now, op.limit))
+                return self._delete_rows("expire", _expired(self._now, op.limit))
             case Restore():
                 return self._restore(op)
             case Lease():
@@ -303,6 +330,17 @@ class Batch:
                 self._is_state_known = False  # it may have ended the recording
                 self._write_notes()
                 return changes.trim(self._connection, op, self._version, self._now)
+            case Keep():
+                self._write_notes()
+                past.keep(self._connection, op, self._version, self._now)
+                self._is_watched = self._keeps = True
+                self._last = past.last_instant(self._connection)
+                return None
+            case Forget():
+                forgotten = sql.forget(op.path, op.pattern, op.subtree)
+                return self._execute(forgotten.text, forgotten.params).rowcount
+            case Rewind():
+                return self._rewind(op)
             case Adopt():
                 declared.build(self._connection, op.filters)
                 return 0
@@ -350,6 +388,9 @@ class Batch:
 
     def _write_rows(self, effects: Effects, rows: Mapping[Address, StoredRow]) -> None:
         execute = self._execute
+        not_before(effects, self._last)
+        if self._keeps:
+            self._keep_past(effects, rows)
         for row, _ in effects.writes:
             before = rows.get((row.path, row.key))
             columns = _columns(row)
@@ -369,10 +410,21 @@ class Batch:
             self.changed.update(dict.fromkeys(effects.drops, ABSENT))
             self.changed.update(dict.fromkeys((row.path, row.key) for row in effects.renewals))
 
+    def _keep_past(self, effects: Effects, rows: Mapping[Address, StoredRow]) -> None:
+        """Keep the rows that effects are about to end."""
+        data = {(row.path, row.key): row.data for row, _ in effects.writes}
+        for note in ends_of(effects):
+            row = rows.get((note.path, note.key))
+            if row is not None:
+                after = data[note.path, note.key].decode() if note.kind == "put" else None
+                self._execute(sql.KEEP, (note.version, note.at, note.kind, after, row.id))
+
     def _take(self, effects: Effects) -> None:
         """Take over the version and the changes that something has come to."""
         self._version = effects.version
         self._notes += effects.notes
+        if effects.notes:
+            self._last = effects.notes[-1].at
         if len(self._notes) >= _NOTES_AT_ONCE:
             self._write_notes()
         if effects.sequences.changed:
@@ -460,28 +512,42 @@ class Batch:
             self.changed[op.path, op.key] = Entry(op.data, version, created, updated, None)
         return pack_item(op.namespace, op.key, op.data, version, created, updated, None)
 
-    def _delete_rows(
-        self, kind: Literal["delete", "expire"], statement: str, params: tuple[Any, ...]
-    ) -> int:
+    def _delete_rows(self, kind: Literal["delete", "expire"], doomed: Sql) -> int:
+        """Delete rows, which continue a DELETE as FROM and WHERE; return how many."""
         if not self._is_watched and self._sequences is None:
+            statement, params = f"DELETE {doomed.text}", doomed.params
             deleted: int = self._execute(statement, params).rowcount
             self._version += deleted
             if deleted:
                 self.changed = None
             return deleted
-        statement = f"{statement} {statements.RETURNING_ADDRESS}"
-        return self._gone(kind, self._execute(statement, params).fetchall())
+        return len(self._end_rows(kind, doomed))
 
-    def _gone(self, kind: Literal["delete", "expire"], addresses: Sequence[Address]) -> int:
-        """Take note of rows that were deleted."""
+    def _end_rows(self, kind: Literal["delete", "expire"], doomed: Sql) -> list[Address]:
+        """Delete rows, and keep them as the past if it is kept; return their addresses, sorted."""
+        rows: list[tuple[str, str, int]] = []
+        if self._keeps:
+            selected = f"SELECT path, key, id {doomed.text}"
+            rows = sorted(self._execute(selected, doomed.params).fetchall())
+            addresses = [(path, key) for path, key, _ in rows]
+        else:
+            deleted = f"DELETE {doomed.text} {statements.RETURNING_ADDRESS}"
+            addresses = sorted(self._execute(deleted, doomed.params).fetchall())
         states = self._known_states({path for path, _ in addresses})
-        is_watched = self._is_watched
-        self._take(
-            gone(kind, addresses, self._now, self._version, is_watched=is_watched, sequences=states)
+        watched = self._is_watched
+        effects = gone(
+            kind, addresses, self._now, self._version, is_watched=watched, sequences=states
         )
+        not_before(effects, self._last)
+        if self._keeps:
+            ends = zip(effects.notes, rows, strict=True)
+            kept = ((note.version, note.at, kind, None, id) for note, (_, _, id) in ends)
+            self._connection.executemany(sql.KEEP, kept)
+            self._connection.executemany(statements.DELETE, ((id,) for _, _, id in rows))
+        self._take(effects)
         if self.changed is not None:
             self.changed.update(dict.fromkeys(addresses, ABSENT))
-        return len(addresses)
+        return addresses
 
     # Logs
 
@@ -584,21 +650,18 @@ class Batch:
             return None
         key, *row = found[0]
         item = reading.item_of(op.namespace, op.path, key, row)
-        self._execute(statements.DELETE_ENTRY, (op.path, key))
-        self._gone("delete", [(op.path, key)])
+        self._end_rows("delete", Sql(statements.ENTRY, (op.path, key)))
         return item
 
     def _trim_log(self, op: TrimLog) -> int:
         state = self._begun(op.path, "log")
         if state is None:
             return 0
-        expired = self._execute(statements.EXPIRE_ENTRIES, (op.path, self._now)).fetchall()
-        self._gone("expire", sorted(expired))
+        self._end_rows("expire", Sql(statements.EXPIRED_ENTRIES, (op.path, self._now)))
         number = self._known_states((op.path,))[op.path].size - op.keep
         if number <= 0:
             return 0
-        trimmed = sorted(self._execute(statements.TRIM_ENTRIES, (op.path, number)).fetchall())
-        self._gone("delete", trimmed)
+        trimmed = self._end_rows("delete", Sql(statements.OLDEST_ENTRIES, (op.path, number)))
         self._known_states((op.path,))[op.path].trimmed = position_of(trimmed[-1][1]) or 0
         return len(trimmed)
 
@@ -619,6 +682,27 @@ class Batch:
                 for (key,) in self._execute(statements.ITEMS_WITHOUT_JOB, (path,)).fetchall():
                     self._jobs.put(JobState(path, position_of(key) or 0))
 
+    # The past
+
+    def _rewind(self, op: Rewind) -> int:
+        """Bring items back. What fails here has written, so the transaction must be given up."""
+        self._write_notes()
+        past.require(self._connection, op.moment, self._now)
+        found = past.changed_since(self._connection, op.moment.version, op.path, op.subtree)
+        inside = self._known_states({path for path, _ in found})
+        changed = [at for at in found if at[0] not in inside or is_rewound(inside[at[0]], op)]
+        number = 0
+        for begin in range(0, len(changed), _REWIND_SLICE):
+            some = changed[begin : begin + _REWIND_SLICE]
+            known, then = past.then(self._connection, op.moment, some)
+            rows = self._read_rows(dict.fromkeys(known, True))
+            effects = rewound(known, then, rows, self._now, self._version, inside)
+            self._carry_out(effects, rows)
+            inside |= effects.sequences.changed
+            number += len(effects.answers)
+        self._recount(path for path in inside if path == op.path)
+        return number
+
     def _restore(self, op: Restore) -> int:
         """Write records. What fails here has written, so the transaction must be given up.
 
@@ -626,17 +710,20 @@ class Batch:
         """
         self.changed = None
         if self._is_watched:  # so that no record replaces an expired item, untold
-            self._delete_rows("expire", statements.SWEEP, (self._now, -1))
+            self._delete_rows("expire", _expired(self._now, -1))
         admission = Admission(op, self._version, self._now, is_watched=self._is_watched)
         records = iter(op.records)
         touched: set[str] = set()
         while some := take_piece(records):
-            there: Mapping[Address, Record] = {}
-            if not admission.replaces:
+            there: Mapping[Address, StoredRow] = {}
+            if not admission.replaces or self._keeps:
                 there = self._read_rows({(each.path, each.key): False for each in some})
             live = {address for address, row in there.items() if row.is_live(self._now)}
             effects = admission.admit(some, live, self._entries_there(some))
             touched |= {row.path for row, _ in effects.writes}
+            not_before(effects, self._last)
+            if self._keeps:
+                self._keep_past(effects, there)
             rows = (_columns(row) for row, _ in effects.writes)
             self._connection.executemany(statements.UPSERT, rows)
             self._take(effects)
@@ -667,6 +754,10 @@ class Batch:
 
 def _refuse() -> None:
     raise NotInlineError
+
+
+def _expired(now: int, limit: int) -> Sql:
+    return Sql(statements.EXPIRED, (now, limit))
 
 
 def _columns(row: Record) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ from kvstore import Change, Item, Report, Stats, codec, operations
 from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Span
 from kvstore.feed import ChangePage
 from kvstore.filters import Filter, matches
+from kvstore.instants import to_datetime
 from kvstore.namespace import decode_namespace, subtree_range
 from kvstore.operations import NAMED, OF_SEQUENCE, Operation, Record, Wide, named_of
 from kvstore.patterns import Pattern
@@ -146,6 +147,8 @@ class DictBackend(Backend):
                 return 0  # there is no index
             case operations.Reindex():
                 return 0, 0, []
+            case operations.Keep() | operations.Forget() | operations.Rewind():
+                raise AssertionError("it has no past: see keeps_history")
         assert_never(op)
 
     def _drop(self, kind: Any, rows: list[Record]) -> int:
@@ -169,7 +172,8 @@ class DictBackend(Backend):
                 labels = decode_namespace(note.path)
                 items = await self.get_many(labels, note.path, (note.key,))
                 item = items[0] if note.kind == "put" and items else None
-                found.append(Change(note.kind, labels, note.key, note.version, item))
+                at = to_datetime(note.at)
+                found.append(Change(note.kind, labels, note.key, note.version, at, item))
         position = self._notes[-1].version if self._notes else after
         is_due = any(not row.is_live(now) for row in self._rows.values())
         return ChangePage(found, max(after, position), self._begin, self._lease, is_due, now)

@@ -10,10 +10,17 @@ import pytest
 import kvstore
 from kvstore import Store
 from kvstore.testing import StoreConformance, StoreFactory
+from kvstore.testing_history import HistoryConformance
 from tests.conformance.dict_backend import DictBackend
 
 
 class TestDictBackend(StoreConformance):
+    @pytest.fixture
+    def store_factory(self) -> StoreFactory:
+        return lambda **options: Store(DictBackend(), **options)
+
+
+class TestDictBackendHistory(HistoryConformance):
     @pytest.fixture
     def store_factory(self) -> StoreFactory:
         return lambda **options: Store(DictBackend(), **options)

@@ -9,6 +9,7 @@ import pytest
 
 from kvstore import SQLiteStore
 from kvstore.testing import StoreConformance, StoreFactory
+from kvstore.testing_history import HistoryConformance
 
 
 class TestSQLiteStore(StoreConformance):
@@ -21,3 +22,9 @@ class TestSQLiteStoreWithFullDurability(StoreConformance):
     @pytest.fixture
     def store_factory(self, tmp_path: Path) -> StoreFactory:
         return partial(SQLiteStore, tmp_path / "store.db", durability="full")
+
+
+class TestSQLiteStoreHistory(HistoryConformance):
+    @pytest.fixture
+    def store_factory(self, tmp_path: Path) -> StoreFactory:
+        return partial(SQLiteStore, tmp_path / "history.db")

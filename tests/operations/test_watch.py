@@ -27,6 +27,7 @@ from kvstore.testing import ManualClock
 from tests.operations.conftest import Factory
 
 NS = ("users", "alice")
+HOUR = 3600  # for which changes are kept after somebody has watched
 
 
 async def take(watch: Watch, number: int) -> list[Change]:
@@ -296,19 +297,19 @@ async def test_an_empty_store_can_be_watched_from_its_beginning(store: Store) ->
 async def test_the_history_ends_some_time_after_the_last_watch(
     factory: Factory, clock: ManualClock
 ) -> None:
-    async with factory(clock=clock, sweep_interval=None, history=100) as store:
+    async with factory(clock=clock, sweep_interval=None) as store:
         first = store.watch()
         async with first:
             await store.put(NS, "a", 1)
             (seen,) = await take(first, 1)
-        clock.advance(60)
+        clock.advance(0.6 * HOUR)
         await store.sweep()
         await store.put(NS, "b", 1)
         second = store.watch(since=seen.version)
         async with second:
             assert told(await take(second, 1)) == [("put", "b")]
         for _ in range(3):
-            clock.advance(200)
+            clock.advance(2 * HOUR)
             await store.sweep()
         assert (await store.stats()).changes == 0
         await store.put(NS, "c", 1)
@@ -322,11 +323,11 @@ async def test_a_watch_outlives_a_sleep_of_the_machine(
 ) -> None:
     """The clock jumps further than the lease; writes come before the watch has looked again."""
     async with (
-        factory(clock=clock, sweep_interval=None, history=100) as store,
+        factory(clock=clock, sweep_interval=None) as store,
         store.watch() as watch,
     ):
         for _ in range(5):
-            clock.advance(1_000)
+            clock.advance(10 * HOUR)
             await store.put(NS, "key", 1)
             await store.sweep()
             await store.put(NS, "key", 2)
@@ -335,11 +336,11 @@ async def test_a_watch_outlives_a_sleep_of_the_machine(
 
 async def test_a_watch_that_is_too_slow_is_told_so(factory: Factory, clock: ManualClock) -> None:
     async with (
-        factory(clock=clock, sweep_interval=None, history=100) as store,
+        factory(clock=clock, sweep_interval=None) as store,
         store.watch() as watch,
     ):
         await store.put(NS, "a", 1)
-        clock.advance(500)
+        clock.advance(5 * HOUR)
         await store.sweep()
         with pytest.raises(WatchExpiredError, match="no longer kept"):
             await take(watch, 1)

@@ -78,11 +78,6 @@ HOT: dict[str, list[str]] = {
     "UPDATE_VALUE": [BY_ID],
     "DELETE": [BY_ID],
     "RENEW": [BY_ID],
-    "SWEEP": [
-        BY_ID,
-        "LIST SUBQUERY 1",
-        "SEARCH items USING COVERING INDEX items_expiry (expires_at<?)",
-    ],
     "SET_VERSION": ["SEARCH meta USING PRIMARY KEY (name=?)"],
 }
 
@@ -154,6 +149,10 @@ def spans(path: str, pattern: Pattern, subtree: bool) -> list[Span]:
     ]
 
 
+def remove(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql:
+    return Sql("DELETE") + statements.matching(path, subtree, pattern, now)
+
+
 def built(subtree: bool, path: str = PATH) -> Iterator[tuple[str, Sql]]:
     """Yield each kind of statement that is built, over all kinds of arguments."""
     for text in PATTERNS:
@@ -161,7 +160,7 @@ def built(subtree: bool, path: str = PATH) -> Iterator[tuple[str, Sql]]:
         for span in spans(path, pattern, subtree):
             yield f"keys {span}", statements.select_keys(span, NOW, 5)
         yield f"count {text!r}", statements.count(path, subtree, pattern, NOW)
-        yield f"remove {text!r}", statements.remove(path, subtree, pattern, NOW)
+        yield f"remove {text!r}", remove(path, subtree, pattern, NOW)
         if not subtree:
             yield f"weigh {text!r}", statements.weigh(path, pattern)
         for spec in FILTERS:
@@ -175,6 +174,15 @@ def built(subtree: bool, path: str = PATH) -> Iterator[tuple[str, Sql]]:
                 condition if not more else Sql(f"{condition.text} AND", condition.params) + more[0]
             )
             yield f"search {spec}", statements.select_latest(path, subtree, whole, NOW, 5, 0)
+
+
+def test_a_sweep_searches_the_index_of_expiries(sqlite: driver.Connection) -> None:
+    for what in ("DELETE", "SELECT path, key, id"):
+        assert plan(sqlite, Sql(f"{what} {statements.EXPIRED}", (NOW, 10))) == [
+            BY_ID,
+            "LIST SUBQUERY 1",
+            "SEARCH items USING COVERING INDEX items_expiry (expires_at<?)",
+        ]
 
 
 def test_in_a_namespace_no_statement_scans_the_table(sqlite: driver.Connection) -> None:
@@ -200,7 +208,7 @@ def test_in_a_subtree_no_statement_scans_the_table(sqlite: driver.Connection) ->
 def test_a_literal_key_and_a_literal_head_are_part_of_the_search(
     sqlite: driver.Connection,
 ) -> None:
-    for build in (statements.count, statements.remove):
+    for build in (statements.count, remove):
         literal = build(PATH, False, compile_pattern("temp_1"), NOW)
         assert plan(sqlite, literal) == [POINT]
         headed = build(PATH, False, compile_pattern("temp_*x"), NOW)

@@ -21,7 +21,7 @@ NS = ("n", "a")
 Make = Callable[[], SyncStore]
 # What is not for sync code, or is otherwise there.
 OTHERS = {"open", "apply", "room", "find", "prepare_put", "blocking", "cross_fork"}
-OTHERS |= {"require_open", "require_writable", "prepare_append", "prepare_job"}
+OTHERS |= {"require_open", "require_writable", "prepare_append", "prepare_job", "renewed"}
 
 
 def guest(path: Path) -> tuple[SyncStore, Callable[[], None]]:

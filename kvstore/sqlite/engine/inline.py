@@ -196,6 +196,29 @@ class InlineReader:
             self.is_running = False
             self._pace.record(began)
 
+    def quickly(
+        self, path: str, keys: Sequence[str], read: Callable[[driver.Connection], T]
+    ) -> T | None:
+        """Run a read of a few keys, or return `None`: ask a thread."""
+        pace = self._pace
+        began = time.perf_counter()
+        is_little, is_busy = are_few(path, keys), self._worker.is_busy
+        if pace.is_turn_over or not pace.allows(began, is_little=is_little, is_thread_busy=is_busy):
+            return None
+        try:
+            self.is_running = True
+            self.raw.text_factory = str
+            return read(self.raw)
+        except BaseException as exc:
+            release(exc)
+            if isinstance(exc, StoreError) or not isinstance(exc, Exception):
+                raise
+            return None  # the thread meets it again, and has the time to deal with it
+        finally:
+            self.raw.text_factory = bytes
+            self.is_running = False
+            pace.record(began, len(keys))
+
     def close(self) -> None:
         """Have the worker read what waits, and release the connection."""
         self._pass_on_all()
@@ -289,6 +312,12 @@ class NoInlineReader(InlineReader):
         return None
 
     def scan(self, path: str, read: Callable[[driver.Connection], T]) -> tuple[T] | None:
+        """Answer nothing."""
+        return None
+
+    def quickly(
+        self, path: str, keys: Sequence[str], read: Callable[[driver.Connection], T]
+    ) -> T | None:
         """Answer nothing."""
         return None
 

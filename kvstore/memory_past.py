@@ -1,0 +1,234 @@
+"""The past of `InMemoryStore`: what ceased to be, by its address."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from kvstore.instants import to_datetime
+from kvstore.namespace import decode_namespace, subtree_range
+from kvstore.operations import Keep, Record, Trim
+from kvstore.past import Kept, Moment
+from kvstore.past_view import item_of
+from kvstore.patterns import Pattern
+from kvstore.plan import Address, Effects, Kind, Note, ends_of
+from kvstore.types import Change
+
+__all__ = ["MemoryPast"]
+
+
+class _Ended(NamedTuple):
+    """An item as it was, and what ended it."""
+
+    row: Record
+    by: Note
+    began_at: int
+
+
+@dataclass(slots=True)
+class _Span:
+    """For how long the past is kept, and until when that holds."""
+
+    length: int = 0
+    until: int = 0
+
+
+class MemoryPast:
+    """What ceased to be.
+
+    Attributes:
+        last: the instant of the last change.
+    """
+
+    def __init__(self) -> None:
+        self._ended: dict[Address, list[_Ended]] = {}
+        self._notes: list[Note] = []  # all changes since `_begin`
+        self._span = _Span()
+        self._begin = Moment(0, 0)
+        self.last = 0
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether what ceases to be is kept."""
+        return self._span.length > 0
+
+    # Write
+
+    def keep(self, op: Keep, version: int, now: int) -> None:
+        """Begin to keep it, or go on."""
+        span = self._span
+        if not self.is_kept:
+            self._ended.clear()
+            self._notes.clear()
+            self.last = max(self.last, now)
+            self._begin = Moment(version, self.last)
+        if op.span > span.length or span.until < now:
+            span.length = op.span
+        if op.span >= span.length:
+            span.until = now + op.span
+
+    def take(self, effects: Effects, rows: Mapping[Address, Record]) -> None:
+        """Keep what effects are about to end; the rows are as they are before."""
+        for row, _ in effects.writes:
+            before = rows.get((row.path, row.key))
+            if before is not None and before.data == row.data:
+                row.data = before.data  # an unchanged value is kept once
+        for note in ends_of(effects):
+            address = note.path, note.key
+            there = rows.get(address)
+            if there is not None:
+                began = self._instant_of(there.version, there.updated_at)
+                self._ended.setdefault(address, []).append(_Ended(there, note, began))
+        self._notes += effects.notes
+        if effects.notes:
+            self.last = effects.notes[-1].at
+
+    def _instant_of(self, version: int, otherwise: int) -> int:
+        """Return the instant of a change, if it is kept."""
+        place = bisect_left(self._notes, version, key=lambda note: note.version)
+        if place < len(self._notes) and self._notes[place].version == version:
+            return self._notes[place].at
+        return otherwise
+
+    def trim(self, op: Trim, version: int, now: int) -> int:
+        """Do a slice of the upkeep; return how many changes went."""
+        span = self._span
+        if op.keeps is not None:
+            self.keep(Keep(op.keeps), version, now)
+        elif self.is_kept and span.until < now:
+            span.length = span.until = 0
+        oldest = now - span.length if self.is_kept else self.last
+        end = bisect_right(self._notes[: op.limit], oldest, key=lambda note: note.at)
+        gone = self._notes[:end]
+        if gone:
+            self._begin = Moment(gone[-1].version, gone[-1].at)
+            del self._notes[:end]
+        for note in gone:
+            address = note.path, note.key
+            left = [
+                each
+                for each in self._ended.get(address, ())
+                if each.by.version > self._begin.version
+            ]
+            if left:
+                self._ended[address] = left
+            else:
+                self._ended.pop(address, None)
+        return len(gone)
+
+    def forget(self, path: str, pattern: Pattern, subtree: bool) -> int:
+        """Take the past of some keys away; return how many old items went."""
+        doomed = [at for at in self._ended if _is_inside(at, path, pattern, subtree)]
+        number = 0
+        for address in doomed:
+            # That it was there is known still, so that a rewind leaves alone what it cannot tell
+            old = self._ended[address]
+            number += sum(bool(each.row.data) for each in old)
+            self._ended[address] = [each._replace(row=_without_data(each.row)) for each in old]
+        return number
+
+    # Read
+
+    def kept(self, version: int) -> Kept:
+        """Return how much is kept."""
+        return Kept(self._span.length, self._begin, version, self.last)
+
+    def moment(self, version: int | None, instant: int | None, newest: int, now: int) -> Moment:
+        """Find a moment; the errors are those of `Backend.moment`."""
+        kept = self.kept(newest)
+        if version is not None:
+            kept.require_version(version)
+            place = bisect_right(self._notes, version, key=lambda note: note.version)
+            at = self._notes[place - 1].at if place else self._begin.instant
+            moment = Moment(version, at)
+        else:
+            assert instant is not None
+            kept.require_instant(instant, now)
+            place = bisect_right(self._notes, instant, key=lambda note: note.at)
+            last = self._notes[place - 1].version if place else self._begin.version
+            moment = Moment(max(last, newest) if place == len(self._notes) else last, instant)
+        self.require(moment, newest, now)
+        return moment
+
+    def require(self, moment: Moment, newest: int, now: int) -> None:
+        """Raise `HistoryExpiredError` unless a moment is kept."""
+        place = bisect_right(self._notes, moment.version, key=lambda note: note.version)
+        following = self._notes[place].at if place < len(self._notes) else None
+        self.kept(newest).require(moment, following, now)
+
+    def row_at(self, moment: Moment, address: Address, present: Record | None) -> Record | None:
+        """Return what was at an address, if it was live; without data if that is forgotten."""
+        row = present if present is not None and present.version <= moment.version else None
+        if row is None:
+            for each in reversed(self._ended.get(address, ())):
+                if each.row.version <= moment.version:
+                    row = each.row if each.by.version > moment.version else None
+                    break
+        return row if row is not None and row.is_live(moment.instant) else None
+
+    def addresses(self) -> Iterator[Address]:
+        """Yield those of which something ended."""
+        return iter(self._ended)
+
+    def changed_since(self, version: int, path: str, subtree: bool) -> list[Address]:
+        """Return the addresses of what has changed since a version, in order."""
+        place = bisect_right(self._notes, version, key=lambda note: note.version)
+        found = {(note.path, note.key) for note in self._notes[place:]}
+        return sorted(at for at in found if _is_within(at[0], path, subtree))
+
+    def changes(self, address: Address, present: Record | None) -> list[Change]:
+        """Return the changes of an item, the newest first."""
+        labels, key = decode_namespace(address[0]), address[1]
+        found: list[Change] = []
+
+        def add(kind: Kind, version: int, at: int, row: Record | None) -> None:
+            item = None if row is None else item_of(labels, row)
+            found.append(Change(kind, labels, key, version, to_datetime(at), item))
+
+        for row, by, began_at in self._ended.get(address, ()):
+            if row.data:
+                add("put", row.version, began_at, row)
+                if by.kind != "put":
+                    add(by.kind, by.version, by.at, None)
+        if present is not None:
+            add(
+                "put",
+                present.version,
+                self._instant_of(present.version, present.updated_at),
+                present,
+            )
+        return found[::-1]
+
+    def as_it_was(self, note: Note) -> Record | None:
+        """Return the item of a put that another change has ended since."""
+        for each in self._ended.get((note.path, note.key), ()):
+            if each.row.version == note.version and each.row.data:
+                return each.row
+        return None
+
+    def measure(self) -> tuple[int, int]:
+        """Return how many old items there are, and the bytes of their values, each kept once."""
+        rows = [each.row for old in self._ended.values() for each in old]
+        return len(rows), sum({id(row.data): len(row.data) for row in rows}.values())
+
+
+def _is_within(there: str, path: str, subtree: bool) -> bool:
+    low, high = subtree_range(path)
+    return (low <= there and (high is None or there < high)) if subtree else there == path
+
+
+def _is_inside(address: Address, path: str, pattern: Pattern, subtree: bool) -> bool:
+    return _is_within(address[0], path, subtree) and pattern.matches(address[1])
+
+
+def _without_data(row: Record) -> Record:
+    return Record(row.path, row.key, b"", row.version, 0, 0, row.expires_at)
+
+
+def within(
+    addresses: Iterable[Address], path: str, pattern: Pattern, subtree: bool
+) -> list[Address]:
+    """Return those addresses that are in a namespace or subtree and match."""
+    return [at for at in addresses if _is_inside(at, path, pattern, subtree)]

@@ -1,0 +1,264 @@
+"""`Past`: a store as it was at a moment, to be read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from kvstore import codec
+from kvstore.arguments import LabelPattern, check_count, check_keys, check_limit
+from kvstore.backend import Host, NamespaceQuery
+from kvstore.errors import InvalidArgumentError
+from kvstore.filters import Filter, matches, parse_filter
+from kvstore.memory_index import MemoryIndex
+from kvstore.namespace import address, check_key, decode_namespace
+from kvstore.operations import Record
+from kvstore.past import Moment
+from kvstore.patterns import Pattern, compile_pattern
+from kvstore.text import contains, fold, query_words, texts_of
+from kvstore.types import IndexConfig, Item, Namespace, SearchQuery, make_item
+
+__all__ = ["Past", "item_of"]
+
+_PAGE = 500  # items in hand at once
+_EVERY_KEY = compile_pattern("*")
+
+
+class Past:
+    """A store as it was at a moment, as `Store.at` gives it.
+
+    Its methods are those of `Store`, but for what writes. Each raises `HistoryExpiredError` when
+    the moment is older than what is kept, and `InvalidArgumentError` when it is in the future.
+    """
+
+    def __init__(
+        self, store: Host, index: IndexConfig | None, version: int | None, instant: int | None
+    ) -> None:
+        self._store = store
+        self._index = index
+        self._version = version
+        self._instant = instant
+        self._moment: Moment | None = None
+
+    async def moment(self) -> Moment:
+        """Return which moment that is; it stays the same once it is known."""
+        self._store.require_open()
+        if self._moment is None:
+            self._moment = await self._store.backend.moment(self._version, self._instant)
+        return self._moment
+
+    async def get(self, namespace: Sequence[str], key: str) -> Item | None:
+        """Return the item as it was, or `None` if there was none."""
+        labels, path = address(namespace)
+        key = check_key(key)
+        moment = self._moment
+        if moment is None:
+            moment = await self.moment()
+        else:
+            self._store.require_open()
+        found = await self._store.backend.past_many(moment, path, (key,))
+        return item_of(labels, found[0]) if found else None
+
+    async def get_many(self, namespace: Sequence[str], keys: Iterable[str]) -> dict[str, Item]:
+        """Return the items that were there, by key, in the order of `keys`."""
+        labels, path = address(namespace)
+        wanted = check_keys(keys)
+        moment = await self.moment()
+        rows = await self._store.backend.past_many(moment, path, wanted)
+        found = {row.key: item_of(labels, row) for row in rows}
+        return {key: found[key] for key in wanted if key in found}
+
+    async def keys(
+        self,
+        namespace: Sequence[str],
+        pattern: str = "*",
+        *,
+        subtree: bool = False,
+        limit: int | None = None,
+    ) -> list[str]:
+        """List the keys that were there and match, sorted; with `subtree` by (namespace, key)."""
+        _, path = address(namespace)
+        most = check_limit(limit)
+        found: list[str] = []
+        async for row in self._rows(path, compile_pattern(pattern), subtree):
+            if most is not None and len(found) >= most:
+                break
+            found.append(row.key)
+        return found
+
+    async def count(
+        self, namespace: Sequence[str], pattern: str = "*", *, subtree: bool = False
+    ) -> int:
+        """Count the items that were there and whose keys match."""
+        _, path = address(namespace)
+        number = 0
+        async for _ in self._rows(path, compile_pattern(pattern), subtree):
+            number += 1
+        return number
+
+    def scan(
+        self,
+        namespace: Sequence[str] = (),
+        *,
+        pattern: str = "*",
+        filter: Mapping[str, Any] | None = None,
+        subtree: bool = True,
+        batch_size: int = _PAGE,
+    ) -> AsyncIterator[Item]:
+        """Iterate over everything that was there, in (namespace, key) order.
+
+        Raises:
+            HistoryExpiredError: from the iteration, too: what comes next is not kept any more.
+        """
+        self._store.require_open()
+        _, path = address(namespace)
+        size = check_count(batch_size, "batch_size", least=1)
+        return self._items(path, compile_pattern(pattern), parse_filter(filter), subtree, size)
+
+    async def _items(
+        self, path: str, pattern: Pattern, filter: Filter, subtree: bool, size: int
+    ) -> AsyncIterator[Item]:
+        async for row in self._rows(path, pattern, subtree, size):
+            item = item_of(decode_namespace(row.path), row)
+            if matches(filter, item.value):
+                yield item
+
+    async def list_namespaces(
+        self,
+        prefix: LabelPattern = (),
+        *,
+        suffix: LabelPattern = (),
+        max_depth: int | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Namespace]:
+        """List the distinct namespaces that held items, sorted; see `Store.list_namespaces`."""
+        asked = NamespaceQuery.of(prefix, suffix, max_depth)
+        most, first = check_limit(limit), check_count(offset, "offset")
+        paths: dict[str, None] = {}
+        async for row in self._rows("", _EVERY_KEY, subtree=True):
+            paths[row.path] = None
+        labels = (each for each in map(decode_namespace, paths) if asked.matches(each))
+        cut = dict.fromkeys(each[: asked.max_depth] for each in labels)
+        return list(islice(cut, first, None if most is None else first + most))
+
+    async def search(
+        self,
+        namespace: Sequence[str],
+        query: str | SearchQuery | None = None,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        limit: int = 10,
+        offset: int = 0,
+        mode: str = "auto",
+        subtree: bool = False,
+        min_score: float | None = None,
+    ) -> list[Item]:
+        """Find items that were there, by a filter and by words; it looks at each of them.
+
+        The arguments are those of `Store.search`. The words of a query are weighed against the
+        items that were there in the namespace.
+
+        Raises:
+            InvalidArgumentError: it is by meaning, for which old vectors are not kept.
+        """
+        asked = SearchQuery(
+            query,  # type: ignore[arg-type]
+            filter=filter,
+            limit=limit,
+            offset=offset,
+            mode=mode,  # type: ignore[arg-type]
+            subtree=subtree,
+            min_score=min_score,
+        )
+        if isinstance(query, SearchQuery):
+            if asked != SearchQuery(query):  # type: ignore[arg-type]
+                raise InvalidArgumentError(
+                    "a SearchQuery says it all: put the other arguments into it"
+                )
+            asked = query
+        return await self._find(namespace, asked)
+
+    async def _find(self, namespace: Sequence[str], asked: SearchQuery) -> list[Item]:
+        _, path = address(namespace)
+        if asked.mode not in ("auto", "text") or asked.vector is not None:
+            raise InvalidArgumentError(
+                "the past is searched by filter and by words, mode='auto' or 'text': the vectors "
+                "of old items are not kept"
+            )
+        if asked.mode == "text" and self._index is None:
+            raise InvalidArgumentError("mode='text' needs an index: pass index=IndexConfig()")
+        if asked.query is not None and not isinstance(asked.query, str):
+            raise InvalidArgumentError(f"query is a str, not {type(asked.query).__name__}")
+        parsed = parse_filter(asked.filter)
+        first, most = check_count(asked.offset, "offset"), check_count(asked.limit, "limit")
+        rows = [row async for row in self._rows(path, _EVERY_KEY, asked.subtree)]
+        items = {(row.path, row.key): item_of(decode_namespace(row.path), row) for row in rows}
+        passing = {at for at, item in items.items() if matches(parsed, item.value)}
+        if not asked.query or self._index is None:
+            if asked.min_score is not None:
+                raise InvalidArgumentError(
+                    "min_score is for ranked searches; this one has no query, or no index"
+                )
+            folded = (fold(asked.query) or asked.query) if asked.query else None
+            found = [
+                item
+                for at, item in items.items()
+                if at in passing and (folded is None or contains(item.key, item.value, folded))
+            ]
+            found.sort(key=lambda item: item.version, reverse=True)
+            return found[first : first + most]
+        ranked = _by_words(self._index, rows, asked.query)
+        hits = [(at, score) for at, score in ranked if at in passing]
+        least = asked.min_score or 0.0
+        page = hits[first : first + most]
+        return [_scored(items[at], score) for at, score in page if score >= least]
+
+    async def _rows(
+        self, path: str, pattern: Pattern, subtree: bool, size: int = _PAGE
+    ) -> AsyncIterator[Record]:
+        moment = await self.moment()
+        after: tuple[str, str] | None = None
+        while True:
+            self._store.require_open()
+            rows, after = await self._store.backend.past_page(
+                moment, path, pattern, subtree, after, size
+            )
+            for row in rows:
+                yield row
+            if after is None:
+                return
+
+
+def item_of(namespace: Namespace, row: Record) -> Item:
+    """Return the item that a record holds."""
+    value = codec.decode(row.data)
+    times = row.created_at, row.updated_at, row.expires_at
+    return make_item(namespace, row.key, value, row.version, *times)
+
+
+def _by_words(
+    config: IndexConfig, rows: Iterable[Record], query: str
+) -> list[tuple[tuple[str, str], float]]:
+    """Rank items by the words of a query, best first."""
+    index = MemoryIndex(has_vectors=False)
+    addresses = []
+    for row in rows:
+        fields = config.fields if row.indexing is None else row.indexing
+        index.put((row.path, row.key), texts_of(codec.decode(row.data), fields), {})
+        addresses.append((row.path, row.key))
+    return [(hit.place, hit.score) for hit in index.by_words(addresses, query_words(query))]
+
+
+def _scored(item: Item, score: float) -> Item:
+    return Item(
+        item.namespace,
+        item.key,
+        item.value,
+        item.created_at,
+        item.updated_at,
+        item.version,
+        item.expires_at,
+        score,
+    )

@@ -1,0 +1,186 @@
+"""The SQL statements of the past, with the index that each expects.
+
+A value of the past that is NULL is that of the version after it: of the next row of its item in
+`past` that has one, or else of the item itself. One that is empty is forgotten.
+"""
+
+from __future__ import annotations
+
+from kvstore.patterns import Pattern
+from kvstore.sql import Sql
+from kvstore.sqlite.statements import LIVE, OCTETS, in_range, key_matches
+
+# The primary key of items; it takes the value along without giving it to Python
+KEEP = """
+INSERT INTO past (
+    ended, ended_at, ended_by, path, key, version, created_at, updated_at, checksum, value,
+    expires_at, ttl, indexing
+)
+SELECT ?, ?, ?, path, key, version, created_at, updated_at, checksum, nullif(value, ?),
+    expires_at, ttl, indexing
+FROM items
+WHERE id = ?
+"""
+
+_OWN = "version, created_at, updated_at, expires_at, checksum, ttl, indexing"
+_WHOLE = """
+CAST(coalesce(
+    past.value,
+    (
+        SELECT later.value FROM past AS later
+        WHERE later.path = past.path AND later.key = past.key
+            AND later.version > past.version AND later.value IS NOT NULL
+        ORDER BY later.version LIMIT 1
+    ),
+    (SELECT items.value FROM items WHERE items.path = past.path AND items.key = past.key)
+) AS BLOB)
+"""
+
+# The unique index on (path, key), and past_versions
+GET_AT = f"""
+SELECT path, key, CASE WHEN {OCTETS} <= ?5 THEN CAST(value AS BLOB) END, {_OWN}
+FROM items
+WHERE path = ?1 AND key = ?2 AND version <= ?3 AND {LIVE.replace("?", "?4")}
+UNION ALL
+SELECT path, key, CASE WHEN coalesce({OCTETS}, 1 << 61) <= ?5 THEN {_WHOLE} END, {_OWN}
+FROM (
+    SELECT * FROM past
+    WHERE path = ?1 AND key = ?2 AND version <= ?3
+    ORDER BY version DESC LIMIT 1
+) AS past
+WHERE ended > ?3 AND {LIVE.replace("?", "?4")} AND value IS NOT ''
+"""
+
+# The same, of which nothing is told but that it is forgotten
+IS_FORGOTTEN = """
+SELECT 1 FROM past
+WHERE path = ? AND key = ? AND version <= ? AND ended > ? AND value = ''
+"""
+
+# The primary keys of meta and changes
+GET_KEPT = """
+SELECT
+    (SELECT value FROM meta WHERE name = 'history'),
+    (SELECT value FROM meta WHERE name = 'history_begin'),
+    (SELECT value FROM meta WHERE name = 'history_begin_at'),
+    (SELECT value FROM meta WHERE name = 'version'),
+    (SELECT at FROM changes ORDER BY version DESC LIMIT 1),
+    (SELECT at FROM changes WHERE version > ? ORDER BY version LIMIT 1)
+"""
+GET_LAST_INSTANT = """
+SELECT max(
+    (SELECT value FROM meta WHERE name = 'history_begin_at'),
+    coalesce((SELECT at FROM changes ORDER BY version DESC LIMIT 1), 0)
+)
+"""
+GET_CHANGE_UP_TO = (
+    "SELECT version, at FROM changes WHERE version <= ? ORDER BY version DESC LIMIT 1"
+)
+
+# past_versions; the primary key of changes
+GET_PAST_OF = f"""
+SELECT path, key, {_WHOLE}, {_OWN}, ended, ended_at, ended_by,
+    (SELECT changes.at FROM changes WHERE changes.version = past.version)
+FROM past
+WHERE path = ? AND key = ? AND value IS NOT ''
+ORDER BY version DESC
+LIMIT +?
+"""
+
+# The unique index on (path, key), and past_versions
+GET_PUT = f"""
+SELECT path, key, CAST(value AS BLOB), {_OWN}
+FROM items
+WHERE path = ?1 AND key = ?2 AND version = ?3
+UNION ALL
+SELECT path, key, {_WHOLE}, {_OWN}
+FROM past
+WHERE path = ?1 AND key = ?2 AND version = ?3 AND value IS NOT ''
+"""
+
+# The unique index on (path, key); of an expired row, too
+GET_PRESENT = f"""
+SELECT path, key, CAST(value AS BLOB), {_OWN},
+    (SELECT changes.at FROM changes WHERE changes.version = items.version)
+FROM items
+WHERE path = ? AND key = ?
+"""
+
+# The primary key of past
+GET_OLDEST = f"SELECT ended, ended_at, coalesce({OCTETS}, 0) FROM past ORDER BY ended LIMIT +?"
+DELETE_PAST = "DELETE FROM past WHERE ended <= ?"
+CLEAR_PAST = "DELETE FROM past"
+
+# The primary keys of meta and past
+GET_SPAN = """
+SELECT
+    (SELECT value FROM meta WHERE name = 'history'),
+    (SELECT value FROM meta WHERE name = 'history_until'),
+    (SELECT value FROM meta WHERE name = 'history_begin')
+"""
+MEASURE_PAST = f"SELECT count(*), total({OCTETS}) FROM past"
+
+# The primary key; text as bytes, so that a damaged one can be told
+CHECK_PAST = f"""
+SELECT ended, ended_at, version, past.value IS '', CAST(path AS BLOB), CAST(key AS BLOB),
+    {_WHOLE},
+    created_at, updated_at, checksum
+FROM past
+WHERE ended > ?
+ORDER BY ended
+LIMIT +?
+"""
+
+
+def changed_since(version: int, path: str, subtree: bool) -> Sql:
+    """List the addresses of what has changed since a version, in order.
+
+    The primary key of changes.
+    """
+    return (
+        Sql("SELECT DISTINCT path, key FROM changes WHERE version > ? AND", (version,))
+        + in_range(path, subtree)
+        + Sql("ORDER BY path, key")
+    )
+
+
+def forget(path: str, pattern: Pattern, subtree: bool) -> Sql:
+    """Take away the values of the past of some keys, and leave that there was one.
+
+    past_versions.
+    """
+    return (
+        Sql("UPDATE past SET value = '', checksum = 0, indexing = NULL WHERE")
+        + in_range(path, subtree)
+        + Sql("AND")
+        + key_matches(pattern)
+        + Sql("AND value IS NOT ''")
+    )
+
+
+def select_past_page(
+    path: str,
+    pattern: Pattern,
+    subtree: bool,
+    version: int,
+    instant: int,
+    after: tuple[str, str] | None,
+    limit: int,
+) -> Sql:
+    """Select the next items that were there at a moment, in order: two indexes are merged.
+
+    The unique index on (path, key), and past_versions.
+    """
+    within = in_range(path, subtree) + Sql("AND") + key_matches(pattern)
+    if after is not None:
+        within += Sql("AND (path, key) > (?, ?)", after)
+    was = Sql(f"AND version <= ? AND {LIVE}", (version, instant))
+    return (
+        Sql(f"SELECT path, key, CAST(value AS BLOB), {_OWN} FROM items WHERE")
+        + within
+        + was
+        + Sql(f"UNION ALL SELECT path, key, {_WHOLE}, {_OWN} FROM past WHERE")
+        + within
+        + was
+        + Sql("AND ended > ? AND value IS NOT '' ORDER BY path, key LIMIT +?", (version, limit))
+    )
