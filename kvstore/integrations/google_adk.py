@@ -17,6 +17,9 @@ from kvstore.distribution import how_to_install
 from kvstore.errors import MissingDependencyError
 from kvstore.instants import FOREVER
 from kvstore.integrations.access import Access, Target, indexed
+from kvstore.namespace import address, check_key
+from kvstore.operations import Delete, Remove
+from kvstore.patterns import compile_pattern
 from kvstore.recipe import Recipe
 from kvstore.store import Store
 from kvstore.transaction import Transaction
@@ -54,6 +57,11 @@ def _sessions(app: str, user: str) -> Namespace:
 
 def _events(app: str, user: str, session: str) -> Namespace:
     return (*_ROOT, "events", app, user, session)
+
+
+def _event_key(number: int) -> str:
+    """Return the key of an event, whose number is the session's revision since."""
+    return f"{number:016}"
 
 
 def _app_state() -> Namespace:
@@ -123,10 +131,11 @@ class KVSessionService(Recipe, BaseSessionService):  # type: ignore[misc, unused
             if item is None:
                 return None
             namespace = _events(app_name, user_id, id)
-            keys = await store.keys(namespace)
-            keys = keys[: item.value["revision"]]  # what came in between is not this session's
+            last, first = item.value["revision"], 0
             if config is not None and config.num_recent_events is not None:
-                keys = keys[max(0, len(keys) - config.num_recent_events) :]
+                first = max(0, last - config.num_recent_events)
+            # What has come in since the session was read is not of this one.
+            keys = await store.keys(namespace, after=_event_key(first), before=_event_key(last + 1))
             stored = (await store.get_many(namespace, keys)).values()
             events = [Event.model_validate(each.value) for each in stored]
             if config is not None and config.after_timestamp is not None:
@@ -153,13 +162,13 @@ class KVSessionService(Recipe, BaseSessionService):  # type: ignore[misc, unused
         return ListSessionsResponse(sessions=await self._access.run(read))
 
     async def delete_session(self, *, app_name: str, user_id: str, session_id: str) -> None:
-        """Delete a session with its events."""
-
-        async def delete(store: Store) -> None:
-            await store.delete(_sessions(app_name, user_id), session_id)
-            await store.remove(_events(app_name, user_id, session_id), "*")
-
-        await self._access.run(delete)
+        """Delete a session with its events, in one transaction."""
+        sessions, events = _sessions(app_name, user_id), _events(app_name, user_id, session_id)
+        unit = (
+            Delete(*address(sessions), check_key(session_id)),
+            Remove(*address(events), compile_pattern("*"), False),
+        )
+        await self._access.run(lambda store: store.apply(unit))
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
         """Return a user's state, without the prefix of its names."""
@@ -193,7 +202,9 @@ class KVSessionService(Recipe, BaseSessionService):  # type: ignore[misc, unused
             state = {**item.value["state"], **scopes["session"]}
             value = {"state": state, "updated": event.timestamp, "revision": revision + 1}
             dumped = event.model_dump(mode="json", exclude_none=True)
-            tx.put(_events(app, user, id), f"{revision + 1:016}", dumped, ttl=FOREVER, index=False)
+            tx.put(
+                _events(app, user, id), _event_key(revision + 1), dumped, ttl=FOREVER, index=False
+            )
             tx.put(_sessions(app, user), id, value, ttl=FOREVER, index=False)
             await _merge(tx, app, user, scopes)
             return revision + 1

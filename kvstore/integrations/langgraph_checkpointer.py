@@ -436,13 +436,16 @@ class _Listing:
 
     async def _all_ids(self, checkpoints: Checkpoints) -> list[tuple[str, Place]]:
         config = (self._config or {}).get("configurable")
+        limit = None if self._filter else self._left
         if config is None:
-            return await checkpoints.ids(await checkpoints.places(), before=self._before)
+            return await checkpoints.ids(
+                await checkpoints.places(), before=self._before, limit=limit
+            )
         ns = config.get("checkpoint_ns")
         thread = _place_of({"configurable": config}).thread
         places = await checkpoints.places(thread) if ns is None else [Place(thread, ns)]
         return await checkpoints.ids(
-            places, before=self._before, only=config.get("checkpoint_id") or None
+            places, before=self._before, only=config.get("checkpoint_id") or None, limit=limit
         )
 
     def _matches(self, metadata: Mapping[str, Any]) -> bool:

@@ -122,8 +122,8 @@ class Checkpoints:
         return None if item is None else self._saved(item)
 
     async def _last_id(self, place: Place) -> str | None:
-        ids = await self.store.keys(place.checkpoints)
-        return ids[-1] if ids else None
+        ids = await self.store.keys(place.checkpoints, reverse=True, limit=1)
+        return ids[0] if ids else None
 
     def _saved(self, item: Item) -> Saved:
         try:
@@ -217,7 +217,12 @@ class Checkpoints:
         return sorted(found, key=lambda each: (each.task_path, each.task_id, each.slot))
 
     async def ids(
-        self, places: Sequence[Place], *, before: str | None = None, only: str | None = None
+        self,
+        places: Sequence[Place],
+        *,
+        before: str | None = None,
+        only: str | None = None,
+        limit: int | None = None,
     ) -> list[tuple[str, Place]]:
         """Return where checkpoints are, the largest id last.
 
@@ -225,13 +230,18 @@ class Checkpoints:
             places: where to look.
             before: below this id.
             only: just this id, which need not be there.
+            limit: just so many of the largest ids.
         """
-        found = [
-            (id, place)
-            for place in places
-            for id in ([only] if only else await self.store.keys(place.checkpoints))
-        ]
-        return sorted(each for each in found if before is None or each[0] < before)
+        if only:
+            return [(only, place) for place in places if before is None or only < before]
+        found: list[tuple[str, Place]] = []
+        for place in places:
+            newest = await self.store.keys(
+                place.checkpoints, before=before, reverse=True, limit=limit
+            )
+            found += ((id, place) for id in newest)
+        found.sort()
+        return found if limit is None else found[max(0, len(found) - limit) :]
 
     async def places(self, thread: str | None = None) -> list[Place]:
         """Return where something of a thread is, or of any."""

@@ -21,7 +21,7 @@ pytest.importorskip("langgraph.graph")
 
 from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
 from langgraph.channels.delta import DeltaChannel
-from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -510,3 +510,25 @@ def test_a_threads_id_is_taken_as_text(tmp_path: Path) -> None:
         assert [each.metadata["step"] for each in saver.list(thread(""))] == [0, 0, 0]
         saver.delete_thread("")
         assert len(list(saver.list(None))) == 15
+
+
+async def test_the_newest_are_listed_over_all_namespaces() -> None:
+    async with kvstore.open("memory://") as store:
+        saver = LangGraphCheckpointer(store)
+        for n in range(30):
+            place = thread("t", checkpoint_ns="" if n % 3 else "sub")
+            await saver.aput(place, {**empty_checkpoint(), "id": f"{n:03}"}, {"step": n}, {})
+        for config in (None, thread("t"), thread("t", checkpoint_ns="sub")):
+            for before in (None, "020", "000"):
+                last = None if before is None else thread("t", checkpoint_id=before)
+                whole = [each.checkpoint["id"] async for each in saver.alist(config, before=last)]
+                assert whole == sorted(whole, reverse=True)
+                assert all(before is None or id < before for id in whole)
+                for limit in (1, 7, 100):
+                    some = saver.alist(config, before=last, limit=limit)
+                    assert [each.checkpoint["id"] async for each in some] == whole[:limit]
+        odd = saver.alist(thread("t"), filter={"step": 3}, limit=1)
+        assert [each.checkpoint["id"] async for each in odd] == ["003"]
+        latest = await saver.aget_tuple(thread("t"))
+        assert latest is not None
+        assert latest.checkpoint["id"] == "029"
