@@ -39,7 +39,7 @@ from kvstore.errors import InvalidArgumentError
 from kvstore.feed import Bell, ChangePage
 from kvstore.filters import ALL, Filter
 from kvstore.instants import to_micros
-from kvstore.jobs import JobState, QueueSize
+from kvstore.jobs import JobState, QueueSize, SequenceRecord
 from kvstore.namespace import encode_namespace, subtree_range
 from kvstore.operations import Append, Operation, PutJob, Record
 from kvstore.past import Moment
@@ -353,6 +353,10 @@ class Backend(Recipe, ABC):
     async def dead_jobs(self, path: str, limit: int) -> list[tuple[Item, JobState]]:
         """Return the first dead jobs of a queue, in order."""
         raise NotImplementedError
+
+    async def sequences(self, path: str) -> list[SequenceRecord]:
+        """Return the logs and queues of a subtree."""
+        return []
 
     async def is_ripe(self, path: str) -> bool:
         """Whether a `TakeJob` may find something; costs little and locks nothing."""

@@ -13,6 +13,7 @@ from kvstore.errors import InvalidArgumentError, StoreError, ValueTooLargeError
 from kvstore.exchange import Intake, Sink, Spool, open_file, partial_file, whole_path
 from kvstore.filenames import FilePath
 from kvstore.filters import Filter
+from kvstore.jobs import SequenceRecord
 from kvstore.namespace import decode_namespace, show
 from kvstore.operations import Conflict, Record, Restore
 from kvstore.patterns import compile_pattern
@@ -58,6 +59,8 @@ async def _write(store: Host, file: IO[Any], path: str, meter: Meter) -> int:
     async for records in all_records(store, path):
         await backend.aside(sink.add, records)
         meter.show(sink.count, max(total, sink.count))
+    sequences = await backend.sequences(path)  # last, so that no position is above theirs
+    await backend.aside(sink.add_sequences, sequences)
     await backend.aside(sink.end)
     meter.show(sink.count, sink.count)
     await backend.pause(0)  # for the last word of progress
@@ -85,25 +88,38 @@ async def read_items(
             path = whole_path(file)
             check_source(path, store.backend.own_file)
             with open_file(path) as opened:
-                await _stage(store, opened, spool, meter)
+                sequences = await _stage(store, opened, spool, meter)
         else:
-            await _stage(store, file, spool, meter)
-        return await _restore(store, spool, on_conflict, meter)
+            sequences = await _stage(store, file, spool, meter)
+        return await _restore(store, spool, sequences, on_conflict, meter)
 
 
-async def _stage(store: Host, file: IO[Any], spool: Spool, meter: Meter) -> None:
-    """Check a whole import, into a spool."""
+async def _stage(store: Host, file: IO[Any], spool: Spool, meter: Meter) -> list[SequenceRecord]:
+    """Check a whole import, into a spool; return its logs and queues."""
     backend = store.backend
     with closing(Intake(file, backend.now(), store.settings.max_value_bytes)) as intake:
         while records := await backend.aside(intake.read):
             await backend.aside(spool.add, records)
             meter.show(spool.count, None)
+        return intake.sequences
 
 
-async def _restore(store: Host, spool: Spool, on_conflict: Conflict, meter: Meter) -> int:
+async def _restore(
+    store: Host,
+    spool: Spool,
+    sequences: list[SequenceRecord],
+    on_conflict: Conflict,
+    meter: Meter,
+) -> int:
     """Write what is spooled, in one unit."""
     store.require_open()
-    written: int = (await store.apply((Restore(_Metered(spool, meter), on_conflict),)))[0]
+    if sequences and not store.backend.has_sequences:
+        _LOG.warning(
+            "%d logs and queues become plain items, as this store has none", len(sequences)
+        )
+        sequences = []
+    op = Restore(_Metered(spool, meter), on_conflict, sequences)
+    written: int = (await store.apply((op,)))[0]
     if written and store.backend.embedder is not None:
         try:
             taken = await store.reindex()
@@ -133,7 +149,8 @@ async def copy_records(source: Host, target: Host, path: str, meter: Meter) -> i
                     )
             await source.backend.aside(spool.add, records)
             meter.show(spool.count, None)
-        return await _restore(target, spool, "replace", meter)
+        sequences = await source.backend.sequences(path)
+        return await _restore(target, spool, sequences, "replace", meter)
 
 
 class _Metered:

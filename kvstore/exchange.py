@@ -42,7 +42,8 @@ from kvstore.errors import (
 )
 from kvstore.filenames import FilePath, file_path, special
 from kvstore.instants import EARLIEST, LATEST, duration, to_datetime
-from kvstore.namespace import address, check_key, decode_namespace
+from kvstore.jobs import DEAD, JobState, SequenceRecord
+from kvstore.namespace import address, check_key, decode_namespace, show
 from kvstore.operations import Record
 from kvstore.rules import encode_value, parse_indexing
 from kvstore.types import EPOCH
@@ -173,6 +174,10 @@ class Sink:
         self.count += len(lines)
         self._write(b"".join(lines))
 
+    def add_sequences(self, sequences: Iterable[SequenceRecord]) -> None:
+        """Write logs and queues."""
+        self._write(b"".join(map(_sequence_line, sequences)))
+
     def end(self) -> None:
         """Write the footer."""
         self._write(_line({"kvstore": "end", "items": self.count}))
@@ -202,6 +207,23 @@ def _item_line(record: Record) -> bytes:
     if record.indexing is not None:
         content["index"] = list(record.indexing) or False
     return orjson.dumps(content)[:-1] + b',"value":' + record.data + b"}\n"
+
+
+_JOB_FIELDS = ("position", "state", "due", "span", "attempt", "name", "error")
+
+
+def _sequence_line(record: SequenceRecord) -> bytes:
+    content: dict[str, Any] = {
+        "kvstore": record.kind,
+        "namespace": decode_namespace(record.path),
+        "last": record.last,
+    }
+    if record.trimmed:
+        content["trimmed"] = record.trimmed
+    if record.jobs:
+        jobs = ({name: getattr(job, name) for name in _JOB_FIELDS} for job in record.jobs)
+        content["jobs"] = [{name: it for name, it in job.items() if it} for job in jobs]
+    return _line(content)
 
 
 class Spool:
@@ -251,6 +273,9 @@ class Intake:
         file: of text or of bytes; UTF-8 or, as a byte order mark has it, UTF-16.
         now: the times of items that come without, in microseconds.
         max_value_bytes: the longest encoded value that is accepted.
+
+    Attributes:
+        sequences: the logs and queues that were read so far.
     """
 
     def __init__(self, file: IO[Any], now: int, max_value_bytes: int) -> None:
@@ -261,6 +286,7 @@ class Intake:
         self._has_header = False
         self._has_footer = False
         self._versions = _Versions()
+        self.sequences: list[SequenceRecord] = []
 
     def read(self) -> list[Record]:
         """Return the next records, an empty list at the end.
@@ -326,6 +352,8 @@ class Intake:
                     f"kvstore reads {FORMAT}: pip install --upgrade {NAME}"
                 )
             self._has_header = True
+        elif content["kvstore"] in ("log", "queue") and not self._has_footer:
+            self.sequences.append(self._sequence(content))
         elif content["kvstore"] == "end" and self._has_header and not self._has_footer:
             if content.get("items") != self._items:
                 raise InvalidArgumentError(
@@ -335,6 +363,28 @@ class Intake:
             self._has_footer = True
         else:
             raise InvalidArgumentError(f"{where} is neither an item nor in its place")
+
+    def _sequence(self, content: dict[str, Any]) -> SequenceRecord:
+        place, last = content.get("namespace"), content.get("last")
+        labels, path = address(tuple(place) if type(place) is list else place)  # type: ignore[arg-type]
+        jobs = content.get("jobs", [])
+        numbers = [last, content.get("trimmed", 0)]
+        if type(jobs) is not list or not all(type(job) is dict for job in jobs):
+            raise InvalidArgumentError(f"the jobs of {show(labels)} are no list of objects")
+        for job in jobs:
+            numbers += [job.get(name, 0) for name in _JOB_FIELDS[:5]]
+            texts = [job.get(name) for name in _JOB_FIELDS[5:]]
+            if not all(each is None or type(each) is str for each in texts):
+                raise InvalidArgumentError(f"a job of {show(labels)} has a name that is no text")
+        if not all(type(each) is int and 0 <= each < _MAX_VERSION for each in numbers):
+            raise InvalidArgumentError(f"the numbers of {show(labels)} are no positions and times")
+        states = [
+            JobState(path, **{name: job[name] for name in _JOB_FIELDS if name in job})
+            for job in jobs
+            if job.get("position") and job.get("state", 0) <= DEAD
+        ]
+        kind: Any = content["kvstore"]
+        return SequenceRecord(path, kind, numbers[0], numbers[1], tuple(states))
 
     def _record(self, content: dict[str, Any], line: bytes) -> Record:
         for name in ("namespace", "key", "value"):

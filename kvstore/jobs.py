@@ -10,9 +10,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
-from kvstore.errors import InvalidNamespaceError, LeaseLostError
-from kvstore.namespace import show
-from kvstore.sequences import SequenceState
+from kvstore.errors import ConflictError, InvalidNamespaceError, LeaseLostError
+from kvstore.namespace import decode_namespace, show
+from kvstore.sequences import SequenceKind, SequenceState
 from kvstore.types import Namespace
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "JobState",
     "Jobs",
     "QueueSize",
+    "SequenceRecord",
     "lease_lost",
     "other_items",
     "require_lease",
@@ -75,6 +76,37 @@ class JobState:
     is_last: bool = False
     name: str | None = None
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceRecord:
+    """A log or a queue beside its items, as exports and copies carry it.
+
+    Attributes:
+        kind: which of the two.
+        last: the position that was given last.
+        trimmed: the last position that a trim has taken away.
+        jobs: those that are not just ready; who holds them is not carried along.
+    """
+
+    path: str
+    kind: SequenceKind
+    last: int
+    trimmed: int = 0
+    jobs: tuple[JobState, ...] = ()
+
+    def onto(self, state: SequenceState) -> None:
+        """Make what is there go on above both.
+
+        Raises:
+            ConflictError: it is of the other kind.
+        """
+        if state.kind not in (None, self.kind):
+            where = show(decode_namespace(self.path))
+            raise ConflictError(f"{where} is a {state.kind} here; nothing was imported")
+        state.kind = self.kind
+        state.last = max(state.last, self.last)
+        state.trimmed = max(state.trimmed, self.trimmed)
 
 
 def lease_lost(namespace: Namespace, key: str) -> LeaseLostError:
@@ -163,6 +195,14 @@ class Jobs(ABC):
         """Add a job."""
         self._count(job, 1)
         self.write(job)
+
+    def restore(self, job: JobState) -> None:
+        """Add a job that was elsewhere; nobody holds it here."""
+        if job.state == LEASED:
+            job = replace(job, state=READY, due=0)
+        if job.name is not None and self.named(job.path, job.name) is not None:
+            job = replace(job, name=None)
+        self.put(replace(job, token=0, is_last=False))
 
     def drop(self, path: str, position: int) -> None:
         """Delete a job whose item goes."""

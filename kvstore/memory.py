@@ -29,6 +29,7 @@ from kvstore.jobs import (
     Jobs,
     JobState,
     QueueSize,
+    SequenceRecord,
     other_items,
     require_lease,
 )
@@ -141,6 +142,7 @@ class InMemoryBackend(Backend):
         self._sequences: dict[str, SequenceState] = {}
         self._positions: dict[str, list[int]] = {}  # of the rows of each of them, sorted
         self._queues: dict[str, MemoryQueue] = {}
+        self._restored_jobs: dict[tuple[str, int], JobState] = {}  # of the last import
         self._version = 0
         self._soonest: int | None = None  # nothing expires before this
         self._lease = 0  # when the recording of changes may end; 0: none are recorded
@@ -437,6 +439,15 @@ class InMemoryBackend(Backend):
         if is_watched:  # so that no record replaces an expired item, untold
             self._sweep_rows(len(self._rows), now)
         admission = Admission(op, self._version, now, is_watched=is_watched)
+        for each in op.sequences:
+            state = self._state(each.path)
+            each.onto(state)
+            if each.path not in self._sequences:
+                self._positions[each.path] = self._positions_in(each.path)
+                self._sequences[each.path] = state
+        self._restored_jobs = {
+            (job.path, job.position): job for each in op.sequences for job in each.jobs
+        }
         records = list(op.records)
         addresses = () if admission.replaces else ((each.path, each.key) for each in records)
         live = {address for address in addresses if self._live(*address, now) is not None}
@@ -508,7 +519,8 @@ class InMemoryBackend(Backend):
             if position is None or self._state(row.path).kind != "queue":
                 continue
             if jobs.get(row.path, position) is None:
-                jobs.put(JobState(row.path, position))
+                known = self._restored_jobs.get((row.path, position))
+                jobs.restore(known or JobState(row.path, position))
 
     def _run_job(
         self,
@@ -561,6 +573,16 @@ class InMemoryBackend(Backend):
             row = self._rows[path, key_of(job.position)]
             told = job if job.state == DEAD else replace(job, error=RAN_OUT)
             found.append((_item(labels, row.key, row), told))
+        return found
+
+    async def sequences(self, path: str) -> list[SequenceRecord]:
+        low, high = subtree_range(path)
+        found = []
+        for there, state in sorted(self._sequences.items()):
+            if low <= there and (high is None or there < high) and state.kind is not None:
+                jobs = self._queues.get(there, MemoryQueue()).jobs.values()
+                noted = tuple(sorted(jobs, key=lambda job: job.position))
+                found.append(SequenceRecord(there, state.kind, state.last, state.trimmed, noted))
         return found
 
     async def is_ripe(self, path: str) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, Literal, assert_never
 
 from kvstore.errors import ValueEncodingError, ValueTypeError
 from kvstore.filters import json_type
+from kvstore.jobs import SequenceRecord
 from kvstore.own_vectors import OwnVectors
 from kvstore.past import Moment
 from kvstore.paths import MISSING, Path, resolve
@@ -354,10 +355,12 @@ class Restore:
         records: may be read again where a transaction is tried again, perhaps in another thread.
         on_conflict: what to do where an item is there: replace it, skip the record, or raise
             `ConflictError`.
+        sequences: the logs and queues among the namespaces, or below them.
     """
 
     records: Iterable[Record]
     on_conflict: Conflict
+    sequences: Sequence[SequenceRecord] = ()
 
 
 @dataclass(slots=True)

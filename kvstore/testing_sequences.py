@@ -12,6 +12,7 @@ store which is not open yet.
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
@@ -33,10 +34,12 @@ from kvstore.errors import (
 )
 from kvstore.jobs import QueueSize
 from kvstore.log import Entry, Log
+from kvstore.memory import InMemoryStore
 from kvstore.queue import Job, Queue
 from kvstore.store import Store
 from kvstore.testing import ManualClock, StoreFactory
 from kvstore.transaction import Transaction
+from kvstore.transfer import copy
 
 try:
     import pytest
@@ -829,3 +832,65 @@ async def _taken(queue: Queue, timeout: float = 0) -> Job:  # noqa: ASYNC109
 
 class SequenceConformance(LogConformance, QueueConformance):
     """What every backend promises of logs and queues."""
+
+    async def test_an_export_keeps_positions_and_what_is_known_of_jobs(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        log, queue = store.log(CHAT), store.queue(JOBS, attempts=2, backoff=0)
+        await log.append(*"abcde")
+        await log.pop()
+        await log.trim(keep=2)
+        await store.log(("emptied",)).append("x", "y")
+        await store.log(("emptied",)).trim(keep=0)
+        await queue.put("dead")
+        for _ in range(2):
+            await (await _taken(queue)).retry(error="why")
+        await queue.put("leased", unique="n")
+        held = await _taken(queue)
+        await queue.put("delayed", delay=60)
+        await queue.put("ready")
+        file = io.BytesIO()
+        await store.export_items(file)
+        file.seek(0)
+        async with InMemoryStore(clock=clock, sweep_interval=None) as other:
+            await other.import_items(file)
+            await _is_the_same(other, held.id)
+            async with InMemoryStore(clock=clock, sweep_interval=None) as third:
+                await copy(other, third)
+                assert await third.log(("emptied",)).append("z") == 3
+        await store.remove((), "*", subtree=True)
+        file.seek(0)
+        await store.import_items(file)
+        await _is_the_same(store, held.id)
+
+    async def test_an_import_that_meets_another_entry_is_a_conflict(self, store: Store) -> None:
+        await store.log(CHAT).append("a", "b")
+        file = io.BytesIO()
+        await store.export_items(file)
+        async with InMemoryStore() as other:
+            log = other.log(CHAT)
+            await log.append("a", "another")
+            before = await log.tail()
+            file.seek(0)
+            with pytest.raises(ConflictError, match="another entry"):
+                await other.import_items(file)
+            assert await log.tail() == before
+            file.seek(0)
+            assert await other.import_items(file, on_conflict="skip") == 0
+            assert await log.append("c") == 3
+        file.seek(0)
+        assert await store.import_items(file) == 2
+        assert await store.log(CHAT).append("c") == 3
+
+
+async def _is_the_same(store: Store, held: str) -> None:
+    log, queue = store.log(CHAT), store.queue(JOBS)
+    assert _positions(await log.tail()) == [3, 4]
+    with pytest.raises(HistoryExpiredError):
+        await _read(log, 1)
+    assert await log.append("f") == 6
+    assert await queue.size() == QueueSize(2, 1, 0, 1)
+    assert [(job.value, job.error) for job in await queue.dead()] == [("dead", "why")]
+    assert await queue.put("again", unique="n") == held
+    assert int(await queue.put("new")) == 5
+    assert [(await _taken(queue)).value for _ in range(3)] == ["leased", "ready", "new"]

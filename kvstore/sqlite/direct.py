@@ -17,7 +17,7 @@ from kvstore.backend import NamespaceQuery, Page, Selection, Span
 from kvstore.errors import InvalidArgumentError, StoreClosedError, WrongLoopError
 from kvstore.feed import ChangePage, ThreadBell
 from kvstore.filters import Filter
-from kvstore.jobs import JobState, QueueSize
+from kvstore.jobs import JobState, QueueSize, SequenceRecord
 from kvstore.operations import Operation, Record, Sweep
 from kvstore.past import Moment
 from kvstore.patterns import Pattern
@@ -246,6 +246,9 @@ class DirectBackend(FileBackend):
 
     async def dead_jobs(self, path: str, limit: int) -> list[tuple[Item, JobState]]:
         return self._read(sequences.dead_jobs, path, limit, self.now())
+
+    async def sequences(self, path: str) -> list[SequenceRecord]:
+        return self._read(sequences.records, path)
 
     async def is_ripe(self, path: str) -> bool:
         return self._read(sequences.is_ripe, path, self.now())

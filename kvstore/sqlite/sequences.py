@@ -7,8 +7,8 @@ from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any
 
-from kvstore.jobs import RAN_OUT, Jobs, JobState, QueueSize
-from kvstore.namespace import decode_namespace
+from kvstore.jobs import RAN_OUT, Jobs, JobState, QueueSize, SequenceRecord
+from kvstore.namespace import decode_namespace, subtree_range
 from kvstore.sequences import EntryPage, SequenceState, key_of, position_of
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import snapshot
@@ -24,6 +24,7 @@ __all__ = [
     "is_ripe",
     "length",
     "queue_size",
+    "records",
     "save_state",
 ]
 
@@ -173,6 +174,18 @@ def dead_jobs(
         for job in jobs:
             items = get_one(connection, labels, path, key_of(job.position), now)
             found += [(item, job) for item in items]
+    return found
+
+
+def records(connection: driver.Connection, path: str) -> list[SequenceRecord]:
+    """Return the logs and queues of a subtree, as exports carry them."""
+    found = []
+    low, high = subtree_range(path)
+    with snapshot(connection):
+        statement = statements.GET_SEQUENCES
+        for there, kind, last, trimmed in connection.execute(statement, (low, high)).fetchall():
+            rows = connection.execute(statements.JOBS_OF_NOTE, (there,)).fetchall()
+            found.append(SequenceRecord(there, kind, last, trimmed, tuple(map(_job, rows))))
     return found
 
 

@@ -271,6 +271,13 @@ WHERE id IN (
 
 HAS_ITEMS = f"SELECT EXISTS (SELECT 1 FROM items WHERE path = ? AND {LIVE})"
 
+# The primary key; a subtree is a range
+GET_SEQUENCES = """
+SELECT path, kind, last, trimmed FROM sequences
+WHERE path >= ?1 AND (?2 IS NULL OR path < ?2)
+ORDER BY path
+"""
+
 # Jobs. The primary key
 _JOB = "path, position, state, due, span, attempt, token, is_last, name, error"
 GET_JOB = f"SELECT {_JOB} FROM jobs WHERE path = ? AND position = ?"
@@ -315,6 +322,11 @@ SELECT
     (SELECT count(*) FROM jobs WHERE path = ?1 AND state = 1 AND due <= ?2),
     (SELECT count(*) FROM jobs WHERE path = ?1 AND state = 2 AND due <= ?2 AND NOT is_last),
     (SELECT count(*) FROM jobs WHERE path = ?1 AND state = 2 AND due <= ?2 AND is_last)
+"""
+JOBS_OF_NOTE = f"""
+SELECT {_JOB} FROM jobs
+WHERE path = ? AND NOT (state = 0 AND attempt = 0 AND name IS NULL AND error IS NULL)
+ORDER BY position
 """
 ITEMS_WITHOUT_JOB = f"""
 SELECT key FROM items

@@ -16,7 +16,7 @@ from kvstore.errors import InvalidArgumentError
 from kvstore.feed import ChangePage
 from kvstore.filenames import FilePath, file_path
 from kvstore.filters import Filter
-from kvstore.jobs import JobState, QueueSize
+from kvstore.jobs import JobState, QueueSize, SequenceRecord
 from kvstore.operations import Operation, Record
 from kvstore.past import Moment
 from kvstore.patterns import Pattern
@@ -342,6 +342,9 @@ class SQLiteBackend(FileBackend):
 
     async def dead_jobs(self, path: str, limit: int) -> list[tuple[Item, JobState]]:
         return await self._points.submit(sequences.dead_jobs, path, limit, self.now())
+
+    async def sequences(self, path: str) -> list[SequenceRecord]:
+        return await self._scans.submit(sequences.records, path)
 
     async def is_ripe(self, path: str) -> bool:
         return await self._points.submit(sequences.is_ripe, path, self.now())

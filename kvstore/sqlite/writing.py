@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, assert_never
 import orjson
 
 from kvstore.errors import StoreCorruptError
-from kvstore.jobs import JobState, lease_lost, other_items, require_lease
+from kvstore.jobs import JobState, SequenceRecord, lease_lost, other_items, require_lease
 from kvstore.namespace import decode_namespace, show
 from kvstore.operations import (
     NAMED,
@@ -672,15 +672,29 @@ class Batch:
         rows = self._read_rows(wanted)
         return {address: row.data for address, row in rows.items() if row.is_live(self._now)}
 
-    def _recount(self, paths: Iterable[str]) -> None:
-        """Count the entries of logs anew, after records were written."""
+    def _restore_sequences(self, records: Iterable[SequenceRecord]) -> None:
+        for record in records:
+            path = record.path
+            state = self._known_states((path,)).get(path)
+            if state is None:
+                state = sequences.count_state(self._execute, path)
+            record.onto(state)
+            self._sequences = {**(self._sequences or {}), path: state}
+            self._changed.add(path)
+
+    def _recount(
+        self, paths: Iterable[str], jobs: Mapping[tuple[str, int], JobState] | None = None
+    ) -> None:
+        """Count the entries of logs anew, and add jobs, after records were written."""
         for path, state in self._known_states(paths).items():
             counted = sequences.count_state(self._execute, path)
             state.size, state.last = counted.size, max(state.last, counted.last)
             self._changed.add(path)
             if state.kind == "queue":
                 for (key,) in self._execute(statements.ITEMS_WITHOUT_JOB, (path,)).fetchall():
-                    self._jobs.put(JobState(path, position_of(key) or 0))
+                    position = position_of(key) or 0
+                    known = None if jobs is None else jobs.get((path, position))
+                    self._jobs.restore(known or JobState(path, position))
 
     # The past
 
@@ -712,8 +726,9 @@ class Batch:
         if self._is_watched:  # so that no record replaces an expired item, untold
             self._delete_rows("expire", _expired(self._now, -1))
         admission = Admission(op, self._version, self._now, is_watched=self._is_watched)
+        self._restore_sequences(op.sequences)
         records = iter(op.records)
-        touched: set[str] = set()
+        touched = {record.path for record in op.sequences}
         while some := take_piece(records):
             there: Mapping[Address, StoredRow] = {}
             if not admission.replaces or self._keeps:
@@ -727,7 +742,8 @@ class Batch:
             rows = (_columns(row) for row, _ in effects.writes)
             self._connection.executemany(statements.UPSERT, rows)
             self._take(effects)
-        self._recount(touched)
+        known = {(job.path, job.position): job for each in op.sequences for job in each.jobs}
+        self._recount(touched, known)
         return admission.written
 
     def _write_notes(self) -> None:

@@ -76,8 +76,16 @@ async def test_damage_is_found(tmp_path: Path, damage: str) -> None:
     assert "8}" not in "".join(report.problems), "a report holds no value"
 
 
+def holds_schema(page: bytes) -> bool:
+    """Whether a page of a file is one of those that say which tables there are."""
+    return b"CREATE TABLE" in page
+
+
 async def test_flipped_bytes_are_found(tmp_path: Path) -> None:
-    """Wherever in the file a page is overwritten, `check` says so, and does not raise."""
+    """Wherever in the file a page is overwritten, `check` says so, and does not raise.
+
+    Where the schema is, there is nothing to check: opening says so.
+    """
     path = tmp_path / "store.db"
     async with kvstore.open(path) as store:
         await fill(store)
@@ -87,8 +95,12 @@ async def test_flipped_bytes_are_found(tmp_path: Path) -> None:
         damaged = bytearray(whole)
         damaged[page * 4096 : page * 4096 + 300] = b"\xa5" * 300
         path.write_bytes(damaged)
-        async with kvstore.open(path, sweep_interval=None) as store:
-            found += not (await store.check()).ok
+        try:
+            async with kvstore.open(path, sweep_interval=None) as store:
+                found += not (await store.check()).ok
+        except kvstore.StoreCorruptError:
+            assert holds_schema(whole[page * 4096 : (page + 1) * 4096])
+            found += 1
     assert found == len(range(1, len(whole) // 4096, 7))
 
 
