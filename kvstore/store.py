@@ -95,6 +95,7 @@ from kvstore.rules import check_field, encode_value, parse_indexing
 from kvstore.targets import check_target
 from kvstore.text import WHOLE, fold, query_words, texts_of
 from kvstore.transaction import Transaction
+from kvstore.typed import Typed
 from kvstore.types import Change, IndexConfig, Item, Namespace, SearchQuery
 from kvstore.watching import Watch, trim_of
 
@@ -103,6 +104,7 @@ __all__ = ["Store"]
 _LOG = logging.getLogger("kvstore")
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 DEFAULT_MAX_VALUE_BYTES: Final = 64 * 2**20
 _SWEEP_SLICE = 500  # rows deleted in one transaction, so that a sweep never holds the lock long
@@ -916,6 +918,19 @@ class Store(Recipe):
                 return total
 
     # Sequences
+
+    def typed(self, namespace: Sequence[str], model: type[V]) -> Typed[V]:
+        """Return a namespace whose values are of one type; see `Typed`.
+
+        Args:
+            namespace: where its items are.
+            model: a pydantic model, a dataclass, a TypedDict, or whatever else pydantic validates.
+
+        Raises:
+            InvalidNamespaceError: the namespace is no sequence of labels.
+            MissingDependencyError: pydantic is not installed.
+        """
+        return Typed(self, namespace, model)
 
     def log(self, namespace: Sequence[str]) -> Log:
         """Return the append-only log that a namespace is, or becomes with the first entry.

@@ -7,11 +7,19 @@ and the same answer, and runs what it makes by a `Driver`. So nothing is written
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from datetime import datetime
 from functools import wraps
 from types import TracebackType
-from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar
 
 from kvstore.arguments import TTL, Indexing
 from kvstore.driving import Driver, driver_for
@@ -25,6 +33,7 @@ from kvstore.queue import Job, Queue
 from kvstore.recipe import Recipe
 from kvstore.store import Store
 from kvstore.transaction import Transaction, TransactionLog, TransactionQueue
+from kvstore.typed import Typed
 from kvstore.types import Change, Item
 from kvstore.watching import Watch
 
@@ -36,12 +45,14 @@ __all__ = [
     "SyncQueue",
     "SyncStore",
     "SyncTransaction",
+    "SyncTyped",
     "SyncWatch",
     "blocking",
 ]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+V = TypeVar("V")
 
 _AT_ONCE = 100  # items of a scan that are taken over together
 
@@ -202,6 +213,10 @@ class SyncStore(Driven):
     scan = _iterating(Store.scan)
     watch = _watching(Store.watch)
 
+    def typed(self, namespace: Sequence[str], model: type[V]) -> SyncTyped[V]:
+        """Return a namespace whose values are of one type; see `Store.typed`."""
+        return SyncTyped(self._driver, self.store.typed(namespace, model))
+
     def log(self, namespace: Sequence[str]) -> SyncLog:
         """Return the append-only log that a namespace is; see `Store.log`."""
         return SyncLog(self._driver, self.store.log(namespace))
@@ -303,6 +318,51 @@ class SyncLog(Driven):
     pop = blocking(Log.pop)
     length = blocking(Log.length)
     trim = blocking(Log.trim)
+
+
+class SyncTyped(Driven, Generic[V]):
+    """A `Typed` namespace for code that does not await; `scan` is an iterator."""
+
+    _half: Typed[V]
+
+    def __init__(self, driver: Driver, half: Typed[V]) -> None:
+        self._driver, self._half = driver, half
+
+    def put(self, key: str, value: V, **options: Any) -> Item[V]:
+        """Store a value; see `Store.put`."""
+        return self._driver.run(self._half.put(key, value, **options))
+
+    def put_many(self, mapping: Mapping[str, V], **options: Any) -> list[Item[V]]:
+        """Store many values, all or none; see `Store.put_many`."""
+        return self._driver.run(self._half.put_many(mapping, **options))
+
+    def get(self, key: str, **options: Any) -> Item[V] | None:
+        """Return the item, or `None` if there is none; see `Store.get`."""
+        return self._driver.run(self._half.get(key, **options))
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Item[V]]:
+        """Return the items that are there, by key; see `Store.get_many`."""
+        return self._driver.run(self._half.get_many(keys))
+
+    def search(self, query: Any = None, **options: Any) -> list[Item[V]]:
+        """Find items by value, by words or by meaning; see `Store.search`."""
+        return self._driver.run(self._half.search(query, **options))
+
+    def update(self, key: str, fn: Callable[[V], V], **options: Any) -> Item[V]:
+        """Read a value, change it by `fn(value)`, and write it, atomically."""
+        return self._driver.run(self._half.update(key, fn, **options))
+
+    def scan(self, **options: Any) -> Iterator[Item[V]]:
+        """Iterate over the items in the order of keys; see `Store.scan`."""
+        driver = self._driver
+        return _batches(driver, driver.run(_made(self._half.scan, **options)))
+
+    def keys(self, pattern: str = "*", **options: Any) -> list[str]:
+        """Return the sorted keys that match; see `Store.keys`."""
+        return self._driver.run(self._half.keys(pattern, **options))
+
+    delete = blocking(Typed.delete)
+    count = blocking(Typed.count)
 
 
 class SyncQueue(Driven):

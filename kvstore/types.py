@@ -9,11 +9,20 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from kvstore import codec
 from kvstore.errors import InvalidArgumentError
 from kvstore.instants import EPOCH, to_datetime
+
+if TYPE_CHECKING:  # where alone a default counts: a plain `Item` has a value of any type
+    from typing_extensions import TypeVar
+
+    V = TypeVar("V", default=Any)
+else:
+    from typing import TypeVar
+
+    V = TypeVar("V")
 
 __all__ = [
     "EPOCH",
@@ -38,7 +47,7 @@ class _Packed:
 
 
 @dataclass(frozen=True, slots=True)
-class Item(_Packed):
+class Item(_Packed, Generic[V]):
     """A stored value with its address and its history.
 
     Attributes:
@@ -54,7 +63,7 @@ class Item(_Packed):
 
     namespace: Namespace
     key: str
-    value: Any
+    value: V
     created_at: datetime = EPOCH
     updated_at: datetime = EPOCH
     version: int = 0

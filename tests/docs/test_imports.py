@@ -27,7 +27,7 @@ LAYERS = (
     "exchange feed lines",
     "targets",
     "backend",
-    "log memory_index past_view queue",
+    "log memory_index past_view queue typed",
     "bulk memory_past watching",
     "transaction",
     "store",
@@ -62,6 +62,8 @@ HOMES = {
     "mcp": {"integrations"},
     "ormsgpack": {"integrations"},
     "pysqlite3": {"sqlite"},
+    "pydantic": {"typed"},
+    "pydantic_core": {"typed"},
     "pytest": {"testing", "testing_history", "testing_search", "testing_sequences"},
     "pytest_asyncio": {"testing", "testing_history", "testing_search", "testing_sequences"},
     "rich": {"cli"},
@@ -71,6 +73,7 @@ HOMES = {
     "starlette": {"studio"},
     "textual": {"cli"},
     "typer": {"cli"},
+    "typing_extensions": {"types"},
     "uvicorn": {"studio"},
 }
 EVERYWHERE = {"orjson"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import gc
+import inspect
 import pickle
 import threading
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import kvstore
 from kvstore import Change, IndexConfig, InMemoryStore, Item, SearchQuery, SQLiteStore
 from kvstore.types import EPOCH, make_item, pack_item
 
@@ -106,8 +108,9 @@ def test_an_item_has_no_other_attributes(item: Item) -> None:
 
 
 def test_the_defaults_of_a_query_are_those_of_search() -> None:
-    query = SearchQuery()
-    assert dataclasses.astuple(query) == (None, None, 10, 0, "auto", False, None)
+    of_search = inspect.signature(kvstore.Store.search).parameters
+    for each in dataclasses.fields(SearchQuery):
+        assert of_search[each.name].default == each.default
 
 
 def test_an_index_has_the_whole_value_by_default() -> None:
