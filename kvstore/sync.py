@@ -148,28 +148,26 @@ class SyncStore(Driven):
     Args:
         target: a path or URL, as for `kvstore.open`, or a store. A store that is open stays its
             owner's, and works on the loop that opened it; this object is then for other threads.
+            Or what drives a store already.
         options: those of the store that is opened.
     """
 
-    def __init__(self, target: FilePath | Store, **options: Any) -> None:
-        if isinstance(target, Store) and options:
+    def __init__(self, target: FilePath | Store | Driver, **options: Any) -> None:
+        if isinstance(target, (Store, Driver)) and options:
             raise InvalidArgumentError(
                 f"SyncStore takes options with a path or URL, and this is a store: "
                 f"{', '.join(options)}"
             )
-        store = target if isinstance(target, Store) else open_store(target, **options)
-        self._drive(driver_for(store))
-
-    def _drive(self, driver: Driver) -> None:
-        self._driver = driver
-        self._half = driver.store
+        if not isinstance(target, Driver):
+            store = target if isinstance(target, Store) else open_store(target, **options)
+            target = driver_for(store)
+        self._driver = target
+        self._half = target.store
 
     @classmethod
     def _unopened(cls, store: Store) -> Self:
         """Return one that opens the store with its first call."""
-        made = cls.__new__(cls)
-        made._drive(driver_for(store, is_lazy=True))
-        return made
+        return cls(driver_for(store, is_lazy=True))
 
     def _recipe(self) -> Any:
         return self._unopened, (self._driver.origin,), {}

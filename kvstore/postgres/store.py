@@ -144,7 +144,7 @@ class PostgresBackend(Backend):
 
     def __init__(self, target: Target, read_target: Target | None, pool_size: int) -> None:
         super().__init__()
-        self._target = target
+        self.target = target
         self._read_target = read_target
         self._pool_size = pool_size
         self._setup: Setup | None = None
@@ -159,7 +159,7 @@ class PostgresBackend(Backend):
     # Lifecycle
 
     async def open(self) -> None:
-        target = self._target
+        target = self.target
         replica = None
         if self.settings.read_only:
             target = replace(target, is_read_only=True)
@@ -208,7 +208,7 @@ class PostgresBackend(Backend):
 
         A store that is read-only makes nothing, and uses what is there.
         """
-        with translated(self._target.name):
+        with translated(self.target.name):
             async with connection.transaction():
                 if self._setup is not None:
                     self._learn_dimensions()
@@ -306,9 +306,9 @@ class PostgresBackend(Backend):
 
     async def _apply_vectors(self, ops: Sequence[Operation], setup: Setup) -> list[Any]:
         """Apply a unit with the first vectors of a store that has no model."""
-        connection = await connect(replace(self._target, schema=self._schema))
+        connection = await connect(replace(self.target, schema=self._schema))
         try:
-            with translated(self._target.name):
+            with translated(self.target.name):
                 await require_extension(connection, setup)
         finally:
             await asyncio.shield(hang_up(connection))
@@ -321,7 +321,7 @@ class PostgresBackend(Backend):
     # Upkeep
 
     def is_same(self, other: Backend) -> bool:
-        return isinstance(other, PostgresBackend) and self._target == other._target
+        return isinstance(other, PostgresBackend) and self.target == other.target
 
     async def check(self, meter: Meter) -> Report:
         return await self._pool.run_alone(checking.check, meter)
@@ -331,10 +331,10 @@ class PostgresBackend(Backend):
 
     async def vacuum(self) -> int:
         """Run VACUUM; it gives back what is free at the end of the tables, and locks nobody out."""
-        target = replace(self._target, schema=self._schema, statement_timeout=None)
+        target = replace(self.target, schema=self._schema, statement_timeout=None)
         connection = await connect(target)
         try:
-            with translated(self._target.name):
+            with translated(self.target.name):
                 before = await self._pool.run(reading.size)
                 for table in ("kvstore_items", "kvstore_changes", "kvstore_state"):
                     await connection.execute(f"VACUUM (ANALYZE) {table}")

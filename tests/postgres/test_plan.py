@@ -63,7 +63,7 @@ async def filled(store: PostgresStore, dice: Random, number: int) -> dict[Addres
         ttl = None if op.ttl is None else op.ttl / 1e6
         await store.put(op.namespace, op.key, number, ttl=ttl, index=index)
     writer._clock = partial(float, NOW / 1e6)
-    connection = await connect(store.backend._target)
+    connection = await connect(store.backend.target)
     rows = await connection.fetch(ALL)
     await connection.close()
     found = {}
