@@ -99,7 +99,12 @@ async def test_a_savers_checkpoints_and_writes(tmp_path: Path) -> None:
         assert len(state["messages"]) == 12
         waiting = (await workflow(saver).aget_state(thread("waits"))).interrupts
         assert [each.value for each in waiting] == [{"question": "go on?"}]
-    assert (tmp_path / "new.db").stat().st_size < (tmp_path / "old.db").stat().st_size
+    async with kvstore.open(tmp_path / "empty.db"):
+        pass
+    new, before, empty = (
+        (tmp_path / f"{name}.db").stat().st_size for name in ("new", "old", "empty")
+    )
+    assert new - empty < before  # the tables of what is not used here take some pages
 
 
 async def test_the_command_brings_what_there_is(tmp_path: Path) -> None:
