@@ -42,6 +42,7 @@ from kvstore.instants import to_micros
 from kvstore.jobs import JobState, QueueSize, SequenceRecord
 from kvstore.namespace import encode_namespace, subtree_range
 from kvstore.operations import Append, Operation, PutJob, Record
+from kvstore.ordering import Order
 from kvstore.past import Moment
 from kvstore.patterns import Pattern, compile_pattern
 from kvstore.ranking import Search
@@ -101,6 +102,7 @@ class Selection:
 
     Attributes:
         text: folded; the key or the value's text must contain it. `None`: no such condition.
+        orders: what they are ordered by, before the version; only for a backend that `can_order`.
     """
 
     filter: Filter
@@ -108,6 +110,7 @@ class Selection:
     offset: int
     subtree: bool
     text: str | None = None
+    orders: tuple[Order, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +227,12 @@ class Backend(Recipe, ABC):
             `Keep`, a `Forget` and a `Rewind` ask.
         needs_loop: whether coroutines may wait for something, so that a loop must run them. One
             that says no blocks instead, and any thread may call it.
+        can_order: whether `select` knows `orders`; else the store sorts all that passes.
     """
 
     most_dimensions: ClassVar[int | None] = None
     needs_loop: ClassVar[bool] = True
+    can_order: ClassVar[bool] = False
     has_sequences: ClassVar[bool] = False
     keeps_history: ClassVar[bool] = False
     settings: Settings

@@ -81,6 +81,7 @@ from kvstore.operations import (
     Touch,
     UnembeddedError,
 )
+from kvstore.ordering import parse_order, sort_items
 from kvstore.own_vectors import Given, OwnVectors, item_vectors, query_vector
 from kvstore.past import check_moment, check_root
 from kvstore.past_view import Past
@@ -119,6 +120,7 @@ _MODES = ("auto", "semantic", "text", "hybrid")
 _READ_ONLY = (
     "this store was opened with read_only=True, and writes nothing: open another one without it"
 )
+_EVERYTHING = 2**53  # as a limit
 _ANYWHERE: Final = object()  # instead of a loop: open, and on whatever thread
 
 
@@ -465,6 +467,7 @@ class Store(Recipe):
         query: str | SearchQuery | None = None,
         *,
         filter: Mapping[str, Any] | None = None,
+        order_by: str | Sequence[str] | None = None,
         limit: int = 10,
         offset: int = 0,
         mode: str = "auto",
@@ -483,6 +486,10 @@ class Store(Recipe):
             namespace: where to look; items of other namespaces are never found.
             query: words or a question; or a whole `SearchQuery`, then without other arguments.
             filter: conditions on the value, such as `{"status": "open", "n": {"$gte": 3}}`.
+            order_by: `"key"`, `"created_at"`, `"updated_at"`, `"expires_at"`, `"version"` or a path
+                into the value such as `"$.score"`, with a leading `-` the greatest first; several
+                as a list. Missing values come last; null, booleans, numbers and strings follow
+                each other. Not for ranked searches.
             limit: how many items at most.
             offset: how many to skip first.
             mode: `"semantic"`, `"text"`, `"hybrid"`, or `"auto"`: without a model by
@@ -498,11 +505,12 @@ class Store(Recipe):
 
         Raises:
             InvalidFilterError: the filter does not parse.
-            InvalidArgumentError: a bad limit, offset, mode, min_score or vector; or a mode that
-                this store has no index for.
+            InvalidArgumentError: a bad order_by, limit, offset, mode, min_score or vector; or a
+                mode that this store has no index for.
         """
         self.require_open()
-        asked = SearchQuery(query, filter, limit, offset, mode, subtree, min_score, vector)  # type: ignore[arg-type]
+        rest = limit, offset, mode, subtree, min_score, vector
+        asked = SearchQuery(query, filter, order_by, *rest)  # type: ignore[arg-type]
         if isinstance(query, SearchQuery):
             if vector is not None or asked != SearchQuery(query):  # type: ignore[arg-type]
                 raise InvalidArgumentError(
@@ -1532,7 +1540,10 @@ class Store(Recipe):
             raise InvalidArgumentError("query holds a lone surrogate, and no text does")
         filter = parse_filter(asked.filter)
         ranked = bool(asked.query) and (self._ranks or asked.mode != "auto")
+        orders = parse_order(asked.order_by)
         if ranked or asked.vector is not None:
+            if orders:
+                raise InvalidArgumentError("order_by is not for ranked searches: the score orders")
             return await self._rank(path, asked, filter, signed)
         if asked.min_score is not None:
             raise InvalidArgumentError(
@@ -1541,8 +1552,12 @@ class Store(Recipe):
         if limit == 0:
             return []
         text = (fold(asked.query) or asked.query) if asked.query else None
-        selection = Selection(filter, limit, offset, asked.subtree, text)
-        return await self.backend.select(path, selection)
+        selection = Selection(filter, limit, offset, asked.subtree, text, orders)
+        if not orders or self.backend.can_order:
+            return await self.backend.select(path, selection)
+        everything = Selection(filter, _EVERYTHING, 0, asked.subtree, text)
+        found = sort_items(await self.backend.select(path, everything), orders)
+        return found[offset : offset + limit]
 
     async def _rank(
         self, path: str, asked: SearchQuery, filter: Filter, signed: bool

@@ -5,7 +5,7 @@ All are immutable dataclasses with slots, and know nothing of any backend.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -182,6 +182,7 @@ class SearchQuery:
 
     query: str | None = None
     filter: Mapping[str, Any] | None = None
+    order_by: str | Sequence[str] | None = None
     limit: int = 10
     offset: int = 0
     mode: Mode = "auto"

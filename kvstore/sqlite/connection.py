@@ -58,7 +58,7 @@ from kvstore.sqlite.codes import (
     SQLITE_READONLY,
     SQLITE_TOOBIG,
 )
-from kvstore.sqlite.filters import match_filter
+from kvstore.sqlite.filters import give_place, match_filter
 from kvstore.sqlite.lineage import begin_log
 from kvstore.sqlite.openfile import OpenFile
 from kvstore.text import contains
@@ -137,6 +137,7 @@ def _add_functions(connection: driver.Connection) -> None:
 
     connection.create_function("kvstore_glob", 2, glob, deterministic=True)
     connection.create_function("kvstore_match", 2, match_filter, deterministic=True)
+    connection.create_function("kvstore_place", 3, give_place, deterministic=True)
     connection.create_function("kvstore_contains", 3, holds, deterministic=True)
 
 

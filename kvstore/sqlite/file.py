@@ -60,6 +60,7 @@ class FileBackend(Backend):
     """
 
     has_sequences = True
+    can_order = True
     opened: OpenFile
     finalizer: Any
     _hold: Hold

@@ -8,17 +8,27 @@ SQLite whose JSON numbers are inexact), the condition calls `matches` itself, as
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from types import NoneType
 from typing import Any, Final
 
 from kvstore import codec
 from kvstore.caching import cache_short
 from kvstore.filters import And, Compare, Contains, Exists, Filter, In, Leaf, Not, Or, matches
+from kvstore.ordering import Order, place_of
 from kvstore.paths import Path
 from kvstore.sql import FALSE, Sql, all_of, any_of
 from kvstore.sqlite import driver
 
-__all__ = ["CAN_DECLARE", "compile_filter", "is_exact_number", "json_path", "match_filter"]
+__all__ = [
+    "CAN_DECLARE",
+    "compile_filter",
+    "compile_order",
+    "give_place",
+    "is_exact_number",
+    "json_path",
+    "match_filter",
+]
 
 _EXACT_JSON = driver.VERSION >= (3, 53, 0)  # parses every number to the nearest double
 CAN_DECLARE = _EXACT_JSON
@@ -61,6 +71,66 @@ def _compile(node: Filter) -> Sql:
         member = _member(node.path, node.operand)
         return exact if member is None else all_of([member, exact])
     return exact
+
+
+_ORDER_RANK = (
+    "CASE json_type(value, ?) WHEN 'null' THEN 0 WHEN 'true' THEN 1 WHEN 'false' THEN 1"
+    " WHEN 'integer' THEN 2 WHEN 'real' THEN 2 WHEN 'text' THEN 3 WHEN 'array' THEN 4"
+    " WHEN 'object' THEN 4 END"
+)
+_ORDER_SCALAR = (
+    "CASE WHEN json_type(value, ?) NOT IN ('array', 'object') THEN json_extract(value, ?) END"
+)
+
+
+def compile_order(orders: Sequence[Order], subtree: bool) -> Sql:
+    """Translate what items are ordered by, as `kvstore.ordering` has it."""
+    terms: list[Sql] = []
+    for order in orders:
+        way = " DESC" if order.descends else ""
+        if isinstance(order.by, str):
+            if order.by == "expires_at":
+                terms.append(Sql("expires_at IS NULL"))
+            terms.append(Sql(order.by + way))
+            if order.by == "key" and not subtree:  # no two are equal
+                return _listed(terms)
+            continue
+        rank, scalar = _order_of(order.by)
+        terms += [Sql(f"({rank.text}) IS NULL", rank.params)]
+        terms += [Sql(f"{each.text}{way}", each.params) for each in (rank, scalar)]
+    return _listed([*terms, Sql("version DESC")])
+
+
+def _listed(terms: Sequence[Sql]) -> Sql:
+    params = tuple(param for term in terms for param in term.params)
+    return Sql(", ".join(term.text for term in terms), params)
+
+
+def _order_of(path: Path) -> tuple[Sql, Sql]:
+    """Return what gives the rank of a value's type, and what gives the value."""
+    at = json_path(path) if _EXACT_JSON else None
+    spec = codec.encode(list(path)).decode()
+    called = [Sql(f"kvstore_place(?, value, {part})", (spec,)) for part in (0, 1)]
+    if at is None:
+        return called[0], called[1]
+    own = Sql(_ORDER_RANK, (at,)), Sql(_ORDER_SCALAR, (at, at))
+    first, second = (
+        Sql(
+            f"CASE WHEN {_HAS_NUL} THEN {call.text} ELSE {each.text} END",
+            (*call.params, *each.params),
+        )
+        for call, each in zip(called, own, strict=True)
+    )
+    return first, second
+
+
+def give_place(spec: str, value: str, part: int) -> Any:
+    """Return what a stored value is ordered by: one part of its `place_of`."""
+    place = place_of(codec.decode(value.encode()), tuple(codec.decode(spec.encode())))
+    if place is None or (part and place[0] not in (1, 2, 3)):
+        return None
+    found = place[part]
+    return float(found) if isinstance(found, int) and found >= 2**63 else found
 
 
 def _leaf(node: Leaf, path: str) -> Sql | None:

@@ -20,7 +20,7 @@ from kvstore.sql import Sql, all_of
 from kvstore.sqlite import declared, driver, filter_statements, statements
 from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.connection import snapshot
-from kvstore.sqlite.filters import compile_filter
+from kvstore.sqlite.filters import compile_filter, compile_order
 from kvstore.sqlite.read_cache import ABSENT, Entry
 from kvstore.types import Item, Namespace, make_item
 
@@ -240,11 +240,12 @@ def select(connection: driver.Connection, path: str, selection: Selection, now: 
         conditions.append(Sql("kvstore_contains(?, CAST(key AS BLOB), value)", (asked,)))
     subtree, filter = selection.subtree, selection.filter
     among = None
+    order = compile_order(selection.orders, subtree) if selection.orders else None
     if filter != ALL and (known := declared.built(connection)):
         within = statements.within_each(path, subtree)
         among = filter_statements.candidates(filter, known, within)
     statement = statements.select_latest(
-        path, subtree, all_of(conditions), now, selection.limit, selection.offset, among
+        path, subtree, all_of(conditions), now, selection.limit, selection.offset, among, order
     )
     return [
         item_of(decode_namespace(found), found, key, row)

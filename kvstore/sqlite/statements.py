@@ -546,8 +546,9 @@ def select_latest(
     limit: int,
     offset: int,
     among: Sql | None = None,
+    order: Sql | None = None,
 ) -> Sql:
-    """Select the items that pass, latest first; only the page's values are sorted along.
+    """Select the items that pass, in order; only the page's values are sorted along.
 
     Args:
         path: of the namespace.
@@ -556,8 +557,10 @@ def select_latest(
         now: the instant.
         limit: how many at most.
         offset: how many to skip.
+        order: what to order by; `None`: the latest first.
         among: selects the ids of all that can pass, and perhaps of more; `None`: it is not known.
     """
+    by = order or Sql("version DESC")
     within = in_range(path, subtree)
     if among is not None:  # by their ids, and not by the index on (path, key)
         within = (
@@ -572,8 +575,10 @@ def select_latest(
         + live(now)
         + Sql("AND")
         + condition
-        + Sql("ORDER BY version DESC LIMIT +? OFFSET +?)", (limit, offset))
-        + Sql("ORDER BY version DESC")
+        + Sql("ORDER BY")
+        + by
+        + Sql("LIMIT +? OFFSET +?) ORDER BY", (limit, offset))
+        + by
     )
 
 

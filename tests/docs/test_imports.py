@@ -18,7 +18,7 @@ LAYERS = (
     "types",
     "model_id",
     "backlog embedding filters namespace paths patterns ranking report rules sql text",
-    "arguments context own_vectors reranking sequences",
+    "arguments context ordering own_vectors reranking sequences",
     "description past",
     "jobs",
     "operations",

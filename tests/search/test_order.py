@@ -1,0 +1,84 @@
+"""What a search is ordered by: the same order in a file and in memory."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvstore import IndexConfig, InMemoryStore, InvalidArgumentError, SearchQuery, SQLiteStore
+from kvstore.testing import ManualClock
+
+NS = ("notes",)
+VALUES: list[Any] = [
+    *(None, True, False, 0, 1, 1.5, -2, 2**53 + 1, 2**62, 1e300, "", "a", "b", "\uffff", "😀"),
+    *([], {}, ["a"], b"a", "x\0y"),
+]
+ORDERS: list[str | list[str]] = [
+    *("key", "-key", "version", "-version", "created_at", "-updated_at", "expires_at"),
+    *("-expires_at", "$.score", "-$.score", "score", "$.user.name", "-$.user.name", '$."odd.one"'),
+    *(["$.group", "-$.score"], ["-$.group", "key"], ["$.score", "created_at", "-key"], []),
+    *("-$.list[0]", "$.list[-1]", '-$."$bytes"'),
+]
+
+
+def value(chance: random.Random) -> dict[str, Any]:
+    found: dict[str, Any] = {"group": chance.randrange(3)}
+    for name in ("score", "odd.one", "list", "$bytes"):
+        if chance.random() < 0.8:
+            found[name] = chance.choice(VALUES)
+    found["user"] = {"name": chance.choice(VALUES)} if chance.random() < 0.7 else "nobody"
+    if chance.random() < 0.3:
+        found["list"] = chance.choices(VALUES, k=2)
+    if chance.random() < 0.1:
+        found["score\0odd"] = 1
+    return found
+
+
+async def test_a_file_orders_as_memory_does(tmp_path: Path) -> None:
+    chance, clock = random.Random(3), ManualClock()
+    index = IndexConfig(fields=(), filters=("group",))
+    options: dict[str, Any] = {"clock": clock, "index": index, "sweep_interval": None}
+    async with (
+        SQLiteStore(tmp_path / "store.db", **options) as store,
+        InMemoryStore(**options) as oracle,
+    ):
+        for turn in range(120):
+            where = NS if turn % 5 else (*NS, "below")
+            put: tuple[str, Any] = (f"k{chance.randrange(90):02}", value(chance))
+            ttl = chance.choice([None, None, 50, 70 + turn])
+            for each in (store, oracle):
+                await each.put(where, *put, ttl=ttl)
+            clock.advance(chance.choice([0, 1]))
+        for order in ORDERS:
+            for asked in (
+                SearchQuery(order_by=order, limit=500),
+                SearchQuery(order_by=order, limit=7, offset=5),
+                SearchQuery(order_by=order, limit=500, subtree=True),
+                SearchQuery(order_by=order, limit=500, filter={"group": 1}),
+            ):
+                found = await store.search(NS, asked)
+                expected = await oracle.search(NS, asked)
+                assert [(item.namespace, item.key) for item in found] == [
+                    (item.namespace, item.key) for item in expected
+                ], order
+
+
+async def test_missing_values_come_last_and_ties_latest_first() -> None:
+    async with InMemoryStore() as store:
+        values = [{"n": 2}, {}, {"n": 1}, {"n": None}, {"n": "1"}, {"n": 1}]
+        await store.put_many(NS, {f"k{at}": each for at, each in enumerate(values)})
+        for order, expected in (("$.n", "352041"), ("-$.n", "405231"), (["$.n", "key"], "325041")):
+            found = await store.search(NS, order_by=order)
+            assert "".join(item.key[1:] for item in found) == expected
+
+
+@pytest.mark.parametrize("wrong", ["", "-", "$.", "a[*]", 1, [1], {"key": 1}, "a..b"])
+async def test_what_is_no_order_is_refused(wrong: Any) -> None:
+    async with InMemoryStore(index=IndexConfig()) as store:
+        with pytest.raises(InvalidArgumentError, match="order_by"):
+            await store.search(NS, order_by=wrong)
+        with pytest.raises(InvalidArgumentError, match="order_by"):
+            await store.search(NS, "words", order_by="key")
