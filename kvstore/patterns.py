@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import takewhile
 
-from kvstore.caching import cache_short
+from kvstore.caching import LONGEST, cache_short
 from kvstore.errors import InvalidPatternError
 from kvstore.namespace import check_key
 
@@ -32,14 +33,16 @@ class Pattern:
         literal: the one key that it stands for, if it has no wildcard; else `None`.
         head: the text that every match begins with, possibly empty.
         after_head: the least text above all that begin with `head`; `None` if there is none.
-        regex: matches (with `fullmatch`) just what GLOB does.
+        runs: what stands between the stars, of a pattern with no other wildcard; else `None`.
+        regex: of any other, matches (with `fullmatch`) just what GLOB does.
     """
 
     text: str
     literal: str | None
     head: str
     after_head: str | None
-    regex: re.Pattern[str]
+    runs: tuple[str, ...] | None
+    regex: re.Pattern[str] | None
 
     @property
     def is_quick(self) -> bool:
@@ -56,7 +59,27 @@ class Pattern:
         """Whether the key matches."""
         if self.literal is not None:
             return key == self.literal
+        if self.runs is not None:
+            return _holds_in_order(key, self.runs)
+        assert self.regex is not None
         return self.regex.fullmatch(key) is not None
+
+
+def _holds_in_order(key: str, runs: tuple[str, ...]) -> bool:
+    """Whether a key begins with the first of some texts, ends with the last, and has the others.
+
+    Each is taken where it stands first: a later place cannot help those after it.
+    """
+    first, *middle, last = runs
+    if len(key) < len(first) + len(last) or not key.startswith(first) or not key.endswith(last):
+        return False
+    at, end = len(first), len(key) - len(last)
+    for run in middle:
+        found = key.find(run, at, end)
+        if found < 0:
+            return False
+        at = found + len(run)
+    return True
 
 
 def escape(text: str) -> str:
@@ -70,15 +93,24 @@ def escape(text: str) -> str:
 
 @cache_short(1024)
 def _compile(text: str) -> Pattern:
+    if "?" not in text and "[" not in text:  # however long, in a moment
+        first, *rest = text.split("*")
+        runs = (first, *rest)
+        return Pattern(text, None if rest else first, first, _successor(first), runs, None)
     tokens = tokenize(text)
-    head = ""
-    for token in tokens:
-        if not isinstance(token, str):
-            break
-        head += token
-    else:
-        return Pattern(text, head, head, _successor(head), re.compile(re.escape(head)))
-    return Pattern(text, None, head, _successor(head), _regex(tokens))
+    head = "".join(takewhile(_is_literal, tokens))  # type: ignore[arg-type]
+    if all(map(_is_literal, tokens)):
+        return Pattern(text, head, head, _successor(head), (head,), None)
+    return Pattern(text, None, head, _successor(head), None, _regex(tokens))
+
+
+@cache_short(4, 2**20)  # else it would be parsed anew for each key that it is held against
+def _compile_long(text: str) -> Pattern:
+    return _compile(text)
+
+
+def _is_literal(token: _Token) -> bool:
+    return isinstance(token, str)
 
 
 def compile_pattern(pattern: str) -> Pattern:
@@ -94,7 +126,7 @@ def compile_pattern(pattern: str) -> Pattern:
         pattern.encode()
     except UnicodeEncodeError:
         raise InvalidPatternError(f"the pattern {pattern!r} holds a lone surrogate") from None
-    return _compile(pattern)
+    return _compile(pattern) if len(pattern) <= LONGEST else _compile_long(pattern)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,3 +74,12 @@ def test_many_stars_take_no_exponential_time() -> None:
     compiled = compile_pattern("*a" * 50 + "*b")
     assert not compiled.matches("a" * 5_000)
     assert compiled.matches("a" * 5_000 + "b")
+
+
+def test_a_long_pattern_with_stars_alone_takes_no_expression() -> None:
+    long = "x" * 100_000
+    for text, key in ((f"*{long}", f"y{long}"), (f"{long}*y*", f"{long}yy"), (long, long)):
+        pattern = compile_pattern(text)
+        assert pattern.regex is None  # to compile one takes seconds
+        assert pattern.matches(key)
+        assert not pattern.matches(key.replace("x", "z", 1))
