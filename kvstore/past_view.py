@@ -14,6 +14,7 @@ from kvstore.filters import Filter, matches, parse_filter
 from kvstore.memory_index import MemoryIndex
 from kvstore.namespace import address, check_key, decode_namespace
 from kvstore.operations import Record
+from kvstore.ordering import parse_order, sort_items
 from kvstore.past import Moment
 from kvstore.patterns import Pattern, compile_pattern
 from kvstore.text import contains, fold, query_words, texts_of
@@ -149,6 +150,7 @@ class Past:
         query: str | SearchQuery | None = None,
         *,
         filter: Mapping[str, Any] | None = None,
+        order_by: str | Sequence[str] | None = None,
         limit: int = 10,
         offset: int = 0,
         mode: str = "auto",
@@ -166,6 +168,7 @@ class Past:
         asked = SearchQuery(
             query,  # type: ignore[arg-type]
             filter=filter,
+            order_by=order_by,
             limit=limit,
             offset=offset,
             mode=mode,  # type: ignore[arg-type]
@@ -187,16 +190,17 @@ class Past:
                 "the past is searched by filter and by words, mode='auto' or 'text': the vectors "
                 "of old items are not kept"
             )
-        if asked.mode == "text" and self._index is None:
+        config = self._index if self._index is not None and self._index.ranks else None
+        if asked.mode == "text" and config is None:
             raise InvalidArgumentError("mode='text' needs an index: pass index=IndexConfig()")
         if asked.query is not None and not isinstance(asked.query, str):
             raise InvalidArgumentError(f"query is a str, not {type(asked.query).__name__}")
-        parsed = parse_filter(asked.filter)
+        parsed, orders = parse_filter(asked.filter), parse_order(asked.order_by)
         first, most = check_count(asked.offset, "offset"), check_count(asked.limit, "limit")
         rows = [row async for row in self._rows(path, _EVERY_KEY, asked.subtree)]
         items = {(row.path, row.key): item_of(decode_namespace(row.path), row) for row in rows}
         passing = {at for at, item in items.items() if matches(parsed, item.value)}
-        if not asked.query or self._index is None:
+        if not asked.query or config is None:
             if asked.min_score is not None:
                 raise InvalidArgumentError(
                     "min_score is for ranked searches; this one has no query, or no index"
@@ -208,8 +212,10 @@ class Past:
                 if at in passing and (folded is None or contains(item.key, item.value, folded))
             ]
             found.sort(key=lambda item: item.version, reverse=True)
-            return found[first : first + most]
-        ranked = _by_words(self._index, rows, asked.query)
+            return sort_items(found, orders)[first : first + most]
+        if orders:
+            raise InvalidArgumentError("order_by is not for ranked searches: the score orders")
+        ranked = _by_words(config, rows, asked.query)
         hits = [(at, score) for at, score in ranked if at in passing]
         least = asked.min_score or 0.0
         page = hits[first : first + most]
