@@ -65,10 +65,12 @@ def build(connection: driver.Connection, names: Iterable[str]) -> None:
             connection.execute(sql.CREATE_TABLE)
         number, (is_list, at) = len(there), place
         there.append(name)
-        connection.execute(sql.ADD_ENTRIES.format(entries=sql.entries(number, place)))
+        statement = sql.ADD_ENTRIES.format(entries=sql.entries(number, place))
+        connection.execute(statement)
         for kind in sql.TRIGGERS:
-            statement = sql.trigger(kind, is_list)
-            connection.execute(statement.replace("{field}", str(number)).replace("{at}", at))
+            text = sql.trigger(kind, is_list).replace("{field}", str(number))
+            statement = text.replace("{at}", at)
+            connection.execute(statement)
     connection.execute(
         sql.SET_NAMES,
         (orjson.dumps(there).decode(),),
@@ -110,8 +112,7 @@ def find_problems(connection: driver.Connection) -> Iterator[str]:
         held = sql.HELD_ENTRIES.format(field=number)
         wanted = sql.entries(number, place)
         for one, other, what in ((wanted, held, "are missing"), (held, wanted, "are no item's")):
-            (count,) = connection.execute(
-                sql.COUNT_OTHERS.format(some=one, others=other)
-            ).fetchone()
+            statement = sql.COUNT_OTHERS.format(some=one, others=other)
+            (count,) = connection.execute(statement).fetchone()
             if count:
                 yield f"filters: {count} entries of {name!r} {what}"

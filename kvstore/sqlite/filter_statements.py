@@ -77,8 +77,8 @@ def _found(is_list: bool, value: str, before: str = "", source: str = "", after:
     selects = []
     for scalar, where in (_ELEMENT, _IS_TEXT, _HAS_NUL) if is_list else (_SCALAR, _HAS_NUL):
         tables = [table for table in (source, _EACH if scalar == _ELEMENT[0] else "") if table]
-        begin = f"FROM {', '.join(tables)} " if tables else ""
-        selects.append(f"SELECT {before}{scalar} AS scalar{after} {begin}WHERE {where}")
+        begin = " ".join((*(("FROM", ", ".join(tables)) if tables else ()), "WHERE"))
+        selects.append(" ".join(("SELECT", f"{before}{scalar} AS scalar{after}", begin, where)))
     return " UNION ALL ".join(selects).replace("{value}", value)
 
 
@@ -124,6 +124,7 @@ for _kind in TRIGGERS:
     )
 
 
+_ENTRIES = "SELECT * FROM ({found}) AS found WHERE scalar IS NOT NULL"
 GET_NAMES = "SELECT value FROM meta WHERE name = 'filters'"
 SET_NAMES = """
 INSERT INTO meta (name, value) VALUES ('filters', ?)
@@ -146,7 +147,7 @@ def entries(number: int, place: tuple[bool, str]) -> str:
     """Write what selects all entries of a path, as they should be."""
     is_list, at = place
     found = _found(is_list, _ALL, f"{number} AS field, items.path AS path, ", "items", ", items.id")
-    return f"SELECT * FROM ({found.replace('{at}', at)}) AS found WHERE scalar IS NOT NULL"
+    return _ENTRIES.format(found=found.replace("{at}", at))
 
 
 # Looking up
@@ -200,7 +201,7 @@ def _best(parts: Sequence[Filter], declared: dict[Path, int], within: Sql) -> Sq
 
 def _entries_that(number: int, within: Sql, condition: Sql) -> Sql:
     """Select the items of which an entry of a path meets a condition, or that are to be asked."""
-    begin = Sql(f"SELECT item FROM filter_scalars WHERE field = {number} AND") + within
+    begin = Sql("SELECT item FROM filter_scalars WHERE field = ? AND", (number,)) + within
     sure = begin + Sql("AND") + condition if condition.text else begin
     return sure + Sql("UNION ALL") + begin + Sql(f"AND scalar = {_UNSURE}")
 
