@@ -27,10 +27,13 @@ __all__ = [
     "VectorFinder",
     "Wanted",
     "Words",
+    "adopt",
     "coded",
     "codes_in",
+    "complete",
     "has_own",
     "is_as_wanted",
+    "require_adopted",
 ]
 
 CODE_BYTES = 16
@@ -70,6 +73,38 @@ def _silenced(codes: Iterable[bytes]) -> list[bytes]:
 
 def _own_among(codes: Iterable[bytes]) -> list[bytes]:
     return [code for code in codes if code.startswith(_OWN)]
+
+
+def adopt(description: Description, brought: Brought) -> tuple[bool, bool]:
+    """Make the description of an index that of a store.
+
+    Returns:
+        Whether the vectors that it has are to be dropped, and whether every item is to be marked.
+    """
+    has_other_model = brought.mismatch(description) is not None
+    has_other_fields = brought.fields != description.fields
+    if has_other_model:
+        description.model, description.dimensions = brought.model or brought.own, None
+        description.epoch += 1
+    description.fields = brought.fields
+    if has_other_model or has_other_fields:
+        description.has_all_vectors = False
+        description.has_all_words &= not has_other_fields
+    return has_other_model, has_other_model or has_other_fields
+
+
+def require_adopted(description: Description, brought: Brought) -> None:
+    """Raise `IndexMismatchError` if an index that was a store's is not any more."""
+    mismatch = brought.mismatch(description)
+    if mismatch is not None:
+        raise IndexMismatchError(f"another store has changed the index meanwhile: {mismatch}")
+
+
+def complete(description: Description, brought: Brought) -> None:
+    """Have it described that nothing is left to be indexed by a store."""
+    description.has_all_words = True
+    if description.model == brought.model or description.is_own:
+        description.has_all_vectors = True
 
 
 @dataclass(slots=True)
@@ -116,6 +151,10 @@ class Wanted:
     def codes(self) -> Collection[bytes]:
         """All of them."""
         return [*self.texts, *self.own] if self.own else self.texts.keys()
+
+    def has_one_of(self, texts: Collection[str]) -> bool:
+        """Whether some texts hold one of its."""
+        return any(text in texts for text in self.texts.values())
 
 
 class VectorFinder:

@@ -36,17 +36,19 @@ from kvstore import codec
 from kvstore.caching import cache_short
 from kvstore.description import Brought, Description
 from kvstore.errors import (
-    IndexMismatchError,
     MissingDependencyError,
 )
 from kvstore.index_plan import (
     VectorFinder,
     Wanted,
     Words,
+    adopt,
     coded,
     codes_in,
+    complete,
     has_own,
     is_as_wanted,
+    require_adopted,
 )
 from kvstore.namespace import decode_namespace, show
 from kvstore.operations import Reindex
@@ -563,19 +565,13 @@ class Indexer:
         setup, description = self._setup, self._description
         if setup is None:
             return 0
-        has_other_model = setup.mismatch(description) is not None
-        has_other_fields = setup.fields != description.fields
-        if has_other_model:
-            await connection.execute(f"DROP TABLE IF EXISTS {vectors_table(description)}")
+        table = vectors_table(description)
+        is_dropped, is_marked = adopt(description, setup)
+        if is_dropped:
+            await connection.execute(f"DROP TABLE IF EXISTS {table}")
             await connection.execute("UPDATE kvstore_entries SET texts = ''")
-            description.model, description.dimensions = setup.model or setup.own, None
-            description.epoch += 1
-        if has_other_fields:
-            description.fields = setup.fields
-        if has_other_model or has_other_fields:
+        if is_marked:
             await connection.execute(sql.MARK_ALL)
-            description.has_all_vectors = False
-            description.has_all_words &= not has_other_fields
             await _store(connection, description)
             self._states.clear()
         return await count_pending(connection)
@@ -592,14 +588,10 @@ class Indexer:
         setup, description = self._setup, self._description
         if setup is None:
             return 0, 0, []
-        mismatch = setup.mismatch(description)
-        if mismatch is not None:
-            raise IndexMismatchError(f"another store has changed the index meanwhile: {mismatch}")
+        require_adopted(description, setup)
         marked = await connection.fetch(sql.GET_PENDING, op.after, op.limit)
         if not marked:
-            description.has_all_words = True
-            if description.model == setup.model or description.is_own:
-                description.has_all_vectors = True
+            complete(description, setup)
             await _store(connection, description)
             return 0, 0, []
         rows = [tuple(row)[1:] for row in marked if row["value"] is not None]
@@ -610,7 +602,7 @@ class Indexer:
         left = [
             (plan.address[0], decode_key(plan.address[1]))
             for plan in plans
-            if any(text in op.refused for text in plan.wanted.texts.values())
+            if plan.wanted.has_one_of(op.refused)
         ]
         return marked[-1]["number"], len(marked), left
 

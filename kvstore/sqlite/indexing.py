@@ -26,8 +26,18 @@ import orjson
 
 from kvstore import codec
 from kvstore.description import Description
-from kvstore.errors import IndexMismatchError, MissingDependencyError
-from kvstore.index_plan import CODE_BYTES, VectorFinder, Wanted, Words, coded, codes_in
+from kvstore.errors import MissingDependencyError
+from kvstore.index_plan import (
+    CODE_BYTES,
+    VectorFinder,
+    Wanted,
+    Words,
+    adopt,
+    coded,
+    codes_in,
+    complete,
+    require_adopted,
+)
 from kvstore.operations import (
     Adopt,
     Operation,
@@ -459,32 +469,24 @@ class IndexedBatch(Batch):
         """Make the index the store's own; return how many items are marked."""
         setup, description = self._setup, self._description
         assert setup is not None
-        has_other_model = setup.mismatch(description) is not None
-        has_other_fields = setup.fields != description.fields
-        if has_other_model:
-            if description.dimensions is not None:
+        had_vectors = description.dimensions is not None
+        is_dropped, is_marked = adopt(description, setup)
+        if is_dropped:
+            if had_vectors:
                 load_vectors(self._connection)
                 for table in VECTOR_CHUNKS:
                     self._execute(sql.drop_vectors(table))
             for statement in sql.FORGET_VECTORS:
                 self._execute(statement)
-            description.model, description.dimensions = setup.model or setup.own, None
-            description.epoch += 1
-        if has_other_fields:
-            description.fields = setup.fields
-        if has_other_model or has_other_fields:
+        if is_marked:
             self._execute(sql.MARK_ALL)
-            description.has_all_vectors = False
-            description.has_all_words &= not has_other_fields
             self._keep_description()
         pending: int = self._execute(sql.COUNT_MARKED).fetchone()[0]
         return pending
 
     def _plan_reindex(self, op: Reindex) -> list[tuple[int, str, Entries | None]]:
         assert self._setup is not None
-        mismatch = self._setup.mismatch(self._description)
-        if mismatch is not None:
-            raise IndexMismatchError(f"another store has changed the index meanwhile: {mismatch}")
+        require_adopted(self._description, self._setup)
         planned: list[tuple[int, str, Entries | None]] = []
         for key, *row in self._execute(sql.GET_PENDING, (op.after, op.limit)).fetchall():
             entry = self._entries_of(row, keeps_own=True)
@@ -512,17 +514,14 @@ class IndexedBatch(Batch):
             else:
                 self._write_entries(entry)
         if not planned:
-            description = self._description
             assert self._setup is not None
-            description.has_all_words = True
-            if description.model == self._setup.model or description.is_own:
-                description.has_all_vectors = True
+            complete(self._description, self._setup)
             self._keep_description()
             return 0, 0, []
         left = [
             (entry.path, key)
             for _, key, entry in planned
-            if entry is not None and any(text in refused for text in entry.wanted.texts.values())
+            if entry is not None and entry.wanted.has_one_of(refused)
         ]
         return planned[-1][0], len(planned), left
 
