@@ -83,8 +83,10 @@ def _go_on(connection: driver.Connection, path: Path, floor: int) -> None:
             raise StoreCorruptError(f"the backup is damaged ({found}); nothing was restored")
     migrate(connection, path, _BUSY_S)
     with translated(path), transaction(connection, _BUSY_S):
-        (version,) = connection.execute(statements.GET_VERSION).fetchone()
-        version = max(version, floor) + 1
+        (before,) = connection.execute(statements.GET_VERSION).fetchone()
+        version = max(before, floor) + 1
+        # Of each log and queue, at most so many positions were given since as there were versions
+        connection.execute(statements.SKIP_POSITIONS, (version - before - 1,))
         connection.execute(statements.SET_VERSION, (version,))
         connection.execute(statements.SET_META, (version, "changes_begin"))
         if not read_kept(connection)[0].span:  # else they tell at which instants the past was

@@ -278,6 +278,8 @@ WHERE path >= ?1 AND (?2 IS NULL OR path < ?2)
 ORDER BY path
 """
 
+SKIP_POSITIONS = "UPDATE sequences SET last = last + ?"
+
 # Jobs. The primary key
 _JOB = "path, position, state, due, span, attempt, token, is_last, name, error"
 GET_JOB = f"SELECT {_JOB} FROM jobs WHERE path = ? AND position = ?"

@@ -293,3 +293,19 @@ async def test_a_log_that_a_dead_process_left_is_its_own(path: Path) -> None:
     for file in list(path.parent.glob("store.db*")):
         file.rename(moved / file.name)
     assert await era(moved / path.name) == "moved"
+
+
+async def test_positions_of_a_log_go_on_above_both(tmp_path: Path) -> None:
+    path, backup = tmp_path / "store.db", tmp_path / "backup.db"
+    async with SQLiteStore(path) as store:
+        await store.log(("log",)).append("a", "b")
+        await store.queue(("queue",)).put("a")
+        await store.backup(backup)
+        assert await store.log(("log",)).append("c", "d") == 4
+        last = await store.queue(("queue",)).put("b")
+    await restore_backup(backup, path, overwrite=True)
+    async with SQLiteStore(path) as store:
+        log = store.log(("log",))
+        assert await log.append("e") > 4
+        assert [entry.value for entry in await log.tail()] == ["a", "b", "e"]
+        assert await store.queue(("queue",)).put("c") > last
