@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from kvstore.arguments import check_count
 from kvstore.errors import HistoryExpiredError, InvalidArgumentError
-from kvstore.instants import EPOCH
+from kvstore.instants import EPOCH, LATEST
 
 __all__ = ["Kept", "Moment", "check_moment", "check_root"]
 
@@ -40,8 +40,8 @@ class Kept:
     version: int
     last: int
 
-    def require(self, moment: Moment, following: int | None, now: int) -> None:
-        """Raise unless a moment is kept.
+    def require(self, moment: Moment, following: int | None, now: int) -> int:
+        """Return until when a moment is kept, or raise if it is not.
 
         Args:
             moment: which one.
@@ -51,9 +51,10 @@ class Kept:
         Raises:
             HistoryExpiredError: something that was there is not kept any more.
         """
-        is_over = following is not None and following <= now - self.span
-        if not self.span or moment.version < self.begin.version or is_over:
+        until = LATEST if following is None else following + self.span
+        if not self.span or moment.version < self.begin.version or now >= until:
             raise HistoryExpiredError(self._why())
+        return until
 
     def require_version(self, version: int) -> None:
         """Raise unless a version has been, and is kept."""

@@ -326,7 +326,7 @@ class DirectBackend(FileBackend):
         return self._read(past.find_moment, version, instant, self.now())
 
     async def past_many(self, moment: Moment, path: str, keys: Sequence[str]) -> list[Record]:
-        return self._read(past.get_many, moment, path, keys, self.now())
+        return self._read(past.get_many, moment, path, keys, self.now())[0]
 
     async def past_page(
         self,

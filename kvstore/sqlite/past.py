@@ -123,10 +123,10 @@ def read_kept(connection: driver.Connection, version: int = 0) -> tuple[Kept, in
     return kept, following
 
 
-def require(connection: driver.Connection, moment: Moment, now: int) -> None:
-    """Raise `HistoryExpiredError` unless a moment is kept."""
+def require(connection: driver.Connection, moment: Moment, now: int) -> int:
+    """Return until when a moment is kept, or raise `HistoryExpiredError`."""
     kept, following = read_kept(connection, moment.version)
-    kept.require(moment, following, now)
+    return kept.require(moment, following, now)
 
 
 def find_moment(
@@ -169,11 +169,11 @@ def _version_at(connection: driver.Connection, instant: int, kept: Kept) -> int:
 
 def get_many(
     connection: driver.Connection, moment: Moment, path: str, keys: Sequence[str], now: int
-) -> list[Record]:
-    """Return the items among some keys that were there."""
+) -> tuple[list[Record], int]:
+    """Return the items among some keys that were there, and until when the moment is kept."""
     rows = _at(connection, moment, [(path, key) for key in keys], _EVERYTHING)
-    require(connection, moment, now)
-    return [reading.to_record(row) for row in rows]
+    until = require(connection, moment, now)
+    return [reading.to_record(row) for row in rows], until
 
 
 def get_few(
@@ -183,11 +183,13 @@ def get_few(
     keys: Sequence[str],
     now: int,
     longest: int,
-) -> list[Record] | None:
-    """As `get_many`, or `None`: a value is longer, and was not read."""
+) -> tuple[list[Record], int] | None:
+    """As `get_many`, and until when it is kept; `None`: a value is longer, and was not read."""
     rows = _at(connection, moment, [(path, key) for key in keys], longest)
-    require(connection, moment, now)
-    return None if any(row[2] is None for row in rows) else list(map(reading.to_record, rows))
+    until = require(connection, moment, now)
+    if any(row[2] is None for row in rows):
+        return None
+    return list(map(reading.to_record, rows)), until
 
 
 def _at(

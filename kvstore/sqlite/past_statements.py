@@ -22,6 +22,16 @@ FROM items
 WHERE id = ?
 """
 
+# The unique index on (path, key); of what `upsert_plain` replaces, and nothing else
+KEEP_PLAIN = f"""
+INSERT INTO past (
+    ended, ended_at, ended_by, path, key, version, created_at, updated_at, checksum, value
+)
+SELECT ?, ?, 'put', path, key, version, created_at, updated_at, checksum, nullif(value, ?)
+FROM items
+WHERE path = ? AND key = ? AND expires_at IS NULL AND indexing IS NULL AND {OCTETS} <= ?
+"""
+
 _OWN = "version, created_at, updated_at, expires_at, checksum, ttl, indexing"
 _WHOLE = """
 CAST(coalesce(

@@ -36,7 +36,9 @@ from kvstore.sqlite.engine import (
     is_light_look,
     without_checkpoints,
 )
+from kvstore.sqlite.engine.limits import CACHED_S
 from kvstore.sqlite.file import IN_MEMORY, Durability, FileBackend, FileOptions
+from kvstore.sqlite.past_cache import PastCache
 from kvstore.sqlite.readonly import ReadOnlyConnection
 from kvstore.sqlite.searching import search, search_small
 from kvstore.sqlite.vectors import VectorCache, new_cache
@@ -138,6 +140,7 @@ class SQLiteBackend(FileBackend):
         super().__init__(options)
         self._vector_cache_bytes = vector_cache_bytes
         self._cache: VectorCache | None = None
+        self._past_cache: PastCache | None = None
         self._looked_in = -1  # the turn of the loop in which the file was last looked at
 
     def attach(
@@ -191,6 +194,7 @@ class SQLiteBackend(FileBackend):
         self._pace = pace
         self._points, self._scans = (Reader(reader, self.opened) for reader in readers)
         cache = self.open_read_cache(inline)
+        self._past_cache = None if cache is None else PastCache(cache)
         self._inline = InlineReader(inline, self.settings.clock, pace, self._points, cache)
         self.peek = self._inline.get  # type: ignore[method-assign]  # as below, one call less
         self._writer = Writer(
@@ -254,6 +258,7 @@ class SQLiteBackend(FileBackend):
 
     async def close(self) -> None:
         self.finalizer.detach()
+        self._past_cache = None  # its view of the file ends with the last connection
         self._inline.close()
         if self._inline_search is not None:
             self._inline_search.close()
@@ -359,14 +364,25 @@ class SQLiteBackend(FileBackend):
         return await self._points.submit(past.find_moment, version, instant, self.now())
 
     async def past_many(self, moment: Moment, path: str, keys: Sequence[str]) -> list[Record]:
-        now = self.now()
+        now, cache = self.now(), self._past_cache
+        if cache is not None:
+            rows = cache.find(moment, path, keys, now)
+            if rows is not None:
+                if self._pace.is_turn_over:
+                    await self._pace.give_way()
+                self._pace.charge(CACHED_S * len(keys))
+                return rows
+        before = b"" if cache is None else cache.header()
         found = self._inline.quickly(
             path, keys, lambda raw: past.get_few(raw, moment, path, keys, now, INLINE_BYTES)
         )
         if found is None:
-            return await self._points.submit(past.get_many, moment, path, keys, now)
+            found = await self._points.submit(past.get_many, moment, path, keys, now)
+        rows, until = found
+        if cache is not None and sum(len(row.data) for row in rows) <= INLINE_BYTES:
+            cache.fill(before, moment, until, path, keys, rows)
         await self._pace.give_way()
-        return found
+        return rows
 
     async def past_page(
         self,

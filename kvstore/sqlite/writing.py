@@ -234,7 +234,8 @@ class Batch:
             if puts:
                 outcomes += self._put_shares(puts, shares)
                 puts, shares = [], []
-            outcomes.append(self._outcome(ops))
+            item = self._put_kept(ops)
+            outcomes.append(self._outcome(ops) if item is None else [item])
         if puts:
             outcomes += self._put_shares(puts, shares)
         return outcomes
@@ -467,6 +468,23 @@ class Batch:
         params = self._now, self._most, path, key, version, code, data.decode()
         rows = self._execute(_UPSERT_ONE, params).fetchall()
         return self._stored(op, rows[0]) if rows else self._put_over(op, version)
+
+    def _put_kept(self, ops: Sequence[Operation]) -> Item | None:
+        """As `_put_one`, where the past is kept; `None`: it is another unit, or another row."""
+        if not (self._keeps and len(ops) == 1 and is_bare_put(ops[0]) and self._are_outside(ops)):
+            return None
+        op: Any = ops[0]
+        version, at = self._version + 1, max(self._now, self._last)
+        path, key, data = op.path, op.key, op.data.decode()
+        code = checksum(path, key, version, op.data)
+        self._execute(sql.KEEP_PLAIN, (version, at, data, path, key, self._most))
+        params = self._now, self._most, path, key, version, code, data
+        rows = self._execute(_UPSERT_ONE, params).fetchall()
+        if not rows:
+            return None  # nor is it kept yet: the conditions are the same
+        self._version, self._last = version, at
+        self._notes.append(Note(version, "put", path, key, at))
+        return self._stored(op, rows[0])
 
     def _put_all(self, puts: list[Put], versions: Sequence[int]) -> list[Item]:
         """Upsert plain items by as few statements as may be."""
