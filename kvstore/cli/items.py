@@ -26,6 +26,7 @@ from kvstore.cli.app import (
     where_of,
 )
 from kvstore.cli.console import Out
+from kvstore.cli.past import Moment, parse_moment
 from kvstore.cli.words import (
     item_line,
     parse_namespace,
@@ -52,12 +53,14 @@ def get(
     key: Key,
     json: Json = False,
     raw: Annotated[bool, typer.Option("--raw", help="Text or bytes as they are.")] = False,
+    at: Moment = None,
 ) -> None:
     """Print the value under a key; with --json, the whole item."""
 
     async def main() -> Item | None:
         async with open_for(store) as opened:
-            return await opened.get(parse_namespace(namespace), key)
+            where = opened if at is None else opened.at(parse_moment(at))
+            return await where.get(parse_namespace(namespace), key)
 
     item = run_async(main())
     out = Out(json=json)

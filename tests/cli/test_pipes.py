@@ -36,6 +36,8 @@ NAMES = [
     "copy",
     "reindex",
     "watch",
+    "history",
+    "rewind",
     "browse",
     "vacuum",
     "shell-completion",
