@@ -34,6 +34,7 @@ from kvstore.instants import FOREVER
 from kvstore.jobs import QueueSize
 from kvstore.log import Entry, Log
 from kvstore.memory import InMemoryStore
+from kvstore.metrics import Metrics
 from kvstore.past_view import Past
 from kvstore.patterns import escape
 from kvstore.queue import Job, Queue
@@ -72,6 +73,7 @@ __all__ = [
     "KeyValueStoreNode",
     "LeaseLostError",
     "Log",
+    "Metrics",
     "MissingDependencyError",
     "Past",
     "Queue",

@@ -40,6 +40,7 @@ from kvstore.feed import Bell, ChangePage
 from kvstore.filters import ALL, Filter
 from kvstore.instants import to_micros
 from kvstore.jobs import JobState, QueueSize, SequenceRecord
+from kvstore.metrics import Counters, Metrics
 from kvstore.namespace import encode_namespace, subtree_range
 from kvstore.operations import Append, Operation, PutJob, Record
 from kvstore.ordering import Order
@@ -221,6 +222,7 @@ class Backend(Recipe, ABC):
         embedder: its model; `None`: none.
         bell: to be rung, on the loop, when there is something for those who watch.
         backlog: of what is accepted and not yet done; callers wait while it is full.
+        counters: of what it has done, for `metrics`.
         most_dimensions: that a vector may have; `None`: any number.
         has_sequences: whether it has logs and queues, for which it has `entries` and `length`.
         keeps_history: whether it can keep the past: it has the reads for that, and does what a
@@ -242,6 +244,7 @@ class Backend(Recipe, ABC):
     def __init__(self) -> None:
         self.bell = Bell()
         self.backlog = Backlog()
+        self.counters = Counters()
 
     def attach(
         self, settings: Settings, index: IndexConfig | None, embedder: Embedder | None
@@ -451,6 +454,10 @@ class Backend(Recipe, ABC):
     @abstractmethod
     async def stats(self) -> Stats:
         """Return the sizes of everything."""
+
+    def metrics(self) -> Metrics:
+        """Return what it has counted, and what waits; without any I/O."""
+        return Metrics.of(self.counters, queued=self.backlog.units, queued_bytes=self.backlog.size)
 
     async def vacuum(self) -> int:
         """Give back unused space, and return how much; this one has none."""

@@ -319,6 +319,7 @@ class InMemoryBackend(Backend):
         self._carry_out(effects)
         answers = iter(effects.answers)
         given = [next(answers) if isinstance(op, NAMED) else self._run(op, now) for op in ops]
+        self.counters.committed(1)
         is_job = isinstance(ops[0], OF_SEQUENCE)
         is_news = self._is_recording or effects.sequences.changed
         if is_job or (self._version != before and is_news):

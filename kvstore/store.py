@@ -61,7 +61,9 @@ from kvstore.filters import Filter, parse_filter
 from kvstore.instants import lifetime, to_datetime
 from kvstore.lifecycle import LoopLock, remember
 from kvstore.log import Log
+from kvstore.metrics import Metrics
 from kvstore.namespace import address, check_key, decode_namespace, is_text, show
+from kvstore.observing import Observer, observe
 from kvstore.operations import (
     Adopt,
     Append,
@@ -151,6 +153,8 @@ class Store(Recipe):
             resumed. A file keeps it for whoever writes there, and goes on for that time after it
             was last opened by a store that asks for it.
         read_only: refuse every write with `ReadOnlyError`; nothing is written.
+        observer: called after each call with its name, its seconds, and its error or `None`, on
+            the thread of the call; what it raises is logged.
 
     Attributes:
         backend: where the items are kept.
@@ -170,6 +174,7 @@ class Store(Recipe):
         sweep_interval: float | None = 60.0,
         history: float | timedelta | None = None,
         read_only: bool = False,
+        observer: Observer | None = None,
     ) -> None:
         if index is not None and not isinstance(index, IndexConfig):
             raise InvalidArgumentError("index takes an IndexConfig: index=IndexConfig(embeddings)")
@@ -222,6 +227,9 @@ class Store(Recipe):
         self._lifecycle = LoopLock()
         self._is_left_behind = False  # what it held stayed in the process that this one forked from
         self._sweeper: asyncio.Task[None] | None = None
+        self._observer = observer
+        if observer is not None:
+            observe(self, observer)
 
     def blocking(self) -> Store | None:
         """Return a store on the same items, not open, that any thread may use without a loop.
@@ -230,7 +238,9 @@ class Store(Recipe):
         `kvstore.driving.run_directly`. `None`: there is none of this kind.
         """
         backend = None if self.index is not None else self.backend.blocking()
-        return None if backend is None else Store(backend, **self.settings.options())
+        if backend is None:
+            return None
+        return Store(backend, observer=self._observer, **self.settings.options())
 
     # Lifecycle
 
@@ -1216,6 +1226,10 @@ class Store(Recipe):
         """Return how much the store holds, and where."""
         self.require_open()
         return await self.backend.stats()
+
+    def metrics(self) -> Metrics:
+        """Return what this store has counted since it was made, and what waits: no I/O."""
+        return self.backend.metrics()
 
     async def vacuum(self) -> int:
         """Give the space of deleted items back to the system; return how many bytes.

@@ -26,6 +26,7 @@ from kvstore.driving import Driver, driver_for
 from kvstore.errors import InvalidArgumentError, StoreError
 from kvstore.filenames import FilePath
 from kvstore.log import Log
+from kvstore.metrics import Metrics
 from kvstore.opening import open_store
 from kvstore.own_vectors import Given
 from kvstore.past_view import Past
@@ -214,6 +215,10 @@ class SyncStore(Driven):
     def typed(self, namespace: Sequence[str], model: type[V]) -> SyncTyped[V]:
         """Return a namespace whose values are of one type; see `Store.typed`."""
         return SyncTyped(self._driver, self.store.typed(namespace, model))
+
+    def metrics(self) -> Metrics:
+        """Return what this store has counted, and what waits; see `Store.metrics`."""
+        return self.store.metrics()
 
     def log(self, namespace: Sequence[str]) -> SyncLog:
         """Return the append-only log that a namespace is; see `Store.log`."""

@@ -29,6 +29,7 @@ from kvstore.backlog import Backlog
 from kvstore.errors import StoreAccessError, StoreBusyError, StoreError
 from kvstore.feed import Bell
 from kvstore.instants import to_micros
+from kvstore.metrics import Counters
 from kvstore.operations import Mutate, Operation, Put, Restore
 from kvstore.postgres import statements
 from kvstore.postgres.connection import (
@@ -135,6 +136,7 @@ class Writer:
         clock: the present time in seconds since the epoch.
         bell: rung when there is something for those who watch.
         backlog: counts what waits, and is the store's.
+        counters: of what is done, likewise.
         make_indexer: from the description of the search index to what keeps it.
         channel: where to notify those who watch.
         watchman: told of what is on its way.
@@ -150,6 +152,7 @@ class Writer:
         clock: Callable[[], float],
         bell: Bell,
         backlog: Backlog,
+        counters: Counters,
         make_indexer: MakeIndexer,
         channel: str,
         watchman: Watchman,
@@ -169,6 +172,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Unit] = deque()
         self._backlog = backlog
+        self._counters = counters
         self._is_scheduled = False  # `_launch` is, for the end of this turn of the loop
         self._lanes = [_Lane(connection), _Lane(None)]
         self._is_plain = True  # no one watched, and there was no index, at the last look
@@ -324,6 +328,7 @@ class Writer:
                     break
                 if any(unit.is_once for unit in units):
                     break
+                self._counters.retries += 1
                 _LOG.info("a write is tried again (%s)", type(exc).__name__)
             else:
                 self._deliver(wanted, attempt)
@@ -381,12 +386,16 @@ class Writer:
             is_done = await self._commit_looked(raw, units, attempt)
         if not is_done:
             await self._commit_batch(raw, units, attempt)
+        self._counters.committed(len(units))
         if self._replica is not None:
             await self._replica.note(raw)
 
     async def _connection(self, lane: _Lane) -> Connection:
         if lane.raw is None or lane.raw.is_closed():
             lane.backend = None
+            if lane.raw is not None:
+                self._counters.reconnects += 1
+                _LOG.info("the writer connects to %s anew", self._target.name)
             lane.raw = await reconnect(self._target, self._busy_timeout)
         if lane.backend is None and not self._target.is_pooler:
             lane.backend = (lane.raw.pid or 0, lane.raw.started)

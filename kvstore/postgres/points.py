@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from kvstore.errors import StoreCorruptError
 from kvstore.postgres import reading, statements
-from kvstore.postgres.connection import DriverError
+from kvstore.postgres.connection import DriverError, is_lost
 from kvstore.postgres.keys import encode_key, root_of
 from kvstore.postgres.pool import Pool
 from kvstore.types import Item, Namespace
@@ -61,9 +61,12 @@ class PointReader:
                         link.get = await link.raw.prepare(statements.GET)
                     now = self._now()
                     row = await link.get.fetchrow(root_of(path), path, encode_key(key), now)
-                except DriverError:
+                except DriverError as exc:
                     link.get = None  # what follows meets it again, and deals with it
-                    self._pool.release(link)
+                    if link.raw.is_closed() or is_lost(exc):
+                        self._pool.lost(link, exc)
+                    else:
+                        self._pool.release(link)
                 except BaseException:  # the caller has gone
                     self._pool.mend(link)
                     raise
@@ -108,6 +111,11 @@ class PointReader:
                     future.set_result(answer)
         finally:
             self._land()
+
+    @property
+    def waiting(self) -> int:
+        """How many reads wait to be sent."""
+        return len(self._waiting)
 
     async def close(self) -> None:
         """Wait for what is on its way."""

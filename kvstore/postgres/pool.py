@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from kvstore.errors import StoreBusyError, StoreClosedError, StoreError
+from kvstore.metrics import Counters
 from kvstore.postgres.connection import (
     Connection,
     DriverError,
@@ -55,11 +56,15 @@ class Pool:
         size: how many at most.
         timeout: how long to wait for one, in seconds.
         watchman: told of what is on its way.
+        counters: of what is done.
     """
 
-    def __init__(self, target: Target, size: int, timeout: float, watchman: Watchman) -> None:
+    def __init__(
+        self, target: Target, size: int, timeout: float, watchman: Watchman, counters: Counters
+    ) -> None:
         self.target = target
         self.watchman = watchman
+        self._counters = counters
         self._size = size
         self._timeout = timeout
         self._idle: list[Link] = []
@@ -70,6 +75,21 @@ class Pool:
         self._full_until = 0.0  # by the loop's clock
         self._is_closed = False
         self._quiet: asyncio.Future[None] | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return self._opened
+
+    @property
+    def idle(self) -> int:
+        """How many nobody uses."""
+        return len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """How many reads wait for one."""
+        return len(self._waiting)
 
     async def run(
         self, read: Callable[Concatenate[Link, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
@@ -100,13 +120,7 @@ class Pool:
                 if isinstance(exc, StoreError):
                     raise
                 raise translate(exc, self.target.name) from exc
-            link.raw.terminate()  # it may not know yet
-            self.release(link)
-            _LOG.info(
-                "a read lost its connection to %s (%s): again on a new one",
-                self.target.name,
-                type(exc).__name__,
-            )
+            self.lost(link, exc)
         except Exception:
             self.release(link)
             raise
@@ -116,6 +130,7 @@ class Pool:
         else:
             self.release(link)
             return found
+        self._counters.retries += 1
         self.forget_idle()  # they go to the same server
         link = await self.acquire()
         try:
@@ -225,6 +240,17 @@ class Pool:
             self._idle.append(link)
         if self._quiet is not None and not self._opened and not self._quiet.done():
             self._quiet.set_result(None)
+
+    def lost(self, link: Link, exc: BaseException) -> None:
+        """Give up a connection that is lost."""
+        link.raw.terminate()  # it may not know yet
+        self.release(link)
+        self._counters.reconnects += 1
+        _LOG.info(
+            "a read lost its connection to %s (%s): again on a new one",
+            self.target.name,
+            type(exc).__name__,
+        )
 
     def put_back(self, link: Link) -> None:
         """As `release`, after one statement outside a transaction."""

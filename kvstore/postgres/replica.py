@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from kvstore.errors import StoreAccessError, StoreBusyError
+from kvstore.metrics import Counters
 from kvstore.postgres.connection import Connection, Target
 from kvstore.postgres.pool import Link, Pool
 from kvstore.postgres.watchman import Watchman
@@ -43,11 +44,12 @@ class Replica:
     Args:
         target: where to.
         size: how many connections at most.
+        counters: of what is done.
     """
 
-    def __init__(self, target: Target, size: int) -> None:
-        self._watchman = Watchman(target)
-        self._pool = Pool(target, size, 0.05, self._watchman)
+    def __init__(self, target: Target, size: int, counters: Counters) -> None:
+        self._watchman = Watchman(target, counters)
+        self._pool = Pool(target, size, 0.05, self._watchman, counters)
         self._is_pooler = target.is_pooler
         self._needed = 0  # the place in the log that a read must see
         self._is_lost = False  # it is not known

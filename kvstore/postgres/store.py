@@ -15,6 +15,7 @@ from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError
 from kvstore.feed import ChangePage
 from kvstore.filters import Filter
+from kvstore.metrics import Metrics
 from kvstore.operations import Operation, Put, Record
 from kvstore.own_vectors import OwnVectors
 from kvstore.patterns import Pattern
@@ -167,7 +168,9 @@ class PostgresBackend(Backend):
         self._schema = connection.schema
         target = replace(target, schema=connection.schema)
         if self._read_target is not None:
-            replica = Replica(replace(self._read_target, schema=target.schema), self._pool_size)
+            replica = Replica(
+                replace(self._read_target, schema=target.schema), self._pool_size, self.counters
+            )
         try:
             await require_own_session(connection, target)
             if self.settings.read_only:
@@ -181,8 +184,10 @@ class PostgresBackend(Backend):
         except BaseException:
             connection.terminate()
             raise
-        self._watchman = Watchman(target)
-        self._pool = Pool(target, self._pool_size, target.busy_timeout, self._watchman)
+        self._watchman = Watchman(target, self.counters)
+        self._pool = Pool(
+            target, self._pool_size, target.busy_timeout, self._watchman, self.counters
+        )
         self._replica = replica
         is_direct = replica is None and not target.is_pooler
         self._points = PointReader(self._read, self.now, self._pool if is_direct else None)
@@ -196,6 +201,7 @@ class PostgresBackend(Backend):
             clock=self.settings.clock,
             bell=self.bell,
             backlog=self.backlog,
+            counters=self.counters,
             make_indexer=lambda description: Indexer(description, self._setup),
             channel=channel,
             watchman=self._watchman,
@@ -328,6 +334,18 @@ class PostgresBackend(Backend):
 
     async def stats(self) -> Stats:
         return await self._pool.run_alone(reading.stats, self.now(), count_pending)
+
+    def metrics(self) -> Metrics:
+        counted = super().metrics()
+        pool: Pool | None = getattr(self, "_pool", None)  # there is none before the first `open`
+        if pool is None:
+            return counted
+        return replace(
+            counted,
+            connections=pool.connections,
+            idle_connections=pool.idle,
+            waiting_reads=pool.waiting + self._points.waiting,
+        )
 
     async def vacuum(self) -> int:
         """Run VACUUM; it gives back what is free at the end of the tables, and locks nobody out."""

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from kvstore.errors import StoreBusyError, StoreError
+from kvstore.metrics import Counters
 from kvstore.postgres.connection import Connection, DriverError, Target, connect
 
 __all__ = ["Watched", "Watchman"]
@@ -69,13 +69,13 @@ class Watchman:
 
     Args:
         target: where they lead to.
-        waited: called for each that waits for a lock, once for each look.
+        counters: of locks that were waited for.
     """
 
-    def __init__(self, target: Target, waited: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, target: Target, counters: Counters) -> None:
         self._target = target
-        self._waited = waited
-        self._patience = max(0.25, min(PATIENCE_S, target.busy_timeout))
+        self._counters = counters
+        self._patience = max(0.25, min(PATIENCE_S, target.busy_timeout / 2))
         self._loop = asyncio.get_running_loop()
         self._busy: dict[Watched, None] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -137,8 +137,10 @@ class Watchman:
             if row is None or row["is_lost"]:
                 lost.append(link)
             elif row["is_waiting"]:
-                self._waited()
-                _LOG.info("waits for a lock; kept by session %s", row["blockers"] or "unknown")
+                self._counters.lock_waits += 1
+                _LOG.warning("waits for a lock; kept by session %s", row["blockers"] or "unknown")
+            else:
+                _LOG.info("a statement has been at work for over %.1f s", self._patience)
         return lost
 
     async def _ask(self, connection: Connection, links: list[Watched]) -> dict[int, Any]:

@@ -267,6 +267,7 @@ class DirectBackend(FileBackend):
                     self._finish()
         if isinstance(outcome, Exception):
             raise outcome
+        self.counters.committed(1)
         return outcome
 
     def _require_turn(self) -> None:

@@ -8,7 +8,7 @@ import time
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from kvstore.embedding import Embedder
 from kvstore.errors import StoreAccessError, StoreBusyError, StoreReplacedError
 from kvstore.exchange import file_errors
 from kvstore.filenames import resolved
+from kvstore.metrics import Metrics
 from kvstore.sqlite import driver, forks, statements
 from kvstore.sqlite.connection import connect, is_busy, translated
 from kvstore.sqlite.declared import prepare
@@ -73,6 +74,7 @@ class FileBackend(Backend):
         self.file = options.path
         self.setup: Setup | None = None
         self._temporary: str | None = None
+        self._read_cache: weakref.ref[ReadCache] | None = None  # it keeps the file mapped
 
     def attach(
         self, settings: Settings, index: IndexConfig | None, embedder: Embedder | None
@@ -118,6 +120,7 @@ class FileBackend(Backend):
 
     def open_read_cache(self, connection: driver.Connection) -> ReadCache | None:
         """Return a cache for the open file; `None` where it is off, or cannot be relied on."""
+        self._read_cache = None
         budget = self.options.read_cache_bytes
         index = self._hold.map_index() if budget else None
         if index is None:
@@ -127,7 +130,15 @@ class FileBackend(Backend):
             return int(connection.execute("PRAGMA page_count").fetchall()[0][0])
 
         with translated(self.file):
-            return ReadCache(index, budget) if is_as_known(index, page_count) else None
+            if is_as_known(index, page_count):
+                cache = ReadCache(index, budget)
+                self._read_cache = weakref.ref(cache)
+                return cache
+        return None
+
+    def metrics(self) -> Metrics:
+        cache = None if self._read_cache is None else self._read_cache()
+        return replace(super().metrics(), cache_hits=0 if cache is None else cache.hits)
 
     def when_dropped(self, close: Callable[..., None], *args: Any) -> None:
         """Have the store closed when nobody has it any more.

@@ -205,6 +205,7 @@ class SQLiteBackend(FileBackend):
             pace=pace if self.options.durability == "normal" else None,
             bell=self.bell,
             backlog=self.backlog,
+            counters=self.counters,
             setup=self.setup,
             cache=cache,
         )

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "kvstore"
 LAYERS = (
     "caching distribution errors",
     "codec filenames instants lifecycle recipe schema",
+    "metrics observing",
     "types",
     "model_id",
     "backlog embedding filters namespace paths patterns ranking report rules sql text",
@@ -51,6 +52,7 @@ HOMES = {
     "asyncpg": {"postgres"},
     "fastembed": {"embeddings"},
     "onnxruntime": {"embeddings"},
+    "opentelemetry": {"integrations"},
     "google": {"integrations"},
     "haystack": {"integrations"},
     "httpx": {"embeddings"},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,6 +15,7 @@ from kvstore.backlog import Backlog
 from kvstore.errors import StoreBusyError, StoreError
 from kvstore.feed import Bell
 from kvstore.instants import to_micros
+from kvstore.metrics import Counters
 from kvstore.operations import Append, Operation, Put, PutJob, Restore
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import WorkerConnection, claimed, is_busy, limit, transaction
@@ -39,6 +42,9 @@ from kvstore.sqlite.writing import INLINE_OPS
 __all__ = ["Writer", "without_checkpoints"]
 
 T = TypeVar("T")
+_LOG = logging.getLogger("kvstore")
+
+LOCK_WAIT_S = 0.005  # that a lock took, and it was another writer's
 
 _KNOWS_NOOP = driver.VERSION >= (3, 51, 0)  # https://sqlite.org/pragma.html#pragma_wal_checkpoint
 
@@ -120,6 +126,7 @@ class Writer:
         pace: Pace | None,
         bell: Bell,
         backlog: Backlog,
+        counters: Counters,
         setup: Setup | None = None,
         cache: ReadCache | None = None,
     ) -> None:
@@ -136,6 +143,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Unit] = deque()
         self._backlog = backlog
+        self._counters = counters
         self._is_scheduled = False
         self.is_running = False
         self._is_closed = False
@@ -318,7 +326,12 @@ class Writer:
             NotInlineError: a value is longer than `longest`, and nothing was written.
         """
         raw = self._connection.raw
+        began = time.monotonic() if timeout else math.inf  # else it never waits
         with transaction(raw, timeout, self._file, self._cursor) as waited:
+            seconds = time.monotonic() - began
+            if seconds > LOCK_WAIT_S:
+                self._counters.lock_waits += 1
+                _LOG.info("waited %.3f s for another writer of %s", seconds, self._file.path)
             if waited:
                 self._polite_until = time.monotonic() + POLITE_S
             changed_before = raw.total_changes
@@ -328,6 +341,7 @@ class Writer:
             outcomes = batch.apply([unit.ops for unit in wanted])
             batch.finish()
         self._series.committed(batch)
+        self._counters.committed(len(wanted))
         if batch.is_news:
             self._has_news = True
         pages = 2 + 3 * (raw.total_changes - changed_before)
