@@ -4,8 +4,8 @@ Writers record changes exactly while `watched_until` is not 0, and versions are 
 order of commits, so that what a reader sees up to a version is all there will ever be up to it.
 See kvstore/sqlite/changes.py for the lease, which is the same here.
 
-A transaction that records changes notifies a channel at its commit. A store that watches listens
-to it on a connection of its own; behind a pooler, which cannot do that, it looks again and again.
+Whoever has recorded changes notifies a channel after the commit. A store that watches listens to
+it on a connection of its own; behind a pooler, which cannot do that, it looks again and again.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from kvstore.patterns import Pattern
 from kvstore.postgres import reading, statements
 from kvstore.postgres.connection import Connection, DriverError, Target, connect, hang_up
 from kvstore.postgres.keys import Address, decode_key
-from kvstore.postgres.pool import Link
+from kvstore.postgres.pool import Link, Pool
 from kvstore.types import EPOCH, Change, Item
 
-__all__ = ["Listener", "read_changes", "take_lease", "trim"]
+__all__ = ["Herald", "Listener", "read_changes", "take_lease", "trim"]
 
 _ROWS_AT_ONCE = 1_000
 _BYTES_AT_ONCE = 4 * 2**20  # of values, roughly
@@ -120,6 +120,44 @@ async def read_changes(
 
 def _is_live(item: Item, now: int) -> bool:
     return item.expires_at is None or (item.expires_at - EPOCH) // timedelta(microseconds=1) > now
+
+
+class Herald:
+    """Wakes those who watch in other processes; soon, and once for much news.
+
+    Args:
+        pool: whose connections it uses.
+        channel: where to notify.
+    """
+
+    def __init__(self, pool: Pool, channel: str) -> None:
+        self._pool = pool
+        self._notify = statements.NOTIFY.format(channel=channel)
+        self._is_due = False
+        self._task: asyncio.Task[None] | None = None
+
+    def tell(self) -> None:
+        """There is news, and it is committed."""
+        self._is_due = True
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            while self._is_due:
+                self._is_due = False
+                with suppress(StoreError):  # who watches looks without it, too, only less soon
+                    await self._pool.run_alone(self._send)
+        finally:
+            self._task = None
+
+    async def _send(self, link: Link) -> None:
+        await link.raw.execute(self._notify)
+
+    async def close(self) -> None:
+        """Tell what is left to tell."""
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
 
 
 class Listener:

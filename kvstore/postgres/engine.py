@@ -138,7 +138,7 @@ class Writer:
         backlog: counts what waits, and is the store's.
         counters: of what is done, likewise.
         make_indexer: from the description of the search index to what keeps it.
-        channel: where to notify those who watch.
+        tell: called when something is committed that those who watch elsewhere want to know.
         watchman: told of what is on its way.
         demoted: called when the server takes no writes any more.
         replica: told of each commit, so that it does not serve reads that miss it.
@@ -154,7 +154,7 @@ class Writer:
         backlog: Backlog,
         counters: Counters,
         make_indexer: MakeIndexer,
-        channel: str,
+        tell: Callable[[], None],
         watchman: Watchman,
         demoted: Callable[[], None],
         replica: Replica | None = None,
@@ -166,7 +166,7 @@ class Writer:
         self._busy_timeout = target.busy_timeout
         self._bell = bell
         self._make_indexer = make_indexer
-        self._channel = channel
+        self._tell = tell
         self._replica = replica
         self._locked_turns = 0  # to come
         self._loop = asyncio.get_running_loop()
@@ -362,6 +362,7 @@ class Writer:
                 future.set_exception(outcome)  # type: ignore[arg-type]
         if attempt.is_news:
             self._bell.ring()
+            self._tell()
 
     async def _commit(self, units: list[_Unit], attempt: _Attempt, lane: _Lane) -> None:
         """Apply units in one transaction; one that fails by itself leaves the others be.
@@ -449,7 +450,7 @@ class Writer:
     async def _commit_looked(self, raw: Connection, units: list[_Unit], attempt: _Attempt) -> bool:
         """Read, apply, and only then lock and write; whether nobody else has written meanwhile."""
         self._locked_turns = LOCKED_TURNS  # unless this goes well
-        batch = Batch(raw, attempt.now, self._make_indexer, self._channel)
+        batch = Batch(raw, attempt.now, self._make_indexer)
         attempt.outcomes = await batch.look([unit.ops for unit in units])
         if not batch.is_changed:
             self._note_state(batch)
@@ -473,7 +474,7 @@ class Writer:
 
     async def _commit_batch(self, raw: Connection, units: list[_Unit], attempt: _Attempt) -> None:
         await raw.execute(statements.BEGIN)
-        batch = Batch(raw, attempt.now, self._make_indexer, self._channel)
+        batch = Batch(raw, attempt.now, self._make_indexer)
         await batch.begin()
         attempt.outcomes = await batch.apply([unit.ops for unit in units])
         await self._finish(raw, batch, attempt)

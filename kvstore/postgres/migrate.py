@@ -2,10 +2,14 @@
 
 The steps are `migrations/postgres/NNNN_name.sql`, applied in order, in one transaction with the
 record of them. An advisory lock of that transaction makes the processes that start at once wait
-for the first; it works behind a pooler, too. Everything is made in the session's schema.
+for the first; it works behind a pooler, too. A newer schema than this version knows is used as it
+is, as in the middle of a rolling deployment, unless one of its steps says (`-- needs: 7`) that
+programs must know step 7. Everything is made in the session's schema.
 """
 
 from __future__ import annotations
+
+import re
 
 from kvstore.errors import SchemaError
 from kvstore.postgres.connection import Connection, Target, translated
@@ -24,9 +28,19 @@ _CREATE_RECORD = """
 CREATE TABLE kvstore_schema (
     number integer PRIMARY KEY,
     name text NOT NULL,
-    applied_at timestamptz NOT NULL DEFAULT now()
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    needs integer NOT NULL DEFAULT 0
 )
 """
+# The last step, and the least that a program must know; tables of earlier versions have no such
+# column, and a step that needs one adds it.
+_APPLIED = """
+SELECT max(record.number), max(coalesce((to_jsonb(record) ->> 'needs')::integer, 0))
+FROM kvstore_schema AS record
+"""
+_NOTE = "INSERT INTO kvstore_schema (number, name) VALUES ($1, $2)"
+_NOTE_NEEDS = "UPDATE kvstore_schema SET needs = $2 WHERE number = $1"
+_NEEDS = re.compile(r"^-- needs: (\d+)$", re.MULTILINE)
 
 
 def migrations() -> tuple[Script, ...]:
@@ -42,7 +56,7 @@ async def migrate(connection: Connection, target: Target) -> None:
         StoreError: as `translate` has it.
     """
     with translated(target.name):
-        if await _applied(connection, target) == migrations()[-1].number:
+        if await _applied(connection, target) >= migrations()[-1].number:
             return
         async with connection.transaction():
             await connection.execute("SET LOCAL statement_timeout = 0")
@@ -53,11 +67,10 @@ async def migrate(connection: Connection, target: Target) -> None:
             for step in migrations():
                 if step.number > applied:
                     await connection.execute(step.text)
-                    await connection.execute(
-                        "INSERT INTO kvstore_schema (number, name) VALUES ($1, $2)",
-                        step.number,
-                        step.name,
-                    )
+                    await connection.execute(_NOTE, step.number, step.name)
+                    needs = _NEEDS.search(step.text)
+                    if needs is not None:
+                        await connection.execute(_NOTE_NEEDS, step.number, int(needs[1]))
 
 
 async def require_migrated(connection: Connection, target: Target) -> None:
@@ -77,16 +90,16 @@ async def _applied(connection: Connection, target: Target) -> int:
     """Return the number of the last step that was applied; 0: none.
 
     Raises:
-        SchemaError: it is one that this version does not know.
+        SchemaError: this version must not work beside it.
     """
     async with connection.transaction():  # one server for both, behind a pooler
         if not await connection.fetchval(_HAS_RECORD, connection.schema):
             return 0
-        number: int = await connection.fetchval("SELECT max(number) FROM kvstore_schema") or 0
+        number, needs = await connection.fetchrow(_APPLIED)
     newest = migrations()[-1].number
-    if number > newest:
+    if (needs or 0) > newest:
         raise SchemaError(
-            f"{target.name} was written by a newer version of kvstore (its schema is {number}, and "
-            f"this version knows up to {newest}): upgrade kvstore"
+            f"{target.name} was written by a newer version of kvstore (its schema is {number} and "
+            f"needs programs that know {needs}; this version knows up to {newest}): upgrade kvstore"
         )
-    return number
+    return number or 0

@@ -195,6 +195,7 @@ class PostgresBackend(Backend):
         if self.settings.read_only:
             await hang_up(connection)
             return
+        self._herald = changes.Herald(self._pool, channel)
         self._writer = Writer(
             target,
             connection,
@@ -203,7 +204,7 @@ class PostgresBackend(Backend):
             backlog=self.backlog,
             counters=self.counters,
             make_indexer=lambda description: Indexer(description, self._setup),
-            channel=channel,
+            tell=self._herald.tell,
             watchman=self._watchman,
             demoted=self._pool.renew,
             replica=replica,
@@ -230,6 +231,7 @@ class PostgresBackend(Backend):
     async def close(self) -> None:
         if not self.settings.read_only:
             await self._writer.close()
+            await self._herald.close()
         await self._points.close()
         await self._listener.close()
         if self._replica is not None:

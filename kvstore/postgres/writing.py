@@ -224,7 +224,6 @@ class Batch:
         connection: inside a write transaction, of read committed isolation.
         now: the instant of all its writes, in microseconds.
         make_indexer: from the description of the search index to what keeps it.
-        channel: where to notify those who watch.
 
     Attributes:
         xid: the transaction's number, by which to ask for its outcome.
@@ -232,13 +231,10 @@ class Batch:
         turn: of the store, when `look` read its state.
     """
 
-    def __init__(
-        self, connection: Connection, now: int, make_indexer: MakeIndexer, channel: str
-    ) -> None:
+    def __init__(self, connection: Connection, now: int, make_indexer: MakeIndexer) -> None:
         self._connection = connection
         self._now = now
         self._make_indexer = make_indexer
-        self._channel = channel
         self._version = self._first_version = self._until = self._begin = 0
         self._rows: dict[Address, Record] = {}
         self._written: dict[Address, None] = {}
@@ -365,8 +361,7 @@ class Batch:
         """Return the statements with which the transaction ends, before COMMIT."""
         if self._version == self._first_version and not self._has_more:
             return ""
-        ring = f" RETURNING pg_notify('{self._channel}', '')" if self.is_news else ""
-        return statements.SET_VERSION.format(version=self._version, ring=ring)
+        return statements.SET_VERSION.format(version=self._version)
 
     # Units whose operations name their items: in memory, between a load and a flush
 

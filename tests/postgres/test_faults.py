@@ -273,10 +273,27 @@ async def test_a_schema_of_a_newer_version_is_refused(postgres_url: str) -> None
     async with PostgresStore(postgres_url):
         pass
     connection = await asyncpg.connect(postgres_url)
-    await connection.execute("INSERT INTO kvstore_schema VALUES (9999, 'from the future')")
+    await connection.execute("INSERT INTO kvstore_schema (number, name) VALUES (9998, 'more')")
+    async with PostgresStore(postgres_url) as store:  # in the middle of a rolling deployment
+        await store.put(NS, "k", 1)
+    await connection.execute(
+        "INSERT INTO kvstore_schema (number, name, needs) VALUES (9999, 'other', 9999)"
+    )
     with pytest.raises(SchemaError, match="newer"):
         await PostgresStore(postgres_url).open()
     await connection.close()
+
+
+async def test_a_schema_that_an_earlier_version_made_says_nothing_of_needs(
+    postgres_url: str,
+) -> None:
+    async with PostgresStore(postgres_url):
+        pass
+    connection = await asyncpg.connect(postgres_url)
+    await connection.execute("ALTER TABLE kvstore_schema DROP COLUMN needs")
+    await connection.close()
+    async with PostgresStore(postgres_url) as store:
+        await store.put(NS, "k", 1)
 
 
 async def test_tables_of_somebody_else_are_left_alone(postgres_url: str) -> None:

@@ -63,7 +63,7 @@ async def test_two_schemas_of_one_database_do_not_wake_each_other(
 ) -> None:
     with postgres.schema() as other_url:
         async with PostgresStore(postgres_url) as one, PostgresStore(other_url) as other:
-            assert one.backend._writer._channel != other.backend._writer._channel
+            assert one.backend._listener._channel != other.backend._listener._channel
             async with one.watch() as watch, other.watch() as other_watch:
                 await one.put(NS, "mine", 1)
                 await other.put(NS, "yours", 1)
