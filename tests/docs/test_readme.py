@@ -88,6 +88,7 @@ def run(*command: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProces
     return done
 
 
+@pytest.mark.slow
 def test_the_blocks_run_in_order_and_give_what_the_page_says(tmp_path: Path) -> None:
     blocks = python_blocks()
     programs = [block for block in blocks if block.is_program]

@@ -12,6 +12,8 @@ import pytest
 
 import kvstore
 
+pytestmark = pytest.mark.slow  # each starts processes
+
 ROOT = Path(kvstore.__file__).parents[1]
 
 

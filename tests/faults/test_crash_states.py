@@ -31,6 +31,7 @@ def recorder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("durability", ["normal", "full"])
 @pytest.mark.parametrize("seed", range(TRACES // 2))
+@pytest.mark.slow
 async def test_every_state_is_sound(
     tmp_path: Path, recorder: Path, seed: int, durability: str
 ) -> None:

@@ -48,6 +48,7 @@ def integrity(path: Path) -> str:
     return found
 
 
+@pytest.mark.slow
 async def test_kill_minus_nine_loses_nothing_acknowledged(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     acknowledged: set[str] = set()
@@ -94,6 +95,7 @@ async def test_put_many_is_whole_or_absent_after_a_kill(tmp_path: Path) -> None:
     assert set(parts.values()) == {20}
 
 
+@pytest.mark.slow
 async def test_four_processes_of_eight_tasks_count_exactly(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     async with kvstore.open(path) as store:
@@ -122,6 +124,7 @@ async def test_a_file_that_may_not_grow_says_full_and_recovers(tmp_path: Path) -
         assert await store.get(NAMESPACE, "after")
 
 
+@pytest.mark.slow
 async def test_a_fast_producer_waits_for_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     with child("produce", path) as process:

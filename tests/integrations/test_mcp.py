@@ -26,6 +26,8 @@ from mcp.client.stdio import stdio_client
 
 from kvstore.integrations.mcp import memory_server, memory_tools
 
+pytestmark = pytest.mark.slow  # each starts processes
+
 COMMAND = [sys.executable, "-m", "kvstore", "mcp"]
 
 

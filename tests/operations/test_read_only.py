@@ -227,6 +227,7 @@ async def test_commits_of_another_process_are_seen(tmp_path: Path, where: str) -
         other.communicate()
 
 
+@pytest.mark.slow
 async def test_a_store_that_writes_may_be_open_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     await fill(SQLiteStore(path))
@@ -367,6 +368,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
         kvstore.open("sqlite:///a.db?mode=ro", read_only=False)
 
 
+@pytest.mark.slow
 async def test_the_reading_commands_write_nothing(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     await fill(SQLiteStore(path))

@@ -282,6 +282,7 @@ async def test_another_store_beside_a_log_is_refused(path: Path) -> None:
         await era(path)
 
 
+@pytest.mark.slow
 async def test_a_log_that_a_dead_process_left_is_its_own(path: Path) -> None:
     for number in range(4):
         die(path, f"after death {number}")

@@ -515,7 +515,7 @@ def _database(postgres: Database) -> None:
 
 _MOST_ON_A_SERVER = settings().max_examples // 5
 
-TestStoresAgree = StoresAgree.TestCase
+TestStoresAgree = pytest.mark.slow(StoresAgree.TestCase)
 TestPostgresAgrees = pytest.mark.usefixtures("_database")(PostgresAgrees.TestCase)
 TestPostgresAgrees.settings = settings(max_examples=_MOST_ON_A_SERVER)
 if settings.default is not None and settings.default.derandomize:

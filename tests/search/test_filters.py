@@ -14,7 +14,7 @@ from kvstore.sql import all_of
 from kvstore.sqlite import driver, index_statements, statements
 from kvstore.sqlite.connection import connect
 from kvstore.sqlite.filters import compile_filter
-from kvstore.sqlite.passing import Passing
+from kvstore.sqlite.passing import PassingItems
 from kvstore.testing import ManualClock
 from kvstore.testing_search import RecordingEmbeddings, cosine
 
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.mark.parametrize("cache", [0, 2**24], ids=["vec0", "cache"])
 @pytest.mark.parametrize("fields", [("text",), ("text", "more[*]")], ids=["one vector", "several"])
+@pytest.mark.slow
 async def test_filters_stay_true_through_any_history(
     tmp_path: Path, cache: int, fields: tuple[str, ...]
 ) -> None:
@@ -116,7 +117,7 @@ async def test_only_what_was_written_since_is_asked_again(tmp_path: Path) -> Non
     async with SQLiteStore(path) as store:
         await store.put_many(NS, {f"k{at}": {"n": at} for at in range(100)})
         connection = connect(path, "ro")
-        passing = Passing()
+        passing = PassingItems()
         condition = compile_filter(parse_filter({"n": {"$gte": 90}}))
         asked: list[str] = []
 

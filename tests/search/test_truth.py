@@ -204,7 +204,7 @@ class History(RuleBasedStateMachine):
             }
 
 
-TestHistory = History.TestCase
+TestHistory = pytest.mark.slow(History.TestCase)
 pytestmark = pytest.mark.skipif(
     not driver.CAN_LOAD_EXTENSIONS, reason="this SQLite loads no extensions"
 )

@@ -24,6 +24,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_a_few_schedules_hold(kind: str, template: Path) -> None:
     for seed in range(FEW):
         run(seed, kind, template)
@@ -44,6 +45,7 @@ def test_a_seed_says_everything(kind: str, template: Path) -> None:
         assert one.history == other.history
 
 
+@pytest.mark.slow
 def test_what_is_there_to_go_wrong_does(template: Path) -> None:
     """The schedules reach what they are for: cancelled calls, failed ones, waits for the lock."""
     schedules = [run(seed, "file", template) for seed in range(FEW)]
@@ -134,6 +136,7 @@ def run_many(seeds: int, kind: str, template: Path, schedule_class: type[Schedul
         (FailuresThatChange, "threads"),
     ],
 )
+@pytest.mark.slow
 def test_a_planted_fault_is_found(planted: type[Schedule], kind: str, template: Path) -> None:
     with pytest.raises(
         ScheduleError, match=rf"(?s)seed \d+ of {kind}: .*--kind {kind} --first \d+"

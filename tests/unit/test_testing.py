@@ -199,6 +199,7 @@ def test_a_faulty_store_fails(suite: Path, store: str, monkeypatch: pytest.Monke
     assert "1 failed" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_suite_without_its_fixture_is_told_so(
     suite: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,6 +109,7 @@ def test_a_query_drops_what_tells_nothing_unless_there_is_nothing_else() -> None
     assert len(query_words(" ".join(f"w{at}" for at in range(1000)))) == 64
 
 
+@pytest.mark.slow
 def test_every_character_makes_words_that_an_index_takes_as_they_are() -> None:
     """No word has a space or an ASCII sign in it, is empty, or is folded once more."""
     plain = set("abcdefghijklmnopqrstuvwxyz0123456789.")
