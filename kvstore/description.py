@@ -13,7 +13,7 @@ from kvstore.own_vectors import OwnVectors
 from kvstore.text import WORDS_REVISION
 from kvstore.types import IndexConfig
 
-__all__ = ["Brought", "Description", "check_index"]
+__all__ = ["Description", "IndexSetup", "check_index"]
 
 _OWN_VECTORS = "own vectors"  # computed elsewhere, by a model of which no more may be known
 
@@ -25,7 +25,7 @@ class Description:
     Attributes:
         fields: the paths that are indexed of an item without paths of its own.
         model: the id of the model; `None`: there are no vectors. Of vectors that were put into an
-            index without a model: what `Brought.own` has said.
+            index without a model: what `IndexSetup.own` has said.
         dimensions: the length of its vectors; `None`: there was none yet.
         has_all_words: whether the words of every item that should be are in it.
         has_all_vectors: the same for the vectors, but for the items that are marked since.
@@ -68,7 +68,7 @@ class Description:
 
 
 @dataclass(slots=True)
-class Brought:
+class IndexSetup:
     """What one store brings along for the index.
 
     Attributes:
@@ -128,7 +128,7 @@ def _other_length(description: Description, length: int) -> str | None:
 
 def check_index(
     description: Description,
-    brought: Brought,
+    setup: IndexSetup,
     vector: bytes | None,
     *,
     by_words: bool,
@@ -138,7 +138,7 @@ def check_index(
 
     Args:
         description: of the index.
-        brought: by the store.
+        setup: by the store.
         vector: that is searched for, of 4 bytes a number; `None`: a search by words alone.
         by_words: whether it searches by words.
         is_own: whether the vector comes from the caller.
@@ -154,11 +154,11 @@ def check_index(
         )
     is_complete = description.has_all_words or not by_words
     if vector is not None:
-        problem = brought.mismatch(description)
-        if problem is None and brought.model is not None and brought.fields != description.fields:
+        problem = setup.mismatch(description)
+        if problem is None and setup.model is not None and setup.fields != description.fields:
             problem = (
                 f"the index is of the fields {list(description.fields)}, and this store has "
-                f"{list(brought.fields)}"
+                f"{list(setup.fields)}"
             )
         if problem is None and vector and is_own:
             OwnVectors((vector,), len(vector) // 4).require_length(description.dimensions)

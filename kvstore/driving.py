@@ -26,7 +26,7 @@ from kvstore.sqlite.connection import served_loop
 from kvstore.sqlite.direct import run_directly
 from kvstore.store import Store
 
-__all__ = ["Driver", "driver_for"]
+__all__ = ["Runner", "runner_for"]
 
 T = TypeVar("T")
 Function = Callable[[Any], Any]
@@ -34,8 +34,8 @@ Function = Callable[[Any], Any]
 _LOOK_S = 0.2  # how often a waiting guest looks whether the loop that it waits for still runs
 
 
-def driver_for(store: Store, *, is_lazy: bool = False) -> Driver:
-    """Return the driver for a store, and open the store if it is not open.
+def runner_for(store: Store, *, is_lazy: bool = False) -> Runner:
+    """Return the runner for a store, and open the store if it is not open.
 
     Args:
         store: which.
@@ -46,12 +46,12 @@ def driver_for(store: Store, *, is_lazy: bool = False) -> Driver:
     twin = store.blocking()
     if twin is None:
         return LoopThread(store, is_lazy)
-    driver = Direct(twin, is_lazy)
-    driver.origin = store
-    return driver
+    runner = Direct(twin, is_lazy)
+    runner.origin = store
+    return runner
 
 
-class Driver(ABC):
+class Runner(ABC):
     """Runs coroutines of a store to their end, for any thread.
 
     Attributes:
@@ -81,10 +81,10 @@ class Driver(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close the store if the driver opened it, once what has begun is done."""
+        """Close the store if the runner opened it, once what has begun is done."""
 
 
-class Direct(Driver):
+class Direct(Runner):
     """Runs everything on the calling thread."""
 
     def __init__(self, store: Store, is_lazy: bool) -> None:
@@ -223,7 +223,7 @@ def _settle(answer: asyncio.Future[Any], result: Any, error: Exception | None) -
         answer.set_exception(error)
 
 
-class LoopThread(Driver):
+class LoopThread(Runner):
     """Runs everything on an event loop of its own, on a daemon thread."""
 
     def __init__(self, store: Store, is_lazy: bool) -> None:
@@ -357,7 +357,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
-class Guest(Driver):
+class Guest(Runner):
     """Runs everything on the loop that a store is open on; the store stays its owner's."""
 
     def __init__(self, store: Store) -> None:

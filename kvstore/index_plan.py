@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-from kvstore.description import Brought, Description
+from kvstore.description import Description, IndexSetup
 from kvstore.errors import IndexMismatchError, ValueTooLargeError
 from kvstore.operations import UnembeddedError
 from kvstore.own_vectors import OwnVectors
@@ -168,7 +168,7 @@ class VectorFinder:
         missing: texts that need a vector.
     """
 
-    def __init__(self, description: Description, brought: Brought | None) -> None:
+    def __init__(self, description: Description, brought: IndexSetup | None) -> None:
         self._description = description
         self._brought = brought
         self._dimensions = description.dimensions
@@ -225,7 +225,7 @@ class VectorFinder:
                     self.missing[text] = None
                     continue
                 if vector and self._dimensions not in (None, len(vector) // 4):
-                    vector = None  # the same name, but another model: see `Brought.mismatch`
+                    vector = None  # the same name, but another model: see `IndexSetup.mismatch`
             wanted.vectors[code] = vector
 
     def _require(self, own: OwnVectors) -> None:

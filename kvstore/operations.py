@@ -491,11 +491,11 @@ def named_of(ops: Iterable[Operation]) -> list[Named]:
     return found
 
 
-Change = Callable[[Any], tuple[Any, Any]]
+ChangeOfValue = Callable[[Any], tuple[Any, Any]]
 """From the present value (`MISSING`: absent) to the new one (`MISSING`: leave it) and an answer."""
 
 
-def increment(where: str, amount: float, field: Path | None, initial: float) -> Change:
+def increment(where: str, amount: float, field: Path | None, initial: float) -> ChangeOfValue:
     """Return the change that adds `amount` to a number, or to the number at `field`."""
 
     def change(value: Any) -> tuple[Any, Any]:
@@ -543,7 +543,7 @@ def _holds(parent: Any, index: Any) -> bool:
     return resolve(parent, (index,)) is not MISSING
 
 
-def append(where: str, values: list[Any], max_length: int | None) -> Change:
+def append(where: str, values: list[Any], max_length: int | None) -> ChangeOfValue:
     """Return the change that adds `values` to the end of a list; it answers the new length."""
 
     def change(value: Any) -> tuple[Any, Any]:
@@ -556,7 +556,7 @@ def append(where: str, values: list[Any], max_length: int | None) -> Change:
     return change
 
 
-def pop(where: str, index: int, default: Any) -> Change:
+def pop(where: str, index: int, default: Any) -> ChangeOfValue:
     """Return the change that takes one element out of a list; it answers the element."""
 
     def change(value: Any) -> tuple[Any, Any]:

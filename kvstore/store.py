@@ -1468,7 +1468,7 @@ class Store(Recipe):
         self,
         namespace: Sequence[str],
         key: str,
-        build: Callable[[str], operations.Change],
+        build: Callable[[str], operations.ChangeOfValue],
         ttl: TTL = None,
     ) -> Any:
         self.require_open()

@@ -1,7 +1,7 @@
 """`SyncStore`: the whole contract without `await`, from any thread.
 
 The methods are made of those of `Store`: `blocking` gives a coroutine function the same arguments
-and the same answer, and runs what it makes by a `Driver`. So nothing is written twice.
+and the same answer, and runs what it makes by a `Runner`. So nothing is written twice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar
 
 from kvstore.arguments import TTL, Indexing
-from kvstore.driving import Driver, driver_for
+from kvstore.driving import Runner, runner_for
 from kvstore.errors import InvalidArgumentError, StoreError
 from kvstore.filenames import FilePath
 from kvstore.log import Log
@@ -59,14 +59,14 @@ _AT_ONCE = 100  # items of a scan that are taken over together
 
 
 class Driven(Recipe):
-    """What has an awaited half, and a driver that runs it."""
+    """What has an awaited awaited, and a runner that runs it."""
 
-    _driver: Driver
-    _half: Any
+    _runner: Runner
+    _awaited: Any
 
     def close(self) -> None:
         """Close the store, if this object opened it; views of it are closed with it."""
-        self._driver.close()
+        self._runner.close()
 
     def __enter__(self) -> Self:
         return self
@@ -83,13 +83,13 @@ class Driven(Recipe):
 def blocking(
     method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Any, P], T]:
-    """Return the method that runs an awaited one of the other half to its end."""
+    """Return the method that runs an awaited one of the other awaited to its end."""
     name = method.__name__
 
     @wraps(method)
     def call(self: Driven, *args: P.args, **kwargs: P.kwargs) -> T:
-        coroutine: Coroutine[Any, Any, T] = getattr(self._half, name)(*args, **kwargs)
-        return self._driver.run(coroutine)
+        coroutine: Coroutine[Any, Any, T] = getattr(self._awaited, name)(*args, **kwargs)
+        return self._runner.run(coroutine)
 
     return call  # type: ignore[return-value] # whatever is `Driven`
 
@@ -97,13 +97,13 @@ def blocking(
 def _iterating(
     method: Callable[Concatenate[Any, P], AsyncIterator[T]],
 ) -> Callable[Concatenate[Any, P], Iterator[T]]:
-    """Return the method that iterates over what one of the other half gives."""
+    """Return the method that iterates over what one of the other awaited gives."""
     name = method.__name__
 
     @wraps(method)
     def call(self: Driven, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-        driver, make = self._driver, getattr(self._half, name)
-        return _batches(driver, driver.run(_made(make, *args, **kwargs)))
+        runner, make = self._runner, getattr(self._awaited, name)
+        return _batches(runner, runner.run(_made(make, *args, **kwargs)))
 
     return call  # type: ignore[return-value]
 
@@ -116,8 +116,8 @@ def _following(
 
     @wraps(method)
     def call(self: Driven, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-        driver, make = self._driver, getattr(self._half, name)
-        return _one_by_one(driver, driver.run(_made(make, *args, **kwargs)))
+        runner, make = self._runner, getattr(self._awaited, name)
+        return _one_by_one(runner, runner.run(_made(make, *args, **kwargs)))
 
     return call  # type: ignore[return-value]
 
@@ -127,8 +127,8 @@ def _watching(
 ) -> Callable[Concatenate[Any, P], SyncWatch]:
     @wraps(method)
     def call(self: Driven, *args: P.args, **kwargs: P.kwargs) -> SyncWatch:
-        driver = self._driver
-        return SyncWatch(driver, driver.run(_made(self._half.watch, *args, **kwargs)))
+        runner = self._runner
+        return SyncWatch(runner, runner.run(_made(self._awaited.watch, *args, **kwargs)))
 
     return call  # type: ignore[return-value]
 
@@ -153,35 +153,35 @@ class SyncStore(Driven):
         options: those of the store that is opened.
     """
 
-    def __init__(self, target: FilePath | Store | Driver, **options: Any) -> None:
-        if isinstance(target, (Store, Driver)) and options:
+    def __init__(self, target: FilePath | Store | Runner, **options: Any) -> None:
+        if isinstance(target, (Store, Runner)) and options:
             raise InvalidArgumentError(
                 f"SyncStore takes options with a path or URL, and this is a store: "
                 f"{', '.join(options)}"
             )
-        if not isinstance(target, Driver):
+        if not isinstance(target, Runner):
             store = target if isinstance(target, Store) else open_store(target, **options)
-            target = driver_for(store)
-        self._driver = target
-        self._half = target.store
+            target = runner_for(store)
+        self._runner = target
+        self._awaited = target.store
 
     @classmethod
     def _unopened(cls, store: Store) -> Self:
         """Return one that opens the store with its first call."""
-        return cls(driver_for(store, is_lazy=True))
+        return cls(runner_for(store, is_lazy=True))
 
     def _recipe(self) -> Any:
-        return self._unopened, (self._driver.origin,), {}
+        return self._unopened, (self._runner.origin,), {}
 
     @property
-    def driver(self) -> Driver:
+    def runner(self) -> Runner:
         """What runs the coroutines."""
-        return self._driver
+        return self._runner
 
     @property
     def store(self) -> Store:
         """The store underneath, whose methods are awaited."""
-        return self._driver.store
+        return self._runner.store
 
     put = blocking(Store.put)
     get = blocking(Store.get)
@@ -214,7 +214,7 @@ class SyncStore(Driven):
 
     def typed(self, namespace: Sequence[str], model: type[V]) -> SyncTyped[V]:
         """Return a namespace whose values are of one type; see `Store.typed`."""
-        return SyncTyped(self._driver, self.store.typed(namespace, model))
+        return SyncTyped(self._runner, self.store.typed(namespace, model))
 
     def metrics(self) -> Metrics:
         """Return what this store has counted, and what waits; see `Store.metrics`."""
@@ -222,7 +222,7 @@ class SyncStore(Driven):
 
     def log(self, namespace: Sequence[str]) -> SyncLog:
         """Return the append-only log that a namespace is; see `Store.log`."""
-        return SyncLog(self._driver, self.store.log(namespace))
+        return SyncLog(self._runner, self.store.log(namespace))
 
     def queue(
         self,
@@ -234,12 +234,12 @@ class SyncStore(Driven):
     ) -> SyncQueue:
         """Return the queue of jobs that a namespace is; see `Store.queue`."""
         queue = self.store.queue(namespace, lease=lease, attempts=attempts, backoff=backoff)
-        return SyncQueue(self._driver, queue)
+        return SyncQueue(self._runner, queue)
 
     def at(self, moment: int | datetime, *, root: str | None = None) -> SyncPast:
         """Return the store as it was at a moment; see `Store.at`."""
-        driver = self._driver
-        return SyncPast(driver, driver.run(_made(self._half.at, moment, root=root)))
+        runner = self._runner
+        return SyncPast(runner, runner.run(_made(self._awaited.at, moment, root=root)))
 
     def update(
         self,
@@ -255,7 +255,7 @@ class SyncStore(Driven):
         `fn` is a plain function, called on this thread. It may use this object.
         """
         store = self.store
-        return self._driver.run_with(
+        return self._runner.run_with(
             fn,
             lambda ready: store.update(namespace, key, ready, default=default, attempts=attempts),
         )
@@ -266,26 +266,26 @@ class SyncStore(Driven):
         `fn` is a plain function, called on this thread. It reads and writes by `tx.get(...)`,
         `tx.put(...)` and `tx.delete(...)`.
         """
-        driver, store = self._driver, self.store
+        runner, store = self._runner, self.store
 
         async def run(ready: Callable[[Any], Any]) -> T:
             result: T = await store.transact(ready, attempts=attempts)
             return result
 
-        return driver.run_with(lambda tx: fn(SyncTransaction(driver, tx)), run)
+        return runner.run_with(lambda tx: fn(SyncTransaction(runner, tx)), run)
 
 
 async def _made(make: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     return make(*args, **kwargs)
 
 
-def _batches(driver: Driver, items: AsyncIterator[T]) -> Iterator[T]:
-    while some := driver.run(_some(items)):
+def _batches(runner: Runner, items: AsyncIterator[T]) -> Iterator[T]:
+    while some := runner.run(_some(items)):
         yield from some
 
 
-def _one_by_one(driver: Driver, items: AsyncIterator[T]) -> Iterator[T]:
-    while (found := driver.run(_first(items))) is not None:
+def _one_by_one(runner: Runner, items: AsyncIterator[T]) -> Iterator[T]:
+    while (found := runner.run(_first(items))) is not None:
         yield found
 
 
@@ -305,13 +305,13 @@ async def _some(items: AsyncIterator[T]) -> list[T]:
 class SyncLog(Driven):
     """A `Log` for code that does not await; `read` and `follow` are iterators."""
 
-    def __init__(self, driver: Driver, half: Log) -> None:
-        self._driver, self._half = driver, half
+    def __init__(self, runner: Runner, awaited: Log) -> None:
+        self._runner, self._awaited = runner, awaited
 
     @property
     def namespace(self) -> tuple[str, ...]:
         """Where its entries are."""
-        namespace: tuple[str, ...] = self._half.namespace
+        namespace: tuple[str, ...] = self._awaited.namespace
         return namespace
 
     append = blocking(Log.append)
@@ -326,43 +326,43 @@ class SyncLog(Driven):
 class SyncTyped(Driven, Generic[V]):
     """A `Typed` namespace for code that does not await; `scan` is an iterator."""
 
-    _half: Typed[V]
+    _awaited: Typed[V]
 
-    def __init__(self, driver: Driver, half: Typed[V]) -> None:
-        self._driver, self._half = driver, half
+    def __init__(self, runner: Runner, awaited: Typed[V]) -> None:
+        self._runner, self._awaited = runner, awaited
 
     def put(self, key: str, value: V, **options: Any) -> Item[V]:
         """Store a value; see `Store.put`."""
-        return self._driver.run(self._half.put(key, value, **options))
+        return self._runner.run(self._awaited.put(key, value, **options))
 
     def put_many(self, mapping: Mapping[str, V], **options: Any) -> list[Item[V]]:
         """Store many values, all or none; see `Store.put_many`."""
-        return self._driver.run(self._half.put_many(mapping, **options))
+        return self._runner.run(self._awaited.put_many(mapping, **options))
 
     def get(self, key: str, **options: Any) -> Item[V] | None:
         """Return the item, or `None` if there is none; see `Store.get`."""
-        return self._driver.run(self._half.get(key, **options))
+        return self._runner.run(self._awaited.get(key, **options))
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Item[V]]:
         """Return the items that are there, by key; see `Store.get_many`."""
-        return self._driver.run(self._half.get_many(keys))
+        return self._runner.run(self._awaited.get_many(keys))
 
     def search(self, query: Any = None, **options: Any) -> list[Item[V]]:
         """Find items by value, by words or by meaning; see `Store.search`."""
-        return self._driver.run(self._half.search(query, **options))
+        return self._runner.run(self._awaited.search(query, **options))
 
     def update(self, key: str, fn: Callable[[V], V], **options: Any) -> Item[V]:
         """Read a value, change it by `fn(value)`, and write it, atomically."""
-        return self._driver.run(self._half.update(key, fn, **options))
+        return self._runner.run(self._awaited.update(key, fn, **options))
 
     def scan(self, **options: Any) -> Iterator[Item[V]]:
         """Iterate over the items in the order of keys; see `Store.scan`."""
-        driver = self._driver
-        return _batches(driver, driver.run(_made(self._half.scan, **options)))
+        runner = self._runner
+        return _batches(runner, runner.run(_made(self._awaited.scan, **options)))
 
     def keys(self, pattern: str = "*", **options: Any) -> list[str]:
         """Return the sorted keys that match; see `Store.keys`."""
-        return self._driver.run(self._half.keys(pattern, **options))
+        return self._runner.run(self._awaited.keys(pattern, **options))
 
     delete = blocking(Typed.delete)
     count = blocking(Typed.count)
@@ -371,13 +371,13 @@ class SyncTyped(Driven, Generic[V]):
 class SyncQueue(Driven):
     """A `Queue` for code that does not await; `jobs` is an iterator."""
 
-    def __init__(self, driver: Driver, half: Queue) -> None:
-        self._driver, self._half = driver, half
+    def __init__(self, runner: Runner, awaited: Queue) -> None:
+        self._runner, self._awaited = runner, awaited
 
     @property
     def namespace(self) -> tuple[str, ...]:
         """Where its jobs are."""
-        namespace: tuple[str, ...] = self._half.namespace
+        namespace: tuple[str, ...] = self._awaited.namespace
         return namespace
 
     put = blocking(Queue.put)
@@ -386,8 +386,8 @@ class SyncQueue(Driven):
 
     def take(self, timeout: float | None = None) -> SyncJob | None:
         """Lease the next job that is ready, waiting for one if there is none; see `Queue.take`."""
-        job = self._driver.run(self._half.take(timeout))
-        return None if job is None else SyncJob(self._driver, job)
+        job = self._runner.run(self._awaited.take(timeout))
+        return None if job is None else SyncJob(self._runner, job)
 
     def jobs(self) -> Iterator[SyncJob]:
         """Iterate over jobs as they come, one at a time; see `Queue.jobs`."""
@@ -398,52 +398,52 @@ class SyncQueue(Driven):
 
     def dead(self, limit: int = 100) -> list[SyncJob]:
         """Return jobs that were given up; see `Queue.dead`."""
-        return [SyncJob(self._driver, job) for job in self._driver.run(self._half.dead(limit))]
+        return [SyncJob(self._runner, job) for job in self._runner.run(self._awaited.dead(limit))]
 
 
 class SyncJob:
     """A `Job` for code that does not await; `with` prolongs its lease by a thread."""
 
-    def __init__(self, driver: Driver, half: Job) -> None:
-        self._driver = driver
-        self.half = half
+    def __init__(self, runner: Runner, awaited: Job) -> None:
+        self._runner = runner
+        self.awaited = awaited
         self._is_over = threading.Event()
         self._beat: threading.Thread | None = None
 
     def __repr__(self) -> str:
-        return repr(self.half)
+        return repr(self.awaited)
 
     @property
     def id(self) -> str:
         """Its id, which is its item's key."""
-        return self.half.id
+        return self.awaited.id
 
     @property
     def value(self) -> Any:
         """What was put."""
-        return self.half.value
+        return self.awaited.value
 
     @property
     def attempt(self) -> int:
         """Which attempt this one is, from 1."""
-        return self.half.attempt
+        return self.awaited.attempt
 
     @property
     def error(self) -> str | None:
         """Of a dead one, why its last attempt failed."""
-        return self.half.error
+        return self.awaited.error
 
     def done(self) -> None:
         """Finish it; see `Job.done`."""
-        self._driver.run(self.half.done())
+        self._runner.run(self.awaited.done())
 
     def retry(self, delay: float | None = None, *, error: str | None = None) -> None:
         """Have it tried again; see `Job.retry`."""
-        self._driver.run(self.half.retry(delay, error=error))
+        self._runner.run(self.awaited.retry(delay, error=error))
 
     def extend(self, seconds: float) -> None:
         """Let the lease last so many seconds from now; see `Job.extend`."""
-        self._driver.run(self.half.extend(seconds))
+        self._runner.run(self.awaited.extend(seconds))
 
     def __enter__(self) -> Self:
         self._is_over.clear()
@@ -460,12 +460,12 @@ class SyncJob:
         self._is_over.set()
         if self._beat is not None:
             self._beat.join()
-        return self._driver.run(self.half.settle(exc))
+        return self._runner.run(self.awaited.settle(exc))
 
     def _prolong(self) -> None:
-        while not self._is_over.wait(self.half.pause_s):
+        while not self._is_over.wait(self.awaited.pause_s):
             try:
-                if not self._driver.run(self.half.prolong()):
+                if not self._runner.run(self.awaited.prolong()):
                     return
             except StoreError:  # it is closed
                 return
@@ -474,9 +474,9 @@ class SyncJob:
 class SyncPast(Driven):
     """A store as it was, for code that does not await: `Past`, with methods that block."""
 
-    def __init__(self, driver: Driver, past: Past) -> None:
-        self._driver = driver
-        self._half = past
+    def __init__(self, runner: Runner, past: Past) -> None:
+        self._runner = runner
+        self._awaited = past
 
     def _recipe(self) -> NoReturn:
         raise InvalidArgumentError("a view of the past is of one open store: it cannot be copied")
@@ -493,13 +493,13 @@ class SyncPast(Driven):
 class SyncTransaction:
     """The reads and writes of one try of `SyncStore.transact`; of no use after it."""
 
-    def __init__(self, driver: Driver, tx: Transaction) -> None:
-        self._driver = driver
+    def __init__(self, runner: Runner, tx: Transaction) -> None:
+        self._runner = runner
         self._tx = tx
 
     def get(self, namespace: Sequence[str], key: str) -> Item | None:
         """Return the item as this transaction sees it, or `None`; see `Transaction.get`."""
-        return self._driver.run(self._tx.get(namespace, key))
+        return self._runner.run(self._tx.get(namespace, key))
 
     def put(
         self,
@@ -528,7 +528,7 @@ class SyncTransaction:
 
     def done(self, job: SyncJob) -> None:
         """Finish a job when the transaction commits; see `Transaction.done`."""
-        self._tx.done(job.half)
+        self._tx.done(job.awaited)
 
 
 class SyncWatch(Iterator[Change]):
@@ -537,8 +537,8 @@ class SyncWatch(Iterator[Change]):
     With `with store.watch(...) as changes:` the watch begins before the block does.
     """
 
-    def __init__(self, driver: Driver, watch: Watch) -> None:
-        self._driver = driver
+    def __init__(self, runner: Runner, watch: Watch) -> None:
+        self._runner = runner
         self._watch = watch
 
     @property
@@ -547,13 +547,13 @@ class SyncWatch(Iterator[Change]):
         return self._watch.version
 
     def __next__(self) -> Change:
-        change = self._driver.run(_next(self._watch))
+        change = self._runner.run(_next(self._watch))
         if change is None:
             raise StopIteration
         return change
 
     def __enter__(self) -> Self:
-        self._driver.run(self._watch.__aenter__())
+        self._runner.run(self._watch.__aenter__())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -561,7 +561,7 @@ class SyncWatch(Iterator[Change]):
 
     def close(self) -> None:
         """End the watch."""
-        self._driver.run(self._watch.aclose())
+        self._runner.run(self._watch.aclose())
 
 
 async def _next(watch: Watch) -> Change | None:

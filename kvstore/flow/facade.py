@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from kvstore.arguments import TTL
-from kvstore.driving import Driver, driver_for
+from kvstore.driving import Runner, runner_for
 from kvstore.errors import InvalidArgumentError, InvalidPatternError
 from kvstore.flow.scopes import (
     ENTITIES,
@@ -394,39 +394,39 @@ class KeyValueStore(Driven):
 
     def __init__(self, target: Target, *, scope: FlowScope | None = None) -> None:
         scope = _checked(scope)
-        driver = SyncStore(target).driver
-        self._drive(driver, AsyncKeyValueStore(driver.store, scope=scope))
+        runner = SyncStore(target).runner
+        self._drive(runner, AsyncKeyValueStore(runner.store, scope=scope))
 
-    def _drive(self, driver: Driver, half: AsyncKeyValueStore) -> None:
-        self._driver, self._half = driver, half
+    def _drive(self, runner: Runner, awaited: AsyncKeyValueStore) -> None:
+        self._runner, self._awaited = runner, awaited
 
     @classmethod
-    def over(cls, driver: Driver, half: AsyncKeyValueStore) -> Self:
-        """Return the facade whose awaited half is there already, and what drives it."""
+    def over(cls, runner: Runner, awaited: AsyncKeyValueStore) -> Self:
+        """Return the facade whose awaited one is there already, and what drives it."""
         made = cls.__new__(cls)
-        made._drive(driver, half)
+        made._drive(runner, awaited)
         return made
 
     @classmethod
     def _unopened(cls, store: Store, scope: FlowScope) -> Self:
         """Return a facade that opens the store with its first call."""
-        driver = driver_for(store, is_lazy=True)
-        return cls.over(driver, AsyncKeyValueStore(driver.store, scope=scope))
+        runner = runner_for(store, is_lazy=True)
+        return cls.over(runner, AsyncKeyValueStore(runner.store, scope=scope))
 
     def _recipe(self) -> Any:
-        return self._unopened, (self._driver.origin, self._half.base_scope), {}
+        return self._unopened, (self._runner.origin, self._awaited.base_scope), {}
 
     @property
     def scope(self) -> FlowScope:
         """The ids that `$flow.`, `$session.` and `$run.` stand for here."""
-        scope: FlowScope = self._half.scope
+        scope: FlowScope = self._awaited.scope
         return scope
 
     def scoped(
         self, *, flow: str | None = None, session: str | None = None, run: str | None = None
     ) -> KeyValueStore:
         """Return a view of the same store with other ids; those left out stay as they are."""
-        return self.over(self._driver, self._half.scoped(flow=flow, session=session, run=run))
+        return self.over(self._runner, self._awaited.scoped(flow=flow, session=session, run=run))
 
     @contextmanager
     def run(self, run_id: str) -> Iterator[KeyValueStore]:
@@ -436,7 +436,7 @@ class KeyValueStore(Driven):
         task. Other threads use the view that `as` gives.
         """
         view = self.scoped(run=check_id(run_id, "run_id"))
-        token = _runs.set((*_runs.get(), (self._half, run_id)))
+        token = _runs.set((*_runs.get(), (self._awaited, run_id)))
         try:
             yield view
         finally:
@@ -457,7 +457,7 @@ class KeyValueStore(Driven):
 
     def log(self, key: str, entity_id: str | None = None) -> SyncLog:
         """Return the append-only log of a key; see `AsyncKeyValueStore.log`."""
-        return SyncLog(self._driver, self._half.log(key, entity_id))
+        return SyncLog(self._runner, self._awaited.log(key, entity_id))
 
     def queue(
         self,
@@ -469,8 +469,10 @@ class KeyValueStore(Driven):
         backoff: float = 1.0,
     ) -> SyncQueue:
         """Return the queue of jobs of a key; see `AsyncKeyValueStore.queue`."""
-        half = self._half.queue(key, entity_id, lease=lease, attempts=attempts, backoff=backoff)
-        return SyncQueue(self._driver, half)
+        awaited = self._awaited.queue(
+            key, entity_id, lease=lease, attempts=attempts, backoff=backoff
+        )
+        return SyncQueue(self._runner, awaited)
 
     def update(
         self,
@@ -485,10 +487,10 @@ class KeyValueStore(Driven):
 
         `fn` is a plain function, called on this thread. It may use this object.
         """
-        half = self._half
-        return self._driver.run_with(
+        awaited = self._awaited
+        return self._runner.run_with(
             fn,
-            lambda ready: half.update(
+            lambda ready: awaited.update(
                 key, ready, default=default, attempts=attempts, entity_id=entity_id
             ),
         )

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-from kvstore.driving import Driver, driver_for
+from kvstore.driving import Runner, runner_for
 from kvstore.errors import IndexMismatchError, StoreClosedError
 from kvstore.lifecycle import remember
 from kvstore.memory import InMemoryStore
@@ -49,8 +49,8 @@ class Access:
         self._name = name
         self._lock = threading.Lock()
         self._home: asyncio.AbstractEventLoop | None = None  # the loop that the store is ours on
-        self._driver: Driver | None = None  # what drives the store, where a sync call opened it
-        self._guest: Driver | None = None  # for sync calls, where the store is open on a loop
+        self._runner: Runner | None = None  # what drives the store, where a sync call opened it
+        self._guest: Runner | None = None  # for sync calls, where the store is open on a loop
         remember(self)
 
     def cross_fork(self) -> None:
@@ -63,13 +63,13 @@ class Access:
     async def run(self, work: Work[T]) -> T:
         """Do what is to be done with the store, and return what that returns."""
         here = asyncio.get_running_loop()
-        if self._store.loop is here and self._driver is None:
+        if self._store.loop is here and self._runner is None:
             return await work(self._store)
         home = self._settle(here)
         if home is None:
-            driver = self._driver
-            assert driver is not None
-            return await asyncio.to_thread(driver.run, work(driver.store))
+            runner = self._runner
+            assert runner is not None
+            return await asyncio.to_thread(runner.run, work(runner.store))
         if home is here:
             return await self._opened(work)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._opened(work), home))
@@ -82,7 +82,7 @@ class Access:
     def _settle(self, here: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop | None:
         """Return the loop that the store lives on, from now on; `None`: it lives on none."""
         with self._lock:
-            if self._driver is not None:
+            if self._runner is not None:
                 return None
             open_on = self._store.loop
             if open_on is not None and open_on is not self._home:
@@ -108,9 +108,9 @@ class Access:
 
     async def close(self) -> None:
         """Close the store if it was opened here; the next call opens it again."""
-        driver, home = self._left()
-        if driver is not None:
-            await asyncio.to_thread(driver.close)
+        runner, home = self._left()
+        if runner is not None:
+            await asyncio.to_thread(runner.close)
         elif home is asyncio.get_running_loop():
             await self._store.close()
 
@@ -122,21 +122,21 @@ class Access:
         Raises:
             asyncio.InvalidStateError: this is the loop's own thread, which would wait for itself.
         """
-        driver = self._driver
-        if driver is None:
+        runner = self._runner
+        if runner is None:
             loop = self._store.loop
             if loop is not None and loop is _running_loop():
                 raise asyncio.InvalidStateError(
                     f"{method} would block the event loop that its store is open on: await "
                     f"{self._name}'s async methods there, such as a{method}"
                 )
-            driver = self._sync_driver()
-        return driver.run(work(driver.store))
+            runner = self._sync_runner()
+        return runner.run(work(runner.store))
 
-    def _sync_driver(self) -> Driver:
+    def _sync_runner(self) -> Runner:
         with self._lock:
-            if self._driver is not None:
-                return self._driver
+            if self._runner is not None:
+                return self._runner
             loop = self._store.loop
             if loop is not None and loop is self._home and loop.is_closed() and self._renewed(loop):
                 self._home = loop = None
@@ -146,24 +146,24 @@ class Access:
                 )
             if loop is None:
                 self._home = self._guest = None
-                self._driver = driver_for(self._store)
-                return self._driver
+                self._runner = runner_for(self._store)
+                return self._runner
             if self._guest is None or self._guest.store is not self._store:
-                self._guest = driver_for(self._store)
+                self._guest = runner_for(self._store)
             return self._guest
 
     def close_sync(self) -> None:
         """Close the store if a sync call opened it here; at exit it closes by itself."""
-        driver, _ = self._left()
-        if driver is not None:
-            driver.close()
+        runner, _ = self._left()
+        if runner is not None:
+            runner.close()
 
-    def _left(self) -> tuple[Driver | None, asyncio.AbstractEventLoop | None]:
+    def _left(self) -> tuple[Runner | None, asyncio.AbstractEventLoop | None]:
         """Forget where the store is; return where it was."""
         with self._lock:
-            driver, home = self._driver, self._home
-            self._driver = self._home = self._guest = None
-            return driver, home
+            runner, home = self._runner, self._home
+            self._runner = self._home = self._guest = None
+            return runner, home
 
 
 async def _nothing(store: Store) -> None:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
 from kvstore.distribution import how_to_install
-from kvstore.driving import Driver, Guest, driver_for
+from kvstore.driving import Guest, Runner, runner_for
 from kvstore.errors import (
     InvalidArgumentError,
     MissingDependencyError,
@@ -148,9 +148,9 @@ class LangGraphStore(Recipe, BaseStore):
         self._is_ready = store.is_open  # the store is open on a loop
         self._is_owner = False
         self._lock = threading.RLock()
-        self._guest: Driver | None = None  # for sync calls, where the store is open on a loop
-        self._driver: Driver | None = None  # for all calls, where the first was a sync one
-        self._twin = self  # what the driver drives
+        self._guest: Runner | None = None  # for sync calls, where the store is open on a loop
+        self._runner: Runner | None = None  # for all calls, where the first was a sync one
+        self._twin = self  # what the runner drives
         self._sweeper: asyncio.Task[None] | None = None
         remember(self)
 
@@ -187,7 +187,7 @@ class LangGraphStore(Recipe, BaseStore):
 
     async def setup(self) -> None:
         """Open the store, unless it is open; the first call does so by itself."""
-        if not self._is_ready and self._driver is None:
+        if not self._is_ready and self._runner is None:
             if not self._store.is_open:
                 await self._store.open()
                 self._is_owner = True
@@ -196,8 +196,8 @@ class LangGraphStore(Recipe, BaseStore):
     async def aclose(self) -> None:
         """Stop the sweeper, and close the store if this object opened it."""
         await self.stop_ttl_sweeper()
-        if self._driver is not None:
-            await asyncio.to_thread(self._driver.close)
+        if self._runner is not None:
+            await asyncio.to_thread(self._runner.close)
         elif self._is_owner:
             self._is_owner = False
             await self._store.close()
@@ -220,7 +220,7 @@ class LangGraphStore(Recipe, BaseStore):
         """Return the flow facade on the same store, for `KeyValueStoreNode` and its like."""
         await self.setup()
         facade = AsyncKeyValueStore(self._twin._store, scope=scope)
-        return facade if self._driver is None else KeyValueStore.over(self._driver, facade)
+        return facade if self._runner is None else KeyValueStore.over(self._runner, facade)
 
     # Awaited
 
@@ -417,13 +417,13 @@ class LangGraphStore(Recipe, BaseStore):
         return None if self.ttl_config is None else self.ttl_config.get("default_ttl")
 
     async def _is_driven(self) -> bool:
-        """Make ready; whether the calls are for the driver."""
+        """Make ready; whether the calls are for the runner."""
         await self.setup()
-        return self._driver is not None
+        return self._runner is not None
 
     async def _there(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        assert self._driver is not None
-        return await asyncio.to_thread(self._driver.run, coroutine)
+        assert self._runner is not None
+        return await asyncio.to_thread(self._runner.run, coroutine)
 
     # From other threads
 
@@ -504,30 +504,30 @@ class LangGraphStore(Recipe, BaseStore):
                 f"{method} would block the event loop that its store is open on: "
                 f"write 'await store.a{method}(...)' instead of 'store.{method}(...)'"
             )
-        driver = self._sync_driver()
-        return driver.run(start(self._twin))
+        runner = self._sync_runner()
+        return runner.run(start(self._twin))
 
-    def _sync_driver(self) -> Driver:
+    def _sync_runner(self) -> Runner:
         with self._lock:
-            if self._driver is not None:
-                return self._driver
+            if self._runner is not None:
+                return self._runner
             if self._guest is None:
                 if self._is_ready and not self._store.is_open:
                     raise StoreClosedError("the store of this LangGraphStore is closed")
-                driver = driver_for(self._store)
-                if isinstance(driver, Guest):
-                    self._guest, self._is_ready = driver, True
-                    return driver
+                runner = runner_for(self._store)
+                if isinstance(runner, Guest):
+                    self._guest, self._is_ready = runner, True
+                    return runner
                 self._twin = twin = copy.copy(self)
-                twin._store, twin._is_ready = driver.store, True
-                self._driver = driver
-                return driver
+                twin._store, twin._is_ready = runner.store, True
+                self._runner = runner
+                return runner
             return self._guest
 
     def close(self) -> None:
         """Close the store, if a sync call opened it; at exit it closes by itself."""
-        if self._driver is not None:
-            self._driver.close()
+        if self._runner is not None:
+            self._runner.close()
 
     # Upkeep
 

@@ -222,12 +222,12 @@ class Draft:
         series, following = self._number()
         beside = {name: part for name, part in checkpoint.items() if name not in _APART}
         record = self._dumped("what it says beside its channels", beside)
-        is_plain = _is_json(metadata)
-        sealed = None if is_plain else self._dumped("its metadata", dict(metadata))
+        is_json = _is_json(metadata)
+        sealed = None if is_json else self._dumped("its metadata", dict(metadata))
         packed = {channel: value.packed() for channel, value in self._values.items()}
         parts = [self._parent, record, versions, packed, series, following, sealed]
         self.item = {"data": pack(parts)}
-        self.item |= {"metadata": dict(metadata)} if is_plain else {"sealed": True}
+        self.item |= {"metadata": dict(metadata)} if is_json else {"sealed": True}
         self.saved = Saved(
             checkpoint["id"],
             self._parent,

@@ -34,7 +34,7 @@ import orjson
 
 from kvstore import codec
 from kvstore.caching import cache_short
-from kvstore.description import Brought, Description
+from kvstore.description import Description, IndexSetup
 from kvstore.errors import (
     MissingDependencyError,
 )
@@ -98,7 +98,7 @@ async def _store(connection: Connection, description: Description) -> None:
 
 
 @dataclass(slots=True)
-class Setup(Brought):
+class Setup(IndexSetup):
     """What one store brings along for the index.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from kvstore.caching import cache_short
-from kvstore.description import Brought, Description
+from kvstore.description import Description, IndexSetup
 from kvstore.errors import MissingDependencyError
 from kvstore.sqlite import driver
 from kvstore.sqlite import index_statements as sql
@@ -13,7 +13,7 @@ from kvstore.sqlite.connection import transaction
 from kvstore.sqlite.journal import Journal
 from kvstore.sqlite.layout import made_later
 from kvstore.sqlite.openfile import OpenFile
-from kvstore.sqlite.passing import Passing
+from kvstore.sqlite.passing import PassingItems
 from kvstore.text import WORDS_REVISION
 
 __all__ = [
@@ -53,7 +53,7 @@ def keep_description(connection: driver.Connection, description: Description) ->
 
 
 @dataclass(slots=True)
-class Setup(Brought):
+class Setup(IndexSetup):
     """What one store brings along for the index.
 
     Attributes:
@@ -62,7 +62,7 @@ class Setup(Brought):
     """
 
     journal: Journal = field(default_factory=Journal)
-    passing: Passing = field(default_factory=Passing)
+    passing: PassingItems = field(default_factory=PassingItems)
 
 
 # Tables

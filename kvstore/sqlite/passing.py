@@ -19,7 +19,7 @@ from kvstore.sql import Sql
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite import index_statements as sql
 
-__all__ = ["Passing"]
+__all__ = ["PassingItems"]
 
 MOST_ITEMS = 2_000_000  # that are remembered, 8 bytes each
 MOST_FILTERS = 64
@@ -31,7 +31,7 @@ class _Passed:
     ids: array[int]
 
 
-class Passing:
+class PassingItems:
     """The items that pass the filters of the latest searches; for one thread."""
 
     def __init__(self) -> None:

@@ -39,7 +39,7 @@ _TRIES = 10  # of one read, while others open and close the file
 _LOCK_S = 1.0  # for how long somebody may be just closing it
 
 
-class _State(NamedTuple):
+class _Sight(NamedTuple):
     """How a file is to be opened, and by what it is told that this has changed."""
 
     access: Access
@@ -67,7 +67,7 @@ class ReadOnlyFile(OpenFile):
         """Make sure that the path still names the file that was opened."""
         self.state()
 
-    def state(self) -> _State:
+    def state(self) -> _Sight:
         """Return how the file is to be opened now.
 
         Raises:
@@ -81,16 +81,16 @@ class ReadOnlyFile(OpenFile):
                     "or replaced; open the store again"
                 )
             if not self._hold.has_log:
-                return _State("ro")
+                return _Sight("ro")
             has_index = Path(f"{self.path}-shm").exists()
             if has_index and _is_open(self._hold):
-                return _State("ro", (1, 1))
+                return _Sight("ro", (1, 1))
             log = _written(Path(f"{self.path}-wal"))
-            return _State("left" if log[0] else "still", _written(self.path), log)
+            return _Sight("left" if log[0] else "still", _written(self.path), log)
         except OSError as exc:
             raise StoreAccessError(f"{self.path} cannot be read: {exc.strerror}") from exc
 
-    def connect(self, state: _State) -> driver.Connection:
+    def connect(self, state: _Sight) -> driver.Connection:
         """Open a connection as a state wants it."""
         connection = connect(self.path, state.access, busy_timeout=_LOCK_S)
         try:
@@ -103,7 +103,7 @@ class ReadOnlyFile(OpenFile):
             self._hold.lock(_LOCK_S)
         return connection
 
-    def retire(self, connection: driver.Connection, state: _State) -> None:
+    def retire(self, connection: driver.Connection, state: _Sight) -> None:
         """Close a connection, now or when that takes no lock from others in this process.
 
         Of one without locks SQLite closes the descriptor at once, and with it go the locks that
@@ -152,7 +152,7 @@ class Source:
         self._file = file
         self._prepare = prepare
         self.connection: driver.Connection | None = None  # the present one
-        self._state = _State("ro")
+        self._state = _Sight("ro")
 
     def open(self) -> driver.Connection:
         """Return the present connection, or another one where the file is to be read otherwise.

@@ -77,7 +77,7 @@ def scores_of_chunks(
 
 
 @dataclass(slots=True)
-class _State:
+class _ReadAt:
     """Which state of the database a scope was read in."""
 
     version: int  # of the store
@@ -92,7 +92,7 @@ class _Held:
     matrix: Any  # (capacity, dimensions) float32, unit length
     rowids: Any  # (capacity,) int64
     count: int
-    state: _State
+    state: _ReadAt
     row_of: dict[int, int] = field(default_factory=dict)  # by rowid; empty until it is needed
 
     @property
@@ -108,7 +108,7 @@ class VectorCache:
         self._budget = budget
         self._journal = journal
         self._held: OrderedDict[_ScopeKey, _Held] = OrderedDict()
-        self._seen: OrderedDict[_ScopeKey, _State] = OrderedDict()
+        self._seen: OrderedDict[_ScopeKey, _ReadAt] = OrderedDict()
 
     def scores(
         self,
@@ -133,7 +133,7 @@ class VectorCache:
             return None
         version = connection.execute(statements.GET_VERSION).fetchone()[0]
         writes = _one(connection, sql.count_writes(within))
-        state = _State(version, int(writes), description.epoch)
+        state = _ReadAt(version, int(writes), description.epoch)
         key = (path, subtree)
         held = self._held.get(key)
         if held is None or not self._is_current(held, state, key, description):
@@ -155,7 +155,7 @@ class VectorCache:
         return bool(_one(connection, chunks) >= SMALL_CHUNKS)
 
     def _is_current(
-        self, held: _Held, state: _State, key: _ScopeKey, description: Description
+        self, held: _Held, state: _ReadAt, key: _ScopeKey, description: Description
     ) -> bool:
         """Bring a scope up to date from the journal, if it knows all that has happened since."""
         changes = self._own_changes(held.state, state, key)
@@ -167,7 +167,7 @@ class VectorCache:
         return True
 
     def _own_changes(
-        self, before: _State, now: _State, key: _ScopeKey
+        self, before: _ReadAt, now: _ReadAt, key: _ScopeKey
     ) -> list[VectorChange] | None:
         """Return what has changed between two states, or `None` if others have had a part in it."""
         if before.epoch != now.epoch:
@@ -217,7 +217,7 @@ class VectorCache:
         description: Description,
         within: Sql,
         key: _ScopeKey,
-        state: _State,
+        state: _ReadAt,
     ) -> _Held | None:
         """Read a scope, if the search before has found it in the same state."""
         self._held.pop(key, None)
@@ -237,7 +237,7 @@ class VectorCache:
         return self._held.get(key)
 
     def _read(
-        self, connection: driver.Connection, description: Description, within: Sql, state: _State
+        self, connection: driver.Connection, description: Description, within: Sql, state: _ReadAt
     ) -> _Held | None:
         np = self._np
         dimensions = description.dimensions

@@ -294,7 +294,7 @@ def test_nothing_is_left_when_a_facade_is_forgotten(
     before = set(threading.enumerate())
     kv = KeyValueStore(target)
     kv.insert("a", 1)
-    gone = weakref.ref(kv._driver)
+    gone = weakref.ref(kv._runner)
     del kv
     gc.collect()
     assert gone() is None
@@ -310,8 +310,8 @@ def test_many_threads_leave_few_connections(tmp_path: Path) -> None:
         for _ in range(20):
             with ThreadPoolExecutor(10) as pool:
                 assert list(pool.map(lambda _: kv.retrieve("a"), range(30))) == [1] * 30
-        assert isinstance(kv._driver.store.backend, DirectBackend)
-        assert len(kv._driver.store.backend.idle) <= 8
+        assert isinstance(kv._runner.store.backend, DirectBackend)
+        assert len(kv._runner.store.backend.idle) <= 8
 
 
 _AT_EXIT = """
@@ -487,11 +487,11 @@ kv = KeyValueStore(path)
 forked = threading.Event()
 
 def write():
-    with kv._driver.store.backend._lock:
-        kv._driver.store.backend._is_writing = True
+    with kv._runner.store.backend._lock:
+        kv._runner.store.backend._is_writing = True
         begun.set()
         forked.wait()
-        kv._driver.store.backend._is_writing = False
+        kv._runner.store.backend._is_writing = False
 
 begun = threading.Event()
 threading.Thread(target=write).start()
