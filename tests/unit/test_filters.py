@@ -9,16 +9,16 @@ import pytest
 
 from kvstore import InvalidFilterError
 from kvstore.filters import ALL, json_type, matches, parse_filter, same_json
-from kvstore.testing import BAD_FILTERS, FILTERED, FILTERS
+from kvstore.testing import BAD_FILTERS, FILTERED, FILTERS, stable_id
 
 
-@pytest.mark.parametrize(("spec", "expected"), FILTERS, ids=ascii)
+@pytest.mark.parametrize(("spec", "expected"), FILTERS, ids=stable_id)
 def test_meaning(spec: dict[str, Any], expected: set[str]) -> None:
     node = parse_filter(spec)
     assert {name for name, value in FILTERED.items() if matches(node, value)} == expected
 
 
-@pytest.mark.parametrize("spec", BAD_FILTERS, ids=ascii)
+@pytest.mark.parametrize("spec", BAD_FILTERS, ids=stable_id)
 def test_what_is_no_filter_is_refused(spec: Any) -> None:
     with pytest.raises(InvalidFilterError):
         parse_filter(spec)

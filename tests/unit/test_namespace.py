@@ -17,6 +17,7 @@ from kvstore.namespace import (
     show,
     subtree_range,
 )
+from kvstore.testing import stable_id
 
 
 def test_a_path_reads_well() -> None:
@@ -70,7 +71,7 @@ def test_labels_that_are_members_of_an_enum_become_plain_text() -> None:
         (([],), "label 0 .* is a list"),
         (memoryview(b"ab"), "label 0 .* is a int"),
     ],
-    ids=repr,
+    ids=stable_id,
 )
 def test_what_is_no_namespace_is_refused(namespace: Any, said: str) -> None:
     with pytest.raises(InvalidNamespaceError, match=said):
