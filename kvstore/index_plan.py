@@ -75,7 +75,7 @@ def _own_among(codes: Iterable[bytes]) -> list[bytes]:
     return [code for code in codes if code.startswith(_OWN)]
 
 
-def adopt(description: Description, brought: Brought) -> tuple[bool, bool]:
+def adopt(description: Description, brought: IndexSetup) -> tuple[bool, bool]:
     """Make the description of an index that of a store.
 
     Returns:
@@ -93,14 +93,14 @@ def adopt(description: Description, brought: Brought) -> tuple[bool, bool]:
     return has_other_model, has_other_model or has_other_fields
 
 
-def require_adopted(description: Description, brought: Brought) -> None:
+def require_adopted(description: Description, brought: IndexSetup) -> None:
     """Raise `IndexMismatchError` if an index that was a store's is not any more."""
     mismatch = brought.mismatch(description)
     if mismatch is not None:
         raise IndexMismatchError(f"another store has changed the index meanwhile: {mismatch}")
 
 
-def complete(description: Description, brought: Brought) -> None:
+def complete(description: Description, brought: IndexSetup) -> None:
     """Have it described that nothing is left to be indexed by a store."""
     description.has_all_words = True
     if description.model == brought.model or description.is_own:
