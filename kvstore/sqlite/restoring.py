@@ -15,7 +15,7 @@ from kvstore.errors import StoreAccessError, StoreBusyError, StoreCorruptError
 from kvstore.exchange import file_errors, partial_file
 from kvstore.filenames import resolved
 from kvstore.report import Meter
-from kvstore.sqlite import driver, statements
+from kvstore.sqlite import driver, sequence_statements, statements
 from kvstore.sqlite.backup import backup
 from kvstore.sqlite.connection import connect, transaction, translated
 from kvstore.sqlite.guard import Hold
@@ -86,7 +86,7 @@ def _go_on(connection: driver.Connection, path: Path, floor: int) -> None:
         (before,) = connection.execute(statements.GET_VERSION).fetchone()
         version = max(before, floor) + 1
         # Of each log and queue, at most so many positions were given since as there were versions
-        connection.execute(statements.SKIP_POSITIONS, (version - before - 1,))
+        connection.execute(sequence_statements.SKIP_POSITIONS, (version - before - 1,))
         connection.execute(statements.SET_VERSION, (version,))
         connection.execute(statements.SET_META, (version, "changes_begin"))
         if not read_kept(connection)[0].span:  # else they tell at which instants the past was

@@ -10,7 +10,7 @@ from typing import Any
 from kvstore.jobs import RAN_OUT, Jobs, JobState, QueueSize, SequenceRecord
 from kvstore.namespace import decode_namespace, subtree_range
 from kvstore.sequences import EntryPage, SequenceState, key_of, position_of
-from kvstore.sqlite import driver, statements
+from kvstore.sqlite import driver, sequence_statements
 from kvstore.sqlite.connection import snapshot
 from kvstore.sqlite.reading import get_one, item_of
 from kvstore.types import Item
@@ -37,13 +37,13 @@ Execute = Callable[[str, tuple[Any, ...]], driver.Cursor]
 
 def find_state(execute: Execute, path: str) -> SequenceState | None:
     """Return what is kept of a namespace that is a log or a queue."""
-    row = execute(statements.GET_SEQUENCE, (path,)).fetchone()
+    row = execute(sequence_statements.GET_SEQUENCE, (path,)).fetchone()
     return None if row is None else SequenceState(path, *row)
 
 
 def count_state(execute: Execute, path: str) -> SequenceState:
     """Return what a log or queue begins with, in a namespace that is none yet."""
-    size, last = execute(statements.COUNT_ENTRIES, (path,)).fetchone()
+    size, last = execute(sequence_statements.COUNT_ENTRIES, (path,)).fetchone()
     return SequenceState(path, last=0 if last is None else position_of(last) or 0, size=size)
 
 
@@ -51,7 +51,7 @@ def save_state(execute: Execute, state: SequenceState) -> None:
     """Keep it."""
     jobs = state.delayed, state.leased, state.dead, state.seen
     numbers = state.last, state.trimmed, state.size, *jobs
-    execute(statements.SET_SEQUENCE, (state.path, state.kind, *numbers))
+    execute(sequence_statements.SET_SEQUENCE, (state.path, state.kind, *numbers))
 
 
 class FileJobs(Jobs):
@@ -92,51 +92,53 @@ class FileJobs(Jobs):
     def get(self, path: str, position: int) -> JobState | None:
         job = self._seen.get((path, position))
         if job is None:
-            job = self._one(statements.GET_JOB, path, position)
+            job = self._one(sequence_statements.GET_JOB, path, position)
             if job is not None:
                 self._seen[path, position] = job
         return job
 
     def named(self, path: str, name: str) -> JobState | None:
-        return self._one(statements.GET_NAMED_JOB, path, name)
+        return self._one(sequence_statements.GET_NAMED_JOB, path, name)
 
     def first_ready(self, path: str) -> JobState | None:
-        return self._one(statements.FIRST_READY, path)
+        return self._one(sequence_statements.FIRST_READY, path)
 
     def wake(self, path: str) -> int:
         if not self._look(path)[0]:
             return 0
         if self._refuse is not None:
-            found = self._execute(statements.ARE_MANY_DUE, (path, self._now)).fetchone()
+            found = self._execute(sequence_statements.ARE_MANY_DUE, (path, self._now)).fetchone()
             if found[0]:
                 self._refuse()
         self._seen.clear()
-        return self._execute(statements.WAKE_JOBS, (path, self._now)).rowcount
+        return self._execute(sequence_statements.WAKE_JOBS, (path, self._now)).rowcount
 
     def over(self, path: str) -> list[JobState]:
-        return self._all(statements.JOBS_OVER, path, self._now) if self._look(path)[1] else []
+        return (
+            self._all(sequence_statements.JOBS_OVER, path, self._now) if self._look(path)[1] else []
+        )
 
     def far(self, path: str) -> list[JobState]:
-        return self._all(statements.JOBS_FAR, path, self._now)
+        return self._all(sequence_statements.JOBS_FAR, path, self._now)
 
     def _look(self, path: str) -> tuple[bool, bool]:
         """Whether any delay is over, and any lease, as it was at the first look."""
         known = self._due.get(path)
         if known is None:
-            row = self._execute(statements.ARE_ANY_DUE, (path, self._now)).fetchone()
+            row = self._execute(sequence_statements.ARE_ANY_DUE, (path, self._now)).fetchone()
             known = self._due[path] = bool(row[0]), bool(row[1])
         return known
 
     def held(self, path: str, token: int) -> JobState | None:
-        return self._one(statements.HELD_JOB, path, token)
+        return self._one(sequence_statements.HELD_JOB, path, token)
 
     def write(self, job: JobState) -> None:
         self._seen[job.path, job.position] = job
-        self._execute(statements.WRITE_JOB, _COLUMNS(job))
+        self._execute(sequence_statements.WRITE_JOB, _COLUMNS(job))
 
     def erase(self, path: str, position: int) -> None:
         self._seen.pop((path, position), None)
-        self._execute(statements.ERASE_JOB, (path, position))
+        self._execute(sequence_statements.ERASE_JOB, (path, position))
 
     def _one(self, statement: str, *params: Any) -> JobState | None:
         row = self._execute(statement, params).fetchone()
@@ -155,7 +157,9 @@ def queue_size(connection: driver.Connection, path: str, now: int) -> QueueSize:
     """Count the jobs of a queue; costs by what time alone has changed, and nobody written yet."""
     with snapshot(connection):
         state = find_state(connection.execute, path) or SequenceState(path)
-        woken, over, died = connection.execute(statements.COUNT_OVER, (path, now)).fetchone()
+        woken, over, died = connection.execute(
+            sequence_statements.COUNT_OVER, (path, now)
+        ).fetchone()
     delayed, leased, dead = state.delayed - woken, state.leased - over - died, state.dead + died
     return QueueSize(state.size - delayed - leased - dead, delayed, leased, dead)
 
@@ -166,8 +170,8 @@ def dead_jobs(
     """Return the first dead jobs of a queue, in order."""
     labels = decode_namespace(path)
     with snapshot(connection):
-        rows = connection.execute(statements.DEAD_JOBS, (path, limit)).fetchall()
-        over = connection.execute(statements.JOBS_OVER, (path, now)).fetchall()
+        rows = connection.execute(sequence_statements.DEAD_JOBS, (path, limit)).fetchall()
+        over = connection.execute(sequence_statements.JOBS_OVER, (path, now)).fetchall()
         died = [replace(job, error=RAN_OUT) for job in map(_job, over) if job.is_last]
         jobs = sorted([*map(_job, rows), *died], key=lambda job: job.position)[:limit]
         found = []
@@ -182,16 +186,16 @@ def records(connection: driver.Connection, path: str) -> list[SequenceRecord]:
     found = []
     low, high = subtree_range(path)
     with snapshot(connection):
-        statement = statements.GET_SEQUENCES
+        statement = sequence_statements.GET_SEQUENCES
         for there, kind, last, trimmed in connection.execute(statement, (low, high)).fetchall():
-            rows = connection.execute(statements.JOBS_OF_NOTE, (there,)).fetchall()
+            rows = connection.execute(sequence_statements.JOBS_OF_NOTE, (there,)).fetchall()
             found.append(SequenceRecord(there, kind, last, trimmed, tuple(map(_job, rows))))
     return found
 
 
 def is_ripe(connection: driver.Connection, path: str, now: int) -> bool:
     """Whether there is a job to take, or a clock that was set back to be dealt with."""
-    return bool(connection.execute(statements.IS_RIPE, (path, now)).fetchone()[0])
+    return bool(connection.execute(sequence_statements.IS_RIPE, (path, now)).fetchone()[0])
 
 
 def entries(
@@ -202,10 +206,10 @@ def entries(
     with snapshot(connection):
         state = find_state(connection.execute, path) or count_state(connection.execute, path)
         if after is None:
-            found = connection.execute(statements.LAST_ENTRIES, (path, now, limit))
+            found = connection.execute(sequence_statements.LAST_ENTRIES, (path, now, limit))
         else:
             key = key_of(after) if after else ""
-            found = connection.execute(statements.ENTRIES_AFTER, (path, key, now, limit))
+            found = connection.execute(sequence_statements.ENTRIES_AFTER, (path, key, now, limit))
         items, size = [], 0
         for key, *row in found:
             items.append(item_of(labels, path, key, row))
@@ -220,5 +224,5 @@ def length(connection: driver.Connection, path: str, now: int) -> int:
     """Count the live entries of a log."""
     with snapshot(connection):
         state = find_state(connection.execute, path) or count_state(connection.execute, path)
-        row = connection.execute(statements.COUNT_EXPIRED_ENTRIES, (path, now)).fetchone()
+        row = connection.execute(sequence_statements.COUNT_EXPIRED_ENTRIES, (path, now)).fetchone()
     return state.size - int(row[0])

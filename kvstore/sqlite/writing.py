@@ -61,7 +61,16 @@ from kvstore.plan import (
 )
 from kvstore.sequences import SequenceKind, SequenceState, key_of, position_of, require_kind
 from kvstore.sql import Sql
-from kvstore.sqlite import changes, declared, driver, past, reading, sequences, statements
+from kvstore.sqlite import (
+    changes,
+    declared,
+    driver,
+    past,
+    reading,
+    sequence_statements,
+    sequences,
+    statements,
+)
 from kvstore.sqlite import past_statements as sql
 from kvstore.sqlite.read_cache import ABSENT, Entry
 from kvstore.sqlite.reading import checksum, is_version
@@ -533,8 +542,8 @@ class Batch:
     def _delete_rows(self, kind: Literal["delete", "expire"], doomed: Sql) -> int:
         """Delete rows, which continue a DELETE as FROM and WHERE; return how many."""
         if not self._is_watched and self._sequences is None:
-            statement, params = f"DELETE {doomed.text}", doomed.params
-            deleted: int = self._execute(statement, params).rowcount
+            statement = statements.delete(doomed)
+            deleted: int = self._execute(statement.text, statement.params).rowcount
             self._version += deleted
             if deleted:
                 self.changed = None
@@ -545,12 +554,12 @@ class Batch:
         """Delete rows, and keep them as the past if it is kept; return their addresses, sorted."""
         rows: list[tuple[str, str, int]] = []
         if self._keeps:
-            selected = f"SELECT path, key, id {doomed.text}"
-            rows = sorted(self._execute(selected, doomed.params).fetchall())
+            ids = statements.ids_of(doomed)
+            rows = sorted(self._execute(ids.text, ids.params).fetchall())
             addresses = [(path, key) for path, key, _ in rows]
         else:
-            deleted = f"DELETE {doomed.text} {statements.RETURNING_ADDRESS}"
-            addresses = sorted(self._execute(deleted, doomed.params).fetchall())
+            deleted = statements.delete_and_tell(doomed)
+            addresses = sorted(self._execute(deleted.text, deleted.params).fetchall())
         states = self._known_states({path for path, _ in addresses})
         watched = self._is_watched
         effects = gone(
@@ -595,7 +604,7 @@ class Batch:
             if op.path in states:
                 if op.name is not None and states[op.path].kind == "queue":
                     self._jobs.settle(op.path)
-            elif self._execute(statements.HAS_ITEMS, (op.path, self._now)).fetchone()[0]:
+            elif self._execute(sequence_statements.HAS_ITEMS, (op.path, self._now)).fetchone()[0]:
                 raise other_items(op.namespace)
         for path in begun - states.keys():
             if self._longest is not None and not reading.is_light(
@@ -663,23 +672,25 @@ class Batch:
     def _pop_entry(self, op: PopEntry) -> Item | None:
         if self._begun(op.path, "log") is None:
             return None
-        found = self._execute(statements.LAST_ENTRIES, (op.path, self._now, 1)).fetchall()
+        found = self._execute(sequence_statements.LAST_ENTRIES, (op.path, self._now, 1)).fetchall()
         if not found:
             return None
         key, *row = found[0]
         item = reading.item_of(op.namespace, op.path, key, row)
-        self._end_rows("delete", Sql(statements.ENTRY, (op.path, key)))
+        self._end_rows("delete", Sql(sequence_statements.ENTRY, (op.path, key)))
         return item
 
     def _trim_log(self, op: TrimLog) -> int:
         state = self._begun(op.path, "log")
         if state is None:
             return 0
-        self._end_rows("expire", Sql(statements.EXPIRED_ENTRIES, (op.path, self._now)))
+        self._end_rows("expire", Sql(sequence_statements.EXPIRED_ENTRIES, (op.path, self._now)))
         number = self._known_states((op.path,))[op.path].size - op.keep
         if number <= 0:
             return 0
-        trimmed = self._end_rows("delete", Sql(statements.OLDEST_ENTRIES, (op.path, number)))
+        trimmed = self._end_rows(
+            "delete", Sql(sequence_statements.OLDEST_ENTRIES, (op.path, number))
+        )
         self._known_states((op.path,))[op.path].trimmed = position_of(trimmed[-1][1]) or 0
         return len(trimmed)
 
@@ -709,7 +720,9 @@ class Batch:
             state.size, state.last = counted.size, max(state.last, counted.last)
             self._changed.add(path)
             if state.kind == "queue":
-                for (key,) in self._execute(statements.ITEMS_WITHOUT_JOB, (path,)).fetchall():
+                for (key,) in self._execute(
+                    sequence_statements.ITEMS_WITHOUT_JOB, (path,)
+                ).fetchall():
                     position = position_of(key) or 0
                     known = None if jobs is None else jobs.get((path, position))
                     self._jobs.restore(known or JobState(path, position))
