@@ -405,6 +405,8 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except driver.Error as exc:
         raise translate(exc, path) from exc
+    except UnicodeDecodeError as exc:  # SQLite's own message, which quotes what is damaged
+        raise StoreCorruptError(f"{path} {_DAMAGED}") from exc
 
 
 _NO_ROOM = (

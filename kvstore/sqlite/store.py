@@ -39,6 +39,7 @@ from kvstore.sqlite.engine import (
 from kvstore.sqlite.engine.limits import CACHED_S
 from kvstore.sqlite.file import IN_MEMORY, Durability, FileBackend, FileOptions
 from kvstore.sqlite.past_cache import PastCache
+from kvstore.sqlite.read_cache import ReadCache
 from kvstore.sqlite.readonly import ReadOnlyConnection
 from kvstore.sqlite.searching import search, search_small
 from kvstore.sqlite.vectors import VectorCache, new_cache
@@ -141,6 +142,7 @@ class SQLiteBackend(FileBackend):
         self._vector_cache_bytes = vector_cache_bytes
         self._cache: VectorCache | None = None
         self._past_cache: PastCache | None = None
+        self._cached: ReadCache | None = None
         self._looked_in = -1  # the turn of the loop in which the file was last looked at
 
     def attach(
@@ -193,7 +195,7 @@ class SQLiteBackend(FileBackend):
         pace = Pace(asyncio.get_running_loop())
         self._pace = pace
         self._points, self._scans = (Reader(reader, self.opened) for reader in readers)
-        cache = self.open_read_cache(inline)
+        cache = self._cached
         self._past_cache = None if cache is None else PastCache(cache)
         self._inline = InlineReader(inline, self.settings.clock, pace, self._points, cache)
         self.peek = self._inline.get  # type: ignore[method-assign]  # as below, one call less
@@ -226,6 +228,7 @@ class SQLiteBackend(FileBackend):
     def _open_readers(self, path: Path, loose: list[driver.Connection]) -> driver.Connection:
         """Open a reader for its thread, and those for the loop's own, which are added to a list."""
         loose.append(connect(path, "ro"))
+        self._cached = self.open_read_cache(loose[0])
         if self.embedder is not None:
             loose.append(self.connect_reader(path, busy_timeout=0.0, is_mapped=True))
         return self.connect_reader(path)
@@ -259,7 +262,7 @@ class SQLiteBackend(FileBackend):
 
     async def close(self) -> None:
         self.finalizer.detach()
-        self._past_cache = None  # its view of the file ends with the last connection
+        self._past_cache = self._cached = None  # their view of the file ends
         self._inline.close()
         if self._inline_search is not None:
             self._inline_search.close()

@@ -74,7 +74,9 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: Path) -> None
         return {
             f"{installed}/{path.relative_to(root).as_posix()}"
             for path in root.rglob("*")
-            if path.suffix in {".py", ".sql"} or path.name == "py.typed"
+            if path.suffix in {".py", ".sql"}
+            or path.name == "py.typed"
+            or path.parent.name == "static"
         }
 
     with ZipFile(wheel) as archive:

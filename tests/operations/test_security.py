@@ -27,7 +27,9 @@ PRAGMAS = {"APPLICATION_ID", "migration", "int", "_CACHE_KIB", "self.options.dur
 FILLINGS = {"content", "name", "dimensions", "chunk"}
 
 # Names of what a template of SQL is filled with: our own tables, operators and placeholders.
-OURS = {"sign", "types", "table", "range_", "places"}
+OURS = {"sign", "types", "table", "range_", "places", "slot_at", "_replace"}
+# Lists of our own columns, and of as many placeholders.
+COLUMN_LISTS = re.compile(r"', '\.join\((COLUMNS|'\?' \* len\(COLUMNS\)|[A-Z_]+ \+ [A-Z_]+)\)")
 
 
 def calls_that_run_sql(tree: ast.AST) -> list[ast.Call]:
@@ -57,11 +59,11 @@ def is_harmless(node: ast.expr) -> bool:
             if isinstance(part, ast.FormattedValue)
         )
     if isinstance(node, ast.Call):  # a function of statements.py, or a constant template
-        template = re.fullmatch(r"_[A-Z_]+\.format", ast.unparse(node.func))
+        template = re.fullmatch(r"(sql\.)?_?[A-Z_]+\.format", ast.unparse(node.func))
         filled = {ast.unparse(word.value) for word in node.keywords}
         if template:
             return not node.args and filled <= FILLINGS
-        return ast.unparse(node.func).startswith("statements.")
+        return ast.unparse(node.func).startswith(("statements.", "sql."))
     return isinstance(node, (ast.Name, ast.Attribute))
 
 
@@ -90,7 +92,9 @@ def is_filled_with_our_own(node: ast.JoinedStr) -> bool:
         if isinstance(part, ast.FormattedValue):
             text = ast.unparse(part.value)
             name = text.partition("(")[0].partition(".")[0]
-            if not (name.strip("_").isupper() or text.endswith(".text") or name in OURS):
+            is_list = COLUMN_LISTS.fullmatch(text) is not None
+            is_ours = name.strip("_").isupper() or name in OURS
+            if not (is_ours or is_list or text.endswith(".text")):
                 return False
     return True
 

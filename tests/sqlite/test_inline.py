@@ -183,7 +183,7 @@ async def test_every_kind_of_read_leaves_a_turn_that_has_taken_long(
 ) -> None:
     driver.require_extensions()
     index = kvstore.IndexConfig(HashingEmbeddings(64), fields=["kind"])
-    async with kvstore.SQLiteStore(tmp_path / "store.db", index=index) as store:
+    async with kvstore.SQLiteStore(tmp_path / "store.db", index=index, read_cache_bytes=0) as store:
         await fill(store)
         searches: list[Callable[[], Awaitable[Any]]] = [
             lambda: store.search(SMALL, "a", mode="semantic", limit=3),

@@ -39,7 +39,6 @@ class File:
 
     def close(self) -> None:
         self.connection.close()
-        self.index.close()
         os.close(self._descriptor)
 
 

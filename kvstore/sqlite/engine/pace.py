@@ -132,7 +132,7 @@ class Pace:
 
     def _new_turn(self) -> None:
         self._spent = 0.0
-        self.is_turn_over = False
+        self.is_turn_over = TURN_S < 0
         self.turn += 1
         try:
             for _ in range(min(len(self._queue), TURN_TASKS)):
