@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -38,6 +39,12 @@ def folder() -> Iterator[Path]:
     path.chmod(0o777)
     yield path
     shutil.rmtree(path)
+
+
+def listens(path: Path) -> bool:
+    """Whether somebody takes connections there; the socket is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
 
 
 @pytest.fixture
@@ -76,7 +83,7 @@ def pooled_url(postgres: Database, postgres_url: str, folder: Path) -> Iterator[
         user="nobody" if os.geteuid() == 0 else None,
     )
     try:
-        while not (folder / ".s.PGSQL.6432").exists():
+        while not listens(folder / ".s.PGSQL.6432"):
             assert pooler.poll() is None, (folder / "log").read_text()
             time.sleep(0.005)
         yield f"postgresql://app@/kv?host={folder}&port=6432&pooler=true"
