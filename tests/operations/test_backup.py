@@ -25,6 +25,8 @@ async def fill(store: Store, number: int = 3_000) -> None:
 async def test_a_backup_is_the_store_of_one_instant(sqlite: SQLiteStore, tmp_path: Path) -> None:
     """Pairs of items are always written together; a backup has both or neither."""
     await fill(sqlite)
+    long = {str(number): "x" * 100_000 for number in range(200)}  # so that it takes a while
+    await sqlite.put_many(("long",), long)
     seen: list[tuple[int, int | None]] = []
     target = tmp_path / "backup.db"
     backing_up = asyncio.create_task(
