@@ -56,21 +56,21 @@ def skipped_for_want_of_extensions() -> Iterator[None]:
 @contextmanager
 def doors() -> Iterator[None]:
     """Have this process open a store's file at random by other doors, and close it again."""
-    from kvstore.sqlite import SQLiteStore
+    from kvstore.sqlite.store import SQLiteBackend
 
     chance = random.Random(1)
 
     def through_a_door(method: Callable[..., Any]) -> Callable[..., Any]:
-        def call(self: SQLiteStore, *args: Any, **kwargs: Any) -> Any:
-            if chance.random() < _SHARE and self.path.is_file():
-                chance.choice((_open_by_facade, _open_by_stock_driver))(self.path)
+        def call(self: SQLiteBackend, *args: Any, **kwargs: Any) -> Any:
+            if chance.random() < _SHARE and self.file.is_file():
+                chance.choice((_open_by_facade, _open_by_stock_driver))(self.file)
             return method(self, *args, **kwargs)
 
         return call
 
     patches = [
-        mock.patch.object(SQLiteStore, name, through_a_door(getattr(SQLiteStore, name)))
-        for name in ("_apply", "_get", "_get_many", "_select", "_keys", "_page")
+        mock.patch.object(SQLiteBackend, name, through_a_door(getattr(SQLiteBackend, name)))
+        for name in ("apply", "get", "get_many", "select", "keys", "page")
     ]
     for patch in patches:
         patch.start()
