@@ -434,6 +434,7 @@ def stable_id(value: Any) -> str:
     return re.sub(r" at 0x\w+", "", ascii(sorted(value) if isinstance(value, set) else value))
 
 
+@pytest.mark.asyncio
 class StoreConformance:
     """The contract of `Store`; subclass it and give it the fixture `store_factory`."""
 

@@ -121,6 +121,7 @@ class PastModel:
         assert last_of
 
 
+@pytest.mark.asyncio
 class HistoryConformance:
     """The contract of the past; subclass it and give it the fixture `store_factory`."""
 
