@@ -428,7 +428,6 @@ TAKES_KEY = sorted(
 )
 
 
-@pytest.mark.asyncio
 def stable_id(value: Any) -> str:
     """Return a test's id that is the same in every process, as pytest-xdist needs it."""
     return re.sub(r" at 0x\w+", "", ascii(sorted(value) if isinstance(value, set) else value))
