@@ -190,17 +190,24 @@ class Batch:
         # By the namespaces looked at so far; `None`: it is no sequence, or there are none at all
         self._sequences: dict[str, SequenceState | None] | None = {} if has_sequences else None
         self._changed: set[str] = set()  # those of them that are to be saved
-        self._jobs = sequences.FileJobs(
-            self._execute,
-            now,
-            self._known_state,
-            self._changed,
-            refuse=None if longest is None else _refuse,
-        )
+        self._file_jobs: sequences.FileJobs | None = None  # made at need, until the end
         self._first_version = self._version
         self._is_state_known = True
         self._notes: list[Note] = []
         self.changed: dict[Address, Entry | None] | None = None
+
+    @property
+    def _jobs(self) -> sequences.FileJobs:
+        """The jobs of the file, which know this batch."""
+        if self._file_jobs is None:
+            self._file_jobs = sequences.FileJobs(
+                self._execute,
+                self._now,
+                self._known_state,
+                self._changed,
+                refuse=None if self._longest is None else _refuse,
+            )
+        return self._file_jobs
 
     @property
     def state(self) -> FileState | None:
@@ -273,6 +280,7 @@ class Batch:
 
     def finish(self) -> None:
         """Write what the transaction's end needs; call it before COMMIT."""
+        self._file_jobs = None  # else the two would keep each other, and the connection
         if self._version != self._first_version:
             self._execute(statements.SET_VERSION, (self._version,))
             self._write_notes()
