@@ -23,7 +23,7 @@ FRAMEWORKS_TESTS = $(addprefix tests/integrations/test_,google_adk.py haystack.p
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-fast test-frameworks simulate histories crash-states lint format type bench bench-quick build
+.PHONY: help install demo docs test test-fast test-frameworks simulate histories crash-states lint format type bench bench-quick build
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ bench: $(VENV)/bench ## measure, and write the tables and the charts
 bench-quick: $(VENV)/bench ## the same on little data, in a minute or two
 	$(BIN)/python -m benchmarks.run --quick $(ARGS)
 
+docs: $(VENV)/docs ## the documentation site, in build/site
+	$(BIN)/zensical build --clean --strict
+
 build: $(VENV)/ready ## the source archive and the wheel, in dist
 	$(BIN)/python -m build
 
@@ -87,6 +90,10 @@ $(VENV)/ready: pyproject.toml
 
 $(VENV)/bench: $(VENV)/ready
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[$(EXTRAS),bench]'
+	@touch $@
+
+$(VENV)/docs: $(VENV)/ready
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[$(EXTRAS),docs]'
 	@touch $@
 
 $(FRAMEWORKS_VENV)/ready: pyproject.toml
