@@ -22,7 +22,8 @@ class Counters:
         """Count a transaction, and the calls whose writes are in it."""
         self.commits += 1
         self.units += units
-        self.largest_group = max(self.largest_group, units)
+        if units > self.largest_group:  # quicker than `max`
+            self.largest_group = units
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ class DirectBackend(FileBackend):
         self._idle_sources: list[Source] = []
         self._writer: driver.Connection
         self._cache: ReadCache | None = None
-        self._series = Series(None, None)
+        self._series: Series
         self._lock = type(self).new_lock()
         self._is_usable = False
         self._is_writing = False  # by the thread that has the lock
@@ -103,7 +103,7 @@ class DirectBackend(FileBackend):
             raise
         self._swept_at = time.monotonic()
         self._cache = self.open_read_cache(self._writer)
-        self._series = Series(None, self._cache)
+        self._series = Series(self._writer, None, self._cache)
         self._is_usable = True
         self.when_dropped(_abandon, self._readers, self.ending(self._writer))
 
@@ -284,13 +284,13 @@ class DirectBackend(FileBackend):
             )
 
     def _write(self, ops: Sequence[Operation]) -> Any:
-        connection = self._writer
+        connection, timeout = self._writer, self.options.busy_timeout
         units: list[Sequence[Operation]] = [ops]
         if self._is_sweep_due():
             units.append((Sweep(_SWEEP_SLICE), trim_of(self, _SWEEP_SLICE)))
         try:
-            with transaction(connection, self.options.busy_timeout, self.opened):
-                batch = self._series.begin(connection, self.now())
+            with transaction(connection, timeout, self.opened, self._series.cursor):
+                batch = self._series.begin(self.now())
                 outcome = batch.apply(units)[0]
                 batch.finish()
             self._series.committed(batch)

@@ -84,17 +84,17 @@ _NOTHING = (None, None, 0, 0)
 
 
 def begin_batch(
-    connection: driver.Connection,
+    cursor: driver.Cursor,
     now: int,
     longest: int | None,
     setup: Setup | None,
     state: FileState | None = None,
 ) -> Batch:
     """Return the batch that keeps the file's index, if it has one."""
-    state = state or read_state(connection)
+    state = state or read_state(cursor)
     if state.description is None:
-        return Batch(connection, now, longest, state)
-    return IndexedBatch(connection, now, longest, state, setup)
+        return Batch(cursor, now, longest, state)
+    return IndexedBatch(cursor, now, longest, state, setup)
 
 
 class IndexedBatch(Batch):
@@ -102,13 +102,13 @@ class IndexedBatch(Batch):
 
     def __init__(
         self,
-        connection: driver.Connection,
+        cursor: driver.Cursor,
         now: int,
         longest: int | None,
         state: FileState,
         setup: Setup | None,
     ) -> None:
-        super().__init__(connection, now, longest, state)
+        super().__init__(cursor, now, longest, state)
         assert self.index is not None
         self._description = Description.parse(self.index)
         self._setup = setup
@@ -118,7 +118,7 @@ class IndexedBatch(Batch):
         self._room: dict[str, int] = {}  # vectors that small chunks may yet take, by namespace
         self._has_vec0: bool | None = None
         self._items = self._length = 0  # how many entries have come, and words in them
-        require_words(connection)
+        require_words(self._connection)
         if self._description.dimensions is not None:
             self._collect_garbage(longest is not None)
 

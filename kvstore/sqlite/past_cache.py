@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kvstore.operations import Record
 from kvstore.past import Moment
-from kvstore.sqlite.read_cache import ReadCache
+from kvstore.sqlite.read_cache import NO_MARK, Mark, ReadCache
 
 __all__ = ["PastCache"]
 
@@ -25,12 +25,12 @@ class PastCache:
 
     def __init__(self, cache: ReadCache) -> None:
         self._cache = cache
-        self._header = b""  # at which all the rest was read
+        self._header = NO_MARK  # at which all the rest was read
         self._until: dict[Moment, int] = {}  # the instant from which on a moment is not kept
         self._found: dict[_Place, Record | None] = {}
         self._size = 0
 
-    def header(self) -> bytes:
+    def header(self) -> Mark:
         """Return what is to be taken before a read, for `fill`."""
         return self._cache.header()
 
@@ -49,7 +49,7 @@ class PastCache:
 
     def fill(
         self,
-        before: bytes,
+        before: Mark,
         moment: Moment,
         until: int,
         path: str,

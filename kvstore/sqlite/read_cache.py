@@ -19,7 +19,7 @@ must change the header as described), and is off wherever it cannot: another lay
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from mmap import mmap
 from threading import Lock
 from typing import Final, NamedTuple
@@ -27,9 +27,11 @@ from typing import Final, NamedTuple
 __all__ = [
     "ABSENT",
     "HEADER_BYTES",
+    "NO_MARK",
     "Address",
     "Entry",
     "Header",
+    "Mark",
     "ReadCache",
     "commits",
     "is_as_known",
@@ -41,9 +43,11 @@ _FEW: Final = 16  # items that one commit adds to the cache; of more, it only ke
 _OVERHEAD_BYTES: Final = 400  # of an entry, beside its key and data
 _PREFIX = struct.Struct("=III")  # layout, padding, count of commits; in the machine's byte order
 _PAGES = struct.Struct("=20xI")
-_SUM = struct.Struct("=40xQ")  # the header's own checksum, of 64 bits, as one number
-_SUMMED_BYTES: Final = 40  # of the header, before its checksum
-_SUM_AT: Final = 5  # of the header's numbers of 64 bits
+_SUMMED_BYTES: Final = 40  # of the header, before its own checksum of 64 bits
+_SUM_AT: Final = 5  # the checksum, among the header's numbers of 64 bits
+_COUNT_AT: Final = 2  # the count of commits, among its numbers of 32 bits
+_COUNT_OF_COPY_AT: Final = HEADER_BYTES // 4 + _COUNT_AT
+_NO_SUM: Final = -1  # of no header
 _TRIES: Final = 5
 
 Address = tuple[str, str]  # path and key
@@ -64,6 +68,10 @@ ABSENT: Final = Entry(b"", 0, 0, 0, None)
 
 
 Header = mmap | bytes  # the mapped WAL index, or a copy of its beginning
+# A header, by two of its numbers: the checksum, which is over all the rest of it and written with
+# it, and the count of commits
+Mark = tuple[int, int]
+NO_MARK: Final[Mark] = (_NO_SUM, 0)
 
 
 def is_as_known(index: Header, page_count: Callable[[], int]) -> bool:
@@ -97,11 +105,10 @@ def _checksum(data: bytes) -> bytes:
 class _State:
     """What was read while the header was the same."""
 
-    __slots__ = ("entries", "header", "size", "sum")
+    __slots__ = ("entries", "size", "sum")
 
-    def __init__(self, header: bytes) -> None:
-        self.header = header
-        self.sum = _SUM.unpack_from(header)[0] if header else -1
+    def __init__(self, sum: int) -> None:
+        self.sum = sum  # of the header
         self.entries: dict[Address, Entry] = {}
         self.size = 0
 
@@ -121,12 +128,10 @@ class ReadCache:
     """
 
     def __init__(self, index: Header, budget: int) -> None:
-        self._index = index
-        # To compare one number instead of 48 bytes: the sum is over all the rest of the header,
-        # and written with it.
-        self._sums = memoryview(index)[:HEADER_BYTES].cast("Q")
+        both = memoryview(index)[: 2 * HEADER_BYTES]
+        self._sums, self._counts = both.cast("Q"), both.cast("I")
         self._budget = budget
-        self._state = _State(b"")
+        self._state = _State(_NO_SUM)
         self._lock = Lock()  # of changes; `find` needs none
         self.hits = 0
 
@@ -140,35 +145,33 @@ class ReadCache:
             self.hits += 1
         return entry
 
-    def find_all(self, addresses: Sequence[Address]) -> list[Entry] | None:
+    def find_all(self, path: str, keys: Sequence[str]) -> list[Entry] | None:
         """Return the entries of items as they are at one moment, or `None`: read them."""
         state = self._state
-        get = state.entries.get
-        found = []
-        for address in addresses:
-            entry = get(address)
-            if entry is None:
-                return None
-            found.append(entry)
-        if self._sums[_SUM_AT] != state.sum:  # nor was it another one meanwhile
+        sum, get = state.sum, state.entries.get
+        found = [entry for key in keys if (entry := get((path, key))) is not None]
+        if len(found) < len(keys):
+            return None
+        if self._sums[_SUM_AT] != sum:  # a commit since, which `follow` may have gone along with
             return None
         self.hits += len(found)
         return found
 
-    def header(self) -> bytes:
+    def header(self) -> Mark:
         """Return the header as it is now; take it before a read or a write, for the calls below."""
-        return self._index[:HEADER_BYTES]
+        return self._sums[_SUM_AT], self._counts[_COUNT_AT]
 
-    def fill(self, before: bytes, read: Iterable[tuple[Address, Entry]]) -> None:
+    def fill(self, before: Mark, read: Iterable[tuple[Address, Entry]]) -> None:
         """Keep what a read transaction has found that began after `before` was taken."""
         with self._lock:
-            if self._index[:HEADER_BYTES] != before:
+            sum = before[0]
+            if self._sums[_SUM_AT] != sum:
                 return  # a commit came while it was read: which of the two it saw is not known
-            if self._state.header != before:
-                self._state = _State(before)
+            if self._state.sum != sum:
+                self._state = _State(sum)
             self._keep(read)
 
-    def follow(self, before: bytes, changed: Mapping[Address, Entry | None] | None) -> bytes | None:
+    def follow(self, before: Mark, changed: Mapping[Address, Entry | None] | None) -> Mark | None:
         """Go along with a commit of our own, after it.
 
         Returns:
@@ -180,56 +183,51 @@ class ReadCache:
                 of which that is not known; `None` alone: it is not known which they are.
         """
         with self._lock:
-            state, now = self._state, self._index[:HEADER_BYTES]
-            then = commits(before)
-            if now == before:  # nobody has committed: we had nothing to write ...
+            state, now = self._state, self._sums[_SUM_AT]
+            if now == before[0]:  # nobody has committed: we had nothing to write ...
                 if changed:  # ... or else the header is not what it was taken for
-                    self._budget, self._state = 0, _State(b"")
+                    self._budget, self._state = 0, _State(_NO_SUM)
                     return None
-                return now
-            if then is None or commits(now) != (then + 1) % 2**32:
+                return before
+            # Whoever commits writes the copy first. So as long as that is ours, the sum was, too.
+            count = self._counts[_COUNT_OF_COPY_AT]
+            if count != (before[1] + 1) % 2**32:
                 return None
-            if changed is not None and state.header == before:
-                self._state = _State(now)
-                self._state.entries, self._state.size = state.entries, state.size
-                self._keep(self._worth_keeping(changed))
-            return now
-
-    def _worth_keeping(
-        self, changed: Mapping[Address, Entry | None]
-    ) -> Iterator[tuple[Address, Entry]]:
-        """Take out what is not known any more; of many changes, keep those of known items."""
-        entries, is_crowd = self._state.entries, len(changed) > _FEW
-        for address, entry in changed.items():
-            if entry is None:
-                old = entries.pop(address, None)
-                if old is not None:
-                    self._state.size -= _weight(address, old)
-            elif not is_crowd or address in entries:
-                yield address, entry
+            if changed is not None and state.sum == before[0]:
+                # Until `sum` is set, nothing is found: the header is another one.
+                self._keep(changed.items(), is_crowd=len(changed) > _FEW)
+                state.sum = now
+            return now, count
 
     @property
     def size(self) -> int:
         """The bytes that the entries take, by estimate."""
         return self._state.size
 
-    def _keep(self, found: Iterable[tuple[Address, Entry]]) -> None:
-        state, entries = self._state, self._state.entries
+    def _keep(
+        self, found: Iterable[tuple[Address, Entry | None]], *, is_crowd: bool = False
+    ) -> None:
+        """Keep entries, and take out what is not known any more; of a crowd, those of known items.
+
+        What was written last is the last to be dropped.
+        """
+        state, entries, longest = self._state, self._state.entries, self._budget // 8
+        more = 0
         for address, entry in found:
             old = entries.pop(address, None)
+            if old is None and is_crowd:
+                continue
+            weight = len(address[0]) + len(address[1]) + _OVERHEAD_BYTES
             if old is not None:
-                state.size -= _weight(address, old)
-            weight = _weight(address, entry)
-            if weight <= self._budget // 8:
+                more -= weight + len(old.data)
+            if entry is not None and weight + len(entry.data) <= longest:
                 entries[address] = entry
-                state.size += weight
+                more += weight + len(entry.data)
+        state.size += more
         while state.size > self._budget:
-            oldest = next(iter(entries))
-            state.size -= _weight(oldest, entries.pop(oldest))
-
-
-def _weight(address: Address, entry: Entry) -> int:
-    return len(address[0]) + len(address[1]) + len(entry.data) + _OVERHEAD_BYTES
+            (path, key), old = next(iter(entries.items()))
+            del entries[path, key]
+            state.size -= len(path) + len(key) + _OVERHEAD_BYTES + len(old.data)
 
 
 def commits(header: bytes) -> int | None:

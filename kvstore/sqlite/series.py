@@ -5,7 +5,7 @@ from __future__ import annotations
 from kvstore.sqlite import driver
 from kvstore.sqlite.index_file import Setup
 from kvstore.sqlite.indexing import begin_batch
-from kvstore.sqlite.read_cache import ReadCache
+from kvstore.sqlite.read_cache import NO_MARK, Mark, ReadCache
 from kvstore.sqlite.writing import Batch, FileState
 
 __all__ = ["Series"]
@@ -18,25 +18,32 @@ class Series:
     that somebody else has committed: then it is read anew.
 
     Args:
+        connection: the writer's.
         setup: of a store that has a search index.
         cache: of reads, which goes along with what is written; `None`: there is none, and the
             file's state is read by each transaction.
+
+    Attributes:
+        cursor: of the connection; at rest between the batches.
     """
 
-    def __init__(self, setup: Setup | None, cache: ReadCache | None) -> None:
+    def __init__(
+        self, connection: driver.Connection, setup: Setup | None, cache: ReadCache | None
+    ) -> None:
+        self.cursor = connection.cursor()
         self._setup = setup
         self._cache = cache
-        self._known: tuple[bytes, FileState] | None = None  # at which header, and what
-        self._before = b""
+        self._known: tuple[Mark, FileState] | None = None  # at which header, and what
+        self._before = NO_MARK
 
-    def begin(self, connection: driver.Connection, now: int, longest: int | None = None) -> Batch:
+    def begin(self, now: int, longest: int | None = None) -> Batch:
         """Return the batch of a write transaction that has begun; see `Batch`."""
         cache, known = self._cache, self._known
         if cache is None:
-            return begin_batch(connection, now, longest, self._setup)
+            return begin_batch(self.cursor, now, longest, self._setup)
         self._before = before = cache.header()
         state = known[1] if known is not None and known[0] == before else None
-        batch = begin_batch(connection, now, longest, self._setup, state)
+        batch = begin_batch(self.cursor, now, longest, self._setup, state)
         batch.changed = {}
         return batch
 

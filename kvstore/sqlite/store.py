@@ -39,7 +39,7 @@ from kvstore.sqlite.engine import (
 from kvstore.sqlite.engine.limits import CACHED_S
 from kvstore.sqlite.file import IN_MEMORY, Durability, FileBackend, FileOptions
 from kvstore.sqlite.past_cache import PastCache
-from kvstore.sqlite.read_cache import ReadCache
+from kvstore.sqlite.read_cache import NO_MARK, ReadCache
 from kvstore.sqlite.readonly import ReadOnlyConnection
 from kvstore.sqlite.searching import search, search_small
 from kvstore.sqlite.vectors import VectorCache, new_cache
@@ -376,7 +376,7 @@ class SQLiteBackend(FileBackend):
                     await self._pace.give_way()
                 self._pace.charge(CACHED_S * len(keys))
                 return rows
-        before = b"" if cache is None else cache.header()
+        before = NO_MARK if cache is None else cache.header()
         found = self._inline.quickly(
             path, keys, lambda raw: past.get_few(raw, moment, path, keys, now, INLINE_BYTES)
         )

@@ -143,18 +143,18 @@ class FileState(NamedTuple):
     last: int = 0
 
 
-def read_state(connection: driver.Connection) -> FileState:
+def read_state(cursor: driver.Cursor) -> FileState:
     """Return the state of a file.
 
     Raises:
         StoreCorruptError: it has lost it.
     """
-    row = connection.execute(statements.GET_STATE_OF_FILE).fetchone()
+    row = cursor.execute(statements.GET_STATE_OF_FILE).fetchone()
     if row is None or not is_version(row[0]):
         raise StoreCorruptError("the file has lost its version; restore it from a backup")
     version, watched_until, index, has_sequences, history = row
     is_watched = bool(watched_until or history)
-    last = past.last_instant(connection) if is_watched else 0
+    last = past.last_instant(cursor.connection) if is_watched else 0
     return FileState(version, is_watched, index, bool(has_sequences), bool(history), last)
 
 
@@ -162,7 +162,7 @@ class Batch:
     """The units of one transaction, which the caller has begun and commits.
 
     Args:
-        connection: inside a write transaction.
+        cursor: of a connection that is inside a write transaction; at rest.
         now: the instant of all its writes, in microseconds.
         longest: refuse with `NotInlineError` to read or overwrite a value of more bytes.
         state: that of the file, where it is known.
@@ -175,17 +175,17 @@ class Batch:
 
     def __init__(
         self,
-        connection: driver.Connection,
+        cursor: driver.Cursor,
         now: int,
         longest: int | None = None,
         state: FileState | None = None,
     ) -> None:
-        self._connection = connection
-        self._execute = connection.cursor().execute
+        self._connection = cursor.connection
+        self._execute = cursor.execute
         self._now = now
         self._longest = longest
         self._most = _ANY_LENGTH if longest is None else longest
-        known = state or read_state(connection)
+        known = state or read_state(cursor)
         self._version, self._is_watched, self.index, has_sequences, self._keeps, self._last = known
         # By the namespaces looked at so far; `None`: it is no sequence, or there are none at all
         self._sequences: dict[str, SequenceState | None] | None = {} if has_sequences else None

@@ -95,7 +95,7 @@ def test_the_quick_ways_do_what_is_decided(
             sqlite.execute(statements.UPSERT, columns(row))
         sqlite.execute(statements.SET_META, (len(before), "version"))
         sqlite.execute(statements.SET_META, (int(is_watched), "watched_until"))
-        batch = Batch(sqlite, NOW, longest)
+        batch = Batch(sqlite.cursor(), NOW, longest)
         try:
             outcomes = batch.apply(units)
         except NotInlineError:

@@ -51,7 +51,7 @@ def fill(connection: driver.Connection, namespace: tuple[str, ...], keys: list[s
         for at, key in enumerate(keys)
     ]
     with transaction(connection, 1.0):
-        batch = Batch(connection, NOW)
+        batch = Batch(connection.cursor(), NOW)
         batch.apply([puts])
         batch.finish()
 
@@ -294,7 +294,7 @@ def test_a_wildcard_costs_by_what_begins_like_it(
     def cost() -> list[int]:
         def remove() -> None:
             sqlite.execute("BEGIN IMMEDIATE")
-            Batch(sqlite, NOW).apply([[Remove(NS, PATH, compiled, subtree)]])
+            Batch(sqlite.cursor(), NOW).apply([[Remove(NS, PATH, compiled, subtree)]])
             sqlite.execute("ROLLBACK")
 
         return [
@@ -321,7 +321,7 @@ def test_a_removal_on_the_event_loop_looks_at_few_rows(
         op = Remove(NS, PATH, compile_pattern(pattern), subtree=False)
         sqlite.execute("BEGIN IMMEDIATE")
         with pytest.raises(NotInlineError):
-            Batch(sqlite, NOW, 65_536).apply([[op]])
+            Batch(sqlite.cursor(), NOW, 65_536).apply([[op]])
         sqlite.execute("ROLLBACK")
 
     fill(sqlite, NS, [f"temp_{n}" for n in range(500)])
@@ -333,7 +333,7 @@ def test_a_removal_on_the_event_loop_looks_at_few_rows(
 def test_a_removal_on_the_event_loop_takes_short_values_alone(sqlite: driver.Connection) -> None:
     def remove(pattern: str) -> list[Any]:
         with transaction(sqlite, 1.0):
-            batch = Batch(sqlite, NOW, 65_536)
+            batch = Batch(sqlite.cursor(), NOW, 65_536)
             answers = batch.apply([[Remove(NS, PATH, compile_pattern(pattern), subtree=False)]])
             batch.finish()
             return answers
@@ -342,7 +342,7 @@ def test_a_removal_on_the_event_loop_takes_short_values_alone(sqlite: driver.Con
     assert remove("many_*") == [[128]]
     long = Put(NS, PATH, "long_1", codec.encode("x" * 65_536))
     with transaction(sqlite, 1.0):
-        batch = Batch(sqlite, NOW)
+        batch = Batch(sqlite.cursor(), NOW)
         batch.apply([[long]])
         batch.finish()
     with pytest.raises(NotInlineError):

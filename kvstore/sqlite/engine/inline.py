@@ -23,7 +23,7 @@ from kvstore.sqlite.engine.limits import (
 from kvstore.sqlite.engine.pace import Pace
 from kvstore.sqlite.engine.reader import Reader
 from kvstore.sqlite.engine.settling import settle
-from kvstore.sqlite.read_cache import Address, Entry, ReadCache
+from kvstore.sqlite.read_cache import NO_MARK, Address, Entry, ReadCache
 from kvstore.types import Item, Namespace
 
 __all__ = ["InlineReader", "NoInlineReader"]
@@ -97,7 +97,7 @@ class InlineReader:
             return None
         try:
             self.is_running = True
-            before = b"" if cache is None else cache.header()
+            before = NO_MARK if cache is None else cache.header()
             entry = reading.get_small(self._cursor, namespace, path, key, INLINE_BYTES)
             if entry is None:
                 return None
@@ -133,11 +133,12 @@ class InlineReader:
         if pace.is_turn_over:
             return None
         if cache is not None and len(keys) <= CACHED_READS:
-            entries = cache.find_all([(path, key) for key in keys])
-            if entries is not None and sum(len(entry.data) for entry in entries) <= INLINE_BYTES:
+            entries = cache.find_all(path, keys)
+            if entries is not None and sum([len(entry.data) for entry in entries]) <= INLINE_BYTES:
                 pace.charge(CACHED_S * len(keys))
+                live, now = reading.live_item, self._now
                 found = zip(keys, entries, strict=True)
-                return [item for key, entry in found for item in self._live(namespace, key, entry)]
+                return [item for key, entry in found for item in live(namespace, key, entry, now)]
         began = time.perf_counter()
         is_little, is_busy = are_few(path, keys), self._worker.is_busy
         if not pace.allows(began, is_little=is_little, is_thread_busy=is_busy):
@@ -162,7 +163,7 @@ class InlineReader:
     def _read(self, points: Sequence[reading.Point]) -> list[_Answer]:
         """Make point reads by one statement."""
         cache = self._cache
-        before = b"" if cache is None else cache.header()
+        before = NO_MARK if cache is None else cache.header()
         found = reading.get_small_points(self._cursor, points, GROUP_BYTES)
         answers: list[_Answer] = []
         kept: list[tuple[Address, Entry]] = []

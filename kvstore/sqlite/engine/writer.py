@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -131,7 +130,8 @@ class Writer:
         cache: ReadCache | None = None,
     ) -> None:
         self._connection = connection
-        self._series = Series(setup, cache)
+        self._raw = connection.raw
+        self._series = Series(self._raw, setup, cache)
         self._file = file
         self._setup = setup
         self._bell = bell
@@ -152,8 +152,7 @@ class Writer:
         self._is_crowd = False  # whether the last flush had more than one unit to commit
         self._alone = (-1, 0)  # turn and task of the last unit that committed alone
         self._wal_pages = 0  # at most so many since the last checkpoint
-        limit(connection.raw)
-        self._cursor = connection.raw.cursor()
+        limit(self._raw)
 
     def apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
         """Apply a unit of operations; gives the answers once it is committed."""
@@ -164,7 +163,7 @@ class Writer:
         return self._queue_in_time(unit) if self._backlog.is_full else self._queue(unit)
 
     async def _apply_alone(self, pace: Pace, unit: _Unit) -> list[Any]:
-        self._alone = (pace.turn, id(asyncio.current_task()))
+        self._alone = (pace.turn, id(asyncio.current_task(self._loop)))
         if not self.is_running and self._commit_inline(pace, [unit]):
             if pace.is_turn_over:
                 await pace.next_turn()
@@ -197,7 +196,7 @@ class Writer:
     @property
     def raw(self) -> driver.Connection:
         """The driver's connection."""
-        return self._connection.raw
+        return self._raw
 
     async def finish(self) -> None:
         """Commit what waits, and take no more."""
@@ -245,7 +244,7 @@ class Writer:
         if self._waiting or self.is_running or self._is_crowd:
             return False
         turn, task = self._alone
-        if turn == pace.turn and task != id(asyncio.current_task()):
+        if turn == pace.turn and task != id(asyncio.current_task(self._loop)):
             return False
         return self._may_be_inline(pace, (unit,))
 
@@ -325,17 +324,13 @@ class Writer:
             driver.Error: the transaction as a whole failed, and nothing was written.
             NotInlineError: a value is longer than `longest`, and nothing was written.
         """
-        raw = self._connection.raw
-        began = time.monotonic() if timeout else math.inf  # else it never waits
-        with transaction(raw, timeout, self._file, self._cursor) as waited:
-            seconds = time.monotonic() - began
-            if seconds > LOCK_WAIT_S:
-                self._counters.lock_waits += 1
-                _LOG.info("waited %.3f s for another writer of %s", seconds, self._file.path)
+        raw = self._raw
+        began = time.monotonic() if timeout else 0.0
+        with transaction(raw, timeout, self._file, self._series.cursor) as waited:
             if waited:
-                self._polite_until = time.monotonic() + POLITE_S
+                self._note_wait(time.monotonic() - began)
             changed_before = raw.total_changes
-            batch = self._series.begin(raw, to_micros(self._clock()), longest)
+            batch = self._series.begin(to_micros(self._clock()), longest)
             self._is_heavy = batch.is_heavy
             wanted = [unit for unit in units if unit.future is None or not unit.future.cancelled()]
             outcomes = batch.apply([unit.ops for unit in wanted])
@@ -351,6 +346,13 @@ class Writer:
             if unit.is_alone:  # nobody knows how much it has written
                 pages += CHECKPOINT_PAGES
         self._wal_pages += pages
+
+    def _note_wait(self, seconds: float) -> None:
+        """Take note that another writer was at work, for so long."""
+        self._polite_until = time.monotonic() + POLITE_S
+        if seconds > LOCK_WAIT_S:
+            self._counters.lock_waits += 1
+            _LOG.info("waited %.3f s for another writer of %s", seconds, self._file.path)
 
     # On the worker's thread
 
@@ -379,7 +381,7 @@ class Writer:
         """Commit units, each alone if they cannot be together, and give errors to their callers."""
         try:
             if units[0].work is not None:
-                units[0].outcome = [units[0].work(self._connection.raw)]
+                units[0].outcome = [units[0].work(self._raw)]
             else:
                 self._commit(units, self._busy_timeout)
         except driver.Error as exc:
@@ -404,7 +406,7 @@ class Writer:
         What is in the WAL is safe there: where this fails, the next one tries again. It claims the
         file, as whoever starts the log over must not do so while it is copied.
         """
-        execute = self._connection.raw.execute
+        execute = self._raw.execute
         self._wal_pages = 0
         with suppress(driver.Error, StoreBusyError), claimed(self._file, self._busy_timeout):
             if _KNOWS_NOOP:  # the count so far was an upper bound
