@@ -487,8 +487,15 @@ class Host(Protocol):
         """Apply a unit of operations, all or none, and return the answer to each."""
         ...
 
+    def submit(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
+        """As `apply`, called on the store's loop."""
+        ...
+
     def require_writable(self) -> None:
         """Raise unless the store is open, and was opened for writing."""
+
+    def tell(self, name: str, seconds: float, error: BaseException | None) -> None:
+        """Tell the observer, if there is one, of something that has ended."""
 
     def prepare_append(
         self, namespace: Sequence[str], values: Sequence[Any], ttl: TTL = None

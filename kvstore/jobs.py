@@ -178,6 +178,10 @@ class Jobs(ABC):
         """Return the delayed and leased jobs that are due later than their span from now."""
 
     @abstractmethod
+    def leased(self, path: str) -> list[JobState]:
+        """Return the leased jobs."""
+
+    @abstractmethod
     def held(self, path: str, token: int) -> JobState | None:
         """Return the leased job of a token."""
 
@@ -243,8 +247,7 @@ class Jobs(ABC):
             is_last=attempt >= attempts,
         )
         self._become(job, taken)
-        state = self.state(path)
-        state.seen = max(state.seen, self._now)
+        self._see(path)
         return taken
 
     def retry(self, job: JobState, delay: int, error: str | None) -> None:
@@ -254,6 +257,7 @@ class Jobs(ABC):
         elif delay:
             due = self._now + delay
             self._become(job, replace(job, state=DELAYED, due=due, span=delay, error=error))
+            self._see(job.path)
         else:
             self._become(job, replace(job, state=READY, due=0, error=error))
 
@@ -261,13 +265,21 @@ class Jobs(ABC):
         """Make the job of a token ready, as if it had not been taken."""
         job = self.held(path, token)
         if job is not None:
-            attempt = job.attempt - 1
-            self._become(job, replace(job, state=READY, due=0, attempt=attempt, token=0))
+            self._give_back(job)
+
+    def release(self, path: str) -> None:
+        """Do so with all jobs of a queue that are leased."""
+        for job in self.leased(path):
+            self._give_back(job)
+
+    def _give_back(self, job: JobState) -> None:
+        attempt = job.attempt - 1
+        self._become(job, replace(job, state=READY, due=0, attempt=attempt, token=0))
 
     def extend(self, job: JobState, lease: int) -> None:
         """Let a lease last so long from now."""
         self.write(replace(job, due=self._now + lease, span=lease))
-        self.state(job.path)
+        self._see(job.path)
 
     def revive(self, path: str, positions: list[int]) -> int:
         """Make dead jobs ready, with new attempts; return how many."""
@@ -282,6 +294,11 @@ class Jobs(ABC):
             self._become(job, replace(job, state=READY, attempt=0, token=0, error=None))
             number += 1
         return number
+
+    def _see(self, path: str) -> None:
+        """Take note of the instant, by which a clock is told that was set back."""
+        state = self.state(path)
+        state.seen = max(state.seen, self._now)
 
     def _become(self, job: JobState, new: JobState) -> None:
         self._count(job, -1)

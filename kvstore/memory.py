@@ -726,6 +726,8 @@ class InMemoryBackend(Backend):
         rows = {at: row for at, row in then.items() if row is not None}
         effects = rewound(told, rows, self._rows, now, self._version, states)
         self._carry_out(effects)
+        if op.path in states:
+            MemoryJobs(now, self._sequences, self._queues).release(op.path)
         return len(effects.answers)
 
     # Watch
@@ -832,6 +834,7 @@ class InMemoryBackend(Backend):
             roots[root] = RootStats(sum_.items + items, sum_.namespaces + 1, sum_.bytes + size)
         live = sum(items for items, _ in sizes.values())
         past, past_bytes = self._past.measure()
+        states = self._sequences.values()
         return Stats(
             items=live,
             namespaces=len(sizes),
@@ -842,6 +845,9 @@ class InMemoryBackend(Backend):
             changes=len(self._changes),
             past=past,
             past_bytes=past_bytes,
+            logs=sum(state.kind == "log" for state in states),
+            queues=sum(state.kind == "queue" for state in states),
+            dead_jobs=sum(state.dead for state in states),
         )
 
 

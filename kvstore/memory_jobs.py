@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
@@ -72,15 +71,19 @@ class MemoryJobs(Jobs):
         return number
 
     def over(self, path: str) -> list[JobState]:
-        return [job for job in self._leased(path) if job.due <= self._now]
+        return [job for job in self.leased(path) if job.due <= self._now]
 
     def far(self, path: str) -> list[JobState]:
         jobs = self._queue(path).jobs.values()
         waiting = (job for job in jobs if job.state in (DELAYED, LEASED))
         return [job for job in waiting if job.due > self._now + job.span]
 
+    def leased(self, path: str) -> list[JobState]:
+        queue = self._queue(path)
+        return [queue.jobs[position] for position in queue.leased]
+
     def held(self, path: str, token: int) -> JobState | None:
-        return next((job for job in self._leased(path) if job.token == token), None)
+        return next((job for job in self.leased(path) if job.token == token), None)
 
     def dead(self, path: str) -> list[JobState]:
         """Return the dead jobs."""
@@ -93,10 +96,6 @@ class MemoryJobs(Jobs):
             return 0
         jobs = queue.jobs.values()
         return sum(job.state == DELAYED and job.due <= self._now for job in jobs)
-
-    def _leased(self, path: str) -> Iterator[JobState]:
-        queue = self._queue(path)
-        return (queue.jobs[position] for position in queue.leased)
 
     def write(self, job: JobState) -> None:
         queue, position = self._queue(job.path), job.position

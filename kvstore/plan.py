@@ -222,11 +222,11 @@ def rewound(
 
 
 def is_rewound(state: SequenceState, op: Rewind) -> bool:
-    """Whether a `Rewind` is about a log or a queue, too: only a log whose own namespace it names.
+    """Whether a `Rewind` is about a log or a queue, too: only if it names its own namespace.
 
-    The jobs of a queue are never brought back.
+    Jobs that come back are ready, and `Jobs.release` ends all leases.
     """
-    return state.kind != "queue" and state.path == op.path
+    return state.path == op.path
 
 
 def _is_same(one: Record, other: Record) -> bool:

@@ -7,7 +7,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
@@ -122,31 +122,38 @@ class Queue:
         self.store.require_writable()
         if timeout is not None and timeout != 0:
             check_seconds(timeout, "timeout")
-        bell, until = (
-            self.store.backend.bell,
-            None if timeout is None else time.monotonic() + timeout,
-        )
+        bell = self.store.backend.bell
+        if not bell.has_line(self._path):  # nobody waits: what is ready is for whoever comes
+            job = await self._lease_one()
+            if job is not None or timeout == 0:
+                return job
+        until = None if timeout is None else time.monotonic() + timeout
         line = bell.line(self._path)
         if not await line.enter(timeout):
             return None
         try:
-            job = await self._lease_one()
-            while job is None:
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0:
-                    return None
-                listener = bell.listen()
-                try:
-                    self.store.require_open()
-                    if not await self.store.backend.is_ripe(self._path):
-                        await bell.wait(listener, left)
-                        continue
-                finally:
-                    bell.forget(listener)
-                job = await self._lease_one()
-            return job
+            return await self._wait(until)
         finally:
             line.leave()
+
+    async def _wait(self, until: float | None) -> Job | None:
+        """Lease a job as soon as there is one; `None`: there was none until then."""
+        bell = self.store.backend.bell
+        job = await self._lease_one()
+        while job is None:
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                return None
+            listener = bell.listen()
+            try:
+                self.store.require_open()
+                if not await self.store.backend.is_ripe(self._path):
+                    await bell.wait(listener, left)
+                    continue
+            finally:
+                bell.forget(listener)
+            job = await self._lease_one()
+        return job
 
     async def _lease_one(self) -> Job | None:
         token = secrets.randbits(62) + 1
@@ -218,9 +225,8 @@ class Queue:
         seconds = min(self.backoff * 2.0**doublings, _LONGEST_BACKOFF_S)
         return seconds * random.uniform(1 - _JITTER, 1 + _JITTER)
 
-    async def _apply(self, op: Operation) -> list[Any]:
-        self.store.require_writable()
-        return await self.store.apply((op,))
+    def _apply(self, op: Operation) -> Awaitable[list[Any]]:
+        return self.store.submit((op,))
 
 
 class Job:
@@ -249,6 +255,8 @@ class Job:
         self.error = error
         self.token = token
         self.is_settled = False  # done or retried, by this object
+        self._began = 0.0
+        self._timer: asyncio.TimerHandle | None = None  # of the first prolongation
         self._beat: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -286,7 +294,8 @@ class Job:
         await self.queue.extend(self.id, self.token, seconds)
 
     async def __aenter__(self) -> Self:
-        self._beat = asyncio.create_task(self._prolong())
+        self.begin()
+        self._timer = asyncio.get_running_loop().call_later(self.pause_s, self._begin_beat)
         return self
 
     async def __aexit__(
@@ -295,17 +304,26 @@ class Job:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        if self._timer is not None:
+            self._timer.cancel()
         beat, self._beat = self._beat, None
         if beat is not None:
             beat.cancel()
             await asyncio.gather(beat, return_exceptions=True)
         return await self.settle(exc)
 
+    def _begin_beat(self) -> None:
+        self._beat = asyncio.create_task(self._prolong())
+
     async def _prolong(self) -> None:
         while True:
-            await asyncio.sleep(self.pause_s)
             if not await self.prolong():
                 return
+            await asyncio.sleep(self.pause_s)
+
+    def begin(self) -> None:
+        """Take note that the work on it begins."""
+        self._began = time.perf_counter()
 
     @property
     def pause_s(self) -> float:
@@ -326,6 +344,7 @@ class Job:
 
     async def settle(self, exc: BaseException | None) -> bool:
         """Do what the end of the block asks for; whether the exception goes no further."""
+        error = exc
         try:
             if self.is_settled:
                 pass
@@ -340,6 +359,8 @@ class Job:
                     await self.queue.give_back(self.token)
         except LeaseLostError as lost:
             _LOG.warning("%r has ended too late: %s", self, lost)
+            error = exc or lost
+        self.queue.store.tell("job", time.perf_counter() - self._began, error)
         return exc is None or isinstance(exc, Exception)
 
 

@@ -103,6 +103,8 @@ class Stats:
         changes: how many entries the change feed holds.
         past: how many old items are kept, for `history`.
         past_bytes: the length of their encoded values.
+        logs: how many logs there are, empty ones included; `queues` the same of queues.
+        dead_jobs: how many jobs were given up, in all queues.
         file_bytes: the size of the file; `None`: there is none.
         wal_bytes: the size of its write-ahead log.
     """
@@ -117,6 +119,9 @@ class Stats:
     changes: int = 0
     past: int = 0
     past_bytes: int = 0
+    logs: int = 0
+    queues: int = 0
+    dead_jobs: int = 0
     file_bytes: int | None = None
     wal_bytes: int | None = None
 

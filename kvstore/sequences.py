@@ -58,7 +58,12 @@ class SequenceState:
             next ones.
         leased: how many are at work.
         dead: how many are given up.
-        seen: the latest instant at which a job was put or taken, in microseconds.
+        seen: an instant that was, in microseconds, by which a clock is told that was set back: of
+            the last put of a job, or of a take, less a part of its lease.
+        noted: of a backend that keeps nothing of jobs which nobody has taken yet: above this
+            position there may be such ones.
+        soonest: of one that looks for leases which are over: none is before this instant; 0: that
+            is to be found out.
     """
 
     path: str
@@ -70,6 +75,8 @@ class SequenceState:
     leased: int = 0
     dead: int = 0
     seen: int = 0
+    noted: int = 0
+    soonest: int = 0
 
 
 @dataclass(frozen=True, slots=True)

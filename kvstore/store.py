@@ -63,7 +63,7 @@ from kvstore.lifecycle import LoopLock, remember
 from kvstore.log import Log
 from kvstore.metrics import Metrics
 from kvstore.namespace import address, check_key, decode_namespace, is_text, show
-from kvstore.observing import Observer, observe
+from kvstore.observing import OBSERVED_OF_LOGS, OBSERVED_OF_QUEUES, Observer, observe, tell
 from kvstore.operations import (
     Adopt,
     Append,
@@ -154,7 +154,9 @@ class Store(Recipe):
             was last opened by a store that asks for it.
         read_only: refuse every write with `ReadOnlyError`; nothing is written.
         observer: called after each call with its name, its seconds, and its error or `None`, on
-            the thread of the call; what it raises is logged.
+            the thread of the call; what it raises is logged. Calls of logs and queues are
+            `"log.append"`, `"queue.put"` and the like; a `"job"` is a block of `async with job`,
+            whose error is the exception that ended it.
 
     Attributes:
         backend: where the items are kept.
@@ -960,7 +962,10 @@ class Store(Recipe):
             InvalidNamespaceError: from its methods: the namespace is a queue.
         """
         self._require_sequences()
-        return Log(self, namespace)
+        log = Log(self, namespace)
+        if self._observer is not None:
+            observe(log, self._observer, OBSERVED_OF_LOGS, "log.")
+        return log
 
     def queue(
         self,
@@ -985,7 +990,10 @@ class Store(Recipe):
             InvalidNamespaceError: from its methods: the namespace is a log, or holds other items.
         """
         self._require_sequences()
-        return Queue(self, namespace, lease=lease, attempts=attempts, backoff=backoff)
+        queue = Queue(self, namespace, lease=lease, attempts=attempts, backoff=backoff)
+        if self._observer is not None:
+            observe(queue, self._observer, OBSERVED_OF_QUEUES, "queue.")
+        return queue
 
     def _require_sequences(self) -> None:
         if not self.backend.has_sequences:
@@ -1292,6 +1300,11 @@ class Store(Recipe):
 
     # For adapters, which write several things in one unit
 
+    def tell(self, name: str, seconds: float, error: BaseException | None) -> None:
+        """Tell the observer, if there is one, of something that has ended."""
+        if self._observer is not None:
+            tell(self._observer, name, seconds, error)
+
     async def room(self) -> None:
         """Let a writer in who is about to build a unit: on an open store, once there is room."""
         self.require_open()
@@ -1302,6 +1315,11 @@ class Store(Recipe):
         """Apply a unit of `operations`, all or none, and return the answer to each."""
         await self.room()
         return await self._submit(ops)
+
+    def submit(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
+        """As `apply`, called on the store's loop; a coroutine less where there is room."""
+        self.require_open()
+        return self.apply(ops) if self.backend.backlog.is_full else self._submit(ops)
 
     def _submit(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
         """Have a unit applied; the one gate of all writes."""

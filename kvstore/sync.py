@@ -447,6 +447,7 @@ class SyncJob:
 
     def __enter__(self) -> Self:
         self._is_over.clear()
+        self.awaited.begin()
         self._beat = threading.Thread(target=self._prolong, name="kvstore-lease", daemon=True)
         self._beat.start()
         return self

@@ -770,6 +770,65 @@ class QueueConformance(_Fixtures):
         clock.advance(10)
         assert {(await _taken(queue)).value for _ in range(2)} == {"a", "b"}
 
+    async def test_a_clock_that_is_set_back_makes_no_prolonged_lease_longer(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        queue = store.queue(JOBS, lease=10)
+        await queue.put("a")
+        job = await _taken(queue)
+        for _ in range(100):
+            clock.advance(9)
+            await job.extend(10)
+        clock.advance(-600)
+        assert await queue.take(timeout=0) is None
+        clock.advance(10)
+        assert (await _taken(queue)).attempt == 2
+
+    @pytest.mark.parametrize("ahead", [1, 5, 3_600])
+    async def test_a_clock_that_jumps_ahead_ends_leases_and_loses_none(
+        self, store: Store, clock: ManualClock, ahead: float
+    ) -> None:
+        queue = store.queue(JOBS, lease=5)
+        await queue.put("a")
+        job = await _taken(queue)
+        clock.advance(ahead)
+        if ahead < 5:
+            await job.done()
+            return
+        with pytest.raises(LeaseLostError):
+            await job.done()
+        again = await _taken(queue)
+        assert (again.value, again.attempt) == ("a", 2)
+        clock.advance(-ahead)
+        await again.done()
+        assert await queue.size() == QueueSize(0, 0, 0, 0)
+
+    @pytest.mark.parametrize("waiting", [{}, {"delay": 3_600}, {"unique": "n"}])
+    async def test_new_jobs_are_taken_in_order_past_all_others(
+        self, store: Store, clock: ManualClock, waiting: dict[str, Any]
+    ) -> None:
+        queue = store.queue(JOBS, attempts=1)
+        for number in range(20):
+            await queue.put(f"dead {number}")
+        for _ in range(20):
+            await (await _taken(queue)).retry(error="no")
+        held = []
+        for number in range(20):
+            await queue.put(f"held {number}")
+            held.append(await _taken(queue))
+        await queue.put("first", **waiting)
+        for number in range(20):
+            await queue.put(f"put off {number}", delay=3_600)
+        await queue.put("second")
+        clock.advance(1)
+        values = [job.value for job in [await queue.take(timeout=0) for _ in range(3)] if job]
+        assert values == (["second"] if "delay" in waiting else ["first", "second"])
+        size = await queue.size()
+        assert (size.dead, size.leased, size.ready) == (20, 20 + len(values), 0)
+        clock.advance(0.001)
+        await held[7].retry(delay=0)  # the only attempt
+        assert (await queue.size()).dead == 21
+
     async def test_a_namespace_is_a_queue_or_a_log_or_neither(self, store: Store) -> None:
         await store.put(("items",), "k", 1)
         with pytest.raises(InvalidNamespaceError, match="no jobs"):
@@ -881,6 +940,80 @@ class SequenceConformance(LogConformance, QueueConformance):
         file.seek(0)
         assert await store.import_items(file) == 2
         assert await store.log(CHAT).append("c") == 3
+
+    async def test_a_rewind_leaves_logs_and_queues_that_it_does_not_name(
+        self, store_factory: StoreFactory, clock: ManualClock
+    ) -> None:
+        async with _with_history(store_factory, clock) as store:
+            log, queue = store.log(CHAT), store.queue(JOBS)
+            await store.put(("chats",), "title", "old")
+            await log.append("a")
+            await queue.put("a")
+            then = clock.now
+            clock.advance(1)
+            await store.put(("chats",), "title", "new")
+            await log.append("b")
+            await (await _taken(queue)).done()
+            await queue.put("b")
+            held = await _taken(queue)
+            assert await store.rewind(then, namespace=CHAT[:1]) == 1
+            assert await store.rewind(then, namespace=(), subtree=True) == 0
+            assert _values(await log.tail()) == ["a", "b"]
+            await held.done()
+
+    async def test_a_rewind_of_a_log_leaves_its_positions_used(
+        self, store_factory: StoreFactory, clock: ManualClock
+    ) -> None:
+        async with _with_history(store_factory, clock) as store:
+            log = store.log(CHAT)
+            await log.append(*"abc")
+            then = clock.now
+            clock.advance(1)
+            await log.append("d")
+            await log.trim(keep=2)
+            assert await store.rewind(then, namespace=CHAT) == 3
+            assert [(entry.position, entry.value) for entry in await log.tail()] == [
+                (1, "a"),
+                (2, "b"),
+                (3, "c"),
+            ]
+            assert await log.length() == 3
+            assert await log.append("e") == 5
+            past = store.at(then)
+            assert await past.keys(CHAT) == [item.key async for item in past.scan(CHAT)]
+            assert [item.value async for item in past.scan(CHAT)] == ["a", "b", "c"]
+
+    async def test_a_rewind_of_a_queue_makes_jobs_ready_and_ends_leases(
+        self, store_factory: StoreFactory, clock: ManualClock
+    ) -> None:
+        async with _with_history(store_factory, clock) as store:
+            queue = store.queue(JOBS, attempts=2, backoff=0)
+            for value in "abc":
+                await queue.put(value, unique=value)
+            await queue.put("later", delay=60)
+            then = clock.now
+            clock.advance(1)
+            await (await _taken(queue)).done()
+            held = await _taken(queue)
+            await queue.put("new")
+            assert await store.rewind(then, namespace=JOBS) == 2
+            assert await queue.size() == QueueSize(3, 1, 0, 0)
+            with pytest.raises(LeaseLostError):
+                await held.done()
+            jobs = [await _taken(queue) for _ in range(3)]
+            assert [(job.value, job.attempt) for job in jobs] == [("a", 1), ("b", 1), ("c", 1)]
+            for job in jobs:
+                await job.done()
+            assert await queue.take(timeout=0) is None
+            assert int(await queue.put("next")) == 6
+            assert (await store.check()).ok
+
+
+def _with_history(store_factory: StoreFactory, clock: ManualClock) -> Store:
+    """Return a store that keeps its history; skips where none can be kept."""
+    if not store_factory().backend.keeps_history:
+        pytest.skip("this backend keeps no history")
+    return store_factory(clock=clock, sweep_interval=None, history=3_600)
 
 
 async def _is_the_same(store: Store, held: str) -> None:

@@ -68,6 +68,12 @@ def stats(store: StoreUrl, json: Json = False) -> None:
         ("expired, not yet swept", f"{found.expired:,}"),
         ("changes kept for watchers", f"{found.changes:,}"),
     ]
+    if found.past:
+        rows.append(("past items", f"{found.past:,}, {size(found.past_bytes)}"))
+    if found.logs or found.queues:
+        rows.append(("logs and queues", f"{found.logs:,} and {found.queues:,}"))
+    if found.dead_jobs:
+        rows.append(("dead jobs", f"{found.dead_jobs:,}"))
     if found.index_coverage is not None:
         rows.append(("indexed", f"{found.index_coverage:.1%}"))
     if json:

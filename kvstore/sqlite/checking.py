@@ -17,7 +17,7 @@ from kvstore.exchange import file_errors
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
 from kvstore.report import WAITS, Meter, Report, RootStats, Stats
 from kvstore.rules import row_problem
-from kvstore.sqlite import declared, driver, index_statements, statements
+from kvstore.sqlite import declared, driver, index_statements, sequence_checking, statements
 from kvstore.sqlite import past_statements as sql
 from kvstore.sqlite.codes import SQLITE_CORRUPT, SQLITE_FORMAT, SQLITE_IOERR, SQLITE_NOTADB
 from kvstore.sqlite.connection import is_unclear, snapshot
@@ -65,6 +65,7 @@ def check(connection: driver.Connection, path: Path, meter: Meter) -> Report:
             find_problems(connection),
             declared.find_problems(connection),
             check_past(connection),
+            sequence_checking.find_problems(connection),
         ]
         for part in parts:
             for problem in _readable(part, path):
@@ -263,6 +264,7 @@ def _stats(connection: driver.Connection, path: Path, now: int, meter: Meter) ->
     rest = connection.execute(statements.COUNT_REST, (now,)).fetchone()
     expired, changes, has_index, pending = rest
     past, past_bytes = connection.execute(sql.MEASURE_PAST).fetchone()
+    logs, queues, dead = sequence_checking.measure(connection)
     items = sum(root.items for root in roots.values())
     wal = Path(f"{path}-wal")
     with file_errors(path):
@@ -278,6 +280,9 @@ def _stats(connection: driver.Connection, path: Path, now: int, meter: Meter) ->
         changes=changes,
         past=past,
         past_bytes=int(past_bytes),
+        logs=logs,
+        queues=queues,
+        dead_jobs=dead,
         file_bytes=file_bytes,
         wal_bytes=wal_bytes,
     )

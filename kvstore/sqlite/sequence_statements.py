@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from kvstore.sequences import DIGITS, LAST_KEY
-from kvstore.sqlite.statements import LIVE, ROW
+from kvstore.sqlite.statements import LIVE, OCTETS, REST, ROW
 
 # Logs and queues. The primary key
 GET_SEQUENCE = """
-SELECT kind, last, trimmed, size, delayed, leased, dead, seen FROM sequences WHERE path = ?
+SELECT kind, last, trimmed, size, delayed, 0, dead, seen, noted, soonest
+FROM sequences
+WHERE path = ?
 """
 SET_SEQUENCE = """
-INSERT INTO sequences (path, kind, last, trimmed, size, delayed, leased, dead, seen)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO sequences (
+    path, kind, last, trimmed, size, delayed, leased, dead, seen, noted, soonest
+)
+VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?)
 ON CONFLICT (path) DO UPDATE SET
     kind = excluded.kind,
     last = excluded.last,
     trimmed = excluded.trimmed,
     size = excluded.size,
     delayed = excluded.delayed,
-    leased = excluded.leased,
     dead = excluded.dead,
-    seen = excluded.seen
+    seen = excluded.seen,
+    noted = excluded.noted,
+    soonest = excluded.soonest
 """
 IS_ENTRY = f"(length(CAST(key AS BLOB)) = {DIGITS} AND key NOT GLOB '*[^0-9]*')"
 
@@ -75,48 +80,36 @@ ORDER BY path
 
 SKIP_POSITIONS = "UPDATE sequences SET last = last + ?"
 
-# Jobs. The primary key
+# Jobs. The primary key, once for each state
 _JOB = "path, position, state, due, span, attempt, token, is_last, name, error"
-GET_JOB = f"SELECT {_JOB} FROM jobs WHERE path = ? AND position = ?"
-ERASE_JOB = "DELETE FROM jobs WHERE path = ? AND position = ?"
-WRITE_JOB = f"""
-INSERT INTO jobs ({_JOB}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (path, position) DO UPDATE SET
-    state = excluded.state,
-    due = excluded.due,
-    span = excluded.span,
-    attempt = excluded.attempt,
-    token = excluded.token,
-    is_last = excluded.is_last,
-    name = excluded.name,
-    error = excluded.error
-"""
+_ONE = "path = ? AND state IN (0, 1, 2, 3) AND position = ?"
+GET_JOB = f"SELECT {_JOB} FROM jobs WHERE {_ONE}"
+ERASE_JOB = f"DELETE FROM jobs WHERE {_ONE}"
+ADD_JOB = f"INSERT INTO jobs ({_JOB}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 # The partial index jobs_name
 GET_NAMED_JOB = f"SELECT {_JOB} FROM jobs WHERE path = ? AND name = ? AND state < 3"
 
-# The index jobs_order; each of a range of one state
-FIRST_READY = f"SELECT {_JOB} FROM jobs WHERE path = ? AND state = 0 ORDER BY due, position LIMIT 1"
-ARE_ANY_DUE = """
-SELECT EXISTS (SELECT 1 FROM jobs WHERE path = ?1 AND state = 1 AND due <= ?2),
-    EXISTS (SELECT 1 FROM jobs WHERE path = ?1 AND state = 2 AND due <= ?2)
-"""
+# The partial index jobs_due
+_IS_ANY_DELAY_OVER = "EXISTS (SELECT 1 FROM jobs WHERE path = ?1 AND state = 1 AND due <= ?2)"
+IS_ANY_DELAY_OVER = f"SELECT {_IS_ANY_DELAY_OVER}"
 ARE_MANY_DUE = """
 SELECT EXISTS (SELECT 1 FROM jobs WHERE path = ? AND state = 1 AND due <= ? LIMIT 1 OFFSET 16)
 """
 WAKE_JOBS = "UPDATE jobs SET state = 0, due = 0 WHERE path = ? AND state = 1 AND due <= ?"
+
+# The primary key; each of a range of one state
+FIRST_READY = f"SELECT {_JOB} FROM jobs WHERE path = ? AND state = 0 ORDER BY position LIMIT 1"
 JOBS_OVER = f"SELECT {_JOB} FROM jobs WHERE path = ? AND state = 2 AND due <= ?"
+NEXT_OVER = "SELECT min(due) FROM jobs WHERE path = ? AND state = 2 AND due > ?"
 JOBS_FAR = f"SELECT {_JOB} FROM jobs WHERE path = ? AND state IN (1, 2) AND due > ? + span"
+LEASED_JOBS = f"SELECT {_JOB} FROM jobs WHERE path = ? AND state = 2"
 HELD_JOB = f"SELECT {_JOB} FROM jobs WHERE path = ? AND state = 2 AND token = ?"
-IS_RIPE = """
-SELECT EXISTS (SELECT 1 FROM jobs WHERE path = ?1 AND state = 0)
-    OR EXISTS (SELECT 1 FROM jobs WHERE path = ?1 AND state = 1 AND due <= ?2)
-    OR EXISTS (SELECT 1 FROM jobs WHERE path = ?1 AND state = 2 AND due <= ?2)
-    OR EXISTS (SELECT 1 FROM sequences WHERE path = ?1 AND seen > ?2)
-"""
+DEAD_JOBS = f"SELECT {_JOB} FROM jobs WHERE path = ? AND state = 3 ORDER BY position LIMIT +?"
 COUNT_OVER = """
 SELECT
     (SELECT count(*) FROM jobs WHERE path = ?1 AND state = 1 AND due <= ?2),
+    (SELECT count(*) FROM jobs WHERE path = ?1 AND state = 2),
     (SELECT count(*) FROM jobs WHERE path = ?1 AND state = 2 AND due <= ?2 AND NOT is_last),
     (SELECT count(*) FROM jobs WHERE path = ?1 AND state = 2 AND due <= ?2 AND is_last)
 """
@@ -125,11 +118,80 @@ SELECT {_JOB} FROM jobs
 WHERE path = ? AND NOT (state = 0 AND attempt = 0 AND name IS NULL AND error IS NULL)
 ORDER BY position
 """
-ITEMS_WITHOUT_JOB = f"""
-SELECT key FROM items
-WHERE path = ? AND key <= '{LAST_KEY}' AND {IS_ENTRY} AND NOT EXISTS (
+
+# Jobs that nobody has taken yet. A range of the unique index on (path, key) of items, and for each
+# of its rows the primary key of jobs: it costs by the jobs of which `noted` does not know yet
+_IS_NEW = f"""
+items.path = ?1 AND items.key <= '{LAST_KEY}' AND {IS_ENTRY} AND NOT EXISTS (
     SELECT 1 FROM jobs
-    WHERE jobs.path = items.path AND jobs.position = CAST(items.key AS INTEGER)
+    WHERE jobs.path = ?1 AND jobs.state IN (0, 1, 2, 3)
+        AND jobs.position = CAST(items.key AS INTEGER)
 )
 """
-DEAD_JOBS = f"SELECT {_JOB} FROM jobs WHERE path = ? AND state = 3 ORDER BY due, position LIMIT +?"
+FIRST_NEW = f"SELECT key FROM items WHERE items.key > ?2 AND {_IS_NEW} ORDER BY key LIMIT 1"
+ITEMS_WITHOUT_JOB = f"SELECT key FROM items WHERE items.key <= ?2 AND {_IS_NEW}"
+
+_FIRST_NEW_ID = f"""
+SELECT id FROM items
+WHERE items.key > printf('%0{DIGITS}d', sequences.noted) AND {_IS_NEW}
+ORDER BY key LIMIT 1
+"""
+IS_RIPE = f"""
+SELECT EXISTS (SELECT 1 FROM jobs WHERE path = ?1 AND state = 0)
+    OR {_IS_ANY_DELAY_OVER}
+    OR EXISTS (
+        SELECT 1 FROM sequences
+        WHERE path = ?1 AND (
+            seen > ?2
+            OR EXISTS ({_FIRST_NEW_ID})
+            OR soonest <= ?2 AND EXISTS (
+                SELECT 1 FROM jobs WHERE jobs.path = ?1 AND state = 2 AND due <= ?2
+            )
+        )
+    )
+"""
+
+# What a queue lives by, each in as few statements as may be; see `kvstore.sqlite.quick_jobs`
+GIVE_POSITION = """
+UPDATE sequences SET last = last + 1, size = size + 1, seen = max(seen, ?)
+WHERE path = ? AND kind = 'queue'
+RETURNING last
+"""
+LOOK_FOR_JOB = f"""
+SELECT sequences.kind, last, seen, noted, soonest, {_IS_ANY_DELAY_OVER},
+    EXISTS (SELECT 1 FROM jobs WHERE path = ?1 AND state = 0),
+    items.key, CASE WHEN {OCTETS} <= ?3 THEN CAST(value AS BLOB) END, {REST}
+FROM sequences LEFT JOIN items ON items.id = ({_FIRST_NEW_ID})
+WHERE sequences.path = ?1
+"""
+LEASE_NEW = f"""
+INSERT INTO jobs ({_JOB}) VALUES (?, ?, 2, ?, ?, 1, ?, ?, NULL, NULL)
+"""
+SET_NOTED = "UPDATE sequences SET seen = ?, noted = ?, soonest = ? WHERE path = ?"
+END_LEASE = """
+DELETE FROM jobs WHERE path = ? AND position = ? AND state = 2 AND token = ? AND due > ?
+"""
+DELETE_JOB = f"DELETE FROM items WHERE path = ? AND key = ? AND {OCTETS} <= ?"
+COUNT_DONE = "UPDATE sequences SET size = size - 1 WHERE path = ?"
+
+# Upkeep. All logs and queues, and of each its range
+CHECK_SEQUENCES = """
+SELECT path, kind, last, trimmed, size, delayed, 0, dead, seen, noted, soonest FROM sequences
+"""
+COUNT_STATES = "SELECT state, count(*) FROM jobs WHERE path = ? GROUP BY state"
+JOBS_OF_NO_QUEUE = """
+SELECT DISTINCT path FROM jobs
+WHERE NOT EXISTS (SELECT 1 FROM sequences WHERE path = jobs.path AND kind = 'queue')
+"""
+JOBS_WITHOUT_ITEM = f"""
+SELECT position FROM jobs
+WHERE path = ? AND NOT EXISTS (
+    SELECT 1 FROM items WHERE items.path = jobs.path AND key = printf('%0{DIGITS}d', position)
+)
+"""
+MEASURE_SEQUENCES = """
+SELECT
+    (SELECT count(*) FROM sequences WHERE kind = 'log'),
+    (SELECT count(*) FROM sequences WHERE kind = 'queue'),
+    (SELECT coalesce(sum(dead), 0) FROM sequences)
+"""

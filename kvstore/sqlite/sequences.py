@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any
 
-from kvstore.jobs import RAN_OUT, Jobs, JobState, QueueSize, SequenceRecord
+from kvstore.jobs import LEASED, RAN_OUT, Jobs, JobState, QueueSize, SequenceRecord
 from kvstore.namespace import decode_namespace, subtree_range
 from kvstore.sequences import EntryPage, SequenceState, key_of, position_of
 from kvstore.sqlite import driver, sequence_statements
@@ -16,6 +16,8 @@ from kvstore.sqlite.reading import get_one, item_of
 from kvstore.types import Item
 
 __all__ = [
+    "NEVER",
+    "NOTED_BEHIND",
     "FileJobs",
     "count_state",
     "dead_jobs",
@@ -28,6 +30,8 @@ __all__ = [
     "save_state",
 ]
 
+NEVER = 2**62  # an instant
+NOTED_BEHIND = 8  # jobs with rows that a take passes over before it notes how far they go
 _PAGE_BYTES = 4 * 2**20  # of values, roughly
 
 _COLUMNS = attrgetter(*(field.name for field in fields(JobState)))
@@ -49,7 +53,7 @@ def count_state(execute: Execute, path: str) -> SequenceState:
 
 def save_state(execute: Execute, state: SequenceState) -> None:
     """Keep it."""
-    jobs = state.delayed, state.leased, state.dead, state.seen
+    jobs = state.delayed, state.dead, state.seen, state.noted, state.soonest
     numbers = state.last, state.trimmed, state.size, *jobs
     execute(sequence_statements.SET_SEQUENCE, (state.path, state.kind, *numbers))
 
@@ -79,7 +83,7 @@ class FileJobs(Jobs):
         self._states = states
         self._changed = changed
         self._refuse = refuse
-        self._due: dict[str, tuple[bool, bool]] = {}
+        self._awake: set[str] = set()  # of the queues whose delays were looked at
         self._seen: dict[tuple[str, int], JobState] = {}  # of those looked up, as they now are
 
     def look(self, path: str) -> SequenceState:
@@ -101,40 +105,61 @@ class FileJobs(Jobs):
         return self._one(sequence_statements.GET_NAMED_JOB, path, name)
 
     def first_ready(self, path: str) -> JobState | None:
-        return self._one(sequence_statements.FIRST_READY, path)
+        again = self._one(sequence_statements.FIRST_READY, path)
+        state = self.look(path)
+        row = self._execute(sequence_statements.FIRST_NEW, (path, key_of(state.noted))).fetchone()
+        new = None if row is None else position_of(row[0])
+        noted = state.last if new is None else new - 1
+        if noted - state.noted > NOTED_BEHIND:
+            self.state(path).noted = noted
+        if new is None or (again is not None and again.position < new):
+            return again
+        return JobState(path, new)
+
+    def put(self, job: JobState) -> None:
+        """Add a job; of one above `noted` that is just ready, its item says it all."""
+        if job == JobState(job.path, job.position) and job.position > self.look(job.path).noted:
+            return
+        super().put(job)
 
     def wake(self, path: str) -> int:
-        if not self._look(path)[0]:
+        if path in self._awake:
+            return 0
+        self._awake.add(path)
+        due = path, self._now
+        if not self._execute(sequence_statements.IS_ANY_DELAY_OVER, due).fetchone()[0]:
             return 0
         if self._refuse is not None:
-            found = self._execute(sequence_statements.ARE_MANY_DUE, (path, self._now)).fetchone()
+            found = self._execute(sequence_statements.ARE_MANY_DUE, due).fetchone()
             if found[0]:
                 self._refuse()
         self._seen.clear()
-        return self._execute(sequence_statements.WAKE_JOBS, (path, self._now)).rowcount
+        return self._execute(sequence_statements.WAKE_JOBS, due).rowcount
 
     def over(self, path: str) -> list[JobState]:
-        return (
-            self._all(sequence_statements.JOBS_OVER, path, self._now) if self._look(path)[1] else []
-        )
+        if self._now < self.look(path).soonest:
+            return []
+        found = self._all(sequence_statements.JOBS_OVER, path, self._now)
+        (following,) = self._execute(sequence_statements.NEXT_OVER, (path, self._now)).fetchone()
+        self.state(path).soonest = NEVER if following is None else following
+        return found
 
     def far(self, path: str) -> list[JobState]:
         return self._all(sequence_statements.JOBS_FAR, path, self._now)
 
-    def _look(self, path: str) -> tuple[bool, bool]:
-        """Whether any delay is over, and any lease, as it was at the first look."""
-        known = self._due.get(path)
-        if known is None:
-            row = self._execute(sequence_statements.ARE_ANY_DUE, (path, self._now)).fetchone()
-            known = self._due[path] = bool(row[0]), bool(row[1])
-        return known
+    def leased(self, path: str) -> list[JobState]:
+        return self._all(sequence_statements.LEASED_JOBS, path)
 
     def held(self, path: str, token: int) -> JobState | None:
         return self._one(sequence_statements.HELD_JOB, path, token)
 
     def write(self, job: JobState) -> None:
-        self._seen[job.path, job.position] = job
-        self._execute(sequence_statements.WRITE_JOB, _COLUMNS(job))
+        address = job.path, job.position
+        self._seen[address] = job
+        self._execute(sequence_statements.ERASE_JOB, address)
+        self._execute(sequence_statements.ADD_JOB, _COLUMNS(job))
+        if job.state == LEASED and job.due < self.look(job.path).soonest:
+            self.state(job.path).soonest = job.due
 
     def erase(self, path: str, position: int) -> None:
         self._seen.pop((path, position), None)
@@ -157,10 +182,10 @@ def queue_size(connection: driver.Connection, path: str, now: int) -> QueueSize:
     """Count the jobs of a queue; costs by what time alone has changed, and nobody written yet."""
     with snapshot(connection):
         state = find_state(connection.execute, path) or SequenceState(path)
-        woken, over, died = connection.execute(
+        woken, leased, over, died = connection.execute(
             sequence_statements.COUNT_OVER, (path, now)
         ).fetchone()
-    delayed, leased, dead = state.delayed - woken, state.leased - over - died, state.dead + died
+    delayed, leased, dead = state.delayed - woken, leased - over - died, state.dead + died
     return QueueSize(state.size - delayed - leased - dead, delayed, leased, dead)
 
 

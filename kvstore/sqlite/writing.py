@@ -22,6 +22,7 @@ from kvstore.operations import (
     Adopt,
     Append,
     ExtendJob,
+    FinishJob,
     Forget,
     GiveBackJob,
     Keep,
@@ -66,6 +67,7 @@ from kvstore.sqlite import (
     declared,
     driver,
     past,
+    quick_jobs,
     reading,
     sequence_statements,
     sequences,
@@ -94,6 +96,7 @@ _NOTES_AT_ONCE = 1_000  # held back before they are written
 _REWIND_SLICE = 500  # items in hand at once
 _ROWS = (128, 64, 32, 16, 8, 4, 2, 1)  # of the statements that many puts share
 _UPSERT_ONE = statements.upsert_plain(1)
+_QUICK = (PutJob, TakeJob, FinishJob)
 
 
 def is_bare_put(op: Operation) -> bool:
@@ -190,6 +193,7 @@ class Batch:
         # By the namespaces looked at so far; `None`: it is no sequence, or there are none at all
         self._sequences: dict[str, SequenceState | None] | None = {} if has_sequences else None
         self._changed: set[str] = set()  # those of them that are to be saved
+        self._has_jobs = False  # something is there for who waits for entries or jobs
         self._file_jobs: sequences.FileJobs | None = None  # made at need, until the end
         self._first_version = self._version
         self._is_state_known = True
@@ -265,6 +269,10 @@ class Batch:
     def _outcome(self, ops: Sequence[Operation]) -> list[Any] | Exception:
         """Return the answers to a unit, or its error."""
         try:
+            if len(ops) == 1 and self._sequences is not None and type(ops[0]) in _QUICK:
+                answer = self._quick_job(ops[0])  # type: ignore[arg-type]
+                if answer is not quick_jobs.LONG_WAY:
+                    return [answer]
             return self._apply_unit(ops)
         except (driver.Error, NotInlineError):
             raise
@@ -296,7 +304,7 @@ class Batch:
     @property
     def is_news(self) -> bool:
         """Whether there is something for those who watch."""
-        return bool(self._changed) or (self._is_watched and self._version != self._first_version)
+        return self._has_jobs or (self._is_watched and self._version != self._first_version)
 
     def _apply_unit(self, ops: Sequence[Operation]) -> list[Any]:
         """Apply operations as `kvstore.plan` decides."""
@@ -448,6 +456,7 @@ class Batch:
         if effects.sequences.changed:
             self._sequences = {**(self._sequences or {}), **effects.sequences.changed}
             self._changed |= effects.sequences.changed.keys()
+            self._has_jobs |= bool(effects.writes)
             for path, key in effects.drops:
                 position = position_of(key)
                 if position is not None and self._is_queue(path):
@@ -636,12 +645,50 @@ class Batch:
             require_kind(state, kind)
         return state
 
+    def _quick_job(self, op: PutJob | TakeJob | FinishJob) -> Any:
+        """Do what a queue lives by in few statements, or answer `LONG_WAY`."""
+        assert self._sequences is not None
+        is_change = type(op) is not TakeJob
+        if is_change and (self._is_watched or self.index is not None):
+            return quick_jobs.LONG_WAY
+        if type(op) is PutJob and not quick_jobs.is_plain(op):
+            return quick_jobs.LONG_WAY
+        path, execute, now = op.path, self._execute, self._now
+        self._file_jobs = None  # it would not know
+        state = self._sequences.pop(path, None)
+        if state is not None and path in self._changed:
+            sequences.save_state(execute, state)
+            self._changed.discard(path)
+        match op:
+            case PutJob():
+                key = quick_jobs.put(execute, op, self._version + 1, now)
+                if key is None:
+                    return quick_jobs.LONG_WAY
+                self._version += 1
+                self._has_jobs = True
+                if self.changed is not None:
+                    self.changed[path, key] = Entry(op.data, self._version, now, now, None)
+                return key
+            case TakeJob():
+                taken = quick_jobs.take(execute, op, now, self._most)
+                if taken is quick_jobs.TOO_LONG:
+                    raise NotInlineError
+                return taken
+            case FinishJob():
+                if not quick_jobs.finish(execute, op, now, self._most) and self._longest:
+                    raise NotInlineError
+                self._version += 1
+                if self.changed is not None:
+                    self.changed[path, op.key] = ABSENT
+                return None
+
     def _run_job(self, op: TakeJob | RetryJob | ExtendJob | GiveBackJob | ReviveJobs) -> Any:
         match op:
             case TakeJob():
                 return self._take_job(op)
             case RetryJob():
                 self._jobs.retry(self._held(op), op.delay, op.error)
+                self._has_jobs |= not op.delay
                 return None
             case ExtendJob():
                 self._jobs.extend(self._held(op), op.lease)
@@ -649,12 +696,15 @@ class Batch:
             case GiveBackJob():
                 if self._begun(op.path, "queue") is not None:
                     self._jobs.give_back(op.path, op.token)
+                    self._has_jobs = True
                 return None
             case ReviveJobs():
                 positions = [position_of(key) for key in op.keys]
                 known = [position for position in positions if position is not None]
-                has_begun = self._begun(op.path, "queue") is not None
-                return self._jobs.revive(op.path, known) if has_begun else 0
+                if self._begun(op.path, "queue") is None:
+                    return 0
+                self._has_jobs = True
+                return self._jobs.revive(op.path, known)
         assert_never(op)
 
     def _held(self, op: RetryJob | ExtendJob) -> JobState:
@@ -727,13 +777,19 @@ class Batch:
             counted = sequences.count_state(self._execute, path)
             state.size, state.last = counted.size, max(state.last, counted.last)
             self._changed.add(path)
+            self._has_jobs = True
             if state.kind == "queue":
-                for (key,) in self._execute(
-                    sequence_statements.ITEMS_WITHOUT_JOB, (path,)
-                ).fetchall():
-                    position = position_of(key) or 0
-                    known = None if jobs is None else jobs.get((path, position))
-                    self._jobs.restore(known or JobState(path, position))
+                self._recount_jobs(path, state.noted, jobs or {})
+
+    def _recount_jobs(
+        self, path: str, noted: int, jobs: Mapping[tuple[str, int], JobState]
+    ) -> None:
+        """Add what is known of jobs that were written, and rows for those that need them."""
+        last = key_of(max([noted, *(position for there, position in jobs if there == path)]))
+        statement = sequence_statements.ITEMS_WITHOUT_JOB
+        for (key,) in self._execute(statement, (path, last)).fetchall():
+            position = position_of(key) or 0
+            self._jobs.restore(jobs.get((path, position)) or JobState(path, position))
 
     # The past
 
@@ -754,6 +810,8 @@ class Batch:
             inside |= effects.sequences.changed
             number += len(effects.answers)
         self._recount(path for path in inside if path == op.path)
+        if self._is_queue(op.path):
+            self._jobs.release(op.path)
         return number
 
     def _restore(self, op: Restore) -> int:

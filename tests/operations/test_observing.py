@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 import kvstore
-from kvstore import ConflictError, InvalidArgumentError, Store
+from kvstore import ConflictError, InvalidArgumentError, LeaseLostError, Store
 from kvstore.metrics import Metrics
 from kvstore.observing import OBSERVED
+from kvstore.testing import ManualClock
 
 NS = ("a",)
 
@@ -186,3 +187,40 @@ async def test_spans_and_metrics_of_calls() -> None:
     assert named["kvstore.queued"].value == 0
     assert named["db.client.operation.duration"].count == 1
     meters.shutdown()
+
+
+async def test_an_observer_hears_of_logs_queues_and_the_past(url: str) -> None:
+    if not kvstore.open(url).backend.keeps_history:
+        pytest.skip("this backend keeps no history")
+    notes = Notes()
+    async with kvstore.open(url, observer=notes, sweep_interval=None, history=60) as store:
+        await store.log(("log",)).append(1)
+        queue = store.queue(("jobs",), backoff=0)
+        await queue.put("a")
+        job = await queue.take()
+        assert job is not None
+        async with job:
+            raise ZeroDivisionError("of the work")
+        await store.history(NS, "k")
+    assert [name for name, _, _ in notes.calls] == [
+        *("log.append", "queue.put", "queue.take", "queue.retry", "job", "history")
+    ]
+    errors = [error for _, _, error in notes.calls if error is not None]
+    assert [str(error) for error in errors] == ["of the work"]
+
+
+async def test_an_observer_hears_of_a_lease_that_was_lost_in_a_block(url: str) -> None:
+    if not kvstore.open(url).backend.has_sequences:
+        pytest.skip("this backend has no queues")
+    notes, clock = Notes(), ManualClock()
+    async with kvstore.open(url, observer=notes, sweep_interval=None, clock=clock) as store:
+        queue = store.queue(("jobs",))
+        await queue.put("a")
+        job = await queue.take()
+        assert job is not None
+        async with job:
+            clock.advance(31)
+    assert [(name, type(error)) for name, _, error in notes.calls if error is not None] == [
+        ("queue.finish", LeaseLostError),
+        ("job", LeaseLostError),
+    ]
