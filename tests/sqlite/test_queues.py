@@ -39,7 +39,7 @@ def cost(connection: driver.Connection, now: int, number: int = 40) -> list[int]
         connection.execute("BEGIN IMMEDIATE")
         counted = 0
         connection.set_progress_handler(step, 1)
-        batch = Batch(connection, now)
+        batch = Batch(connection.cursor(), now)
         (answers,) = batch.apply([[op]])
         batch.finish()
         connection.set_progress_handler(None, 1)
