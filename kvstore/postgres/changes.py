@@ -33,6 +33,7 @@ _ROWS_AT_ONCE = 1_000
 _BYTES_AT_ONCE = 4 * 2**20  # of values, roughly
 HEARD_POLL_S = 0.5  # how often a watch looks for what it may not have heard of, such as expiries
 _RETRY_S = 1.0  # between two tries to listen
+_PAUSE_S = 0.01  # between two notices of one store: each wakes all who watch, everywhere
 
 
 async def take_lease(
@@ -128,12 +129,13 @@ class Herald:
     Args:
         pool: whose connections it uses.
         channel: where to notify.
+        sender: a number by which the store's own `Listener` knows it.
     """
 
-    def __init__(self, pool: Pool, channel: str) -> None:
+    def __init__(self, pool: Pool, channel: str, sender: int) -> None:
         self._pool = pool
-        self._notify = statements.NOTIFY.format(channel=channel)
-        self._is_due = False
+        self._notify = statements.NOTIFY.format(channel=channel, sender=sender)
+        self._is_due = self._is_closing = False
         self._task: asyncio.Task[None] | None = None
 
     def tell(self) -> None:
@@ -148,6 +150,8 @@ class Herald:
                 self._is_due = False
                 with suppress(StoreError):  # who watches looks without it, too, only less soon
                     await self._pool.run_alone(self._send)
+                if self._is_due and not self._is_closing:
+                    await asyncio.sleep(_PAUSE_S)
         finally:
             self._task = None
 
@@ -156,6 +160,7 @@ class Herald:
 
     async def close(self) -> None:
         """Tell what is left to tell."""
+        self._is_closing = True
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
 
@@ -164,11 +169,18 @@ class Listener:
     """Rings a bell for what others write, while the server lets it.
 
     It never fails: whoever watches looks for changes without it, too, only less soon.
+
+    Args:
+        target: where to listen.
+        channel: on which.
+        bell: to ring.
+        sender: the number of the store's own `Herald`, whose news the bell has rung for already.
     """
 
-    def __init__(self, target: Target, channel: str, bell: Bell) -> None:
+    def __init__(self, target: Target, channel: str, bell: Bell, sender: int) -> None:
         self._target = target
         self._channel = channel
+        self._own = str(sender)
         self._bell = bell
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
@@ -199,8 +211,9 @@ class Listener:
         finally:
             self._task = None
 
-    def _heard(self, *_: object) -> None:
-        self._bell.ring()
+    def _heard(self, _connection: object, _pid: object, _channel: object, sender: object) -> None:
+        if sender != self._own:
+            self._bell.ring()
 
     async def close(self) -> None:
         """Listen no more."""

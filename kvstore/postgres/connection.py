@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
@@ -30,6 +31,7 @@ except ImportError:
         f"{how_to_install('postgres', 'asyncpg')}"
     ) from None
 
+from kvstore.postgres import tls
 from kvstore.postgres.session import Session
 from kvstore.postgres.target import Target
 
@@ -97,9 +99,17 @@ async def connect(target: Target, *, patience: float = CONNECT_S) -> Session:
             raise StoreAccessError(
                 f"{target.name} did not answer within {patience:g} seconds"
             ) from exc
-        except (ValueError, asyncpg.ClientConfigurationError):
+        except ssl.SSLError:  # some of which are ValueErrors, too
+            _drop(connection)
+            raise
+        except (ValueError, FileNotFoundError, asyncpg.ClientConfigurationError) as exc:
             # Its message may quote the URL, and with it the password.
             _drop(connection)
+            problem = tls.bad_setting(target.url)
+            if problem is not None:
+                raise InvalidArgumentError(f"{target.name}: {problem}") from None
+            if isinstance(exc, FileNotFoundError):  # of the server's socket
+                raise
             raise InvalidArgumentError(
                 "the URL of the PostgreSQL database does not parse; it is written "
                 "postgresql://user:password@host:5432/database"
@@ -208,6 +218,8 @@ def is_lost(exc: BaseException | None) -> bool:
     if isinstance(exc, asyncpg.PostgresError):
         state = exc.sqlstate or ""
         return state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P05", "25P03")
+    if tls.is_refused(exc):
+        return False
     return isinstance(exc, (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError))
 
 
@@ -237,7 +249,12 @@ _POOLED = (
     "is behind a pooler in transaction mode, which gives each transaction another session: say so "
     "by ?pooler=true in the URL, or PostgresStore(url, pooler=True)"
 )
+_NOT_LET_IN = (
+    "lets nobody in from here as this user: there is none of that name, or pg_hba.conf wants "
+    "another address, or TLS (?sslmode=require); the server's log says what it was"
+)
 _STATES: Final[Sequence[tuple[str, type[StoreError], str]]] = (
+    ("28000", StoreAccessError, _NOT_LET_IN),
     ("28", StoreAccessError, "refuses the user or the password"),
     ("3D000", StoreAccessError, "does not exist: create the database first"),
     ("3F000", StoreAccessError, "has no schema to work in: create the one in search_path"),
@@ -281,5 +298,6 @@ def translate(exc: BaseException, name: str) -> StoreError:
                 f"{name} cannot be reached: no more files can be open at once in this process; "
                 "close some, or raise the limit (ulimit -n)"
             )
-        return StoreAccessError(f"{name} {_AWAY}? ({type(exc).__name__})")
+        what = tls.refusal(exc) or f"{_AWAY}?"
+        return StoreAccessError(f"{name} {what} ({type(exc).__name__})")
     return StoreAccessError(f"the connection to {name} is lost; retry ({type(exc).__name__})")

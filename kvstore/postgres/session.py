@@ -109,18 +109,20 @@ class Session(asyncpg.Connection):  # type: ignore[misc]
             found = await super().fetchrow(_FIND_SCHEMA)
             await super().execute("COMMIT")
             assert found is not None
-            schema = choose_schema(
-                target.search_path or found["search_path"],
-                found["who"],
-                found["schemas"],
-                found["holding"],
-                is_asked=target.search_path is not None or bool(found["is_asked"]),
-            )
+            path = target.search_path or found["search_path"]
+            is_asked = target.search_path is not None or bool(found["is_asked"])
+            schemas, holding = found["schemas"], found["holding"]
+            schema = choose_schema(path, found["who"], schemas, holding, is_asked=is_asked)
             if schema is None:
                 raise StoreAccessError(
                     f"{target.name} has no schema to work in: CREATE SCHEMA the first one of "
-                    f"search_path, {target.search_path or found['search_path']!r}, and let this "
-                    "user use it"
+                    f"search_path, {path!r}, and let this user use it"
+                )
+            if not is_asked and len(holding) > 1:
+                raise StoreAccessError(
+                    f"{target.name} has more than one store, in the schemas "
+                    f"{' and '.join(sorted(holding))}: say which is meant, by ?search_path= in "
+                    "the URL"
                 )
         self.schema = schema
         found = await super().fetchrow(_FIND_LIMITS)
@@ -209,7 +211,8 @@ def choose_schema(
 
     What a URL asks for is meant as it stands: the first schema of that. A path that comes from
     the server, with `"$user"` in it as a rule, may begin with another schema tomorrow, when
-    somebody has made one: the store is in the first schema that holds one already.
+    somebody has made one: the store is in the first schema that holds one already. Where several
+    do, whoever opens it has to say which.
 
     Args:
         search_path: as the session or the URL has it.

@@ -116,7 +116,8 @@ GET_STATE = "SELECT version, watched_until, changes_begin, index FROM kvstore_st
 # Whoever writes changes `turn`, whatever he writes: see WRITE_UNLOCKED.
 SET_VERSION = "UPDATE kvstore_state SET version = {version}, turn = turn + 1 WHERE id = 1;"
 # In a transaction of its own: a NOTIFY locks the whole database until its commit is done.
-NOTIFY = 'SET LOCAL synchronous_commit = off; NOTIFY "{channel}"'
+# Whose it is goes along: a store has told its own watches already.
+NOTIFY = """SET LOCAL synchronous_commit = off; NOTIFY "{channel}", '{sender}'"""
 SET_WATCHED_UNTIL = "UPDATE kvstore_state SET watched_until = $1, turn = turn + 1 WHERE id = 1"
 SET_CHANGES_BEGIN = "UPDATE kvstore_state SET changes_begin = $1, turn = turn + 1 WHERE id = 1"
 

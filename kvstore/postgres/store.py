@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
+from random import getrandbits
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from kvstore.arguments import check_seconds
@@ -191,11 +192,12 @@ class PostgresBackend(Backend):
         self._replica = replica
         is_direct = replica is None and not target.is_pooler
         self._points = PointReader(self._read, self.now, self._pool if is_direct else None)
-        self._listener = changes.Listener(target, channel, self.bell)
+        sender = getrandbits(62)
+        self._listener = changes.Listener(target, channel, self.bell, sender)
         if self.settings.read_only:
             await hang_up(connection)
             return
-        self._herald = changes.Herald(self._pool, channel)
+        self._herald = changes.Herald(self._pool, channel, sender)
         self._writer = Writer(
             target,
             connection,

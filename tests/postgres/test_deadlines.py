@@ -324,6 +324,11 @@ async def test_a_schema_that_appears_later_makes_no_store_look_empty(
         assert item.value == 2
         async with PostgresStore(f"{url}&search_path=later") as asked:
             assert await asked.get(NS, "k") is None
+        assert await one.get(NS, "k") == item
+        with pytest.raises(StoreAccessError, match="schemas later and public: say which"):
+            await PostgresStore(url).open()
+        async with PostgresStore(f"{url}&search_path=public") as asked:
+            assert await asked.get(NS, "k") == item
 
 
 async def test_nothing_of_others_on_the_search_path_is_run(
