@@ -29,29 +29,25 @@ from kvstore.errors import ConflictError, StoreCorruptError, ValueEncodingError
 from kvstore.instants import FOREVER
 from kvstore.integrations.langgraph_drafts import (
     ROOT,
-    ChangedError,
     Draft,
     Known,
     Place,
     Saved,
-    TakenError,
     Value,
     key_of,
     orphaned,
     piece_of,
-    source_of,
     threads,
 )
 from kvstore.integrations.langgraph_parts import (
     Piece,
     Typed,
-    decrypted,
-    encrypts,
-    fingerprint,
     joined,
     pack,
     unpack,
 )
+from kvstore.integrations.langgraph_states import has_states, remade, when_sure
+from kvstore.integrations.langgraph_states import states as states_of
 from kvstore.namespace import show
 from kvstore.patterns import escape
 from kvstore.store import Store
@@ -61,6 +57,7 @@ from kvstore.types import Item
 __all__ = ["Checkpoints", "Memory", "Write"]
 
 _REMEMBERED: Final = 256  # checkpoints whose pieces are known without reading
+_REMEMBERED_BYTES: Final = 16 * 2**20  # of what these are told apart by
 _COPY_ATTEMPTS: Final = 5
 _SLICE: Final = 500  # pieces freed in one transaction
 _DELTA_COUNTERS: Final = "counters_since_delta_snapshot"  # LangGraph's, in metadata
@@ -81,25 +78,48 @@ class Write(NamedTuple):
 
 
 class Memory:
-    """The checkpoints that were written or read last, so that their children need no reading."""
+    """The checkpoints that were written or read last, so that little of them is read again."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[Place, str], Known] = OrderedDict()
+        self._known: OrderedDict[tuple[Place, str], tuple[Known, int]] = OrderedDict()
+        self._bytes = 0
+        self._sure: OrderedDict[bytes, None] = OrderedDict()
+        self._sure_bytes = 0
 
     def get(self, place: Place, id: str) -> Known | None:
         """Return one, if it is remembered."""
         with self._lock:
-            return self._known.get((place, id))
+            found = self._known.get((place, id))
+        return None if found is None else found[0]
 
     def put(self, place: Place, known: Known, *, instead_of: str | None = None) -> None:
         """Remember one, in place of another."""
+        size = sum(sum(map(len, states)) for states in known.states.values())
         with self._lock:
-            if instead_of is not None:
-                self._known.pop((place, instead_of), None)
-            self._known[place, known.saved.id] = known
-            if len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
+            for id in (instead_of, known.saved.id):
+                if (there := self._known.pop((place, id or ""), None)) is not None:
+                    self._bytes -= there[1]
+            self._known[place, known.saved.id] = known, size
+            self._bytes += size
+            while len(self._known) > _REMEMBERED or self._bytes > _REMEMBERED_BYTES:
+                _, (_, gone) = self._known.popitem(last=False)
+                self._bytes -= gone
+
+    def is_sure(self, state: bytes) -> bool:
+        """Whether a piece can be made from its state."""
+        return state in self._sure
+
+    def add_sure(self, states: Iterable[bytes]) -> None:
+        """Remember that pieces can be made from their states."""
+        with self._lock:
+            for state in states:
+                if state not in self._sure:
+                    self._sure[state] = None
+                    self._sure_bytes += len(state)
+            while self._sure_bytes > _REMEMBERED_BYTES:
+                gone, _ = self._sure.popitem(last=False)
+                self._sure_bytes -= len(gone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +134,13 @@ class Checkpoints:
 
     async def get(self, place: Place, id: str | None) -> Saved | None:
         """Return a checkpoint; without an id the last one, which has the largest."""
-        if id is None:
-            id = await self._last_id(place)
-            if id is None:
-                return None
-        item = await self.store.get(place.checkpoints, id)
-        return None if item is None else self._saved(item)
-
-    async def _last_id(self, place: Place) -> str | None:
-        ids = await self.store.keys(place.checkpoints, reverse=True, limit=1)
-        return ids[0] if ids else None
+        if id is not None:
+            item = await self.store.get(place.checkpoints, id)
+            return None if item is None else self._saved(item)
+        newest = self.store.scan(place.checkpoints, subtree=False, reverse=True, batch_size=1)
+        async for item in newest:
+            return self._saved(item)
+        return None
 
     def _saved(self, item: Item) -> Saved:
         try:
@@ -138,7 +155,7 @@ class Checkpoints:
                 {channel: Value.unpacked(value) for channel, value in values.items()},
                 series,
                 following,
-                source_of(item.value),
+                item.version,
             )
         except (LookupError, TypeError, ValueError) as exc:
             raise StoreCorruptError(
@@ -162,29 +179,56 @@ class Checkpoints:
             channels: those wanted; `None`: all.
             remember: whether a child of it is likely to be written.
         """
-        wanted = saved.values if channels is None else channels
-        stored = await self._pieces(place, saved, wanted)
+        wanted = list(saved.values if channels is None else channels)
+        known = self.memory.get(place, saved.id) if has_states(self.serde) else None
+        if known is None or known.saved.version != saved.version:
+            known = Known(saved, {})
+        stored = await self._stored(place, known, wanted)
         values: dict[str, Any] = {}
+        states: dict[str, list[bytes]] = {}
         for channel in wanted:
-            inline, kind, pieces = saved.values[channel]
+            inline, kind, pieces, _ = saved.values[channel]
             if inline is not None:
                 values[channel] = self.serde.loads_typed(inline)
-            else:
-                loaded = [self.serde.loads_typed(stored[piece]) for piece in pieces]
-                values[channel] = joined(kind, loaded)
-        if remember and not encrypts(self.serde) and self.memory.get(place, saved.id) is None:
-            self.memory.put(place, Known(saved, self._prints(saved, stored, wanted)))
+                continue
+            before = known.states.get(channel, ())
+            parts = [
+                self.serde.loads_typed(stored[piece]) if piece in stored else remade(before[index])
+                for index, piece in enumerate(pieces)
+            ]
+            values[channel] = joined(kind, parts)
+            if remember:
+                states[channel] = self._states(pieces, parts, stored, before)
+        if remember:
+            self.memory.put(place, Known(saved, states))
         return values
 
-    async def _pieces(
-        self, place: Place, saved: Saved, channels: Iterable[str]
+    def _states(
+        self,
+        pieces: Sequence[Piece],
+        parts: Sequence[Any],
+        stored: Collection[Piece],
+        before: Sequence[bytes],
+    ) -> list[bytes]:
+        """Return the states of the pieces of a value, as far as they were read: anew."""
+        read = [part for piece, part in zip(pieces, parts, strict=True) if piece in stored]
+        found, _ = states_of(self.serde, read)
+        self.memory.add_sure(when_sure(read, found))
+        anew = iter(found)
+        return [
+            next(anew) if piece in stored else before[index] for index, piece in enumerate(pieces)
+        ]
+
+    async def _stored(
+        self, place: Place, known: Known, channels: Iterable[str]
     ) -> dict[Piece, Typed]:
-        """Return the pieces of channels, as the serializer made them."""
-        owners = {
-            key_of(piece): (piece, channel)
-            for channel in channels
-            for piece in saved.values[channel].pieces
-        }
+        """Return the pieces of channels that cannot be remade, as the serializer made them."""
+        owners: dict[str, tuple[Piece, str]] = {}
+        for channel in channels:
+            states = known.states.get(channel)
+            for index, piece in enumerate(known.saved.values[channel].pieces):
+                if states is None or not self.memory.is_sure(states[index]):
+                    owners[key_of(piece)] = piece, channel
         found = await self.store.get_many(place.pieces, owners) if owners else {}
         stored: dict[Piece, Typed] = {}
         for key, (piece, channel) in owners.items():
@@ -194,19 +238,10 @@ class Checkpoints:
             except (LookupError, TypeError, ValueError) as exc:
                 raise StoreCorruptError(
                     f"the piece {show(place.pieces, key)}, of the channel {channel!r} of the "
-                    f"checkpoint {saved.id!r}, is {'damaged' if key in found else 'missing'}; "
-                    "restore it from a backup, or go on from an older checkpoint"
+                    f"checkpoint {known.saved.id!r}, is {'damaged' if key in found else 'missing'}"
+                    "; restore it from a backup, or go on from an older checkpoint"
                 ) from exc
         return stored
-
-    def _prints(
-        self, saved: Saved, stored: Mapping[Piece, Typed], channels: Iterable[str]
-    ) -> dict[str, list[bytes]]:
-        return {
-            channel: [fingerprint(decrypted(self.serde, stored[piece])) for piece in pieces]
-            for channel in channels
-            if (pieces := saved.values[channel].pieces)
-        }
 
     async def writes(self, place: Place, id: str) -> list[Write]:
         """Return the writes that wait beside a checkpoint, in the order in which they apply."""
@@ -306,19 +341,12 @@ class Checkpoints:
             draft = Draft(self.serde, place, parent, known, begins=begins)
             draft.fill(checkpoint, metadata, new_versions)
             try:
-                if draft.stands_alone:
-                    id = checkpoint["id"]
-                    await self.store.put(
-                        place.checkpoints, id, draft.item, ttl=FOREVER, index=False
-                    )
-                else:
-                    await self.store.transact(draft.write)
+                *_, item = await self.store.apply(draft.unit(self.store))
                 break
-            except TakenError:
-                begins = True
-            except ChangedError:
-                known = None
-        self.memory.put(place, Known(draft.saved, draft.prints), instead_of=parent)
+            except ConflictError:  # the parent has changed, or another one went on from it
+                known, begins = None, True
+        draft.saved.version = item.version
+        self.memory.put(place, Known(draft.saved, draft.states), instead_of=parent)
 
     async def _known(self, place: Place, id: str, new: Collection[str]) -> Known | None:
         """Read a checkpoint as far as a child with some new values may share it."""
@@ -326,8 +354,8 @@ class Checkpoints:
         if saved is None:
             return None
         channels = [channel for channel in saved.values if channel in new]
-        stored = await self._pieces(place, saved, channels)
-        return Known(saved, self._prints(saved, stored, channels))
+        await self.values(place, saved, channels, remember=True)
+        return self.memory.get(place, id)
 
     async def put_writes(
         self,
@@ -528,7 +556,7 @@ def _task_key(id: str, task_id: str) -> str:
     return f"{len(id)}.{id}.{task_id}"
 
 
-def _packed_slots(slots: Mapping[int, Write]) -> bytes:
+def _packed_slots(slots: Mapping[int, Write]) -> str:
     return pack([[slot, *write[2:]] for slot, write in sorted(slots.items())])
 
 

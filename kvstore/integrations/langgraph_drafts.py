@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import secrets
 from collections.abc import Collection, Mapping, Sequence
@@ -16,9 +15,6 @@ from kvstore.instants import FOREVER
 from kvstore.integrations.langgraph_parts import (
     Piece,
     Typed,
-    encrypts,
-    fingerprint,
-    in_clear,
     matched,
     pack,
     pieces_of,
@@ -26,23 +22,22 @@ from kvstore.integrations.langgraph_parts import (
     split,
     unpack,
 )
-from kvstore.namespace import is_text, show
-from kvstore.transaction import Transaction
+from kvstore.integrations.langgraph_states import states
+from kvstore.namespace import address, is_text, show
+from kvstore.operations import Check, Operation
+from kvstore.store import Store
 from kvstore.types import Namespace
 
 __all__ = [
     "ROOT",
-    "ChangedError",
     "Draft",
     "Known",
     "Place",
     "Saved",
-    "TakenError",
     "Value",
     "key_of",
     "orphaned",
     "piece_of",
-    "source_of",
     "threads",
 ]
 
@@ -108,15 +103,16 @@ def piece_of(key: str) -> Piece:
 
 
 class Value(NamedTuple):
-    """A channel's value as a checkpoint has it: small and whole, or in pieces."""
+    """A channel's value as a checkpoint has it: small and whole, or in pieces, also as runs."""
 
     inline: Typed | None
     kind: str = ""
-    pieces: tuple[Piece, ...] = ()
+    pieces: Sequence[Piece] = ()
+    runs: Sequence[Sequence[Any]] = ()
 
     def packed(self) -> Any:
         """Return it for `pack`."""
-        return [self.kind, runs_of(self.pieces), None] if self.inline is None else self.inline
+        return [self.kind, self.runs, None] if self.inline is None else self.inline
 
     @classmethod
     def unpacked(cls, stored: Sequence[Any]) -> Value:
@@ -124,7 +120,8 @@ class Value(NamedTuple):
         if len(stored) == 2:
             kind, data = stored
             return cls((kind, data))
-        return cls(None, stored[0], tuple(pieces_of(stored[1])))
+        kind, runs, _ = stored
+        return cls(None, kind, pieces_of(runs), runs)
 
 
 @dataclass(slots=True)
@@ -134,7 +131,7 @@ class Saved:
     Attributes:
         record: the checkpoint without its id and its channels.
         series: what the pieces of a child go on with, at the number `following`.
-        source: tells one state of the item from another.
+        version: of its item; 0 for one that is not stored yet.
     """
 
     id: str
@@ -145,23 +142,15 @@ class Saved:
     values: dict[str, Value]
     series: str
     following: int
-    source: bytes
+    version: int = 0
 
 
 @dataclass(slots=True)
 class Known:
-    """A stored checkpoint as far as a child may share it: by channel, its pieces' prints."""
+    """A stored checkpoint as far as a child may share it: by channel, its pieces' states."""
 
     saved: Saved
-    prints: dict[str, list[bytes]]
-
-
-class ChangedError(Exception):
-    """The parent is not what it was when the draft was made."""
-
-
-class TakenError(Exception):
-    """Another checkpoint has gone on with the series."""
+    states: dict[str, list[bytes]]
 
 
 class Draft:
@@ -175,13 +164,10 @@ class Draft:
         begins: whether new pieces begin a series of their own.
 
     Attributes:
-        item: the value of the checkpoint's item.
         saved: what it says.
-        prints: of the pieces of its large values, by channel.
-        stands_alone: whether it is the only item to be written, and shares nothing.
+        states: of the pieces of its large values, by channel.
     """
 
-    item: dict[str, Any]
     saved: Saved
 
     def __init__(
@@ -193,16 +179,17 @@ class Draft:
         *,
         begins: bool,
     ) -> None:
-        self.prints: dict[str, list[bytes]] = {}
+        self.states: dict[str, list[bytes]] = {}
         self._serde = serde
         self._place = place
         self._parent = parent
         self._known = known
         self._begins = begins
+        self._item: dict[str, Any] = {}
         self._values: dict[str, Value] = {}
         self._cut: list[tuple[str, str, list[bytes], list[Piece | None]]] = []
-        self._fresh: dict[bytes, tuple[str, Any, Typed]] = {}  # new pieces by print
-        self._added: dict[str, bytes] = {}  # and by key, as they are stored
+        self._fresh: dict[bytes, tuple[str, Any]] = {}  # new pieces by state
+        self._added: dict[str, str] = {}  # and by key, as they are stored
         self._leans = False  # shares pieces with its parent, or goes on with its series
 
     def fill(
@@ -226,8 +213,8 @@ class Draft:
         sealed = None if is_json else self._dumped("its metadata", dict(metadata))
         packed = {channel: value.packed() for channel, value in self._values.items()}
         parts = [self._parent, record, versions, packed, series, following, sealed]
-        self.item = {"data": pack(parts)}
-        self.item |= {"metadata": dict(metadata)} if is_json else {"sealed": True}
+        self._item = {"data": pack(parts)}
+        self._item |= {"metadata": dict(metadata)} if is_json else {"sealed": True}
         self.saved = Saved(
             checkpoint["id"],
             self._parent,
@@ -237,7 +224,6 @@ class Draft:
             self._values,
             series,
             following,
-            source_of(self.item),
         )
         return self
 
@@ -249,32 +235,33 @@ class Draft:
         if value is not None:
             self._values[channel] = value
             self._leans |= bool(value.pieces)
-            if channel in self._known.prints:
-                self.prints[channel] = self._known.prints[channel]
+            if channel in self._known.states:
+                self.states[channel] = self._known.states[channel]
         return True
 
     def _add(self, channel: str, value: Any) -> None:
         """Take in a new value of a channel."""
         what = f"the value of the channel {channel!r}"
         kind, pieces = split(value)
-        clear = [self._dumped(what, piece, clear=True) for piece in pieces]
-        if sum(len(data) for _, data in clear) <= _INLINE_BYTES:
+        try:
+            found, size = states(self._serde, pieces)
+        except Exception as exc:
+            raise self._refusal(what, exc) from exc
+        if size <= _INLINE_BYTES:
             self._values[channel] = Value(self._dumped(what, value))
             return
-        prints = [fingerprint(each) for each in clear]
-        known, where = self._parents_pieces(channel)
-        found = matched(prints, known, where)
-        for print_, piece, each, at in zip(prints, pieces, clear, found, strict=True):
-            if at is None:
-                self._fresh.setdefault(print_, (what, piece, each))
+        places = matched(found, *self._parents_pieces(channel))
+        for index, place in enumerate(places):
+            if place is None:
+                self._fresh.setdefault(found[index], (what, pieces[index]))
             else:
                 self._leans = True
-        self._cut.append((channel, kind, prints, found))
+        self._cut.append((channel, kind, found, places))
 
-    def _parents_pieces(self, channel: str) -> tuple[Sequence[bytes], Sequence[Piece]]:
-        if self._known is None or channel not in self._known.prints:
-            return (), ()
-        return self._known.prints[channel], self._known.saved.values[channel].pieces
+    def _parents_pieces(self, channel: str) -> tuple[list[bytes], Sequence[Piece]]:
+        if self._known is None or channel not in self._known.states:
+            return [], ()
+        return self._known.states[channel], self._known.saved.values[channel].pieces
 
     def _number(self) -> tuple[str, int]:
         """Give the new pieces their numbers; return the series and what follows in it."""
@@ -286,59 +273,56 @@ class Draft:
             else:
                 self._leans = True
         numbered: dict[bytes, Piece] = {}
-        for print_, (what, piece, clear) in self._fresh.items():
-            numbered[print_] = Piece(series, following)
-            stored = self._dumped(what, piece) if encrypts(self._serde) else clear
-            self._added[key_of(numbered[print_])] = pack(stored)
+        for state, (what, piece) in self._fresh.items():
+            numbered[state] = Piece(series, following)
+            self._added[key_of(numbered[state])] = pack(self._dumped(what, piece))
             following += 1
-        for channel, kind, prints, found in self._cut:
-            pieces = [at or numbered[print_] for print_, at in zip(prints, found, strict=True)]
-            self._values[channel] = Value(None, kind, tuple(pieces))
-            self.prints[channel] = prints
+        for channel, kind, found, places in self._cut:
+            pieces = [at or numbered[state] for state, at in zip(found, places, strict=True)]
+            self._values[channel] = Value(None, kind, pieces, runs_of(pieces))
+            self.states[channel] = found
         return series, following
 
-    def _dumped(self, what: str, value: Any, *, clear: bool = False) -> Typed:
+    def _dumped(self, what: str, value: Any) -> Typed:
         try:
-            return in_clear(self._serde, value) if clear else self._serde.dumps_typed(value)
+            return self._serde.dumps_typed(value)
         except Exception as exc:
-            raise ValueEncodingError(
-                f"a checkpoint in {show(self._place.checkpoints)} cannot be stored: the "
-                f"serializer does not take {what} ({type(exc).__name__}: {exc})"
-            ) from exc
+            raise self._refusal(what, exc) from exc
 
-    @property
-    def stands_alone(self) -> bool:
-        """Whether its item is all that is to be written, and nothing needs to be checked."""
-        return not self._added and not self._leans
+    def _refusal(self, what: str, exc: Exception) -> ValueEncodingError:
+        """Return an error that says what the serializer does not take."""
+        return ValueEncodingError(
+            f"a checkpoint in {show(self._place.checkpoints)} cannot be stored: the serializer "
+            f"does not take {what} ({type(exc).__name__}: {exc})"
+        )
 
-    async def write(self, tx: Transaction) -> None:
-        """Write it all.
+    def unit(self, store: Store) -> list[Operation]:
+        """Return what writes it all, the checkpoint's own item last.
 
-        Raises:
-            ChangedError: what it shares may be gone.
-            TakenError: the numbers of its pieces are given.
+        It fails where the parent whose pieces it shares is not what it was, and where the numbers
+        of its pieces are given.
         """
+        place, id = self._place, self.saved.id
+        unit: list[Operation] = []
+        expected = None
         if self._leans:
             assert self._known is not None
-            parent = await tx.get(self._place.checkpoints, self._known.saved.id)
-            if parent is None or source_of(parent.value) != self._known.saved.source:
-                raise ChangedError
+            parent = self._known.saved
+            if parent.id == id:
+                expected = parent.version
+            else:
+                labels, path = address(place.checkpoints)
+                unit.append(Check(labels, path, parent.id, parent.version))
+        absent = 0 if len(self._added) <= _MOST_CHECKED else None
         for key, piece in self._added.items():
-            if len(self._added) <= _MOST_CHECKED and await tx.get(self._place.pieces, key):
-                raise TakenError
-            tx.put(self._place.pieces, key, piece, ttl=FOREVER, index=False)
-        tx.put(self._place.checkpoints, self.saved.id, self.item, ttl=FOREVER, index=False)
+            unit.append(store.prepare_put(place.pieces, key, piece, FOREVER, False, absent))
+        unit.append(store.prepare_put(place.checkpoints, id, self._item, FOREVER, False, expected))
+        return unit
 
 
 def orphaned(item: Mapping[str, Any]) -> dict[str, Any]:
     """Return a checkpoint's item without its parent."""
     return {**item, "data": pack([None, *unpack(item["data"])[1:]])}
-
-
-def source_of(item: Any) -> bytes:
-    """Return what tells one state of a checkpoint's item from another."""
-    data = item.get("data") if isinstance(item, dict) else None
-    return hashlib.blake2b(data, digest_size=16).digest() if isinstance(data, bytes) else b""
 
 
 def _is_json(value: Any) -> bool:

@@ -11,14 +11,13 @@ it from the same checkpoint part ways, and one of them begins a series of its ow
 
 from __future__ import annotations
 
-import hashlib
+import binascii
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple, cast
+from types import NoneType
+from typing import Any, Final, NamedTuple
 
 import ormsgpack
-from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from kvstore.integrations.langgraph_dictionary import DICTIONARY_1
 
@@ -26,10 +25,6 @@ __all__ = [
     "Piece",
     "Run",
     "Typed",
-    "decrypted",
-    "encrypts",
-    "fingerprint",
-    "in_clear",
     "joined",
     "matched",
     "pack",
@@ -60,22 +55,25 @@ _DEFLATED: Final = b"\1"  # with the dictionary of that number
 _WORTH_BYTES: Final = 96  # below this, deflating saves nothing
 
 
-def pack(content: Any) -> bytes:
-    """Return content of plain types and bytes as few bytes."""
+def pack(content: Any) -> str:
+    """Return content of plain types and bytes as a short text, which JSON takes as it is."""
     data = ormsgpack.packb(content)
-    if len(data) < _WORTH_BYTES:
-        return _PLAIN + data
-    deflate = zlib.compressobj(level=6, zdict=DICTIONARY_1)
-    short = deflate.compress(data) + deflate.flush()
-    return _DEFLATED + short if len(short) < len(data) else _PLAIN + data
+    packed = _PLAIN + data
+    if len(data) >= _WORTH_BYTES:
+        deflate = zlib.compressobj(level=6, zdict=DICTIONARY_1)
+        short = deflate.compress(data) + deflate.flush()
+        if len(short) < len(data):
+            packed = _DEFLATED + short
+    return binascii.b2a_base64(packed, newline=False).decode("ascii")
 
 
-def unpack(data: bytes) -> Any:
+def unpack(text: str) -> Any:
     """Return what `pack` was given, tuples as lists.
 
     Raises:
-        ValueError: these are not bytes that `pack` made.
+        ValueError: this is no text that `pack` made.
     """
+    data = binascii.a2b_base64(text, strict_mode=True)
     how, body = data[:1], data[1:]
     if how == _DEFLATED:
         inflate = zlib.decompressobj(zdict=DICTIONARY_1)
@@ -94,6 +92,7 @@ def unpack(data: bytes) -> Any:
 
 _SMALL_TEXT: Final = 32  # characters
 _GROUP: Final = 64  # small elements in one piece, at most
+_SMALL: Final = frozenset((str, int, float, bool, NoneType))
 
 
 def split(value: Any) -> tuple[str, list[Any]]:
@@ -110,6 +109,8 @@ def split(value: Any) -> tuple[str, list[Any]]:
 
 def _grouped(elements: list[Any]) -> list[list[Any]]:
     """Return the elements in lists of one, or of more where they are small."""
+    if _SMALL.isdisjoint(map(type, elements)):  # a chat, mostly
+        return [[element] for element in elements]
     groups: list[list[Any]] = []
     small: list[Any] = []
     for element in elements:
@@ -126,9 +127,7 @@ def _grouped(elements: list[Any]) -> list[list[Any]]:
 
 def _is_small(element: Any) -> bool:
     kind = type(element)
-    if kind is str:
-        return len(element) <= _SMALL_TEXT
-    return kind in (int, float, bool) or element is None
+    return len(element) <= _SMALL_TEXT if kind is str else kind in _SMALL
 
 
 def joined(kind: str, pieces: Sequence[Any]) -> Any:
@@ -141,56 +140,28 @@ def joined(kind: str, pieces: Sequence[Any]) -> Any:
     return whole
 
 
-def encrypts(serde: SerializerProtocol) -> bool:
-    """Whether a serializer makes other bytes of the same value each time, by encryption."""
-    return type(serde) is EncryptedSerializer
+# What two values share
 
 
-def in_clear(serde: SerializerProtocol, piece: Any) -> Typed:
-    """Return what a serializer makes of a piece, or would, if it did not encrypt it."""
-    if encrypts(serde):
-        serde = cast(EncryptedSerializer, serde).serde
-    return serde.dumps_typed(piece)
-
-
-def decrypted(serde: SerializerProtocol, stored: Typed) -> Typed:
-    """Return of a stored piece what `in_clear` gives of the piece itself."""
-    kind, data = stored
-    if encrypts(serde) and "+" in kind:
-        kind, name = kind.split("+", 1)
-        return kind, cast(EncryptedSerializer, serde).cipher.decrypt(name, data)
-    return stored
-
-
-def fingerprint(clear: Typed) -> bytes:
-    """Return what tells whether two pieces are the same; it is never stored."""
-    kind, data = clear
-    digest = hashlib.blake2b(data, digest_size=16)
-    digest.update(kind.encode())
-    return digest.digest()
-
-
-def matched(
-    prints: Sequence[bytes], known: Sequence[bytes], where: Sequence[Piece]
-) -> list[Piece | None]:
+def matched(states: list[bytes], known: list[bytes], where: Sequence[Piece]) -> list[Piece | None]:
     """Return for each piece where the same one is stored; `None`: nowhere.
 
     Args:
-        prints: of the pieces of a value.
+        states: of the pieces of a value.
         known: of the pieces that the parent's value has.
         where: where these are.
     """
-    found: list[Piece | None] = []
+    at = len(known) if states[: len(known)] == known else 0  # mostly, it has grown at its end
+    found: list[Piece | None] = [*where[:at]]
     places: dict[bytes, int] | None = None
-    at = 0
-    for print_ in prints:
-        if at < len(known) and known[at] == print_:
+    for state in states[at:]:
+        if at < len(known) and known[at] == state:
             found.append(where[at])
             at += 1
             continue
         if places is None:
             places = {each: index for index, each in enumerate(known)}
-        index = places.get(print_)
+        index = places.get(state)
         if index is None:
             found.append(None)
         else:
