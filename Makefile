@@ -23,7 +23,7 @@ FRAMEWORKS_TESTS = $(addprefix tests/integrations/test_,google_adk.py haystack.p
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo docs test test-fast test-frameworks simulate histories crash-states lint format type bench bench-quick build
+.PHONY: help install demo docs release test test-fast test-frameworks simulate histories crash-states lint format type bench bench-quick build
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,16 @@ bench-quick: $(VENV)/bench ## the same on little data, in a minute or two
 docs: $(VENV)/docs ## the documentation site, in build/site
 	$(BIN)/zensical build --clean --strict
 
+release: $(VENV)/release docs lint ## build and check what is to be published, and stop before that
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	KVSTORE_TEST_DIST=dist $(BIN)/python -m pytest tests/docs/test_package.py tests/docs/test_release.py
+	@echo
+	@echo "  All is well with $$(ls dist | tr '\n' ' '). What is left to do by hand:"
+	@echo "  git tag v$$($(BIN)/python -m kvstore --version | cut -d' ' -f2) && git push --tags"
+	@echo "  $(BIN)/twine upload dist/*"
+
 build: $(VENV)/ready ## the source archive and the wheel, in dist
 	$(BIN)/python -m build
 
@@ -90,6 +100,10 @@ $(VENV)/ready: pyproject.toml
 
 $(VENV)/bench: $(VENV)/ready
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[$(EXTRAS),bench]'
+	@touch $@
+
+$(VENV)/release: $(VENV)/ready
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[$(EXTRAS),release]'
 	@touch $@
 
 $(VENV)/docs: $(VENV)/ready

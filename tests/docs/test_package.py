@@ -19,6 +19,7 @@ import kvstore
 from kvstore import distribution
 
 ROOT = Path(__file__).parents[2]
+DIST = os.environ.get("KVSTORE_TEST_DIST")  # a folder with a wheel and a source archive
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 _PROGRAM = """
@@ -61,7 +62,10 @@ def copy_source(to: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the source archive, and the wheel from the archive."""
+    """Build the source archive, and the wheel from the archive; or take what there is to try."""
+    if DIST:
+        (built,) = (ROOT / DIST).glob("*.whl")
+        return built
     source = copy_source(tmp_path_factory.mktemp("wheel") / "source")
     run(sys.executable, "-m", "build", "--no-isolation", cwd=source)
     (built,) = (source / "dist").glob("*.whl")
@@ -88,7 +92,7 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["wheel", "editable"])
+@pytest.mark.parametrize("kind", ["wheel", "editable", *(["archive"] if DIST else [])])
 def test_an_installed_store_opens_and_lasts_in_and_outside_of_a_checkout(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -97,6 +101,8 @@ def test_an_installed_store_opens_and_lasts_in_and_outside_of_a_checkout(
     checkout = copy_source(tmp_path / "checkout")
     if kind == "wheel":
         home, what = tmp_path / "venv", [request.getfixturevalue("wheel")]
+    elif kind == "archive":
+        home, what = tmp_path / "venv", list((ROOT / str(DIST)).glob("*.tar.gz"))
     else:
         home, what = checkout, ["-e", checkout]
     run(python, "-m", "pip", "install", "--quiet", *what, cwd=tmp_path)
