@@ -34,6 +34,7 @@ from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar
 from kvstore import codec
 from kvstore.arguments import TTL, Indexing, LabelPattern, check_count, check_label_pattern
 from kvstore.backlog import Backlog
+from kvstore.description import Description
 from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError
 from kvstore.feed import Bell, ChangePage
@@ -339,6 +340,14 @@ class Backend(Recipe, ABC):
             IndexMismatchError: the index is another model's, or does not hold all items yet.
         """
         raise InvalidArgumentError(f"a {type(self).__name__} has no ranked search")
+
+    async def description(self) -> Description | None:
+        """Return what the index that is there says of itself; `None`: there is none."""
+        return None
+
+    async def sample_vectors(self, path: str, limit: int) -> list[tuple[str, str, bytes]]:
+        """Return path, key and a vector of at most so many items, from all over a subtree."""
+        return []
 
     async def entries(self, path: str, after: int | None, limit: int) -> EntryPage:
         """Return live entries of a log, oldest first: those after a position, or the last ones.

@@ -259,6 +259,10 @@ class InMemoryBackend(Backend):
         page = list(islice(self._range(path, True, after), limit))
         return [record for _, record in page], page[-1][0] if len(page) == limit else None
 
+    async def sample_vectors(self, path: str, limit: int) -> list[tuple[str, str, bytes]]:
+        addresses = (place for place, _ in self._range(path, True))
+        return [] if self._index is None else self._index.sample(addresses, limit)
+
     async def search(self, path: str, asked: Search) -> list[Item]:
         assert self._index is not None
         rows = {

@@ -6,6 +6,7 @@ import operator
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from kvstore.context import CONTEXT_HITS, Neighbour, in_context
 from kvstore.index_plan import Words
@@ -77,6 +78,12 @@ class MemoryIndex:
         if entry is not None:
             self._length -= entry.words.length
         return entry
+
+    def sample(self, scope: Iterable[Address], limit: int) -> list[tuple[str, str, bytes]]:
+        """Return path, key and a vector of at most so many of the items that have one."""
+        held = ((at, entry) for at in scope if (entry := self._entries.get(at)) is not None)
+        found = ((*at, next(filter(None, entry.all_vectors), b"")) for at, entry in held)
+        return list(islice((each for each in found if each[2]), limit))
 
     def by_meaning(self, scope: Iterable[Address], vector: bytes) -> list[Hit]:
         """Rank items by the cosine of their best vectors."""

@@ -94,10 +94,12 @@ def studio(
     port: Annotated[int, typer.Option(help="0: any that is free.")] = 0,
 ) -> None:
     """Look at a store in the browser: a page for you alone, on this machine's own address."""
+    from kvstore.cli.indexes import index_of
     from kvstore.studio import serve
 
     async def run() -> None:
-        async with open_for(store, writes=True) as opened:  # it watches
+        index = await index_of(store)
+        async with open_for(store, writes=True, index=index) as opened:  # it watches
             await serve(opened, port=port, is_editable=edit, started=_show_link)
 
     run_async(run())

@@ -296,6 +296,27 @@ def highest_vector(table: str) -> str:
     return f"SELECT coalesce(max(rowid), 0) FROM {table}_rowids"
 
 
+# vec0's own list of vectors again: of each item its first one, by its number
+def sample_vectors(table: str, path: str, every: int, limit: int) -> Sql:
+    """List some items of a subtree, with the chunk that holds a vector of each, and its place."""
+    found = Sql(
+        "SELECT path, key, chunk_id, chunk_offset FROM items "
+        f"JOIN {table}_rowids AS held ON held.rowid = items.id WHERE"
+    )
+    found += in_range(path, True)
+    return found + Sql("AND items.id % ? = 0 LIMIT ?", (every, limit))
+
+
+def count_items(path: str) -> Sql:
+    """Count the rows of a subtree."""
+    return Sql("SELECT count(*) FROM items WHERE") + in_range(path, True)
+
+
+def chunk_of(table: str) -> str:
+    """Get the vectors of a chunk, one after the other."""
+    return f"SELECT vectors FROM {table}_vector_chunks00 WHERE rowid = ?"
+
+
 def vectors_of(ids: str, highest: int) -> Sql:
     """Be a vector of one of some items.
 

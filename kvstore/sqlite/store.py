@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from kvstore.arguments import check_seconds
 from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings, Span
+from kvstore.description import Description
 from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError
 from kvstore.feed import ChangePage
@@ -38,9 +39,11 @@ from kvstore.sqlite.engine import (
 )
 from kvstore.sqlite.engine.limits import CACHED_S
 from kvstore.sqlite.file import IN_MEMORY, Durability, FileBackend, FileOptions
+from kvstore.sqlite.index_file import describe
 from kvstore.sqlite.past_cache import PastCache
 from kvstore.sqlite.read_cache import NO_MARK, ReadCache
 from kvstore.sqlite.readonly import ReadOnlyConnection
+from kvstore.sqlite.sampling import sample_vectors
 from kvstore.sqlite.searching import search, search_small
 from kvstore.sqlite.vectors import VectorCache, new_cache
 from kvstore.store import Store
@@ -403,6 +406,12 @@ class SQLiteBackend(FileBackend):
 
     async def history(self, path: str, key: str, limit: int | None) -> list[Change]:
         return await self._points.submit(past.history, path, key, limit)
+
+    async def description(self) -> Description | None:
+        return await self._points.submit(describe)
+
+    async def sample_vectors(self, path: str, limit: int) -> list[tuple[str, str, bytes]]:
+        return await self._scans.submit(sample_vectors, path, limit)
 
     async def search(self, path: str, asked: Search) -> list[Item]:
         assert self.setup is not None

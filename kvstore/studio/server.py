@@ -15,6 +15,7 @@ from kvstore.store import Store
 __all__ = ["make_app", "serve"]
 
 _HOST = "127.0.0.1"
+_SCRIPTS = ("base", "items", "charts", "studio")  # the page begins with the last
 
 
 def make_app(store: Store, *, hosts: frozenset[str], token: str, is_editable: bool = False) -> Any:
@@ -48,7 +49,7 @@ def make_app(store: Store, *, hosts: frozenset[str], token: str, is_editable: bo
 
     static = [
         Route("/", page("index.html", "text/html")),
-        Route("/studio.js", page("studio.js", "text/javascript")),
+        *(Route(f"/{name}.js", page(f"{name}.js", "text/javascript")) for name in _SCRIPTS),
         Route("/studio.css", page("studio.css", "text/css")),
         Route("/favicon.ico", page("icon.svg", "image/svg+xml")),
     ]

@@ -1,7 +1,6 @@
 """What the page asks for: each view is one bounded read of the store, answered as JSON.
 
-Values travel as text, as the store would write them: a browser's numbers end at 2^53, and
-ours do not. Nothing is counted to the end, and no page costs by what the store holds.
+Nothing is counted to the end, and no page costs by what the store holds.
 """
 
 from __future__ import annotations
@@ -11,31 +10,45 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import orjson
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from kvstore import codec
 from kvstore.backend import Span
-from kvstore.errors import ConflictError, InvalidArgumentError, ReadOnlyError, StoreError
+from kvstore.errors import InvalidArgumentError, StoreError
 from kvstore.filters import parse_filter
 from kvstore.namespace import address, decode_namespace, encode_namespace
 from kvstore.patterns import compile_pattern
 from kvstore.store import Store
+from kvstore.studio import lines, pictures
+from kvstore.studio.asking import (
+    PAGE,
+    PREVIEW,
+    View,
+    answering,
+    body_of,
+    encoded,
+    found_item,
+    head_of,
+    json_of,
+    labels_of,
+    namespace_of,
+    number_of,
+    rows_of,
+    shown,
+)
+from kvstore.text import query_words, texts_of, words_of
 from kvstore.types import Change, Item, Namespace
 
 __all__ = ["routes"]
 
-PAGE: Final = 100  # rows and namespaces in one answer
 _LOOKS: Final = 100  # at rows that a filter leaves out, a page each, before the page is answered
-_PREVIEW: Final = 160  # characters of a value in a table
-_FIELDS: Final = 24  # columns that a value's fields may make
-_WHOLE: Final = 2**20  # bytes of a value that is shown and edited; of a longer one the beginning
 _COUNTED: Final = 10_000  # what is more is shown as "10,000+"
+_CHANGES: Final = 100  # of the past of one item
+_PAST: Final = 64 * 2**10  # bytes of each value of it
+_READ: Final = 100_000  # characters of a text in which the words of a question are looked for
 _MODES: Final = ("text", "semantic", "hybrid")
-
-View = Callable[[Store, Request], Awaitable[Any]]
 
 
 def routes(store: Store, *, is_editable: bool) -> list[Route]:
@@ -46,34 +59,23 @@ def routes(store: Store, *, is_editable: bool) -> list[Route]:
         "/api/items": _items,
         "/api/item": _item,
         "/api/count": _count,
+        "/api/history": _history,
         "/api/search": _search,
-        "/api/stats": _stats,
+        "/api/sequences": lines.sequences,
+        "/api/dead": lines.dead,
+        "/api/stats": pictures.stats,
+        "/api/charts": pictures.charts,
+        "/api/map": pictures.embeddings,
     }
-    found = [Route(path, _answering(store, view)) for path, view in views.items()]
+    found = [Route(path, answering(store, view)) for path, view in views.items()]
     found += [Route("/api/value", _value_of(store)), Route("/api/changes", _changes_of(store))]
     if is_editable:
         found += [
-            Route("/api/put", _answering(store, _put), methods=["POST"]),
-            Route("/api/delete", _answering(store, _delete), methods=["POST"]),
+            Route("/api/put", answering(store, _put), methods=["POST"]),
+            Route("/api/delete", answering(store, _delete), methods=["POST"]),
+            Route("/api/revive", answering(store, lines.revive), methods=["POST"]),
         ]
     return found
-
-
-def _answering(store: Store, view: View) -> Callable[[Request], Awaitable[Response]]:
-    """Answer with what a view returns, or with the store's own words of what was wrong."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            body, status = await view(store, request), 200
-        except ConflictError as exc:
-            body, status = {"error": str(exc)}, 409
-        except ReadOnlyError as exc:
-            body, status = {"error": str(exc)}, 403
-        except StoreError as exc:
-            body, status = {"error": str(exc)}, 400
-        return Response(orjson.dumps(body), status, media_type="application/json")
-
-    return answer
 
 
 # Reading
@@ -88,7 +90,7 @@ async def _store(store: Store, is_editable: bool) -> Any:
 
 async def _namespaces(store: Store, request: Request) -> Any:
     """Return the labels below a namespace, a page of them."""
-    parent, offset = _namespace(request), _number(request, "offset")
+    parent, offset = namespace_of(request), number_of(request, "offset")
     depth = len(parent) + 1
     found = await store.list_namespaces(parent, max_depth=depth, limit=PAGE + 1, offset=offset)
     labels = [each[-1] for each in found[:PAGE] if len(each) == depth]
@@ -96,17 +98,23 @@ async def _namespaces(store: Store, request: Request) -> Any:
 
 
 async def _items(store: Store, request: Request) -> Any:
-    """Return a page of items: by key, after one; or the latest, or those that a search finds."""
-    namespace, subtree = _namespace(request), "subtree" in request.query_params
-    filter = _json(request, "filter")
-    if request.query_params.get("order", "key") == "key":
+    """Return a page of items: by key, after one; or the latest first, or in another order."""
+    namespace, subtree = namespace_of(request), "subtree" in request.query_params
+    filter = json_of(request, "filter")
+    order = request.query_params.get("order", "key")
+    if order == "key":
         return await _items_by_key(store, request, namespace, subtree, filter)
-    offset = _number(request, "offset")
+    offset = number_of(request, "offset")
     items = await store.search(
-        namespace, filter=filter, limit=PAGE + 1, offset=offset, subtree=subtree
+        namespace,
+        filter=filter,
+        order_by=None if order == "latest" else order,
+        limit=PAGE + 1,
+        offset=offset,
+        subtree=subtree,
     )
     following = offset + PAGE if len(items) > PAGE else None
-    return {"items": await _rows(items[:PAGE]), "next": following}
+    return {"items": await rows_of(items[:PAGE]), "next": following}
 
 
 async def _items_by_key(
@@ -115,8 +123,8 @@ async def _items_by_key(
     """Return the next page after an item, however many rows the filter leaves out."""
     _, path = address(namespace)
     pattern = compile_pattern(request.query_params.get("pattern") or "*")
-    wanted, asked = parse_filter(filter), _json(request, "after")
-    after = None if asked is None else (encode_namespace(_labels(asked[0])), str(asked[1]))
+    wanted, asked = parse_filter(filter), json_of(request, "after")
+    after = None if asked is None else (encode_namespace(labels_of(asked[0])), str(asked[1]))
     items: list[Item] = []
     for _ in range(_LOOKS):
         page = await store.backend.page(Span(path, pattern, subtree, after), wanted, PAGE)
@@ -125,23 +133,31 @@ async def _items_by_key(
         if after is None or len(items) >= PAGE:
             break
     following = None if after is None else [decode_namespace(after[0]), after[1]]
-    return {"items": await _rows(items), "next": following}
+    return {"items": await rows_of(items), "next": following}
 
 
 async def _item(store: Store, request: Request) -> Any:
-    item = await _found(store, request)
-    data = await _encoded(item)
-    text = data[:_WHOLE].decode("utf-8", "ignore")
-    if len(data) <= _WHOLE:
-        text = orjson.dumps(orjson.loads(data), option=orjson.OPT_INDENT_2).decode()
-    return {**_head(item), "size": len(data), "text": text, "is_whole": len(data) <= _WHOLE}
+    item = await found_item(store, request)
+    return {**head_of(item), **await shown(item)}
+
+
+async def _history(store: Store, request: Request) -> Any:
+    """Return what is kept of an item's past, the newest change first."""
+    key = request.query_params.get("key", "")
+    changes = await store.history(namespace_of(request), key, limit=_CHANGES)
+    return {"changes": [await _change(change) for change in changes]}
+
+
+async def _change(change: Change) -> dict[str, Any]:
+    told = {"kind": change.kind, "version": change.version, "at": change.at}
+    return told if change.item is None else {**told, **await shown(change.item, _PAST)}
 
 
 def _value_of(store: Store) -> Callable[[Request], Awaitable[Response]]:
     """Offer the value of an item as a file, whatever its length."""
 
     async def value(request: Request) -> Response:
-        data = await _encoded(await _found(store, request))
+        data = await encoded(await found_item(store, request))
         headers = {"content-disposition": 'attachment; filename="value.json"'}
         return Response(data, media_type="application/json", headers=headers)
 
@@ -151,7 +167,7 @@ def _value_of(store: Store) -> Callable[[Request], Awaitable[Response]]:
 async def _count(store: Store, request: Request) -> Any:
     """Count the keys of a namespace, up to a bound."""
     keys = await store.keys(
-        _namespace(request),
+        namespace_of(request),
         request.query_params.get("pattern") or "*",
         subtree="subtree" in request.query_params,
         limit=_COUNTED + 1,
@@ -161,8 +177,8 @@ async def _count(store: Store, request: Request) -> Any:
 
 async def _search(store: Store, request: Request) -> Any:
     """Ask a question in every way that the store knows, and tell each item's rank in each."""
-    namespace, query = _namespace(request), request.query_params.get("query", "")
-    filter, subtree = _json(request, "filter"), "subtree" in request.query_params
+    namespace, query = namespace_of(request), request.query_params.get("query", "")
+    filter, subtree = json_of(request, "filter"), "subtree" in request.query_params
     modes = (await _store(store, False))["modes"] or ["auto"]
     rankings: dict[str, list[Item]] = {}
     said: dict[str, str] = {}
@@ -182,39 +198,29 @@ async def _search(store: Store, request: Request) -> Any:
         mode: {(item.namespace, item.key): (at, item.score) for at, item in enumerate(ranking, 1)}
         for mode, ranking in rankings.items()
     }
-    shown = list(items.items())[:PAGE]
-    rows = await _rows([item for _, item in shown])
-    for row, (where, _) in zip(rows, shown, strict=True):
+    shown_items = list(items.items())[:PAGE]
+    rows = await rows_of([item for _, item in shown_items])
+    for row, (where, _) in zip(rows, shown_items, strict=True):
         row["ranks"] = {mode: each[where] for mode, each in ranks.items() if where in each}
-    return {"items": rows, "modes": modes, "errors": said}
+    asked = query_words(query)
+    held = await asyncio.to_thread(_shared, asked, [item for _, item in shown_items], store)
+    for row, words in zip(rows, held, strict=True):
+        row["words"] = words
+    return {"items": rows, "modes": modes, "errors": said, "words": asked}
 
 
-async def _stats(store: Store, request: Request) -> Any:
-    stats = await store.stats()
-    roots = sorted(stats.roots.items(), key=lambda entry: -entry[1].bytes)
-    return {
-        "items": stats.items,
-        "namespaces": stats.namespaces,
-        "bytes": stats.bytes,
-        "file_bytes": stats.file_bytes,
-        "wal_bytes": stats.wal_bytes,
-        "expired": stats.expired,
-        "indexed": stats.indexed,
-        "changes": stats.changes,
-        "version": stats.version,
-        "roots": [
-            {"label": root[0] if root else "", "items": each.items, "bytes": each.bytes,
-             "namespaces": each.namespaces}
-            for root, each in roots[:PAGE]
-        ],
-    }  # fmt: skip
+def _shared(asked: Sequence[str], items: Sequence[Item], store: Store) -> list[list[str]]:
+    """Return which of a question's words each item holds where it is indexed."""
+    fields = ("$",) if store.index is None else store.index.fields
+    texts = ([text[:_READ] for text in texts_of(item.value, fields)] for item in items)
+    return [[word for word in asked if word in held] for held in map(set, map(words_of, texts))]
 
 
 def _changes_of(store: Store) -> Callable[[Request], Awaitable[Response]]:
     """Tell changes as they come, as server-sent events; the page hangs up when it is hidden."""
 
     async def changes(request: Request) -> Response:
-        namespace = _namespace(request)
+        namespace = namespace_of(request)
 
         async def events() -> AsyncIterator[bytes]:
             yield b": here\n\n"
@@ -235,7 +241,7 @@ async def _told(change: Change) -> dict[str, Any]:
         "version": change.version,
     }
     if change.item is not None:
-        told["preview"] = (await _encoded(change.item))[:_PREVIEW].decode("utf-8", "ignore")
+        told["preview"] = (await encoded(change.item))[:PREVIEW].decode("utf-8", "ignore")
     return told
 
 
@@ -244,7 +250,7 @@ async def _told(change: Change) -> dict[str, Any]:
 
 async def _put(store: Store, request: Request) -> Any:
     """Write an item over the version that the page has shown."""
-    asked = await _body(request)
+    asked = await body_of(request)
     text = asked.get("text")
     if not isinstance(text, str):
         raise InvalidArgumentError("a value is sent as text")
@@ -254,102 +260,18 @@ async def _put(store: Store, request: Request) -> Any:
         raise InvalidArgumentError(f"this is not JSON: {exc}") from None
     value = codec.decode(text.encode())
     item = await store.put(
-        _labels(asked.get("namespace")),
+        labels_of(asked.get("namespace")),
         asked.get("key"),  # type: ignore[arg-type]  # the store checks it
         value,
         if_version=asked.get("if_version"),
     )
-    return (await _rows([item]))[0]
+    return (await rows_of([item]))[0]
 
 
 async def _delete(store: Store, request: Request) -> Any:
-    asked = await _body(request)
+    asked = await body_of(request)
     key: Any = asked.get("key")
     version = asked.get("if_version")
-    return {"deleted": await store.delete(_labels(asked.get("namespace")), key, if_version=version)}
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
-        raise HTTPException(415, "send application/json")
-    try:
-        asked = orjson.loads(await request.body())
-    except ValueError:
-        raise HTTPException(400, "this is not JSON") from None
-    if not isinstance(asked, dict):
-        raise HTTPException(400, "send an object")
-    return asked
-
-
-# What travels
-
-
-def _head(item: Item) -> dict[str, Any]:
     return {
-        "namespace": item.namespace,
-        "key": item.key,
-        "version": item.version,
-        "created_at": item.created_at,
-        "updated_at": item.updated_at,
-        "expires_at": item.expires_at,
-        "score": item.score,
+        "deleted": await store.delete(labels_of(asked.get("namespace")), key, if_version=version)
     }
-
-
-async def _rows(items: Sequence[Item]) -> list[dict[str, Any]]:
-    """Return items as a table shows them; values may be long, so in a thread."""
-    return await asyncio.to_thread(lambda: [_row(item) for item in items])
-
-
-def _row(item: Item) -> dict[str, Any]:
-    """Return the beginning of an item's value, and its scalar fields."""
-    data = codec.encode(item.value)
-    preview = data[: 4 * _PREVIEW].decode("utf-8", "ignore")[:_PREVIEW]
-    fields = {}
-    if isinstance(item.value, dict):
-        for name, each in list(item.value.items())[:_FIELDS]:
-            if isinstance(each, (str, int, float, bool)) or each is None:
-                shown = each[:_PREVIEW] if isinstance(each, str) else each
-                fields[name] = codec.encode(shown).decode()
-    return {**_head(item), "size": len(data), "preview": preview, "fields": fields}
-
-
-async def _encoded(item: Item) -> bytes:
-    return await asyncio.to_thread(codec.encode, item.value)
-
-
-# What is asked
-
-
-async def _found(store: Store, request: Request) -> Item:
-    item = await store.get(_namespace(request), request.query_params.get("key", ""))
-    if item is None:
-        raise HTTPException(404, "there is no such item any more")
-    return item
-
-
-def _namespace(request: Request) -> Namespace:
-    return _labels(_json(request, "ns") or ())
-
-
-def _labels(labels: Any) -> Namespace:
-    if not isinstance(labels, (list, tuple)):
-        raise InvalidArgumentError("a namespace is sent as a list of labels")
-    return tuple(labels)
-
-
-def _json(request: Request, name: str) -> Any:
-    text = request.query_params.get(name)
-    if not text:
-        return None
-    try:
-        return orjson.loads(text)
-    except ValueError as exc:
-        raise InvalidArgumentError(f"{name} is not JSON: {exc}") from None
-
-
-def _number(request: Request, name: str) -> int:
-    text = request.query_params.get(name, "0")
-    if not text.isascii() or not text.isdigit():
-        raise InvalidArgumentError(f"{name} is a number")
-    return int(text[:15])

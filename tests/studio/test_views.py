@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -159,3 +162,127 @@ async def test_sizes_and_counts(store: Store, page: Page) -> None:
     stats = (await page.ask("stats")).json()
     assert stats["items"] == 30
     assert [root["label"] for root in stats["roots"]] == ["a"]
+
+
+async def test_items_come_in_the_order_that_is_asked_for(store: Store, page: Page) -> None:
+    await store.put_many(("a",), {"x": {"a.b": 2}, "y": {"a.b": 3}, "z": {"a.b": 1}})
+    for order, keys in (
+        ('$."a.b"', "zxy"),
+        ('-$."a.b"', "yxz"),
+        ("-key", "zyx"),
+        ("version", "xyz"),
+        ("latest", "zyx"),
+    ):
+        found = (await page.ask("items", ns=["a"], order=order)).json()["items"]
+        assert "".join(item["key"] for item in found) == keys, order
+    wrong = await page.ask("items", ns=["a"], order="$.[")
+    assert wrong.status_code == 400
+
+
+async def test_the_past_of_an_item_is_told_with_its_values(tmp_path: Path) -> None:
+    async with kvstore.open(tmp_path / "kept.db", history=60) as store:
+        page = await Page(store).open()
+        for value in ("one", "two"):
+            await store.put(("a",), "k", value)
+        await store.delete(("a",), "k")
+        changes = (await page.ask("history", ns=["a"], key="k")).json()["changes"]
+    assert [change["kind"] for change in changes] == ["delete", "put", "put"]
+    assert [change.get("text") for change in changes] == [None, '"two"', '"one"']
+
+
+async def test_logs_and_queues_are_told_with_the_jobs_that_were_given_up(
+    store: Store, page: Page
+) -> None:
+    await store.log(("chats", "monday")).append("a", "b", "c")
+    queue = store.queue(("jobs",), attempts=1)
+    for number in range(3):
+        await queue.put({"page": number})
+    job = await queue.take(timeout=0)
+    assert job is not None
+    await job.retry(error="<b>no</b> such page")
+    found = (await page.ask("sequences")).json()
+    assert found["next"] is None
+    log, jobs = found["sequences"]
+    assert (log["namespace"], log["kind"], log["length"]) == (["chats", "monday"], "log", 3)
+    assert (jobs["ready"], jobs["leased"], jobs["dead"], jobs["last"]) == (2, 0, 1, 3)
+    (dead,) = (await page.ask("dead", ns=["jobs"])).json()["jobs"]
+    assert dead["error"] == "<b>no</b> such page"
+    assert "'page': 0" in dead["preview"]
+    told = await page.tell("revive", namespace=["jobs"], ids=[dead["id"]])
+    assert told.json() == {"revived": 1}
+    assert (await queue.size()).dead == 0
+    assert (await page.tell("revive", namespace=["jobs"], ids=7)).status_code == 400
+    read_only = await Page(store, edit=False).open()
+    assert (await read_only.tell("revive", namespace=["jobs"], ids=[])).status_code == 404
+
+
+async def test_a_search_tells_which_words_an_item_holds(store: Store, page: Page) -> None:
+    await store.put_many(("a",), {"tea": "green teas", "coffee": "black coffee"})
+    found = (await page.ask("search", ns=["a"], query="the green tea")).json()
+    assert found["words"] == ["green", "tea"]
+    assert {item["key"]: item["words"] for item in found["items"]} == {
+        "tea": ["green", "tea"],
+        "coffee": [],
+    }
+
+
+async def test_charts_count_every_item_of_a_subtree_once(store: Store, page: Page) -> None:
+    await store.put_many(("a", "x"), {f"k{i}": "v" * i for i in range(1, 21)})
+    await store.put_many(("a", "y"), {"day": 1, "hour": 2}, ttl=3000)
+    await store.put(("b",), "other", 1)
+    charts = (await page.ask("charts", ns=["a"])).json()
+    assert (charts["of"], charts["is_more"]) == (22, False)
+    assert {group["label"]: sum(group["counts"]) for group in charts["growth"]["groups"]} == {
+        "x": 20, "y": 2,
+    }  # fmt: skip
+    assert sum(count for _, count in charts["sizes"]) == 22
+    assert dict(charts["expiry"])["never"] == 20
+    assert dict(charts["expiry"])["within an hour"] == 2
+    assert (await page.ask("charts", ns=["nowhere"])).json()["of"] == 0
+
+
+async def test_the_map_lays_near_what_means_the_same(tmp_path: Path) -> None:
+    texts = {"tea1": "green tea leaves", "tea2": "green tea leaf", "rates": "interest rates rose"}
+    index = IndexConfig(HashingEmbeddings())
+    async with kvstore.open(tmp_path / "map.db", index=index) as store:
+        await store.put_many(("a",), texts)
+        await store.put(("b",), "rates", "interest rates fell")
+        await _assert_map(store)
+    async with kvstore.open(tmp_path / "map.db") as store:  # with no model, and no sqlite-vec
+        await _assert_map(store)
+    async with kvstore.open("memory://", index=index) as store:
+        await store.put_many(("a",), texts)
+        await store.put(("b",), "rates", "interest rates fell")
+        await _assert_map(store)
+
+
+async def _assert_map(store: Store) -> None:
+    found = (await (await Page(store).open()).ask("map", ns=[])).json()
+    assert sorted(found["groups"]) == ["a", "b"]
+    places = {(*each["namespace"], each["key"]): each["at"] for each in found["points"]}
+    assert len(places) == 4
+    assert all(0 <= axis <= 1 for at in places.values() for axis in at)
+    near = math.dist(places["a", "tea1"], places["a", "tea2"])
+    far = math.dist(places["a", "tea1"], places["a", "rates"])
+    assert near < far / 2
+    one = (await (await Page(store).open()).ask("map", ns=["b"])).json()
+    assert len(one["points"]) == 1
+
+
+async def test_the_map_of_a_large_store_is_a_sample_of_all_of_it(tmp_path: Path) -> None:
+    vectors = {f"k{i:05}": [1.0, i / 6000] for i in range(6000)}
+    async with kvstore.open(tmp_path / "map.db", index=IndexConfig(fields=())) as store:
+        for key, vector in list(vectors.items())[:3]:
+            await store.put(("few",), key, 1, vector=vector)
+        await asyncio.gather(
+            *(store.put(("many",), key, 1, vector=vector) for key, vector in vectors.items())
+        )
+        found = (await (await Page(store).open()).ask("map", ns=["many"])).json()
+        keys = [each["key"] for each in found["points"]]
+    assert 1000 < len(keys) <= 2000
+    assert min(keys) < "k00100"
+    assert max(keys) > "k05900"
+
+
+async def test_without_vectors_the_map_is_empty(page: Page) -> None:
+    assert (await page.ask("map", ns=[])).json()["points"] == []
