@@ -60,7 +60,7 @@ def keep(connection: driver.Connection, op: Keep, version: int, now: int) -> Non
         if not watched_until and last != version:  # something was written that is not there
             execute(statements.SET_META, (version, "changes_begin"))
         _begin(connection, version, max(now, last_instant(connection)))
-        execute(sql.CLEAR_PAST)
+        execute(sql.STRIP_ALL)
     if op.span > span or until < now:
         span = op.span
         execute(statements.SET_META, (span, "history"))
@@ -74,7 +74,10 @@ def _begin(connection: driver.Connection, version: int, instant: int) -> None:
 
 
 def trim(connection: driver.Connection, op: Trim, version: int, now: int) -> tuple[int, int]:
-    """Do a slice of the upkeep; return how many rows went, and for how long the rest is kept."""
+    """Do a slice of the upkeep; return how many rows it looked at, and how long the rest is kept.
+
+    What was goes out of the rows; whether the changes go, too, is the feed's affair.
+    """
     execute = connection.execute
     if op.keeps is not None:
         keep(connection, Keep(op.keeps), version, now)
@@ -84,20 +87,22 @@ def trim(connection: driver.Connection, op: Trim, version: int, now: int) -> tup
         execute(statements.SET_META, (0, "history"))
     oldest = now - span if span else _EVERYTHING
     cut: tuple[int, int] | None = None
-    size = number = 0
-    rows = execute(sql.GET_OLDEST, (op.limit,)).fetchall()
+    size = number = stripped = 0
+    rows = execute(sql.GET_OLDEST, (begin, op.limit)).fetchall()
     for ended, at, length in rows:
         if at > oldest:
             break
         cut = ended, at
-        size, number = size + length, number + 1
+        number += 1
+        if length is not None:
+            stripped, size = stripped + 1, size + length
         if size > _BYTES_AT_ONCE:
             number = op.limit  # there is more to do
             break
     if cut is not None:
-        execute(sql.DELETE_PAST, (cut[0],))
-        if cut[0] > begin:
-            _begin(connection, *cut)
+        if stripped:
+            execute(sql.STRIP_UP_TO, (begin, cut[0]))
+        _begin(connection, *cut)
     return number, span
 
 

@@ -1,7 +1,8 @@
 """The SQL statements of the past, with the index that each expects.
 
-A value of the past that is NULL is that of the version after it: of the next row of its item in
-`past` that has one, or else of the item itself. One that is empty is forgotten.
+An item that was is in the row of the change that ended it. Its value, if that is NULL, is that of
+the version after it: of the next row of the item that has one, or else of the item itself. One that
+is empty is forgotten.
 """
 
 from __future__ import annotations
@@ -12,41 +13,49 @@ from kvstore.sqlite.statements import LIVE, OCTETS, in_range, key_matches
 
 # The primary key of items; it takes the value along without giving it to Python
 KEEP = """
-INSERT INTO past (
-    ended, ended_at, ended_by, path, key, version, created_at, updated_at, checksum, value,
-    expires_at, ttl, indexing
+INSERT INTO changes (
+    version, kind, at, path, key, was, created_at, updated_at, checksum, value, expires_at, ttl,
+    indexing
 )
-SELECT ?, ?, ?, path, key, version, created_at, updated_at, checksum, nullif(value, ?),
-    expires_at, ttl, indexing
+SELECT ?, ?, ?, path, key, version, created_at, updated_at, checksum, nullif(value, ?), expires_at,
+    ttl, indexing
 FROM items
 WHERE id = ?
 """
 
-# The unique index on (path, key); of what `upsert_plain` replaces, and nothing else
+# The unique index on (path, key); of what `upsert_plain` puts, and nothing else
 KEEP_PLAIN = f"""
-INSERT INTO past (
-    ended, ended_at, ended_by, path, key, version, created_at, updated_at, checksum, value
+INSERT INTO changes (
+    version, kind, at, path, key, was, created_at, updated_at, checksum, value
 )
-SELECT ?, ?, 'put', path, key, version, created_at, updated_at, checksum, nullif(value, ?)
-FROM items
-WHERE path = ? AND key = ? AND expires_at IS NULL AND indexing IS NULL AND {OCTETS} <= ?
+SELECT ?1, 'put', ?2, ?3, ?4, version, created_at, updated_at, checksum, nullif(value, ?5)
+FROM (SELECT 1) LEFT JOIN items ON path = ?3 AND key = ?4
+WHERE version IS NULL OR (expires_at IS NULL AND indexing IS NULL AND {OCTETS} <= ?6)
 """
 
+_PAST = """
+(
+    SELECT version AS ended, at AS ended_at, kind AS ended_by, path, key, was AS version,
+        created_at, updated_at, checksum, value, expires_at, ttl, indexing
+    FROM changes
+    WHERE was IS NOT NULL
+) AS past
+"""
 _OWN = "version, created_at, updated_at, expires_at, checksum, ttl, indexing"
 _WHOLE = """
 CAST(coalesce(
     past.value,
     (
-        SELECT later.value FROM past AS later
+        SELECT later.value FROM changes AS later
         WHERE later.path = past.path AND later.key = past.key
-            AND later.version > past.version AND later.value IS NOT NULL
-        ORDER BY later.version LIMIT 1
+            AND later.was > past.version AND later.value IS NOT NULL
+        ORDER BY later.was LIMIT 1
     ),
     (SELECT items.value FROM items WHERE items.path = past.path AND items.key = past.key)
 ) AS BLOB)
 """
 
-# The unique index on (path, key), and past_versions
+# The unique index on (path, key), and changes_was
 GET_AT = f"""
 SELECT path, key, CASE WHEN {OCTETS} <= ?5 THEN CAST(value AS BLOB) END, {_OWN}
 FROM items
@@ -54,7 +63,7 @@ WHERE path = ?1 AND key = ?2 AND version <= ?3 AND {LIVE.replace("?", "?4")}
 UNION ALL
 SELECT path, key, CASE WHEN coalesce({OCTETS}, 1 << 61) <= ?5 THEN {_WHOLE} END, {_OWN}
 FROM (
-    SELECT * FROM past
+    SELECT * FROM {_PAST}
     WHERE path = ?1 AND key = ?2 AND version <= ?3
     ORDER BY version DESC LIMIT 1
 ) AS past
@@ -62,8 +71,8 @@ WHERE ended > ?3 AND {LIVE.replace("?", "?4")} AND value IS NOT ''
 """
 
 # The same, of which nothing is told but that it is forgotten
-IS_FORGOTTEN = """
-SELECT 1 FROM past
+IS_FORGOTTEN = f"""
+SELECT 1 FROM {_PAST}
 WHERE path = ? AND key = ? AND version <= ? AND ended > ? AND value = ''
 """
 
@@ -87,24 +96,24 @@ GET_CHANGE_UP_TO = (
     "SELECT version, at FROM changes WHERE version <= ? ORDER BY version DESC LIMIT 1"
 )
 
-# past_versions; the primary key of changes
+# changes_was; the primary key of changes
 GET_PAST_OF = f"""
 SELECT path, key, {_WHOLE}, {_OWN}, ended, ended_at, ended_by,
     (SELECT changes.at FROM changes WHERE changes.version = past.version)
-FROM past
+FROM {_PAST}
 WHERE path = ? AND key = ? AND value IS NOT ''
 ORDER BY version DESC
 LIMIT +?
 """
 
-# The unique index on (path, key), and past_versions
+# The unique index on (path, key), and changes_was
 GET_PUT = f"""
 SELECT path, key, CAST(value AS BLOB), {_OWN}
 FROM items
 WHERE path = ?1 AND key = ?2 AND version = ?3
 UNION ALL
 SELECT path, key, {_WHOLE}, {_OWN}
-FROM past
+FROM {_PAST}
 WHERE path = ?1 AND key = ?2 AND version = ?3 AND value IS NOT ''
 """
 
@@ -116,26 +125,38 @@ FROM items
 WHERE path = ? AND key = ?
 """
 
-# The primary key of past
-GET_OLDEST = f"SELECT ended, ended_at, coalesce({OCTETS}, 0) FROM past ORDER BY ended LIMIT +?"
-DELETE_PAST = "DELETE FROM past WHERE ended <= ?"
-CLEAR_PAST = "DELETE FROM past"
+# The primary key of changes
+GET_OLDEST = f"""
+SELECT version, at, CASE WHEN was IS NOT NULL THEN coalesce({OCTETS}, 0) END
+FROM changes
+WHERE version > ?
+ORDER BY version
+LIMIT +?
+"""
+_STRIP = """
+UPDATE changes
+SET was = NULL, created_at = NULL, updated_at = NULL, checksum = NULL, value = NULL,
+    expires_at = NULL, ttl = NULL, indexing = NULL
+"""
+STRIP_UP_TO = f"{_STRIP} WHERE version > ? AND version <= ? AND was IS NOT NULL"
+STRIP_ALL = f"{_STRIP} WHERE was IS NOT NULL"
 
-# The primary keys of meta and past
+# The primary key of meta
 GET_SPAN = """
 SELECT
     (SELECT value FROM meta WHERE name = 'history'),
     (SELECT value FROM meta WHERE name = 'history_until'),
     (SELECT value FROM meta WHERE name = 'history_begin')
 """
-MEASURE_PAST = f"SELECT count(*), total({OCTETS}) FROM past"
+# All changes
+MEASURE_PAST = f"SELECT count(*), total({OCTETS}) FROM changes WHERE was IS NOT NULL"
 
 # The primary key; text as bytes, so that a damaged one can be told
 CHECK_PAST = f"""
 SELECT ended, ended_at, version, past.value IS '', CAST(path AS BLOB), CAST(key AS BLOB),
     {_WHOLE},
     created_at, updated_at, checksum
-FROM past
+FROM {_PAST}
 WHERE ended > ?
 ORDER BY ended
 LIMIT +?
@@ -157,10 +178,12 @@ def changed_since(version: int, path: str, subtree: bool) -> Sql:
 def forget(path: str, pattern: Pattern, subtree: bool) -> Sql:
     """Take away the values of the past of some keys, and leave that there was one.
 
-    past_versions.
+    changes_was.
     """
     return (
-        Sql("UPDATE past SET value = '', checksum = 0, indexing = NULL WHERE")
+        Sql(
+            "UPDATE changes SET value = '', checksum = 0, indexing = NULL WHERE was IS NOT NULL AND"
+        )
         + in_range(path, subtree)
         + Sql("AND")
         + key_matches(pattern)
@@ -179,7 +202,7 @@ def select_past_page(
 ) -> Sql:
     """Select the next items that were there at a moment, in order: two indexes are merged.
 
-    The unique index on (path, key), and past_versions.
+    The unique index on (path, key), and changes_was.
     """
     within = in_range(path, subtree) + Sql("AND") + key_matches(pattern)
     if after is not None:
@@ -189,7 +212,7 @@ def select_past_page(
         Sql(f"SELECT path, key, CAST(value AS BLOB), {_OWN} FROM items WHERE")
         + within
         + was
-        + Sql(f"UNION ALL SELECT path, key, {_WHOLE}, {_OWN} FROM past WHERE")
+        + Sql(f"UNION ALL SELECT path, key, {_WHOLE}, {_OWN} FROM {_PAST} WHERE")
         + within
         + was
         + Sql("AND ended > ? AND value IS NOT '' ORDER BY path, key LIMIT +?", (version, limit))

@@ -191,7 +191,8 @@ SELECT
 
 # The primary key; for the length, the unique index on (path, key)
 GET_CHANGES = f"""
-SELECT changes.version, changes.kind, changes.path, changes.key, changes.at, {OCTETS}
+SELECT changes.version, changes.kind, changes.path, changes.key, changes.at,
+    {OCTETS.replace("value", "items.value")}
 FROM changes
 LEFT JOIN items ON items.path = changes.path AND items.key = changes.key
 WHERE changes.version > ?

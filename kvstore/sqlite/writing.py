@@ -7,7 +7,7 @@ late; it has no neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, NamedTuple, assert_never
@@ -437,13 +437,22 @@ class Batch:
             self.changed.update(dict.fromkeys((row.path, row.key) for row in effects.renewals))
 
     def _keep_past(self, effects: Effects, rows: Mapping[Address, StoredRow]) -> None:
-        """Keep the rows that effects are about to end."""
+        """Keep the rows that effects are about to end, with the changes that do so."""
         data = {(row.path, row.key): row.data for row, _ in effects.writes}
+        kept = set()
         for note in ends_of(effects):
             row = rows.get((note.path, note.key))
             if row is not None:
                 after = data[note.path, note.key].decode() if note.kind == "put" else None
-                self._execute(sql.KEEP, (note.version, note.at, note.kind, after, row.id))
+                self._execute(sql.KEEP, (note.version, note.kind, note.at, after, row.id))
+                kept.add(note.version)
+        self._are_noted(effects, kept)
+
+    def _are_noted(self, effects: Effects, kept: Collection[int]) -> None:
+        """Take note of changes that are written already."""
+        if kept:
+            self._last = effects.notes[-1].at
+            effects.notes = [note for note in effects.notes if note.version not in kept]
 
     def _take(self, effects: Effects) -> None:
         """Take over the version and the changes that something has come to."""
@@ -503,14 +512,13 @@ class Batch:
         version, at = self._version + 1, max(self._now, self._last)
         path, key, data = op.path, op.key, op.data.decode()
         code = checksum(path, key, version, op.data)
-        self._execute(sql.KEEP_PLAIN, (version, at, data, path, key, self._most))
+        kept = self._execute(sql.KEEP_PLAIN, (version, at, path, key, data, self._most))
+        if not kept.rowcount:
+            return None
         params = self._now, self._most, path, key, version, code, data
         rows = self._execute(_UPSERT_ONE, params).fetchall()
-        if not rows:
-            return None  # nor is it kept yet: the conditions are the same
         self._version, self._last = version, at
-        self._notes.append(Note(version, "put", path, key, at))
-        return self._stored(op, rows[0])
+        return self._stored(op, rows[0])  # it is there: the conditions are the same
 
     def _put_all(self, puts: list[Put], versions: Sequence[int]) -> list[Item]:
         """Upsert plain items by as few statements as may be."""
@@ -585,9 +593,10 @@ class Batch:
         not_before(effects, self._last)
         if self._keeps:
             ends = zip(effects.notes, rows, strict=True)
-            kept = ((note.version, note.at, kind, None, id) for note, (_, _, id) in ends)
+            kept = ((note.version, kind, note.at, None, id) for note, (_, _, id) in ends)
             self._connection.executemany(sql.KEEP, kept)
             self._connection.executemany(statements.DELETE, ((id,) for _, _, id in rows))
+            self._are_noted(effects, {note.version for note in effects.notes})
         self._take(effects)
         if self.changed is not None:
             self.changed.update(dict.fromkeys(addresses, ABSENT))

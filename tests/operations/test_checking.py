@@ -48,7 +48,10 @@ DAMAGES = {
     "indexing": ("UPDATE items SET indexing = '[' WHERE key = '0007'", "'0007'.*not what kvstore"),
     "behind": ("UPDATE meta SET value = 5 WHERE name = 'version'", "ahead of the store's, 5"),
     "no number": ("UPDATE meta SET value = NULL WHERE name = 'changes_begin'", "meta: a number"),
-    "feed": ("INSERT INTO changes VALUES (99999, 'put', '', '', 0)", "feed is ahead"),
+    "feed": (
+        "INSERT INTO changes (version, kind, path, key, at) VALUES (99999, 'put', '', '', 0)",
+        "feed is ahead",
+    ),
     "index": (
         """
         PRAGMA writable_schema = ON;

@@ -18,7 +18,7 @@ from kvstore.operations import Put, Remove
 from kvstore.patterns import Pattern, compile_pattern
 from kvstore.plan import Address
 from kvstore.sql import Sql
-from kvstore.sqlite import driver, reading, statements
+from kvstore.sqlite import driver, past_statements, reading, statements
 from kvstore.sqlite.connection import connect, transaction
 from kvstore.sqlite.filters import compile_filter
 from kvstore.sqlite.migrate import migrate
@@ -183,6 +183,31 @@ def test_a_sweep_searches_the_index_of_expiries(sqlite: driver.Connection) -> No
             "LIST SUBQUERY 1",
             "SEARCH items USING COVERING INDEX items_expiry (expires_at<?)",
         ]
+
+
+@pytest.mark.parametrize("name", ["GET_AT", "GET_PAST_OF", "GET_PUT", "IS_FORGOTTEN", "KEEP_PLAIN"])
+def test_the_past_is_looked_up_by_its_index(sqlite: driver.Connection, name: str) -> None:
+    text: str = getattr(past_statements, name)
+    numbered = [int(number) for number in re.findall(r"\?(\d)", text)]
+    details = plan(sqlite, Sql(text, (None,) * max(numbered, default=text.count("?"))))
+    searched = [line for line in details if re.match(r"(SCAN|SEARCH) (items|changes|later)", line)]
+    assert searched
+    for line in searched:
+        assert re.search(
+            r"USING INDEX (changes_was|sqlite_auto.*) \(path=\? AND key=\?|rowid", line
+        )
+
+
+@pytest.mark.parametrize("subtree", [False, True])
+@pytest.mark.parametrize("after", AFTER)
+def test_a_page_of_the_past_merges_two_indexes(
+    sqlite: driver.Connection, subtree: bool, after: Address | None
+) -> None:
+    every = compile_pattern("*")
+    statement = past_statements.select_past_page(PATH, every, subtree, 5, NOW, after, 10)
+    details = plan(sqlite, statement)
+    assert details[0] == "MERGE (UNION ALL)"
+    assert not [line for line in details if line.startswith("SCAN") or "TEMP B-TREE" in line]
 
 
 def test_in_a_namespace_no_statement_scans_the_table(sqlite: driver.Connection) -> None:

@@ -20,7 +20,17 @@ from kvstore.sync import SyncTransaction
 NS = ("n", "a")
 Make = Callable[[], SyncStore]
 # What is not for sync code, or is otherwise there.
-OTHERS = {"open", "apply", "room", "find", "prepare_put", "blocking", "cross_fork"}
+OTHERS = {
+    "open",
+    "apply",
+    "submit",
+    "tell",
+    "room",
+    "find",
+    "prepare_put",
+    "blocking",
+    "cross_fork",
+}
 OTHERS |= {"require_open", "require_writable", "prepare_append", "prepare_job", "renewed"}
 
 
