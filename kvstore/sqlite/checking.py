@@ -17,7 +17,14 @@ from kvstore.exchange import file_errors
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
 from kvstore.report import WAITS, Meter, Report, RootStats, Stats
 from kvstore.rules import row_problem
-from kvstore.sqlite import declared, driver, index_statements, sequence_checking, statements
+from kvstore.sqlite import (
+    declared,
+    driver,
+    index_statements,
+    large,
+    sequence_checking,
+    statements,
+)
 from kvstore.sqlite import past_statements as sql
 from kvstore.sqlite.codes import SQLITE_CORRUPT, SQLITE_FORMAT, SQLITE_IOERR, SQLITE_NOTADB
 from kvstore.sqlite.connection import is_unclear, snapshot
@@ -64,6 +71,7 @@ def check(connection: driver.Connection, path: Path, meter: Meter) -> Report:
             _check_meta(connection),
             find_problems(connection),
             declared.find_problems(connection),
+            large.find_problems(connection),
             check_past(connection),
             sequence_checking.find_problems(connection),
         ]

@@ -3,8 +3,8 @@
 Triggers keep the table, in whatever way and by whatever store an item is written. A search looks
 up there which items can pass, and then asks each of those whether it does, as it would without:
 so the table must have an entry for everything that passes, and may have more. Of what has no
-order of its own (`null`, lists, objects, `bytes`) it has but the fact that something is there; a
-value in which names may hold a NUL is always asked.
+order of its own (lists, objects, `bytes`) it has but the fact that something is there; a value in
+which names may hold a NUL is always asked. What comes first in an order is looked up there, too.
 
 A file has the entries of a path or it has not; `meta` says which, as `filters`. A small file gets
 them when it is opened, a large one by `reindex`, and until then every item is asked.
@@ -14,18 +14,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import orjson
 
 from kvstore.caching import cache_short
+from kvstore.ordering import Order
 from kvstore.paths import Path, parse_path
+from kvstore.sql import Sql
 from kvstore.sqlite import driver
 from kvstore.sqlite import filter_statements as sql
 from kvstore.sqlite.connection import transaction
 from kvstore.sqlite.filters import CAN_DECLARE
 from kvstore.sqlite.openfile import OpenFile
 
-__all__ = ["build", "built", "find_problems", "missing", "prepare"]
+__all__ = ["build", "built", "find_problems", "first", "missing", "prepare"]
 
 _LOG = logging.getLogger("kvstore")
 
@@ -83,6 +86,26 @@ def missing(connection: driver.Connection, names: Iterable[str]) -> list[str]:
     return [
         name for name in names if name not in there and sql.place_of(parse_path(name)) is not None
     ]
+
+
+def first(connection: driver.Connection, path: str, order: Order, most: int) -> Sql | None:
+    """Select the ids of the items of a namespace that come first in an order, if entries tell.
+
+    Args:
+        connection: inside a snapshot.
+        path: of the namespace.
+        order: what they are ordered by first of all.
+        most: how many ids are enough.
+    """
+    number = None if isinstance(order.by, str) else built(connection).get(order.by)
+    if number is None:
+        return None
+
+    def ask(statement: Sql) -> Any:
+        row = connection.execute(statement.text, statement.params).fetchone()
+        return None if row is None else row[0]
+
+    return sql.first_entries(number, path, order.descends, most, ask)
 
 
 def prepare(

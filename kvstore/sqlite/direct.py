@@ -23,7 +23,7 @@ from kvstore.past import Moment
 from kvstore.patterns import Pattern
 from kvstore.report import Meter, Report, Stats
 from kvstore.sequences import EntryPage
-from kvstore.sqlite import backup, changes, checking, driver, past, reading, sequences
+from kvstore.sqlite import backup, changes, checking, driver, large, past, reading, sequences
 from kvstore.sqlite.connection import connect, release, transaction
 from kvstore.sqlite.diagnosis import explain
 from kvstore.sqlite.file import FileBackend, FileOptions
@@ -219,7 +219,9 @@ class DirectBackend(FileBackend):
         return self._read(reading.get_many, namespace, path, keys, self.now())
 
     async def select(self, path: str, selection: Selection) -> list[Item]:
-        return self._read(reading.select, path, selection, self.now())
+        found = self._read(reading.select, path, selection, self.now(), self.asked)
+        self._extend(self.asked.take())
+        return found
 
     async def list_namespaces(
         self, asked: NamespaceQuery, limit: int | None, offset: int
@@ -230,7 +232,17 @@ class DirectBackend(FileBackend):
         return self._read(reading.keys, span, limit, self.now())
 
     async def count(self, path: str, pattern: Pattern, subtree: bool) -> int:
-        return self._read(reading.count, path, pattern, subtree, self.now())
+        found = self._read(reading.count, path, pattern, subtree, self.now(), self.asked)
+        self._extend(self.asked.take())
+        return found
+
+    def _extend(self, path: str | None) -> None:
+        """Have the order of a large namespace kept, a slice of it."""
+        if path is None or self.settings.read_only:
+            return
+        with self._lock:
+            if self._is_usable and not self._is_writing:
+                large.extend(self._writer, path, self.options.busy_timeout, self.opened)
 
     async def page(self, span: Span, filter: Filter, limit: int) -> Page:
         return self._read(reading.page, span, filter, limit, self.now())

@@ -25,6 +25,7 @@ from kvstore.sqlite.declared import prepare
 from kvstore.sqlite.filters import CAN_DECLARE
 from kvstore.sqlite.guard import Hold
 from kvstore.sqlite.index_file import Setup, load_vectors, prepare_index
+from kvstore.sqlite.large import Asked
 from kvstore.sqlite.migrate import check_file, migrate
 from kvstore.sqlite.openfile import OpenFile
 from kvstore.sqlite.read_cache import ReadCache, is_as_known
@@ -58,6 +59,7 @@ class FileBackend(Backend):
         file: its absolute path, once it is open.
         opened: the file as it was opened, while it is open.
         setup: of a store that has a search index.
+        asked: the large namespaces that were looked through.
     """
 
     has_sequences = True
@@ -73,6 +75,7 @@ class FileBackend(Backend):
         self.options = options
         self.file = options.path
         self.setup: Setup | None = None
+        self.asked = Asked()
         self._temporary: str | None = None
         self._read_cache: weakref.ref[ReadCache] | None = None  # it keeps the file mapped
 

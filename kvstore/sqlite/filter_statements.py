@@ -6,7 +6,7 @@ whose primary key they all go by.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -28,6 +28,7 @@ __all__ = [
     "TRIGGERS",
     "candidates",
     "entries",
+    "first_entries",
     "place_of",
     "trigger",
 ]
@@ -35,8 +36,10 @@ __all__ = [
 _MOST_PARTS = 20  # of an $or that are looked up; SQLite joins no more than 500 of them
 _CLOSE = 1e-9  # as near as two versions of SQLite read the same number, relative to it, and more
 
-_ORDERLESS, _TEXT, _UNSURE = "x''", "x'01'", "x'02'"  # what stands for some values, above all texts
-_TYPES = "('null', 'array', 'object')"
+# What stands for some values, above all texts: those without an order, of which it is known that
+# they are there; true and false, which are no numbers; a text in a list's place; any value at all.
+_LEAST = "x''"
+_NULL, _FALSE, _TRUE, _ORDERLESS, _TEXT, _UNSURE = (f"x'0{number}'" for number in range(1, 7))
 
 CREATE_TABLE = """
 CREATE TABLE filter_scalars (
@@ -48,15 +51,18 @@ CREATE TABLE filter_scalars (
 ) WITHOUT ROWID
 """
 
-_ELSE_EXTRACT = "ELSE json_extract({value}, '{at}') END"
+_BY_TYPE = (
+    f"WHEN 'null' THEN {_NULL} WHEN 'false' THEN {_FALSE} WHEN 'true' THEN {_TRUE}"
+    f" WHEN 'array' THEN {_ORDERLESS} WHEN 'object' THEN {_ORDERLESS}"
+)
 
 # What is at a path, or in the list there: an expression, and where it comes from.
 _SCALAR = (
-    f"CASE WHEN json_type({{value}}, '{{at}}') IN {_TYPES} THEN {_ORDERLESS} {_ELSE_EXTRACT}",
+    f"CASE json_type({{value}}, '{{at}}') {_BY_TYPE} ELSE json_extract({{value}}, '{{at}}') END",
     "TRUE",
 )
 _ELEMENT = (
-    f"CASE WHEN element.type IN {_TYPES} THEN {_ORDERLESS} ELSE element.value END",
+    f"CASE element.type {_BY_TYPE} ELSE element.value END",
     "json_type({value}, '{at}') = 'array'",
 )
 _IS_TEXT = (_TEXT, "json_type({value}, '{at}') = 'text'")
@@ -234,7 +240,9 @@ def _among(operands: Sequence[Any], *others: str) -> Sql | None:
     for operand in operands:
         match operand:
             case bool():
-                exact.append(int(operand))
+                stands.add(_TRUE if operand else _FALSE)
+            case None:
+                stands.add(_NULL)
             case float() if not operand.is_integer():
                 width = abs(operand) * _CLOSE
                 near.append(Sql("scalar BETWEEN ? AND ?", (operand - width, operand + width)))
@@ -250,6 +258,8 @@ def _among(operands: Sequence[Any], *others: str) -> Sql | None:
         return near[0] if len(operands) == 1 and not stands else None
     if len(exact) == 1 and not stands:
         return Sql("scalar = ?", (exact[0],))
+    if len(stands) == 1 and not exact:
+        return Sql(f"scalar = {stands.pop()}")
     listed = "SELECT value FROM json_each(?)" + "".join(
         f" UNION ALL SELECT {each}" for each in sorted(stands)
     )
@@ -287,5 +297,77 @@ def _bounds(compared: Sequence[Compare]) -> Sql | None:
     if high is not None:
         parts.append(Sql("scalar <= ?", (high,)))
     else:
-        parts.append(Sql(f"scalar < {_ORDERLESS if kind is str else repr('')}"))
+        parts.append(Sql(f"scalar < {_LEAST if kind is str else repr('')}"))
     return all_of(parts)
+
+
+# Ordering
+
+
+_AT_LEAST, _AT_MOST = "scalar >= ?", "scalar <= ?"
+_IN_ORDER = (
+    *((_NULL, _NULL), (_FALSE, _FALSE), (_TRUE, _TRUE)),
+    *((None, "''"), ("''", _LEAST), (_ORDERLESS, _ORDERLESS)),
+)
+"""The ranges of the entries of a path, in the order of `kvstore.ordering`: from, and below.
+
+Where the two are equal, it is that scalar alone.
+"""
+
+
+def first_entries(
+    number: int, path: str, descends: bool, most: int, ask: Callable[[Sql], Any]
+) -> Sql | None:
+    """Select the ids of the items of a namespace whose place in an order is before all others'.
+
+    Those that are equal to the last one of them are among them.
+
+    Args:
+        number: of the path that they are ordered by.
+        path: of the namespace.
+        descends: whether the greatest comes first.
+        most: how many ids are enough.
+        ask: runs a statement; returns the first column of its row, or `None`.
+
+    Returns:
+        The statement; `None`: there are not as many, or of some it is not known where they belong.
+    """
+    begin = Sql("FROM filter_scalars WHERE field = ? AND path = ? AND", (number, path))
+    way = "DESC" if descends else "ASC"
+    if ask(Sql("SELECT 1") + begin + Sql(f"scalar = {_UNSURE} LIMIT 1")) is not None:
+        return None
+    found: list[Sql] = []
+    for low, high in reversed(_IN_ORDER) if descends else _IN_ORDER:
+        part = begin + Sql(_between(low, high))
+        nth = Sql(f"ORDER BY scalar {way} LIMIT 1 OFFSET +?", (most - 1,))
+        last = ask(Sql("SELECT scalar") + part + nth)
+        if last is None:
+            found.append(part)
+            most -= ask(Sql("SELECT count(*)") + part)
+            continue
+        if low != high:  # one bound a side: SQLite takes but one of several as a range's
+            bound = Sql(
+                f"scalar {_AT_LEAST if descends else _AT_MOST} ?", (_beyond(last, descends),)
+            )
+            other = Sql(_between(None, high) if descends else _between(low, None))
+            part = begin + (all_of([bound, other]) if other.text else bound)
+        selected = Sql("SELECT item") + part
+        for each in found:
+            selected += Sql("UNION ALL SELECT item") + each
+        return selected
+    return None
+
+
+def _between(low: str | None, high: str | None) -> str:
+    if low and low == high:
+        return f"scalar = {low}"
+    parts = [f"scalar >= {low}"] if low else []
+    return " AND ".join((*parts, f"scalar < {high}") if high else parts)
+
+
+def _beyond(scalar: Any, descends: bool) -> Any:
+    """Return a bound for what is equal to a scalar, however a version of SQLite reads it."""
+    if not isinstance(scalar, float):
+        return scalar
+    width = abs(scalar) * _CLOSE
+    return scalar - width if descends else scalar + width

@@ -15,9 +15,10 @@ from kvstore.errors import StoreCorruptError
 from kvstore.filters import ALL, Filter
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
 from kvstore.operations import Record
+from kvstore.ordering import Order
 from kvstore.patterns import Pattern
 from kvstore.sql import Sql, all_of
-from kvstore.sqlite import declared, driver, filter_statements, statements
+from kvstore.sqlite import declared, driver, filter_statements, large, statements
 from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.connection import snapshot
 from kvstore.sqlite.filters import compile_filter, compile_order
@@ -63,6 +64,9 @@ def checksum(path: str, key: str, version: int, data: bytes) -> int:
     return crc32((path + key).encode() + data, version & 0xFFFFFFFF)
 
 
+_LATEST_FIRST = Order("version", descends=True)
+_SPARE = 20  # items beyond a page, in the place of those that have expired
+_TRIED = 1_000  # items that are tried in order before all are looked through
 _PIECE_BYTES = 8 * 2**20  # of the values of records that are in hand at once
 
 
@@ -232,25 +236,75 @@ def get_small_by_id(
     return items
 
 
-def select(connection: driver.Connection, path: str, selection: Selection, now: int) -> list[Item]:
-    """Return the live items that pass, latest first."""
+def select(
+    connection: driver.Connection,
+    path: str,
+    selection: Selection,
+    now: int,
+    asked: large.Asked | None = None,
+) -> list[Item]:
+    """Return the live items that pass, latest first or as they are to be ordered.
+
+    Where an index has their order, those that come first are tried before all others are looked at.
+    `asked` takes note of large namespaces whose order none has.
+    """
     conditions = [compile_filter(selection.filter)]
     if selection.text is not None:
-        asked = selection.text.encode()
-        conditions.append(Sql("kvstore_contains(?, CAST(key AS BLOB), value)", (asked,)))
-    subtree, filter = selection.subtree, selection.filter
-    among = None
-    order = compile_order(selection.orders, subtree) if selection.orders else None
-    if filter != ALL and (known := declared.built(connection)):
-        within = statements.within_each(path, subtree)
-        among = filter_statements.candidates(filter, known, within)
-    statement = statements.select_latest(
-        path, subtree, all_of(conditions), now, selection.limit, selection.offset, among, order
-    )
-    return [
-        item_of(decode_namespace(found), found, key, row)
-        for found, key, *row in _run(connection, statement)
-    ]
+        text = selection.text.encode()
+        conditions.append(Sql("kvstore_contains(?, CAST(key AS BLOB), value)", (text,)))
+    passes = all_of(conditions)
+    order = compile_order(selection.orders, selection.subtree) if selection.orders else None
+
+    def run(among: Sql | None) -> list[Item]:
+        statement = statements.select_latest(
+            *(path, selection.subtree, passes, now),
+            *(selection.limit, selection.offset, among, order),
+        )
+        return [
+            item_of(decode_namespace(found), found, key, row)
+            for found, key, *row in _run(connection, statement)
+        ]
+
+    with snapshot(connection):
+        among = _candidates(connection, path, selection)
+        if not selection.subtree and (among is None or _are_many(connection, among)):
+            first = _first(connection, path, selection, asked)
+            if first is not None:
+                items = run(first[0])
+                if first[1] or len(items) == selection.limit:
+                    return items
+        return run(among)
+
+
+def _candidates(connection: driver.Connection, path: str, selection: Selection) -> Sql | None:
+    """Select the ids of all items that may pass, if declared filters tell."""
+    if selection.filter == ALL or not (known := declared.built(connection)):
+        return None
+    within = statements.within_each(path, selection.subtree)
+    return filter_statements.candidates(selection.filter, known, within)
+
+
+def _are_many(connection: driver.Connection, among: Sql) -> bool:
+    """Whether it pays to try what comes first before all that may pass."""
+    return _run(connection, statements.has_more(among, 2 * _TRIED)).fetchone() is not None
+
+
+def _first(
+    connection: driver.Connection, path: str, selection: Selection, asked: large.Asked | None
+) -> tuple[Sql, bool] | None:
+    """Select the ids of the items that come first, more than are asked for; and whether it is all.
+
+    So many more that the page is full though some may have expired or may not pass.
+    """
+    wanted = selection.offset + selection.limit
+    is_sure = selection.filter == ALL and selection.text is None
+    if not is_sure and wanted > _TRIED:
+        return None
+    most = wanted + _SPARE if is_sure else 4 * wanted + _TRIED
+    if not selection.orders or selection.orders[0] == _LATEST_FIRST:
+        return large.latest(connection, path, most, asked)
+    first = declared.first(connection, path, selection.orders[0], most)
+    return None if first is None else (first, False)
 
 
 def list_namespaces(
@@ -298,9 +352,17 @@ def keys(connection: driver.Connection, span: Span, limit: int | None, now: int)
 
 
 def count(
-    connection: driver.Connection, path: str, pattern: Pattern, subtree: bool, now: int
+    connection: driver.Connection,
+    path: str,
+    pattern: Pattern,
+    subtree: bool,
+    now: int,
+    asked: large.Asked | None = None,
 ) -> int:
-    """Count the matching items."""
+    """Count the matching items; `asked` is as for `select`."""
+    if pattern.matches_all and not subtree:
+        with snapshot(connection):
+            return large.number(connection, path, now, asked)
     number: int = _run(connection, statements.count(path, subtree, pattern, now)).fetchone()[0]
     return number
 

@@ -149,6 +149,9 @@ FROM items
 WHERE id IN (SELECT id FROM items WHERE expires_at <= ? ORDER BY expires_at LIMIT +?)
 """
 
+# The partial index items_expiry
+COUNT_EXPIRED = "SELECT count(*) FROM items WHERE expires_at <= ? AND +path = ?"
+
 # The primary key of meta
 GET_VERSION = "SELECT value FROM meta WHERE name = 'version'"
 GET_STATE_OF_FILE = """
@@ -403,7 +406,26 @@ def in_order(span: Span, limit: int) -> Sql:
 
 def count(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql:
     """Count the matching items."""
+    if pattern.matches_all:
+        return count_all(path, subtree, now)
     return Sql("SELECT count(*)") + matching(path, subtree, pattern, now)
+
+
+def count_all(path: str, subtree: bool, now: int) -> Sql:
+    """Count the items of a namespace or a subtree.
+
+    That is the rows, in the index on (path, key) alone, less those that have expired, in the
+    partial index items_expiry: so no row that is live is looked at.
+    """
+    within = in_range(path, subtree)
+    expired = Sql(within.text.replace("path", "+path"), within.params)
+    return (
+        Sql("SELECT (SELECT count(*) FROM items WHERE")
+        + within
+        + Sql(") - (SELECT count(*) FROM items WHERE expires_at <= ? AND", (now,))
+        + expired
+        + Sql(")")
+    )
 
 
 def weigh(path: str, pattern: Pattern | None = None) -> Sql:
@@ -466,6 +488,11 @@ def select_latest(
         + Sql("LIMIT +? OFFSET +?) ORDER BY", (limit, offset))
         + by
     )
+
+
+def has_more(selected: Sql, number: int) -> Sql:
+    """Give a row if something selects more than a number of them."""
+    return Sql("SELECT 1 FROM (") + selected + Sql(") LIMIT 1 OFFSET +?", (number,))
 
 
 def select_page(span: Span, condition: Sql, now: int, limit: int) -> Sql:

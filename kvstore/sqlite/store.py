@@ -24,7 +24,7 @@ from kvstore.patterns import Pattern
 from kvstore.ranking import Search
 from kvstore.report import Meter, Report, Stats
 from kvstore.sequences import EntryPage
-from kvstore.sqlite import backup, changes, checking, driver, past, reading, sequences
+from kvstore.sqlite import backup, changes, checking, driver, large, past, reading, sequences
 from kvstore.sqlite.connection import WorkerConnection, connect, limit, release
 from kvstore.sqlite.direct import DirectBackend
 from kvstore.sqlite.engine import (
@@ -315,10 +315,21 @@ class SQLiteBackend(FileBackend):
                 return found[0]
         return await self._scans.submit(read, *args, **kwargs)
 
+    async def _extend(self, path: str | None) -> None:
+        """Have the order of a large namespace kept, a slice of it."""
+        if path is not None and not self.settings.read_only:
+            timeout, file = self.options.busy_timeout, self.opened
+            await self._writer.run(lambda raw: large.extend(raw, path, timeout, file))
+
     async def select(self, path: str, selection: Selection) -> list[Item]:
         subtree, filter, text = selection.subtree, selection.filter, selection.text
         is_light, now = is_light_look(path, subtree, None, filter, text), self.now()
-        return await self._look_through(path, is_light, reading.select, path, selection, now)
+        asked = self.asked
+        found = await self._look_through(
+            path, is_light, reading.select, path, selection, now, asked
+        )
+        await self._extend(asked.take())
+        return found
 
     async def list_namespaces(
         self, asked: NamespaceQuery, limit: int | None, offset: int
@@ -330,8 +341,12 @@ class SQLiteBackend(FileBackend):
         return await self._look_through(span.path, is_light, reading.keys, span, limit, now)
 
     async def count(self, path: str, pattern: Pattern, subtree: bool) -> int:
-        is_light, now = is_light_look(path, subtree, pattern), self.now()
-        return await self._look_through(path, is_light, reading.count, path, pattern, subtree, now)
+        is_light, now, asked = is_light_look(path, subtree, pattern), self.now(), self.asked
+        found = await self._look_through(
+            path, is_light, reading.count, path, pattern, subtree, now, asked
+        )
+        await self._extend(asked.take())
+        return found
 
     async def page(self, span: Span, filter: Filter, limit: int) -> Page:
         now = self.now()

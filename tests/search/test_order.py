@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kvstore import IndexConfig, InMemoryStore, InvalidArgumentError, SearchQuery, SQLiteStore
+from kvstore.sqlite import reading
 from kvstore.testing import ManualClock
 
 NS = ("notes",)
@@ -37,9 +38,14 @@ def value(chance: random.Random) -> dict[str, Any]:
     return found
 
 
-async def test_a_file_orders_as_memory_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("declared", [("group",), ("group", "score", "user.name", "list[0]")])
+async def test_a_file_orders_as_memory_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, declared: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(reading, "_SPARE", 1)
+    monkeypatch.setattr(reading, "_TRIED", 10)
     chance, clock = random.Random(3), ManualClock()
-    index = IndexConfig(fields=(), filters=("group",))
+    index = IndexConfig(fields=(), filters=declared)
     options: dict[str, Any] = {"clock": clock, "index": index, "sweep_interval": None}
     async with (
         SQLiteStore(tmp_path / "store.db", **options) as store,
@@ -56,6 +62,9 @@ async def test_a_file_orders_as_memory_does(tmp_path: Path) -> None:
             for asked in (
                 SearchQuery(order_by=order, limit=500),
                 SearchQuery(order_by=order, limit=7, offset=5),
+                *(SearchQuery(order_by=order, limit=limit) for limit in (1, 2, 12, 40)),
+                SearchQuery(order_by=order, limit=2, filter={"group": 1}),
+                SearchQuery(order_by=order, limit=2, filter={"score": {"$exists": True}}),
                 SearchQuery(order_by=order, limit=500, subtree=True),
                 SearchQuery(order_by=order, limit=500, filter={"group": 1}),
             ):
