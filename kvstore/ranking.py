@@ -28,10 +28,11 @@ __all__ = [
 SCORE_DIGITS = 6  # of a similarity: what float32 vectors can tell
 RELEVANCE_DIGITS = 9  # of a score by words: what all machines agree on
 MOST_COUNTED = 127  # of one word in one item: more of it weigh the same
-FUSION_DEPTH = 50  # hits of each ranking that are fused; what comes after follows in its order
-# Of an item's weight by words against the best one's: what covers less of the query counts for even
-# less. Chosen, as what follows, on half of LoCoMo, and on titles, keywords and paraphrases.
-_STEEPNESS = 1.5
+# Of the fusion, measured on talks, titles, paraphrases and keywords: see benchmarks/retrieval.md
+FUSION_DEPTH = 100  # hits of each ranking that are fused; what comes after follows in its order
+RANK_OFFSET = 20  # the k of reciprocal rank fusion
+_UPPER_PART = 0.375  # of a ranking by meaning; what is below is as good as unrelated
+_MOST_IN_CONTEXT = 2 / 3  # that words weigh where neighbours' count: those answer something soon
 
 
 class Hit(NamedTuple):
@@ -147,7 +148,8 @@ def page_of(search: Search, by_meaning: Ranking | None, by_words: Ranking | None
     """Return the page of hits that a search asks for, from one ranking or from two fused."""
     wanted = search.offset + search.limit
     if by_meaning is not None and by_words is not None:
-        hits = _fused(by_meaning, by_words, wanted)
+        most = _MOST_IN_CONTEXT if search.context else 1.0
+        hits = _fused(by_meaning, by_words, wanted, most)
     else:
         ranking = by_meaning or by_words
         assert ranking is not None
@@ -161,50 +163,64 @@ def page_of(search: Search, by_meaning: Ranking | None, by_words: Ranking | None
     return page if least is None else [hit for hit in page if hit.score >= least]
 
 
-def _fused(by_meaning: Ranking, by_words: Ranking, wanted: int) -> list[Hit]:
+def _fused(by_meaning: Ranking, by_words: Ranking, wanted: int, most_by_words: float) -> list[Hit]:
     """Fuse the heads of two rankings; their tails follow: first by meaning, then by words.
 
-    Words count as much as the best hit answers of the query by words, and meaning as much as is
-    left: so a query whose words are all there is decided by them, and one in other words than any
-    text by its meaning.
+    Weighted reciprocal rank fusion. A ranking's weight is the query's: words count as much as the
+    best hit answers of the query by words, and meaning as much as is left; so a query whose words
+    are all there is decided by them, and one in other words than any text by its meaning. And it
+    is the hit's: one far behind the first counts for less than its rank says, so a stray word
+    brings nothing to the top that meaning has far down.
     """
     depth = max(wanted, FUSION_DEPTH)
     meant, said = by_meaning(depth), by_words(depth)
-    share = said[0].score if said else 0.0
+    share = min(most_by_words, said[0].score) if said else 0.0
     if not meant:
         share = 1.0
     scores: dict[tuple[str, str], float] = {}
-    for hit, part in _parts_by_meaning(meant[:FUSION_DEPTH]):
-        scores[hit.place] = (1.0 - share) * part
-    for hit, part in _parts_by_words(said[:FUSION_DEPTH]):
-        scores[hit.place] = scores.get(hit.place, 0.0) + share * part
+    for ranking, weight in (
+        (_near_the_first(meant[:FUSION_DEPTH]), 1.0 - share),
+        (_by_share(said[:FUSION_DEPTH]), share),
+    ):
+        rank, before = 0, math.inf
+        for at, (hit, part) in enumerate(ranking, 1):
+            if hit.score < before:
+                rank, before = at, hit.score  # equals have one rank
+            reciprocal = (RANK_OFFSET + 1) / (RANK_OFFSET + rank)
+            scores[hit.place] = scores.get(hit.place, 0.0) + weight * part * reciprocal
     ids = {hit.place: hit.id for ranking in (meant, said) for hit in ranking}
     hits = [
         Hit(round(score, RELEVANCE_DIGITS), place, ids[place]) for place, score in scores.items()
     ]
     hits.sort(key=lambda hit: (-hit.score, hit.place))
     last = hits[-1].score if hits else 0.0
-    for hit in (*meant[FUSION_DEPTH:], *said[FUSION_DEPTH:]):
+    for hit in (*meant, *said):
         if len(hits) < wanted and hit.place not in scores:
             scores[hit.place] = last
             hits.append(Hit(last, hit.place, hit.id))
     return hits
 
 
-def _parts_by_meaning(hits: Sequence[Hit]) -> Iterator[tuple[Hit, float]]:
-    """Place hits between the last one, at 0, and the first, at 1."""
+def _near_the_first(hits: Sequence[Hit]) -> Iterator[tuple[Hit, float]]:
+    """Yield the upper part of a ranking by meaning: its first hit at 1, what is below it at 0."""
     if hits:
-        most, least = hits[0].score, hits[-1].score
+        most, least = (
+            hits[0].score,
+            hits[min(len(hits) - 1, max(1, int(len(hits) * _UPPER_PART)))].score,
+        )
         for hit in hits:
+            if hit.score < most and hit.score <= least:
+                break
             yield hit, (hit.score - least) / (most - least) if most > least else 1.0
 
 
-def _parts_by_words(hits: Sequence[Hit]) -> Iterator[tuple[Hit, float]]:
-    """Hold the weights of hits against that of the first, which is 1."""
+def _by_share(hits: Sequence[Hit]) -> Iterator[tuple[Hit, float]]:
+    """Hold what hits answer of the query by words against the first, which is at 1."""
     if hits:
         most = _share_of(hits[0].score)
         for hit in hits:
-            yield hit, (_share_of(hit.score) / most) ** _STEEPNESS if most else 1.0
+            part = _share_of(hit.score) / most if most else 1.0
+            yield hit, part * part
 
 
 def _share_of(score: float) -> float:

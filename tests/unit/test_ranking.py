@@ -1,0 +1,67 @@
+"""Fusion, on rankings that are written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kvstore.filters import ALL
+from kvstore.ranking import Hit, Ranking, Search, page_of
+
+
+def ranking(scores: Mapping[str, float]) -> Ranking:
+    """Return a ranking of keys with these scores."""
+    hits = [Hit(score, ("", key), 0) for key, score in scores.items()]
+    return lambda wanted: hits[:wanted]
+
+
+def fused(
+    meant: Mapping[str, float], said: Mapping[str, float], limit: int = 10, context: int = 0
+) -> dict[str, float]:
+    """Return the scores of the best keys by both, in their order."""
+    asked = Search(ALL, limit, 0, False, None, b"vector", ("word",), context)
+    return {hit.place[1]: hit.score for hit in page_of(asked, ranking(meant), ranking(said))}
+
+
+NEAR = {f"m{at}": 0.9 - at / 50 for at in range(30)}
+
+
+def test_the_first_of_both_scores_one() -> None:
+    assert fused({"a": 0.8, "b": 0.4}, {"a": 0.7, "c": 0.2})["a"] == 1.0
+    assert fused({"a": 0.8}, {"a": 0.7}) == {"a": 1.0}
+
+
+def test_words_that_answer_all_decide_and_stray_ones_bring_nothing_up() -> None:
+    assert next(iter(fused(NEAR, {"all": 0.9}))) == "all"
+    assert next(iter(fused(NEAR, {"stray": 0.3}))) == "m0"
+    assert next(iter(fused(NEAR, {"m25": 0.45}))) == "m0"  # far down by meaning
+
+
+def test_neighbours_words_do_not_decide_alone() -> None:
+    assert fused(NEAR, {"x": 1.0})["x"] == 1.0
+    assert fused(NEAR, {"x": 1.0}, context=1)["x"] < 0.7
+
+
+def test_equals_have_one_rank_and_the_other_ranking_tells_them_apart() -> None:
+    said = dict.fromkeys(["a", "b", "c"], 0.8)
+    scores = fused({"c": 0.9, "b": 0.8, "z": 0.1}, said)
+    assert next(iter(scores)) == "c"
+    assert scores["a"] == scores["b"]  # of meaning, the upper part of three is one
+
+
+def test_what_is_not_fused_follows_in_the_order_of_meaning() -> None:
+    scores = fused(NEAR, {"m0": 0.5}, limit=30)
+    assert list(scores) == list(NEAR)
+    assert all(0 < score <= 1 for score in scores.values())
+
+
+def test_a_page_is_cut_from_one_ranking() -> None:
+    said = {f"m{at}": 0.8 - at / 50 for at in range(0, 30, 3)}
+    whole = list(fused(NEAR, said, limit=30))
+    for limit in range(1, 30):
+        assert list(fused(NEAR, said, limit)) == whole[:limit]
+
+
+def test_one_ranking_without_hits_leaves_the_other() -> None:
+    assert list(fused(NEAR, {}, limit=30)) == list(NEAR)
+    assert list(fused({}, {"a": 0.5, "b": 0.1})) == ["a", "b"]
+    assert fused({}, {}) == {}
