@@ -1,4 +1,24 @@
-"""Asyncio-native key-value store: state for agents, flows and desktop apps in one SQLite file."""
+"""Asyncio-native key-value store: state for agents, flows and desktop apps in one SQLite file.
+
+    import asyncio
+    import kvstore
+
+    async def main():
+        async with kvstore.open("agent.db") as store:
+            await store.put(("users", "alice"), "theme", {"name": "dark"})
+            theme = await store.get(("users", "alice"), "theme")
+            print(theme.value["name"], await store.increment(("app",), "visits"))
+
+    asyncio.run(main())
+
+Code that does not await has the same contract as `kvstore.SyncStore("agent.db")`, and plain keys
+with scopes and entities as `kvstore.KeyValueStore("agent.db")`.
+
+- Begin with `help(kvstore.open)` and `help(kvstore.Store)`.
+- `kvstore.errors` draws the tree of errors.
+- `kvstore.embeddings` has models for a search by meaning, `kvstore.IndexConfig` says of what.
+- `kvstore.integrations` has the adapters of frameworks, such as `kvstore.integrations.langgraph`.
+"""
 
 from kvstore import distribution, opening
 from kvstore.errors import (

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import EllipsisType
-from typing import Final
+from typing import Any, Final
 
 from kvstore.errors import InvalidArgumentError, InvalidKeyError, InvalidNamespaceError
 from kvstore.instants import Forever
-from kvstore.namespace import address, check_key, check_label
+from kvstore.namespace import address, check_key, check_label, is_text
 from kvstore.types import Item
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "check_label_pattern",
     "check_limit",
     "check_place",
+    "check_query",
     "check_seconds",
     "check_span",
     "check_version",
@@ -128,3 +129,15 @@ def check_label_pattern(labels: LabelPattern, what: str) -> tuple[str | Ellipsis
         if label is not ...:
             check_label(label, f"label {position} of the {what}")
     return tuple(label if label is ... else str.__str__(label) for label in labels)
+
+
+def check_query(query: Any) -> None:
+    """Raise `InvalidArgumentError` unless it is what a search may ask by words or by meaning."""
+    if query is None:
+        return
+    if not isinstance(query, str):
+        is_filter = isinstance(query, Mapping)
+        cure = "; a filter is written search(namespace, filter={...})" if is_filter else ""
+        raise InvalidArgumentError(f"query is a str, not {type(query).__name__}{cure}")
+    if not is_text(query):
+        raise InvalidArgumentError("query holds a lone surrogate, and no text does")

@@ -31,7 +31,13 @@ class LoopLock:
         return self._lock.locked()
 
     async def __aenter__(self) -> None:
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise WrongLoopError(
+                "a store runs on a loop of asyncio, and none is running here; under trio use "
+                "kvstore.SyncStore, by trio.to_thread.run_sync"
+            ) from None
         with self._guard:
             if self._loop is None or self._loop.is_closed():
                 self._loop, self._lock, self._users = loop, asyncio.Lock(), 0

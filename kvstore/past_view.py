@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from kvstore import codec
-from kvstore.arguments import LabelPattern, check_count, check_keys, check_limit
+from kvstore.arguments import LabelPattern, check_count, check_keys, check_limit, check_query
 from kvstore.backend import Host, NamespaceQuery
 from kvstore.errors import InvalidArgumentError
 from kvstore.filters import Filter, matches, parse_filter
@@ -193,8 +193,7 @@ class Past:
         config = self._index if self._index is not None and self._index.ranks else None
         if asked.mode == "text" and config is None:
             raise InvalidArgumentError("mode='text' needs an index: pass index=IndexConfig()")
-        if asked.query is not None and not isinstance(asked.query, str):
-            raise InvalidArgumentError(f"query is a str, not {type(asked.query).__name__}")
+        check_query(asked.query)
         parsed, orders = parse_filter(asked.filter), parse_order(asked.order_by)
         first, most = check_count(asked.offset, "offset"), check_count(asked.limit, "limit")
         rows = [row async for row in self._rows(path, _EVERY_KEY, asked.subtree)]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from types import TracebackType
 from typing import Self
 
+from kvstore.showing import table
 from kvstore.types import Namespace
 
 __all__ = [
@@ -124,6 +125,19 @@ class Stats:
     dead_jobs: int = 0
     file_bytes: int | None = None
     wal_bytes: int | None = None
+
+    def _repr_html_(self) -> str:
+        totals = [
+            (name, f"{number:,}")
+            for name in self.__dataclass_fields__
+            if isinstance(number := getattr(self, name), int)
+        ]
+        roots = [
+            (root[0] if root else "(root)", *(f"{each:,}" for each in astuple(size)))
+            for root, size in sorted(self.roots.items(), key=lambda entry: -entry[1].bytes)
+        ]
+        by_root = table(("root", "items", "namespaces", "bytes"), roots) if roots else ""
+        return table((), totals) + by_root
 
     @property
     def index_coverage(self) -> float | None:

@@ -39,6 +39,7 @@ from kvstore.arguments import (
     check_keys,
     check_limit,
     check_place,
+    check_query,
     check_seconds,
     check_span,
     check_version,
@@ -62,6 +63,7 @@ from kvstore.instants import lifetime, to_datetime
 from kvstore.lifecycle import LoopLock, remember
 from kvstore.log import Log
 from kvstore.metrics import Metrics
+from kvstore.misuse import WithAsync
 from kvstore.namespace import address, check_key, decode_namespace, is_text, show
 from kvstore.observing import OBSERVED_OF_LOGS, OBSERVED_OF_QUEUES, Observer, observe, tell
 from kvstore.operations import (
@@ -99,7 +101,7 @@ from kvstore.targets import check_target
 from kvstore.text import WHOLE, fold, query_words, texts_of
 from kvstore.transaction import Transaction
 from kvstore.typed import Typed
-from kvstore.types import Change, IndexConfig, Item, Namespace, SearchQuery
+from kvstore.types import Change, IndexConfig, Item, Items, Namespace, SearchQuery
 from kvstore.watching import Watch, trim_of
 
 __all__ = ["Store"]
@@ -126,7 +128,7 @@ _EVERYTHING = 2**53  # as a limit
 _ANYWHERE: Final = object()  # instead of a loop: open, and on whatever thread
 
 
-class Store(Recipe):
+class Store(WithAsync, Recipe):
     """Items under a key in a hierarchical namespace.
 
     Namespaces are sequences of non-empty labels, such as `("users", "alice")`; `()` is the root.
@@ -581,7 +583,7 @@ class Store(Recipe):
         puts = [
             self.prepare_put(namespace, key, value, ttl, index) for key, value in mapping.items()
         ]
-        return await self._submit(puts) if puts else []
+        return Items(await self._submit(puts) if puts else ())
 
     async def get_many(
         self, namespace: Sequence[str], keys: Iterable[str], *, refresh_ttl: bool | None = None
@@ -908,6 +910,8 @@ class Store(Recipe):
         """
         self.require_writable()
         check_count(attempts, "attempts", least=1)
+        if not callable(fn):
+            raise InvalidArgumentError(f"transact takes a function, not {type(fn).__name__}")
         for attempt in range(1, attempts + 1):
             tx = Transaction(self._read, self.prepare_put, self.prepare_append, self.prepare_job)
             outcome = fn(tx)
@@ -1559,17 +1563,14 @@ class Store(Recipe):
         items = await self._find_items(path, asked, signed)
         if items and self._refreshes(refresh_ttl):
             items = await self._refreshed(items)
-        return items
+        return Items(items)
 
     async def _find_items(self, path: str, asked: SearchQuery, signed: bool) -> list[Item]:
         limit = check_count(asked.limit, "limit")
         offset = check_count(asked.offset, "offset")
         if asked.mode not in _MODES:
             raise InvalidArgumentError(f"mode is one of {', '.join(_MODES)}, not {asked.mode!r}")
-        if asked.query is not None and not isinstance(asked.query, str):
-            raise InvalidArgumentError(f"query is a str, not {type(asked.query).__name__}")
-        if asked.query is not None and not is_text(asked.query):
-            raise InvalidArgumentError("query holds a lone surrogate, and no text does")
+        check_query(asked.query)
         filter = parse_filter(asked.filter)
         ranked = bool(asked.query) and (self._ranks or asked.mode != "auto")
         orders = parse_order(asked.order_by)

@@ -27,6 +27,7 @@ from kvstore.errors import InvalidArgumentError, StoreError
 from kvstore.filenames import FilePath
 from kvstore.log import Log
 from kvstore.metrics import Metrics
+from kvstore.misuse import WithoutAsync
 from kvstore.opening import open_store
 from kvstore.own_vectors import Given
 from kvstore.past_view import Past
@@ -58,11 +59,14 @@ V = TypeVar("V")
 _AT_ONCE = 100  # items of a scan that are taken over together
 
 
-class Driven(Recipe):
+class Driven(WithoutAsync, Recipe):
     """What has an awaited awaited, and a runner that runs it."""
 
     _runner: Runner
     _awaited: Any
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._runner.store!r})"
 
     def close(self) -> None:
         """Close the store, if this object opened it; views of it are closed with it."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal
 from kvstore import codec
 from kvstore.errors import InvalidArgumentError
 from kvstore.instants import EPOCH, to_datetime
+from kvstore.showing import item_table, items_table
 
 if TYPE_CHECKING:  # where alone a default counts: a plain `Item` has a value of any type
     from typing_extensions import TypeVar
@@ -29,6 +30,7 @@ __all__ = [
     "Change",
     "IndexConfig",
     "Item",
+    "Items",
     "Mode",
     "Namespace",
     "SearchQuery",
@@ -70,6 +72,9 @@ class Item(_Packed, Generic[V]):
     expires_at: datetime | None = None
     score: float | None = None
 
+    def _repr_html_(self) -> str:
+        return item_table(self, codec.encode)
+
     if not TYPE_CHECKING:  # else a misspelt attribute would pass the type checker
 
         def __getattr__(self, name: str) -> Any:
@@ -87,6 +92,15 @@ class Item(_Packed, Generic[V]):
                     raise AttributeError(f"an Item has no {name!r}", name=name, obj=self)
             object.__setattr__(self, name, field)
             return field
+
+
+class Items(list[Item[V]]):
+    """A list of items, such as a search returns; a notebook shows it as a table."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return items_table(self, codec.encode)
 
 
 def _unpack_value(item: Any) -> Any:

@@ -36,6 +36,7 @@ _CHUNK = 1 << 20
 _CHUNKS = 4  # of standard input, read ahead
 _GAP = 1  # between two columns
 _NARROWEST_VALUE = 10
+_BAR = 20
 
 
 def make_streams_safe() -> None:
@@ -139,6 +140,13 @@ class Out:
             is_number = name in {"items", "namespaces", "bytes", "size", "score", "version"}
             table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
         return table
+
+    def bar(self, part: int, whole: int) -> Text:
+        """Draw a part of a whole, for people; pipes get nothing."""
+        if not self.console.is_terminal:
+            return Text("")
+        sign = "#" if self.console.options.ascii_only else "█"
+        return Text(sign * max(1, round(_BAR * part / whole)) if part else "", style="cyan")
 
     def print(self, table: Any) -> None:
         """Write a table or a tree; in a pipe it is as wide as it needs to be."""

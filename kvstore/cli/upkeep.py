@@ -90,10 +90,11 @@ def stats(store: StoreUrl, json: Json = False) -> None:
         table.add_row(Text(name), Text(number, style="bold"))
     out.print(table)
     if found.roots:
-        table = out.table("root", "namespaces", "items", "bytes")
+        table = out.table("root", "namespaces", "items", "bytes", "")
+        most = max(sums.bytes for sums in found.roots.values())
         for root, sums in sorted(found.roots.items(), key=lambda entry: -entry[1].bytes):
             numbers = (f"{sums.namespaces:,}", f"{sums.items:,}", size(sums.bytes))
-            table.add_row(Text(show_namespace(root)), *numbers)
+            table.add_row(Text(show_namespace(root)), *numbers, out.bar(sums.bytes, most))
         out.print(table)
 
 

@@ -24,6 +24,7 @@ from kvstore.flow.scopes import (
     sequence_of,
 )
 from kvstore.log import Log
+from kvstore.misuse import WithAsync
 from kvstore.namespace import address, check_key
 from kvstore.opening import open_store
 from kvstore.operations import Delete, Operation, Remove
@@ -44,7 +45,7 @@ _runs: ContextVar[tuple[tuple[object, str], ...]] = ContextVar("kvstore_runs", d
 _EVERYTHING = compile_pattern("*")
 
 
-class AsyncKeyValueStore(Recipe):
+class AsyncKeyValueStore(WithAsync, Recipe):
     """Keys and values for flows, awaited.
 
     A key is any non-empty text. Keys that begin `$flow.`, `$session.` or `$run.` live in that
