@@ -96,12 +96,17 @@ def vacuum(connection: driver.Connection, file: OpenFile, busy_timeout: float) -
     connection.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
     connection.execute("PRAGMA temp_store = FILE")  # it holds a whole copy
     try:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        _empty_log(connection, file, busy_timeout)
         before = file.path.stat().st_size
         with claimed(file, busy_timeout):
             connection.execute("VACUUM")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        _empty_log(connection, file, busy_timeout)
         return before - file.path.stat().st_size
     finally:
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("PRAGMA busy_timeout = 0")
+
+
+def _empty_log(connection: driver.Connection, file: OpenFile, busy_timeout: float) -> None:
+    with claimed(file, busy_timeout, to_copy=True):
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -15,7 +15,7 @@ import time
 import traceback
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -250,35 +250,39 @@ def begin(
     """
     if connection.in_transaction:  # a ROLLBACK that failed, on a broken disk
         connection.execute("ROLLBACK")
-    deadline = 0.0
-    if file is not None and not file.claim():
-        deadline = time.monotonic() + timeout
-        _wait_for(file, deadline)
     execute = connection.execute if cursor is None else cursor.execute
-    try:
-        while True:
-            try:
+    deadline = 0.0
+    while True:
+        try:
+            if file is None or file.claim():
                 execute("BEGIN IMMEDIATE")
-            except driver.Error as exc:
-                if not is_busy(exc):
-                    raise
-                deadline = deadline or time.monotonic() + timeout
-                if time.monotonic() >= deadline:
-                    raise
-                _pause()
-            else:
                 return deadline != 0.0
-    except BaseException:
-        if file is not None:
-            file.release()
-        raise
-
-
-def _wait_for(file: OpenFile, deadline: float) -> None:
-    while not file.claim():
+            busy: Exception = _kept_locked(file)
+        except BaseException as exc:
+            if file is not None:
+                file.release()
+            if not (isinstance(exc, driver.Error) and is_busy(exc)):
+                raise
+            busy = exc
+        deadline = deadline or time.monotonic() + timeout
         if time.monotonic() >= deadline:
-            raise StoreBusyError(f"{file.path} is kept locked by another process; retry")
+            raise busy
+        if file is not None and isinstance(busy, driver.Error):
+            _have_index_rebuilt(connection)
         _pause()
+
+
+def _kept_locked(file: OpenFile) -> StoreBusyError:
+    return StoreBusyError(f"{file.path} is kept locked by another process; retry")
+
+
+def _have_index_rebuilt(connection: driver.Connection) -> None:
+    """Have SQLite rebuild the index if a process died while it wrote there.
+
+    It cannot while we claim the file: that keeps others from doing so.
+    """
+    with suppress(driver.Error):
+        connection.execute("PRAGMA schema_version").fetchall()
 
 
 def _pause() -> None:
@@ -347,13 +351,22 @@ class transaction:  # noqa: N801 - to be read as a word of the language
 
 
 @contextmanager
-def claimed(file: OpenFile, timeout: float) -> Iterator[None]:
-    """Claim a file for a statement that is a write transaction by itself.
+def claimed(file: OpenFile, timeout: float, *, to_copy: bool = False) -> Iterator[None]:
+    """Claim a file for a statement that is a write transaction or a checkpoint by itself.
+
+    Args:
+        file: which.
+        timeout: how long to wait for others, in seconds.
+        to_copy: whether it is a checkpoint.
 
     Raises:
-        StoreBusyError: another process kept it for longer than `timeout` seconds.
+        StoreBusyError: another process kept it for longer than that.
     """
-    _wait_for(file, time.monotonic() + timeout)
+    deadline = time.monotonic() + timeout
+    while not file.claim(to_copy=to_copy):
+        if time.monotonic() >= deadline:
+            raise _kept_locked(file)
+        _pause()
     try:
         yield
     finally:

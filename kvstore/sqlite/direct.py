@@ -10,11 +10,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from kvstore.backend import NamespaceQuery, Page, Selection, Span
-from kvstore.errors import InvalidArgumentError, StoreClosedError, WrongLoopError
+from kvstore.errors import InvalidArgumentError, StoreBusyError, StoreClosedError, WrongLoopError
 from kvstore.feed import ChangePage, ThreadBell
 from kvstore.filters import Filter
 from kvstore.jobs import JobState, QueueSize, SequenceRecord
@@ -24,7 +25,7 @@ from kvstore.patterns import Pattern
 from kvstore.report import Meter, Report, Stats
 from kvstore.sequences import EntryPage
 from kvstore.sqlite import backup, changes, checking, driver, large, past, reading, sequences
-from kvstore.sqlite.connection import connect, release, transaction
+from kvstore.sqlite.connection import claimed, connect, release, transaction
 from kvstore.sqlite.diagnosis import explain
 from kvstore.sqlite.file import FileBackend, FileOptions
 from kvstore.sqlite.read_cache import ReadCache
@@ -41,6 +42,7 @@ T = TypeVar("T")
 _READ_TIMEOUT_S = 5.0  # reads wait for no writer, but for a recovery after a crash
 _IDLE_READERS = 8  # connections kept for the next readers
 _SWEEP_SLICE = 500  # expired rows deleted behind a write, at most
+_CHECKPOINT_PAGES = 1_000  # of the log, as SQLite itself has it
 
 
 def run_directly(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -102,6 +104,8 @@ class DirectBackend(FileBackend):
             self.discard_temporary()
             raise
         self._swept_at = time.monotonic()
+        if self.opened.pages_to_copy is not None:  # else SQLite makes checkpoints, in a COMMIT
+            self._writer.execute("PRAGMA wal_autocheckpoint = 0")
         self._cache = self.open_read_cache(self._writer)
         self._series = Series(self._writer, None, self._cache)
         self._is_usable = True
@@ -310,7 +314,14 @@ class DirectBackend(FileBackend):
                 self.bell.ring()
         except driver.Error as exc:
             raise explain(exc, self.opened, None) from exc
+        if (self.opened.pages_to_copy or 0) >= _CHECKPOINT_PAGES:
+            self._checkpoint()
         return outcome
+
+    def _checkpoint(self) -> None:
+        """Copy the log into the file; where that cannot be now, the next write tries again."""
+        with suppress(driver.Error, StoreBusyError), claimed(self.opened, 0.0, to_copy=True):
+            self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _is_sweep_due(self) -> bool:
         """Whether the rows of expired items should go along with the present write."""

@@ -14,7 +14,8 @@ and this module is their one home:
   and its index (`-shm`) are in use. They are given up just before the last connection closes, so
   that SQLite can empty and remove the log itself.
 
-What remains: another library's close drops the lock of a transaction that is under way, too.
+Another library's close also drops the locks of a transaction that is under way; against that, each
+has a claim of its own (see `openfile`).
 Windows has no such locks and needs none: there, a lock belongs to its descriptor.
 """
 
@@ -23,8 +24,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import struct
-import sys
 import threading
 import time
 from collections import Counter
@@ -35,13 +34,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-if sys.platform != "win32":
-    import fcntl
+from kvstore.sqlite.locks import (
+    CAN_LOCK,
+    NO_SUCH_LOCKS,
+    READ_LOCK,
+    UNLOCK,
+    WRITE_LOCK,
+    Span,
+    is_free,
+    pack,
+    set_lock,
+)
 
 __all__ = ["CAN_LOCK", "IS_POSIX", "Hold", "Inode", "count_open", "inode_of"]
 
 Inode = tuple[int, int]  # of a file: its device and its number there
-Span = tuple[int, int]  # of bytes: the first, and how many
 
 IS_POSIX = os.name == "posix"
 
@@ -52,23 +59,6 @@ _DEAD_MAN: Span = (128, 1)  # of an index; each process that has it open locks i
 _INDEX_BYTES = 4096  # of an index that are mapped: its header; SQLite makes 32 KiB at least
 _RETRY_S = 0.001
 _MOST_DESCRIPTORS = 1 << 16
-_READ_LOCK, _NO_LOCK, _WRITE_LOCK = (1, 2, 3) if sys.platform == "darwin" else (0, 2, 1)
-
-
-def _commands() -> tuple[int, int] | None:
-    """Return what asks for and sets a lock of an open file description, where there are such."""
-    if sys.platform == "darwin":
-        return 92, 90  # bsd/sys/fcntl.h of xnu; Python does not name them
-    if sys.platform == "win32" or not hasattr(fcntl, "F_OFD_SETLK"):
-        return None
-    return fcntl.F_OFD_GETLK, fcntl.F_OFD_SETLK
-
-
-_COMMANDS = _commands()
-_LAYOUT = struct.Struct("@qqihh" if sys.platform == "darwin" else "@hhqqi0q")
-_KIND_AT = 3 if sys.platform == "darwin" else 0
-CAN_LOCK = _COMMANDS is not None
-_NO_SUCH_LOCKS = (errno.EINVAL, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class Hold:
@@ -184,6 +174,21 @@ class Hold:
         with _registry.lock:
             return self._guard.map_index()
 
+    def lend_index(self) -> int:
+        """Return a descriptor of the index, for locks that this hold alone takes.
+
+        -1: there is none, or this system has no such locks. Give it back, and do not close it.
+        """
+        if self._guard is None:
+            return -1
+        with _registry.lock:
+            return self._guard.lend_index(self.path)
+
+    def take_back(self, descriptor: int) -> None:
+        """Take back what was lent, unlocked."""
+        if self._guard is not None:
+            self._guard.take_back(descriptor)
+
     def give_up(self) -> None:
         """Unlock, unless somebody else needs it; call it before the last connection closes."""
         if self._guard is not None:
@@ -227,6 +232,8 @@ class _Guard:
         self._files = [file]
         self._indexes: list[tuple[int, Inode]] = []  # descriptors; the last is of the present one
         self._maps: list[tuple[mmap, Inode]] = []  # of indexes; the last one's
+        self._lendable: list[tuple[int, Inode]] = []  # descriptors of indexes, for one hold each
+        self._idle: list[tuple[int, Inode]] = []  # those of them that nobody has now
 
     def add(self, descriptor: int) -> None:
         """Keep one more descriptor of the file: it must not be closed, either."""
@@ -243,13 +250,13 @@ class _Guard:
         if with_index and not self._find_index(path):
             return False
         try:
-            if CAN_LOCK and not _set(self._files[0], _READ_LOCK, _SHARED):
+            if CAN_LOCK and not set_lock(self._files[0], pack(READ_LOCK, _SHARED)):
                 return False
             if with_index and CAN_LOCK:
-                self.is_locked = _set(self._indexes[-1][0], _READ_LOCK, _DEAD_MAN)
+                self.is_locked = set_lock(self._indexes[-1][0], pack(READ_LOCK, _DEAD_MAN))
                 return self.is_locked
         except OSError as exc:
-            if exc.errno not in _NO_SUCH_LOCKS:
+            if exc.errno not in NO_SUCH_LOCKS:
                 raise
         return True
 
@@ -267,7 +274,7 @@ class _Guard:
         if self._is_closed or not CAN_LOCK:
             return None
         try:
-            return not _is_free(self._files[0], _SHARED)
+            return not is_free(self._files[0], _SHARED)
         except OSError:
             return None
 
@@ -275,10 +282,10 @@ class _Guard:
         if self.lockers or self._is_closed or self._locks_out is not None:
             return False
         try:
-            if CAN_LOCK and not _set(self._files[0], _WRITE_LOCK, _SHARED):
+            if CAN_LOCK and not set_lock(self._files[0], pack(WRITE_LOCK, _SHARED)):
                 return False
         except OSError as exc:
-            if exc.errno not in _NO_SUCH_LOCKS:
+            if exc.errno not in NO_SUCH_LOCKS:
                 raise
         self._locks_out = locker
         return True
@@ -290,6 +297,21 @@ class _Guard:
         if not self._maps or self._maps[-1][1] != inode:
             self._maps.append((mmap(descriptor, _INDEX_BYTES, access=ACCESS_READ), inode))
         return self._maps[-1][0]
+
+    def lend_index(self, path: Path) -> int:
+        if not self.is_locked or self._is_closed:
+            return -1
+        inode = self._indexes[-1][1]
+        for at, (descriptor, of) in enumerate(self._idle):
+            if of == inode:
+                del self._idle[at]
+                return descriptor
+        descriptor = _open(Path(f"{path}-shm"))
+        self._lendable.append((descriptor, _inode(os.fstat(descriptor))))
+        return descriptor
+
+    def take_back(self, descriptor: int) -> None:
+        self._idle += [each for each in self._lendable if each[0] == descriptor]
 
     def leave(self, locker: int) -> None:
         """Take note that a hold has ended."""
@@ -308,9 +330,9 @@ class _Guard:
         self._locks_out = None
         if CAN_LOCK and not self._is_closed:
             with suppress(OSError):
-                _set(self._files[0], _NO_LOCK, _SHARED)
+                set_lock(self._files[0], pack(UNLOCK, _SHARED))
                 for descriptor, _ in self._indexes:
-                    _set(descriptor, _NO_LOCK, _DEAD_MAN)
+                    set_lock(descriptor, pack(UNLOCK, _DEAD_MAN))
 
     def _has_strangers(self) -> bool:
         """Whether another SQLite library in this process has the file open beside ours.
@@ -326,7 +348,7 @@ class _Guard:
         """Count the descriptors that are the guard's own."""
         own = Counter(inode for _, inode in self._indexes)
         own[self.inode] += len(self._files)
-        own.update(inode for _, inode in self._maps)
+        own.update(inode for _, inode in (*self._maps, *self._lendable))
         return own
 
     def is_alone(self, counts: Counter[Inode]) -> bool:
@@ -341,7 +363,7 @@ class _Guard:
             with suppress(BufferError):  # somebody still looks at it
                 view.close()
         self._maps.clear()
-        for descriptor in (*self._files, *(each for each, _ in self._indexes)):
+        for descriptor in (*self._files, *(each for each, _ in self._indexes + self._lendable)):
             os.close(descriptor)
 
 
@@ -467,27 +489,3 @@ def _open_inodes() -> Counter[Inode]:
         with suppress(OSError):
             counts[_inode(os.fstat(number))] += 1
     return counts
-
-
-def _set(descriptor: int, kind: int, span: Span) -> bool:
-    """Take or change a lock; whether nobody else's was in the way."""
-    assert _COMMANDS is not None
-    try:
-        fcntl.fcntl(descriptor, _COMMANDS[1], _pack(kind, span))
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
-
-
-def _is_free(descriptor: int, span: Span) -> bool:
-    """Whether nobody else, of this process or another, has a lock there."""
-    assert _COMMANDS is not None
-    found = fcntl.fcntl(descriptor, _COMMANDS[0], _pack(_WRITE_LOCK, span))
-    return bool(_LAYOUT.unpack(found)[_KIND_AT] == _NO_LOCK)
-
-
-def _pack(kind: int, span: Span) -> bytes:
-    """Return a `struct flock`."""
-    if sys.platform == "darwin":
-        return _LAYOUT.pack(*span, 0, kind, os.SEEK_SET)
-    return _LAYOUT.pack(kind, os.SEEK_SET, *span, 0)

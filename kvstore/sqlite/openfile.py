@@ -5,9 +5,16 @@ on writing to what nobody will ever read (https://sqlite.org/howtocorrupt.html, 
 transaction asks before it commits, and each read from time to time. Nearly always, one call of the
 system answers: as long as no name in the directory has changed, none of ours has.
 
-Nor can SQLite keep its lock for writing when another library in the process closes the file (see
-`guard`). So a transaction also claims the log by a lock that no other descriptor can drop. Two of
-kvstore's processes never write at once, whatever becomes of SQLite's locks.
+Nor can SQLite keep its locks in a transaction when another library in the process closes the file
+(see `guard`). So a transaction also claims the log by a lock that no other descriptor can drop. It
+is on those bytes of the index that SQLite locks to make a checkpoint, and to rebuild an index that
+it finds half written. Whatever becomes of SQLite's own locks, then:
+
+- Two of kvstore's processes never write at once.
+- Nobody starts the log over under a transaction, or rebuilds its index to what it was before: not
+  the other library, which finds no lock of its own process in its way, nor another process.
+
+A checkpoint of ours claims the second byte alone, as SQLite itself must lock the first.
 """
 
 from __future__ import annotations
@@ -21,13 +28,14 @@ from pathlib import Path
 from time import monotonic, time_ns
 from typing import NoReturn
 
-from kvstore.errors import StoreAccessError, StoreReplacedError
+from kvstore.errors import StoreAccessError, StoreBusyError, StoreReplacedError
+from kvstore.sqlite import locks
 from kvstore.sqlite.guard import IS_POSIX, Hold, Inode, count_open, inode_of
 
 if sys.platform != "win32":
     from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 
-    _CLAIM = int(LOCK_EX | LOCK_NB)
+    _WHOLE_CLAIM = int(LOCK_EX | LOCK_NB)
 
 __all__ = ["OpenFile"]
 
@@ -35,7 +43,13 @@ LOOK_S = 0.25  # a store that only reads looks at least this often
 _SETTLED_NS = 50_000_000  # a change may have the same time as another within a kernel's tick
 _INDEX_HEADER = struct.Struct("=14xHI12x8s")  # page size, frames, salts; walformat.html, 2.3
 _INDEX_HEADER_BYTES = 48
-_log_state = struct.Struct("=16xI76xI").unpack_from  # frames in the log, and those copied
+# Frames in the log, the header's checksum, and how many frames are copied into the file
+_log_state = struct.Struct("=16xI20xQ48xI").unpack_from
+# Bytes of an index (wal.c): that of checkpoints, and that of rebuilding it
+_CHECKPOINT_BYTE, _RECOVERY_BYTE = 121, 122
+_CLAIM = locks.pack(locks.WRITE_LOCK, (_CHECKPOINT_BYTE, 2))
+_CLAIM_TO_COPY = locks.pack(locks.WRITE_LOCK, (_RECOVERY_BYTE, 1))
+_UNCLAIM = locks.pack(locks.UNLOCK, (_CHECKPOINT_BYTE, 2))
 _FRAME_HEADER_BYTES, _LOG_HEADER_BYTES = 24, 32
 
 
@@ -55,8 +69,9 @@ class OpenFile:
         self.next_look = 0.0  # by `time.monotonic`
         self._hold = hold
         self._log_path = Path(f"{hold.path}-wal")
-        self._folder = self._log = -1
+        self._folder = self._log = self._claims = -1
         self._index: mmap | None = None
+        self._sum: int | None = None  # of the index's header, in a transaction
         self._unchanged_since = -1  # the directory's time of change, if it can be trusted
         if not IS_POSIX:  # there, nobody can remove a file that is open
             return
@@ -69,6 +84,7 @@ class OpenFile:
             raise StoreAccessError(f"{self.path} cannot be opened: {exc.strerror}") from exc
         self._log_inode = _inode(self._log)
         self._index = hold.map_index()
+        self._claims = hold.lend_index()
         self.look()
         if count_open(self._log_inode) < 2:  # SQLite has another one open
             self._is_gone("its log was replaced")
@@ -78,9 +94,17 @@ class OpenFile:
 
         Raises:
             StoreReplacedError: it could not.
+            StoreBusyError: somebody else has written during the transaction.
         """
         if IS_POSIX and os.fstat(self._folder).st_ctime_ns != self._unchanged_since:
             self.look()
+        sum, index = self._sum, self._index
+        if sum is not None and index is not None and _log_state(index)[1] != sum:
+            raise StoreBusyError(
+                f"another program wrote to {self.path} during a transaction, which SQLite cannot "
+                "have locked any more: another library in this process has closed the file. "
+                "Nothing of the transaction is written; retry"
+            )
 
     def look(self) -> None:
         """Look at everything: the directory, the file, its header, its log.
@@ -142,11 +166,21 @@ class OpenFile:
         )
 
     def begins_log(self) -> bool:
-        """Whether the file holds all that is in the log, inside a write transaction."""
+        """Take note that a transaction has begun; whether the file holds all that is in the log."""
         if self._index is None:
             return False
-        frames, copied = _log_state(self._index)
-        return frames == copied  # type: ignore[no-any-return]
+        frames, sum, copied = _log_state(self._index)
+        is_first = bool(frames == copied)
+        self._sum = None if is_first else sum  # a transaction may start the log over by itself
+        return is_first
+
+    @property
+    def pages_to_copy(self) -> int | None:
+        """How many pages of the log are not yet copied into the file; `None`: nobody knows."""
+        if self._index is None:
+            return None
+        frames, _, copied = _log_state(self._index)
+        return int(frames - copied)
 
     @property
     def owns_log(self) -> bool:
@@ -157,15 +191,20 @@ class OpenFile:
             return inode_of(self._log_path) in (None, self._log_inode)
         return False
 
-    def claim(self) -> bool:
+    def claim(self, *, to_copy: bool = False) -> bool:
         """Claim the log for a transaction that is about to begin; whether nobody else writes.
 
         Before, and not after: what SQLite then finds to be the latest state is, and stays so.
+
+        Args:
+            to_copy: claim it for a checkpoint.
         """
         if not IS_POSIX:
             return True
         try:
-            flock(self._log, _CLAIM)
+            if self._claims >= 0:
+                return locks.set_lock(self._claims, _CLAIM_TO_COPY if to_copy else _CLAIM)
+            flock(self._log, _WHOLE_CLAIM)
         except BlockingIOError:
             return False
         except OSError:  # a file system without such locks
@@ -174,18 +213,24 @@ class OpenFile:
 
     def release(self) -> None:
         """Give the log back, after the transaction's end."""
-        if IS_POSIX:
-            try:
+        if not IS_POSIX:
+            return
+        try:
+            if self._claims >= 0:
+                locks.set_lock(self._claims, _UNCLAIM)
+            else:
                 flock(self._log, LOCK_UN)
-            except OSError:  # it has none, or was closed
-                return
+        except OSError:  # it has none, or was closed
+            return
 
     def close(self) -> None:
         """Let go; in a forked child, this takes nothing from the parent."""
         for descriptor in (self._folder, self._log):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._folder = self._log = -1
+        if self._claims >= 0:
+            self._hold.take_back(self._claims)
+        self._folder = self._log = self._claims = -1
         self._index = None
 
     def __del__(self) -> None:

@@ -408,7 +408,8 @@ class Writer:
         """
         execute = self._raw.execute
         self._wal_pages = 0
-        with suppress(driver.Error, StoreBusyError), claimed(self._file, self._busy_timeout):
+        claim = claimed(self._file, self._busy_timeout, to_copy=True)
+        with suppress(driver.Error, StoreBusyError), claim:
             if _KNOWS_NOOP:  # the count so far was an upper bound
                 _, written, copied = execute("PRAGMA wal_checkpoint(NOOP)").fetchone()
                 self._wal_pages = written - copied
