@@ -41,8 +41,10 @@ except ImportError as exc:
         + how_to_install("langgraph", "langgraph")
     ) from exc
 
-from kvstore.integrations.langgraph_checkpoints import Checkpoints, Memory, Write
+from kvstore.integrations.langgraph_checkpoints import Checkpoints, Write
 from kvstore.integrations.langgraph_drafts import Place, Saved
+from kvstore.integrations.langgraph_listing import Newest
+from kvstore.integrations.langgraph_memory import Memory
 
 if TYPE_CHECKING:  # since langgraph-checkpoint 4.1
     from langgraph.checkpoint.base import DeltaChannelHistory
@@ -50,7 +52,8 @@ if TYPE_CHECKING:  # since langgraph-checkpoint 4.1
 __all__ = ["LangGraphCheckpointer"]
 
 _STRATEGIES: Final = ("keep_latest", "delete")
-_PAGE: Final = 50  # checkpoints of a list in hand at once
+_PAGE: Final = 50  # checkpoints of a list that are read at once
+_IN_HAND: Final = 1_000  # of them in all, where they are of many threads
 
 
 class LangGraphCheckpointer(Recipe, BaseCheckpointSaver[str]):
@@ -416,40 +419,37 @@ class _Listing:
         self._filter = filter or {}
         self._before = None if before is None else get_checkpoint_id(before)
         self._left = limit
-        self._ids: list[tuple[str, Place]] | None = None  # yet to be looked at, the last first
+        self._sources: list[Newest] | None = None
 
     async def page(self, store: Store) -> list[CheckpointTuple]:
         """Return the next ones."""
         checkpoints = self._saver._on(store)
-        if self._ids is None:
-            self._ids = await self._all_ids(checkpoints)
+        if self._sources is None:
+            self._sources = await self._begin(checkpoints)
+        most = max(1, min(_PAGE, _IN_HAND // max(1, len(self._sources)), self._left or _PAGE))
         found: list[CheckpointTuple] = []
-        while self._ids and not self.is_over and len(found) < _PAGE:
-            id, place = self._ids.pop()
-            saved = await checkpoints.get(place, id)
-            if saved is not None and self._matches(saved.metadata):
-                found.append(await self._saver._tuple(checkpoints, place, saved))
-                self._left = None if self._left is None else self._left - 1
-                self.is_over = self._left == 0
-        self.is_over |= not self._ids
+        while not self.is_over and len(found) < _PAGE:
+            there = [each for each in self._sources if await checkpoints.fill(each, most)]
+            if not there:
+                self.is_over = True
+                break
+            source = max(there, key=lambda each: each.page[0].id)
+            saved = source.page.popleft()
+            found.append(await self._saver._tuple(checkpoints, source.place, saved))
+            self._sources = there
+            self._left = None if self._left is None else self._left - 1
+            self.is_over = self._left == 0
         return found
 
-    async def _all_ids(self, checkpoints: Checkpoints) -> list[tuple[str, Place]]:
-        config = (self._config or {}).get("configurable")
-        limit = None if self._filter else self._left
-        if config is None:
-            return await checkpoints.ids(
-                await checkpoints.places(), before=self._before, limit=limit
-            )
-        ns = config.get("checkpoint_ns")
-        thread = _place_of({"configurable": config}).thread
-        places = await checkpoints.places(thread) if ns is None else [Place(thread, ns)]
-        return await checkpoints.ids(
-            places, before=self._before, only=config.get("checkpoint_id") or None, limit=limit
-        )
-
-    def _matches(self, metadata: Mapping[str, Any]) -> bool:
-        return all(metadata.get(key) == wanted for key, wanted in self._filter.items())
+    async def _begin(self, checkpoints: Checkpoints) -> list[Newest]:
+        settings = (self._config or {}).get("configurable") or {}
+        ns, only = settings.get("checkpoint_ns"), settings.get("checkpoint_id")
+        if self._config is None:
+            places = await checkpoints.places()
+        else:
+            thread = _place_of(self._config).thread
+            places = await checkpoints.places(thread) if ns is None else [Place(thread, ns)]
+        return [Newest(place, self._filter, self._before, only or None) for place in places]
 
 
 def _place_of(config: RunnableConfig) -> Place:

@@ -16,8 +16,6 @@ at the checkpoints then, takes none that is needed.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -39,6 +37,8 @@ from kvstore.integrations.langgraph_drafts import (
     piece_of,
     threads,
 )
+from kvstore.integrations.langgraph_listing import Newest
+from kvstore.integrations.langgraph_memory import Memory
 from kvstore.integrations.langgraph_parts import (
     Piece,
     Typed,
@@ -54,10 +54,8 @@ from kvstore.store import Store
 from kvstore.transaction import Transaction
 from kvstore.types import Item
 
-__all__ = ["Checkpoints", "Memory", "Write"]
+__all__ = ["Checkpoints", "Write"]
 
-_REMEMBERED: Final = 256  # checkpoints whose pieces are known without reading
-_REMEMBERED_BYTES: Final = 16 * 2**20  # of what these are told apart by
 _COPY_ATTEMPTS: Final = 5
 _SLICE: Final = 500  # pieces freed in one transaction
 _DELTA_COUNTERS: Final = "counters_since_delta_snapshot"  # LangGraph's, in metadata
@@ -75,51 +73,6 @@ class Write(NamedTuple):
     channel: str
     value: Typed
     task_path: str
-
-
-class Memory:
-    """The checkpoints that were written or read last, so that little of them is read again."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[Place, str], tuple[Known, int]] = OrderedDict()
-        self._bytes = 0
-        self._sure: OrderedDict[bytes, None] = OrderedDict()
-        self._sure_bytes = 0
-
-    def get(self, place: Place, id: str) -> Known | None:
-        """Return one, if it is remembered."""
-        with self._lock:
-            found = self._known.get((place, id))
-        return None if found is None else found[0]
-
-    def put(self, place: Place, known: Known, *, instead_of: str | None = None) -> None:
-        """Remember one, in place of another."""
-        size = sum(sum(map(len, states)) for states in known.states.values())
-        with self._lock:
-            for id in (instead_of, known.saved.id):
-                if (there := self._known.pop((place, id or ""), None)) is not None:
-                    self._bytes -= there[1]
-            self._known[place, known.saved.id] = known, size
-            self._bytes += size
-            while len(self._known) > _REMEMBERED or self._bytes > _REMEMBERED_BYTES:
-                _, (_, gone) = self._known.popitem(last=False)
-                self._bytes -= gone
-
-    def is_sure(self, state: bytes) -> bool:
-        """Whether a piece can be made from its state."""
-        return state in self._sure
-
-    def add_sure(self, states: Iterable[bytes]) -> None:
-        """Remember that pieces can be made from their states."""
-        with self._lock:
-            for state in states:
-                if state not in self._sure:
-                    self._sure[state] = None
-                    self._sure_bytes += len(state)
-            while self._sure_bytes > _REMEMBERED_BYTES:
-                gone, _ = self._sure.popitem(last=False)
-                self._sure_bytes -= len(gone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,32 +204,33 @@ class Checkpoints:
             found += _slots_of(item, item.key.removeprefix(head)).values()
         return sorted(found, key=lambda each: (each.task_path, each.task_id, each.slot))
 
-    async def ids(
-        self,
-        places: Sequence[Place],
-        *,
-        before: str | None = None,
-        only: str | None = None,
-        limit: int | None = None,
-    ) -> list[tuple[str, Place]]:
-        """Return where checkpoints are, the largest id last.
-
-        Args:
-            places: where to look.
-            before: below this id.
-            only: just this id, which need not be there.
-            limit: just so many of the largest ids.
-        """
-        if only:
-            return [(only, place) for place in places if before is None or only < before]
-        found: list[tuple[str, Place]] = []
-        for place in places:
-            newest = await self.store.keys(
-                place.checkpoints, before=before, reverse=True, limit=limit
-            )
-            found += ((id, place) for id in newest)
-        found.sort()
-        return found if limit is None else found[max(0, len(found) - limit) :]
+    async def fill(self, newest: Newest, most: int) -> bool:
+        """Read the next checkpoints, at most so many, if none is in hand; whether one is."""
+        if newest.page or newest.is_over:
+            return bool(newest.page)
+        if newest.only is not None:
+            newest.is_over = True
+            saved = await self.get(newest.place, newest.only)
+            if saved is not None and newest.takes(saved):
+                newest.page.append(saved)
+            return bool(newest.page)
+        items = self.store.scan(
+            newest.place.checkpoints,
+            filter=newest.wanted,
+            subtree=False,
+            before=newest.before,
+            reverse=True,
+            batch_size=most,
+        )
+        newest.is_over = True
+        async for item in items:
+            newest.before = item.key
+            if newest.takes(saved := self._saved(item)):
+                newest.page.append(saved)
+                if len(newest.page) == most:
+                    newest.is_over = False
+                    break
+        return bool(newest.page)
 
     async def places(self, thread: str | None = None) -> list[Place]:
         """Return where something of a thread is, or of any."""

@@ -19,8 +19,9 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from kvstore import codec
 from kvstore.errors import InvalidArgumentError, StoreAccessError, StoreCorruptError
 from kvstore.integrations.access import Access, Target
-from kvstore.integrations.langgraph_checkpoints import Checkpoints, Memory, Write
+from kvstore.integrations.langgraph_checkpoints import Checkpoints, Write
 from kvstore.integrations.langgraph_drafts import Place
+from kvstore.integrations.langgraph_memory import Memory
 from kvstore.sqlite.connection import connect, translated
 from kvstore.store import Store
 

@@ -28,6 +28,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, Send, interrupt
 
 from kvstore.integrations.langgraph import LangGraphCheckpointer, LangGraphStore
+from kvstore.integrations.langgraph_checkpoints import Checkpoints
 
 ROOT = Path(kvstore.__file__).parents[1]
 TEXT = "Somebody once told me that the files of a chat grow with the square of its length. "
@@ -532,3 +533,52 @@ async def test_the_newest_are_listed_over_all_namespaces() -> None:
         latest = await saver.aget_tuple(thread("t"))
         assert latest is not None
         assert latest.checkpoint["id"] == "029"
+
+
+ODD: list[Any] = ["loop", "", 0, 1, True, False, 1.0, 2.5, None, 2**53 + 1, [1], {"a": 1}]
+
+
+@pytest.mark.parametrize("target", ["agent.db", "memory://"])
+async def test_a_filter_compares_as_python_does(tmp_path: Path, target: str) -> None:
+    async with kvstore.open(target if ":" in target else tmp_path / target) as store:
+        saver, model = LangGraphCheckpointer(store), InMemorySaver()
+        for n, value in enumerate([*ODD, "\ud800"]):
+            metadata: Any = {"step": n, "odd": value, "a.b": value, "": value}
+            for each in (saver, model):
+                checkpoint: Any = {**empty_checkpoint(), "id": f"{n:03}"}
+                await each.aput(thread(checkpoint_ns=""), checkpoint, metadata, {})
+        for key in ("odd", "a.b", "", "absent"):
+            for value in [*ODD, 2**70, "\ud800", float("inf"), "x"]:
+                asked = [
+                    [found.checkpoint["id"] async for found in each.alist(thread(), filter=wanted)]
+                    for each in (saver, model)
+                    for wanted in [{key: value}]
+                ]
+                if value is not None:  # which the model takes for no filter
+                    assert asked[0] == asked[1], (key, value)
+
+
+async def test_a_filter_is_the_stores_to_apply(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    known = Checkpoints._saved
+
+    def counting(self: Checkpoints, item: kvstore.Item) -> Any:
+        read.append(item.key)
+        return known(self, item)
+
+    async with kvstore.open(tmp_path / "agent.db") as store:
+        saver = LangGraphCheckpointer(store)
+        for n in range(300):
+            metadata: Any = {"step": n, "run_id": f"run{n // 3}"}
+            checkpoint: Any = {**empty_checkpoint(), "id": f"{n:03}"}
+            await saver.aput(thread(checkpoint_ns=""), checkpoint, metadata, {})
+        monkeypatch.setattr(Checkpoints, "_saved", counting)
+        found = [each async for each in saver.alist(thread(), filter={"run_id": "run7"})]
+        assert [each.checkpoint["id"] for each in found] == read == ["023", "022", "021"]
+        read.clear()
+        before = thread(checkpoint_id="200")
+        pages = saver.alist(thread(), before=before)
+        assert [(await anext(pages)).checkpoint["id"] for _ in range(3)] == ["199", "198", "197"]
+        assert len(read) == 50
