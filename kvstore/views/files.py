@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -11,7 +11,9 @@ from typing import Any, Final
 from kvstore.arguments import check_count
 from kvstore.errors import InvalidArgumentError, ValueTypeError
 from kvstore.instants import FOREVER
-from kvstore.namespace import check_namespace
+from kvstore.namespace import address, check_namespace
+from kvstore.operations import Delete, Operation, Remove
+from kvstore.patterns import compile_pattern
 from kvstore.store import Store
 from kvstore.transaction import Transaction
 from kvstore.types import Item, Namespace
@@ -27,7 +29,7 @@ class FileInfo:
 
     Attributes:
         path: from the root, with a `/` at the end if it is a folder.
-        size: characters of a file; 0 of a folder.
+        size: characters of a text, bytes of what is none; 0 of a folder.
         modified_at: when a file was last written, an aware UTC `datetime`.
     """
 
@@ -51,12 +53,12 @@ class GrepMatch:
 
 
 class Files:
-    """Text files under paths such as `/notes/today.md`, for the file tools of an agent.
+    """Files under paths such as `/notes/today.md`, for the file tools of an agent.
 
-    A file is an item whose value is its text, under its name, in a namespace that has a label
-    for each folder: search, watch and the command line see it. Folders are there as long as they
-    hold something. Paths begin at the root, with or without `/`; `.`, `..` and empty parts are
-    refused, so none leads elsewhere.
+    A file is an item whose value is its text, or bytes, under its name, in a namespace that has a
+    label for each folder: search, watch and the command line see it. Items with other values are
+    no files, and not listed. Folders are there as long as they hold something. Paths begin at the
+    root, with or without `/`; `.`, `..` and empty parts are refused, so none leads elsewhere.
 
     Args:
         store: an open store.
@@ -76,7 +78,7 @@ class Files:
         below = await self._store.list_namespaces(folder, max_depth=depth + 1)
         found = [FileInfo(self._path(each) + "/") for each in below if len(each) > depth]
         scan = self._store.scan(folder, subtree=False)
-        found += [self._entry(item) async for item in scan]
+        found += [self._entry(item) async for item in scan if _is_file(item)]
         return sorted(found, key=lambda each: each.path)
 
     async def read(self, path: str, *, offset: int = 0, limit: int = _LINES) -> str:
@@ -98,19 +100,29 @@ class Files:
             raise InvalidArgumentError(f"{path} has {len(lines)} lines: none behind {offset}")
         return "".join(lines[offset : offset + limit])
 
-    async def write(self, path: str, text: str, *, overwrite: bool = False) -> Item:
+    async def content(self, path: str) -> str | bytes:
+        """Return all that is in a file.
+
+        Raises:
+            InvalidArgumentError: there is no such file.
+        """
+        folder, name = self._address(path)
+        item = _there(await self._store.get(folder, name), path)
+        return item.value if isinstance(item.value, bytes) else _text(item, path)
+
+    async def write(self, path: str, text: str | bytes, *, overwrite: bool = False) -> Item:
         """Make a file.
 
         Args:
             path: which.
-            text: all of it.
+            text: all of it; bytes, if it is no text.
             overwrite: whether one that is there is replaced.
 
         Raises:
             ConflictError: it is there, and `overwrite` is not given.
         """
-        if not isinstance(text, str):
-            raise InvalidArgumentError(f"a file holds text, not {type(text).__name__}")
+        if not isinstance(text, (str, bytes)):
+            raise InvalidArgumentError(f"a file holds text or bytes, not {type(text).__name__}")
         folder, name = self._address(path)
         expected = None if overwrite else 0
         return await self._store.put(folder, name, text, ttl=FOREVER, if_version=expected)
@@ -129,10 +141,10 @@ class Files:
         """
         if not old:
             raise InvalidArgumentError("edit takes the text to replace; this one is empty")
-        folder, name = self._address(path)
+        count = 0
 
-        async def change(tx: Transaction) -> int:
-            text = _text(await tx.get(folder, name), path)
+        def replaced(text: str) -> str:
+            nonlocal count
             count = text.count(old)
             if not count:
                 raise InvalidArgumentError(f"the text to replace is not in {path}; read it again")
@@ -141,14 +153,44 @@ class Files:
                     f"the text to replace is in {path} {count} times: give more of what is around "
                     "it, or replace_all=True"
                 )
-            tx.put(folder, name, text.replace(old, new), ttl=FOREVER)
-            return count
+            return text.replace(old, new)
 
-        return await self._store.transact(change)
+        await self.change(path, replaced)
+        return count
 
-    async def delete(self, path: str) -> bool:
-        """Delete a file; return whether it was there."""
-        return await self._store.delete(*self._address(path))
+    async def change(self, path: str, change: Callable[[str], str]) -> None:
+        """Give a file the text that a function makes of the one it has, atomically.
+
+        Args:
+            path: which file.
+            change: pure and quick; may be called several times. What it raises passes, and nothing
+                is written.
+
+        Raises:
+            InvalidArgumentError: there is no such file.
+        """
+        folder, name = self._address(path)
+
+        async def write(tx: Transaction) -> None:
+            text = change(_text(await tx.get(folder, name), path))
+            tx.put(folder, name, text, ttl=FOREVER)
+
+        await self._store.transact(write)
+
+    async def delete(self, path: str, *, recursive: bool = False) -> bool:
+        """Delete a file; return whether it was there.
+
+        Args:
+            path: which file.
+            recursive: or folder, with all that is below it, at once.
+        """
+        if not recursive:
+            return await self._store.delete(*self._address(path))
+        folder = self._folder(path)
+        gone: list[Operation] = [Remove(*address(folder), compile_pattern("*"), True)]
+        if len(folder) > len(self._root):
+            gone.insert(0, Delete(*address(folder[:-1]), folder[-1]))
+        return any(await self._store.apply(gone))
 
     async def glob(self, pattern: str, path: str = "/") -> list[FileInfo]:
         """Return the files below a folder whose paths from there match, by path.
@@ -158,8 +200,8 @@ class Files:
             path: which folder.
         """
         matches = _compiled(pattern)
-        below = self._below(path)
-        found = [self._entry(item) async for item, inner in below if matches.fullmatch(inner)]
+        below = self.walk(path)
+        found = [info async for info, inner, _ in below if matches.fullmatch(inner)]
         return sorted(found, key=lambda each: each.path)
 
     async def grep(self, text: str, path: str = "/", *, glob: str | None = None) -> list[GrepMatch]:
@@ -174,22 +216,27 @@ class Files:
             raise InvalidArgumentError("grep takes the text to look for; this one is empty")
         matches = None if glob is None else _compiled(glob if "/" in glob else f"**/{glob}")
         return [
-            GrepMatch(self._path(item.namespace, item.key), number, line)
-            async for item, inner in self._below(path)
-            if matches is None or matches.fullmatch(inner)
-            for number, line in enumerate(_text(item, inner).splitlines(), 1)
+            GrepMatch(info.path, number, line)
+            async for info, inner, content in self.walk(path)
+            if isinstance(content, str) and (matches is None or matches.fullmatch(inner))
+            for number, line in enumerate(content.splitlines(), 1)
             if text in line
         ]
 
-    async def _below(self, path: str) -> AsyncIterator[tuple[Item, str]]:
-        """Yield the files below a folder, or the one file, with their paths from there."""
+    async def walk(self, path: str = "/") -> AsyncIterator[tuple[FileInfo, str, str | bytes]]:
+        """Yield the files below a folder, or the one file: what, its path from there, its content.
+
+        No lock is held meanwhile.
+        """
         folder = self._folder(path)
         if len(folder) > len(self._root):
             item = await self._store.get(folder[:-1], folder[-1])
-            if item is not None:
-                yield item, item.key
+            if item is not None and _is_file(item):
+                yield self._entry(item), item.key, item.value
         async for item in self._store.scan(folder):
-            yield item, "/".join((*item.namespace[len(folder) :], item.key))
+            if _is_file(item):
+                inner = "/".join((*item.namespace[len(folder) :], item.key))
+                yield self._entry(item), inner, item.value
 
     # Paths
 
@@ -207,7 +254,7 @@ class Files:
 
     def _entry(self, item: Item) -> FileInfo:
         path = self._path(item.namespace, item.key)
-        return FileInfo(path, len(_text(item, path)), item.updated_at)
+        return FileInfo(path, len(item.value), item.updated_at)
 
 
 def _parts(path: str) -> list[str]:
@@ -220,10 +267,18 @@ def _parts(path: str) -> list[str]:
     return parts
 
 
-def _text(item: Item | None, path: str) -> str:
+def _is_file(item: Item) -> bool:
+    return isinstance(item.value, (str, bytes))
+
+
+def _there(item: Item | None, path: str) -> Item:
     if item is None:
-        raise InvalidArgumentError(f"there is no file {path}; ls() tells what there is")
-    value: Any = item.value
+        raise InvalidArgumentError(f"file {path} not found; ls() tells what there is")
+    return item
+
+
+def _text(item: Item | None, path: str) -> str:
+    value: Any = _there(item, path).value
     if not isinstance(value, str):
         raise ValueTypeError(f"{path} is no text file: it holds a {type(value).__name__}")
     return value

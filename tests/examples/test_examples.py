@@ -193,3 +193,15 @@ def test_google_adk_chat(tmp_path: Path) -> None:
         "remembered: this is message 1",
         "visit 2 of alice",
     ]
+
+
+@pytest.mark.slow
+@needs("deepagents")
+def test_deepagents_files(tmp_path: Path) -> None:
+    answer = "I knew {} things about Alice, and wrote down one more."
+    assert run("deepagents_files", tmp_path) == [answer.format(0), "/notes/day1.md"]
+    assert run("deepagents_files", tmp_path) == [
+        answer.format(1),
+        "/notes/day1.md",
+        "/notes/day2.md",
+    ]

@@ -51,7 +51,7 @@ async def test_files_are_read_in_parts(files: Files) -> None:
     assert await files.read("/top.txt") == ""
     with pytest.raises(kvstore.InvalidArgumentError, match="has 3 lines"):
         await files.read("/notes/today.md", offset=3)
-    with pytest.raises(kvstore.InvalidArgumentError, match=r"no file /notes/none\.md"):
+    with pytest.raises(kvstore.InvalidArgumentError, match=r"file /notes/none\.md not found"):
         await files.read("/notes/none.md")
 
 
@@ -64,7 +64,37 @@ async def test_a_file_is_not_overwritten_unasked(files: Files) -> None:
     assert await files.delete("/top.txt") is True
     assert await files.delete("/top.txt") is False
     with pytest.raises(kvstore.InvalidArgumentError, match="holds text"):
-        await files.write("/b", b"bytes")  # type: ignore[arg-type]
+        await files.write("/b", 5)  # type: ignore[arg-type]
+
+
+async def test_bytes_and_other_values_stand_in_nobodys_way(
+    store: kvstore.Store, files: Files
+) -> None:
+    await files.write("/notes/tea.png", b"tea\xff")
+    await store.put(("files", "notes"), "settings", {"tea": 1})
+    listed = await files.ls("/notes")
+    assert [(each.path, each.size) for each in listed if "." in each.path] == [
+        ("/notes/tea.png", 4),
+        ("/notes/today.md", 25),
+    ]
+    assert paths(await files.grep("tea", "/notes")) == ["/notes/today.md"] * 2
+    assert paths(await files.glob("tea*", "/notes")) == ["/notes/tea.png"]
+    assert await files.content("/notes/tea.png") == b"tea\xff"
+    with pytest.raises(kvstore.ValueTypeError, match="no text file"):
+        await files.read("/notes/tea.png")
+    with pytest.raises(kvstore.ValueTypeError, match="no text file"):
+        await files.content("/notes/settings")
+
+
+async def test_a_folder_goes_with_all_that_is_below_it(files: Files) -> None:
+    await files.write("/notes", "a file beside the folder")
+    assert await files.delete("/notes/old", recursive=True) is True
+    assert await files.delete("/notes/old", recursive=True) is False
+    assert paths(await files.ls("/notes")) == ["/notes/today.md"]
+    assert await files.delete("/notes", recursive=True) is True
+    assert paths(await files.ls()) == ["/code/", "/top.txt"]
+    assert await files.delete("/", recursive=True) is True
+    assert await files.ls() == []
 
 
 async def test_edits_are_exact_and_none_is_lost(files: Files) -> None:
