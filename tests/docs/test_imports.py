@@ -50,6 +50,7 @@ HOMES = {
     "agents": {"integrations"},
     "aiosqlite": {"sqlite"},
     "asyncpg": {"postgres"},
+    "deepagents": {"integrations"},
     "fastembed": {"embeddings"},
     "onnxruntime": {"embeddings"},
     "opentelemetry": {"integrations"},
@@ -81,6 +82,7 @@ HOMES = {
 EVERYWHERE = {"orjson"}
 SHOWN = {  # by the examples
     "agents",
+    "deepagents",
     "fastmcp",
     "google",
     "haystack",
