@@ -28,6 +28,7 @@ _DOLLAR = ord("$")  # in bytes, a number is found five times as fast as a byte
 _TAG_BYTES = b'$bytes"'
 _TAG_KEY = re.compile(r"\$+bytes")
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+_ROOMY = 2**16  # bytes up to which a result of orjson holds 8 times its room, in pages of its own
 _MAX_DEPTH = 250  # orjson gives up at 254 levels and does not say where
 _INTEGERS = range(-(2**63), 2**64)  # what orjson reads and writes exactly
 _AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
@@ -49,8 +50,8 @@ def encode(value: Any) -> bytes:
         _refuse_culprit(value)
     if _DOLLAR in data and _TAG_BYTES in data:  # it is found ten times as fast
         # Rare: objects that look like the tag, or real bytes beside them.
-        return orjson.dumps(_tagged(value), _default, _OPTIONS)
-    return data
+        data = orjson.dumps(_tagged(value), _default, _OPTIONS)
+    return data if len(data) > _ROOMY else b"".join((data, b""))  # a copy holds what it needs
 
 
 def decode(data: bytes) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import enum
+import tracemalloc
 import types
 import uuid
 from datetime import UTC, datetime, time
@@ -30,6 +31,18 @@ class Half(float):
 @pytest.mark.parametrize("name", JSON_VALUES)
 def test_json_and_bytes_come_back(name: str) -> None:
     assert repr(decode(encode(JSON_VALUES[name]))) == repr(JSON_VALUES[name])
+
+
+@pytest.mark.parametrize("length", [10, 1_000, 20_000])
+def test_an_encoded_value_takes_no_more_room_than_it_has(length: int) -> None:
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        kept = [encode("x" * length) for _ in range(100)]
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert taken < 2 * 100 * (len(kept[0]) + 64)
 
 
 @pytest.mark.parametrize("name", CONVERTED_VALUES)
