@@ -15,13 +15,15 @@ import enum
 import json
 import math
 import re
+from collections.abc import ValuesView
+from itertools import islice
 from typing import Any
 
 import orjson
 
 from kvstore.errors import StoreCorruptError, ValueEncodingError
 
-__all__ = ["decode", "encode", "parse_json", "untag"]
+__all__ = ["LONG", "decode", "encode", "is_long", "parse_json", "untag"]
 
 _TAG = "$bytes"
 _DOLLAR = ord("$")  # in bytes, a number is found five times as fast as a byte
@@ -29,6 +31,10 @@ _TAG_BYTES = b'$bytes"'
 _TAG_KEY = re.compile(r"\$+bytes")
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 _ROOMY = 2**16  # bytes up to which a result of orjson holds 8 times its room, in pages of its own
+LONG = 2**20  # bytes of JSON that take some milliseconds
+_FEW = 16  # parts of a value that are looked at, to tell whether it is long ...
+_DEPTH = 3  # ... and how deep
+_SHORT = frozenset({int, float, bool, type(None)})
 _MAX_DEPTH = 250  # orjson gives up at 254 levels and does not say where
 _INTEGERS = range(-(2**63), 2**64)  # what orjson reads and writes exactly
 _AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
@@ -52,6 +58,42 @@ def encode(value: Any) -> bytes:
         # Rare: objects that look like the tag, or real bytes beside them.
         data = orjson.dumps(_tagged(value), _default, _OPTIONS)
     return data if len(data) > _ROOMY else b"".join((data, b""))  # a copy holds what it needs
+
+
+def is_long(value: Any) -> bool:
+    """Whether a value is likely to take more than a moment to encode.
+
+    It looks at but a few parts, so that it takes none itself.
+    """
+    kind = type(value)
+    if kind is dict:
+        value = value.values()
+    elif kind is not list:
+        return _weigh(value, 0) > LONG
+    if len(value) > _FEW:
+        return _weigh(value, 0) > LONG
+    for part in value:
+        if type(part) is str:
+            if len(part) > LONG // _FEW:
+                return True
+        elif type(part) not in _SHORT and _weigh(part, 1) > LONG // _FEW:
+            return True
+    return False
+
+
+def _weigh(value: Any, depth: int) -> int:
+    """Estimate the bytes of a value by its first parts, and theirs."""
+    if isinstance(value, (str, bytes, bytearray, memoryview)):
+        return len(value)
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (list, tuple, ValuesView)):
+        size = getattr(value, "nbytes", _FEW)  # of an array
+        return size if isinstance(size, int) else _FEW
+    some = list(islice(value, _FEW))
+    if not some or depth == _DEPTH:
+        return _FEW * len(value)
+    return sum(_weigh(part, depth + 1) for part in some) * len(value) // len(some)
 
 
 def decode(data: bytes) -> Any:

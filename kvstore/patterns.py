@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import groupby
 
 from kvstore.caching import LONGEST, cache_short
 from kvstore.errors import InvalidPatternError
@@ -19,6 +19,10 @@ from kvstore.namespace import check_key
 __all__ = ["AnyOne", "Class", "Pattern", "Star", "compile_pattern", "escape", "tokenize"]
 
 _WILDCARD = re.compile(r"[*?\[]")
+# A class ends at the first bracket that is not its first member; one that never does is a bracket.
+_PART = re.compile(
+    r"(?P<stars>\*+)|(?P<ones>\?+)|(?P<class>\[\^?+\]?+[^\]]*+\]|\[)|(?P<plain>[^*?\[]+)", re.DOTALL
+)
 _MAX_CODE_POINT = 0x10FFFF
 _QUICK_CHARACTERS = 100  # each may be compared with each of the key's
 _SURROGATES = range(0xD800, 0xE000)
@@ -34,7 +38,7 @@ class Pattern:
         head: the text that every match begins with, possibly empty.
         after_head: the least text above all that begin with `head`; `None` if there is none.
         runs: what stands between the stars, of a pattern with no other wildcard; else `None`.
-        regex: of any other, matches (with `fullmatch`) just what GLOB does.
+        width: the fewest characters that a match has.
     """
 
     text: str
@@ -42,7 +46,7 @@ class Pattern:
     head: str
     after_head: str | None
     runs: tuple[str, ...] | None
-    regex: re.Pattern[str] | None
+    width: int
 
     @property
     def is_quick(self) -> bool:
@@ -59,10 +63,12 @@ class Pattern:
         """Whether the key matches."""
         if self.literal is not None:
             return key == self.literal
+        if len(key) < self.width:  # as nearly all keys are, if the pattern is long
+            return False
         if self.runs is not None:
             return _holds_in_order(key, self.runs)
-        assert self.regex is not None
-        return self.regex.fullmatch(key) is not None
+        regex = _regex if len(self.text) <= LONGEST else _long_regex
+        return regex(self.text).fullmatch(key) is not None
 
 
 def _holds_in_order(key: str, runs: tuple[str, ...]) -> bool:
@@ -71,7 +77,7 @@ def _holds_in_order(key: str, runs: tuple[str, ...]) -> bool:
     Each is taken where it stands first: a later place cannot help those after it.
     """
     first, *middle, last = runs
-    if len(key) < len(first) + len(last) or not key.startswith(first) or not key.endswith(last):
+    if not key.startswith(first) or not key.endswith(last):
         return False
     at, end = len(first), len(key) - len(last)
     for run in middle:
@@ -96,12 +102,12 @@ def _compile(text: str) -> Pattern:
     if "?" not in text and "[" not in text:  # however long, in a moment
         first, *rest = text.split("*")
         runs = (first, *rest)
-        return Pattern(text, None if rest else first, first, _successor(first), runs, None)
-    tokens = tokenize(text)
-    head = "".join(takewhile(_is_literal, tokens))  # type: ignore[arg-type]
-    if all(map(_is_literal, tokens)):
-        return Pattern(text, head, head, _successor(head), (head,), None)
-    return Pattern(text, None, head, _successor(head), None, _regex(tokens))
+        width = sum(map(len, runs))
+        return Pattern(text, None if rest else first, first, _successor(first), runs, width)
+    head, width, is_literal = _measure(text)
+    if is_literal:
+        return Pattern(text, head, head, _successor(head), (head,), width)
+    return Pattern(text, None, head, _successor(head), None, width)
 
 
 @cache_short(4, 2**20)  # else it would be parsed anew for each key that it is held against
@@ -109,8 +115,61 @@ def _compile_long(text: str) -> Pattern:
     return _compile(text)
 
 
-def _is_literal(token: _Token) -> bool:
-    return isinstance(token, str)
+def _measure(text: str) -> tuple[str, int, bool]:
+    """Return the text that every match begins with, a match's fewest characters, if it is one."""
+    head: list[str] = []
+    width, is_literal = 0, True
+    for part in _PART.finditer(text):
+        written = part[0]
+        if written == "[":
+            raise InvalidPatternError(
+                f"the pattern {text!r} opens a class with '[' at position {part.start()} and never "
+                "closes it; write '[[]' (or use kvstore.escape) for a literal '['"
+            )
+        if not part["stars"]:
+            width += 1 if part["class"] else len(written)
+        if is_literal:
+            literal = written if part["plain"] else _literal_of(written)
+            is_literal = literal is not None
+            head.append(literal or "")
+    return "".join(head), width, is_literal
+
+
+def _literal_of(written: str) -> str | None:
+    """Return the one character that a wildcard stands for, `None` if there are more."""
+    if len(written) > len("[a-a]") or written[0] != "[":
+        return None
+    token = tokenize(written)[0]
+    return token if isinstance(token, str) else None
+
+
+@cache_short(1024)
+def _regex(text: str) -> re.Pattern[str]:
+    """Translate a pattern into an expression that matches (with `fullmatch`) just what GLOB does.
+
+    It takes linear time a star: what stands between two stars is matched at its first place and
+    never again (an atomic group), as every token but a star is one character wide, and so a later
+    place cannot help.
+    """
+    runs: list[str] = [""]
+    for token, same in groupby(tokenize(text)):
+        if isinstance(token, Star):
+            runs.append("")
+            continue
+        number = sum(1 for _ in same)
+        one = re.escape(token) if isinstance(token, str) else token.regex()
+        runs[-1] += one if number == 1 else f"(?:{one}){{{number}}}"
+    first, *middle = runs
+    if not middle:
+        return re.compile(first, re.DOTALL)
+    last = middle.pop()
+    between = "".join(f"(?>.*?{run})" for run in middle)
+    return re.compile(f"{first}{between}.*{last}", re.DOTALL)
+
+
+@cache_short(4, 2**20)
+def _long_regex(text: str) -> re.Pattern[str]:
+    return _regex(text)
 
 
 def compile_pattern(pattern: str) -> Pattern:
@@ -138,6 +197,10 @@ class Star:
 class AnyOne:
     """One character."""
 
+    def regex(self) -> str:
+        """Return it as Python's expressions have it."""
+        return "."
+
 
 @dataclass(frozen=True, slots=True)
 class Class:
@@ -149,7 +212,9 @@ class Class:
     def regex(self) -> str:
         """Return it as Python's expressions have it."""
         members = "".join(
-            f"{re.escape(low)}-{re.escape(high)}" for low, high in self.ranges if low <= high
+            f"{re.escape(low)}-{re.escape(high)}"
+            for low, high in dict.fromkeys(self.ranges)
+            if low <= high
         )
         if not members:
             return "." if self.negated else "(?!)"
@@ -208,28 +273,6 @@ def _class(text: str, position: int) -> tuple[Class, int]:
             "it; write '[[]' (or use kvstore.escape) for a literal '['"
         )
     return Class(tuple(ranges), negated), position + 1
-
-
-def _regex(tokens: list[_Token]) -> re.Pattern[str]:
-    """Translate tokens into a regular expression that takes linear time a star.
-
-    What stands between two stars is matched at its first place and never again (an atomic
-    group): every token but a star is one character wide, so a later place cannot help.
-    """
-    runs: list[str] = [""]
-    for token in tokens:
-        if isinstance(token, Star):
-            runs.append("")
-        elif isinstance(token, str):
-            runs[-1] += re.escape(token)
-        else:
-            runs[-1] += "." if isinstance(token, AnyOne) else token.regex()
-    first, *middle = runs
-    if not middle:
-        return re.compile(first, re.DOTALL)
-    last = middle.pop()
-    between = "".join(f"(?>.*?{run})" for run in middle)
-    return re.compile(f"{first}{between}.*{last}", re.DOTALL)
 
 
 def _successor(head: str) -> str | None:

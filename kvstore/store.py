@@ -22,6 +22,7 @@ from collections.abc import (
     Iterable,
     Mapping,
     Sequence,
+    Sized,
 )
 from contextlib import suppress
 from dataclasses import replace
@@ -124,6 +125,7 @@ _MODES = ("auto", "semantic", "text", "hybrid")
 _READ_ONLY = (
     "this store was opened with read_only=True, and writes nothing: open another one without it"
 )
+_IN_A_TURN = 256  # items of one call that are worked on in one turn of the loop
 _EVERYTHING = 2**53  # as a limit
 _ANYWHERE: Final = object()  # instead of a loop: open, and on whatever thread
 
@@ -435,7 +437,12 @@ class Store(WithAsync, Recipe):
         self.require_open()
         if self.backend.backlog.is_full:
             await self.backend.backlog.room()
-        op = self.prepare_put(namespace, key, value, ttl, index, if_version, vector)
+        if codec.is_long(value):
+            op = await self.backend.aside(
+                self.prepare_put, namespace, key, value, ttl, index, if_version, vector
+            )
+        else:
+            op = self.prepare_put(namespace, key, value, ttl, index, if_version, vector)
         item: Item = (await self._submit((op,)))[0]
         return item
 
@@ -580,9 +587,15 @@ class Store(WithAsync, Recipe):
                 f"put_many takes a mapping of keys to values, not {type(mapping).__name__}"
             )
         address(namespace)
-        puts = [
-            self.prepare_put(namespace, key, value, ttl, index) for key, value in mapping.items()
-        ]
+        puts = []
+        for number, (key, value) in enumerate(list(mapping.items()), 1):
+            if number % _IN_A_TURN == 0:
+                await self.backend.pause(0)
+            if codec.is_long(value):
+                put = await self.backend.aside(self.prepare_put, namespace, key, value, ttl, index)
+            else:
+                put = self.prepare_put(namespace, key, value, ttl, index)
+            puts.append(put)
         return Items(await self._submit(puts) if puts else ())
 
     async def get_many(
@@ -591,18 +604,25 @@ class Store(WithAsync, Recipe):
         """Return the items that are there, by key, in the order of `keys`."""
         self.require_open()
         labels, path = address(namespace)
-        wanted = check_keys(keys)
+        wanted = await self._keys(keys)
         items = await self.backend.get_many(labels, path, wanted) if wanted else []
         if items and self._refreshes(refresh_ttl):
             items = await self._refreshed(items)
-        found = {item.key: item for item in items}
-        return {key: found[key] for key in wanted if key in found}
+        if len(items) > _IN_A_TURN:
+            return await self.backend.aside(_by_key, wanted, items)
+        return _by_key(wanted, items)
+
+    async def _keys(self, keys: Iterable[str]) -> list[str]:
+        """Check keys, however many, and hold up nobody for it."""
+        if isinstance(keys, Sized) and not isinstance(keys, str) and len(keys) > _IN_A_TURN:
+            return await self.backend.aside(check_keys, list(keys))
+        return check_keys(keys)
 
     async def delete_many(self, namespace: Sequence[str], keys: Iterable[str]) -> int:
         """Delete many items in one transaction; return how many were there."""
         self.require_open()
         labels, path = address(namespace)
-        deletes = [Delete(labels, path, key) for key in check_keys(keys)]
+        deletes = [Delete(labels, path, key) for key in await self._keys(keys)]
         return sum(await self._submit(deletes)) if deletes else 0
 
     # Wildcards and listings
@@ -1670,6 +1690,11 @@ class Store(WithAsync, Recipe):
                 "index=IndexConfig(embeddings) to it, give a vector, or search with mode='text'"
             )
         return mode
+
+
+def _by_key(wanted: Iterable[str], items: Iterable[Item]) -> dict[str, Item]:
+    found = {item.key: item for item in items}
+    return {key: found[key] for key in wanted if key in found}
 
 
 def _has_own(op: Put | Mutate | Append | PutJob | Reindex) -> bool:

@@ -276,7 +276,7 @@ def key_matches(pattern: Pattern) -> Sql:
         return Sql("1")
     if pattern.literal is not None or pattern.text == pattern.head + "*":
         return _begins(pattern)
-    return all_of([_begins(pattern), _globs(pattern.text)])
+    return all_of([_begins(pattern), _globs(pattern)])
 
 
 def _begins(pattern: Pattern) -> Sql:
@@ -295,9 +295,11 @@ _LONGEST_GLOB = 10_000  # SQLite refuses patterns of more than 50,000 bytes
 _MISREAD_BY_GLOB = frozenset("\0\ufffd\ufffe\uffff")  # NUL ends its strings, U+FFFE is U+FFFD to it
 
 
-def _globs(text: str) -> Sql:
+def _globs(pattern: Pattern) -> Sql:
+    text = pattern.text
     if len(text) > _LONGEST_GLOB or not _MISREAD_BY_GLOB.isdisjoint(text):
-        return Sql("kvstore_glob(?, CAST(key AS BLOB))", (text.encode(),))
+        is_long = Sql(f"{OCTETS_OF_KEY} >= ?", (pattern.width,))  # few keys are, if the pattern is
+        return all_of([is_long, Sql("kvstore_glob(?, CAST(key AS BLOB))", (text.encode(),))])
     return Sql(
         "CASE WHEN instr(key, char(0)) THEN kvstore_glob(?, CAST(key AS BLOB)) ELSE key GLOB ? END",
         (text.encode(), text),

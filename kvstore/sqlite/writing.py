@@ -92,6 +92,7 @@ __all__ = [
 INLINE_OPS = 16  # on the event loop's thread, of those that cost more than a plain put
 
 _ANY_LENGTH = 2**62
+_TOLD = 5_000  # plain puts of which each is told to the cache of reads; of more, none is
 _NOTES_AT_ONCE = 1_000  # held back before they are written
 _REWIND_SLICE = 500  # items in hand at once
 _ROWS = (128, 64, 32, 16, 8, 4, 2, 1)  # of the statements that many puts share
@@ -480,6 +481,8 @@ class Batch:
         versions: Sequence[int] = range(first, first + len(puts))
         if len(puts) <= _ROWS[0]:
             return self._put_all(puts, versions)
+        if len(puts) > _TOLD:
+            self.changed = None
         last = {(op.path, op.key): version for op, version in zip(puts, versions, strict=True)}
         if len(last) == len(puts):
             return self._put_all(puts, versions)

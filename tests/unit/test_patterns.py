@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -76,10 +77,31 @@ def test_many_stars_take_no_exponential_time() -> None:
     assert compiled.matches("a" * 5_000 + "b")
 
 
+def test_a_pattern_tells_how_long_a_match_is_at_least() -> None:
+    texts = {"": 0, "*": 0, "ab": 2, "a?c": 3, "*[ab]*?x": 3, "[]]": 1, "[^]a]?": 2, "[a-a]*": 1}
+    for text, width in texts.items():
+        assert compile_pattern(text).width == width, text
+
+
+@pytest.mark.parametrize("part", ["?", "[ab]", "[^x]?", "a*", "*?", "*a?", "[a-c]x*"])
+def test_a_long_pattern_takes_a_moment_until_a_key_is_as_long(part: str) -> None:
+    pattern = compile_pattern(part * 40_000)
+    began = time.process_time()
+    for _ in range(1000):
+        assert not pattern.matches("abc" * 10)
+    assert time.process_time() - began < 0.1  # an expression would take longer to compile
+
+
+def test_a_class_of_many_members_is_the_set_of_them() -> None:
+    pattern = compile_pattern(f"[{'ab' * 50_000}]x")
+    assert pattern.matches("bx")
+    assert not pattern.matches("cx")
+
+
 def test_a_long_pattern_with_stars_alone_takes_no_expression() -> None:
     long = "x" * 100_000
     for text, key in ((f"*{long}", f"y{long}"), (f"{long}*y*", f"{long}yy"), (long, long)):
         pattern = compile_pattern(text)
-        assert pattern.regex is None  # to compile one takes seconds
+        assert pattern.runs is not None  # to compile an expression takes seconds
         assert pattern.matches(key)
         assert not pattern.matches(key.replace("x", "z", 1))
