@@ -32,6 +32,7 @@ from typing import IO, Any, Self
 import orjson
 
 from kvstore import codec
+from kvstore.caching import cache_short
 from kvstore.distribution import NAME
 from kvstore.errors import (
     InvalidArgumentError,
@@ -56,6 +57,7 @@ _MAX_VERSION = 2**53
 _MICROSECOND = timedelta(microseconds=1)
 _WRITTEN_OUT = 3  # times as long may a value's text be as what is stored: "\\u00e9" for two bytes
 _LINE_HEAD = 1 << 20  # bytes of a line beside its value
+_LENGTH_BYTES = 8
 _RUN = 1 << 20  # versions that are sorted in memory
 _RUN_PIECE = 1 << 16  # bytes of a sorted run that are read at once
 _FIELDS = attrgetter(
@@ -236,8 +238,10 @@ class Spool:
 
     def add(self, records: Sequence[Record]) -> None:
         """Write records at the end."""
+        piece = marshal.dumps([_FIELDS(record) for record in records])
         with file_errors("a temporary file cannot be written"):
-            marshal.dump([_FIELDS(record) for record in records], self._file)
+            self._file.write(len(piece).to_bytes(_LENGTH_BYTES))
+            self._file.write(piece)
         self.count += len(records)
 
     def __iter__(self) -> Iterator[Record]:
@@ -245,7 +249,9 @@ class Spool:
             self._file.seek(0)
             read = 0
             while read < self.count:
-                piece = marshal.load(self._file)  # noqa: S302 - nobody else has the file
+                # Whole: `marshal.load` reads each number and each text by a call of its own.
+                length = int.from_bytes(self._file.read(_LENGTH_BYTES))
+                piece = marshal.loads(self._file.read(length))  # noqa: S302 - nobody else has it
                 for fields in piece:
                     yield Record(*fields)
                 read += len(piece)
@@ -548,7 +554,7 @@ def _micros(text: object, name: str) -> int | None:
     if text is None:
         return None
     try:
-        micros = (datetime.fromisoformat(text) - EPOCH) // _MICROSECOND  # type: ignore[arg-type]
+        micros = _instant(text)
     except (TypeError, ValueError, OverflowError):
         raise InvalidArgumentError(
             f"its {name} is no ISO 8601 time with an offset, such as 2026-01-31T12:00:00+00:00"
@@ -556,3 +562,10 @@ def _micros(text: object, name: str) -> int | None:
     if not EARLIEST <= micros <= LATEST:
         raise InvalidArgumentError(f"its {name} lies outside the years 1 to 9999 of UTC")
     return micros
+
+
+@cache_short(
+    64
+)  # what was written by one call has one time, and most items have two that are equal
+def _instant(text: Any) -> int:
+    return (datetime.fromisoformat(text) - EPOCH) // _MICROSECOND

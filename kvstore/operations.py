@@ -327,6 +327,11 @@ class Record:
         """Whether it is there at an instant."""
         return self.expires_at is None or self.expires_at > now
 
+    def at_version(self, version: int) -> Record:
+        """Return the same at another version; many times as fast as `dataclasses.replace`."""
+        times = self.created_at, self.updated_at, self.expires_at
+        return Record(self.path, self.key, self.data, version, *times, self.ttl, self.indexing)
+
 
 def take_piece(records: Iterator[Record]) -> list[Record]:
     """Take the next records: as many as may be in hand at once, none at the end."""

@@ -327,7 +327,7 @@ class Admission:
                 )
             self.version = max(self.version, version)
             self.written += 1
-            taken[address] = replace(record, version=version)
+            taken[address] = record.at_version(version)
             if self._is_watched:
                 notes.append(Note(version, "put", record.path, record.key, self._now))
         effects = Effects(self._now, self.version, self._is_watched, notes=sorted(notes))
