@@ -17,7 +17,16 @@ entity's but those of a run lie below one namespace, and so does all of a run.
 """
 
 from kvstore.flow.facade import AsyncKeyValueStore, KeyValueStore
+from kvstore.flow.knowledge import KnowledgeDB
 from kvstore.flow.node import KeyValueStoreNode
 from kvstore.flow.scopes import FlowScope
+from kvstore.flow.secrets import Secret
 
-__all__ = ["AsyncKeyValueStore", "FlowScope", "KeyValueStore", "KeyValueStoreNode"]
+__all__ = [
+    "AsyncKeyValueStore",
+    "FlowScope",
+    "KeyValueStore",
+    "KeyValueStoreNode",
+    "KnowledgeDB",
+    "Secret",
+]

@@ -156,7 +156,8 @@ class AsyncKeyValueStore(WithAsync, Recipe):
             key: where.
             value: text, a number, JSON, bytes, an embedding, or lists and objects of these.
             entity_id: whose key it is; `None`: the project's.
-            ttl: lifetime in seconds or as a `timedelta`; `None`: the store's default.
+            ttl: lifetime in seconds or as a `timedelta`; `None`: the store's default; `FOREVER`:
+                without end, whatever the default.
 
         Raises:
             ValueEncodingError: something in the value could not come back unchanged.
@@ -181,6 +182,7 @@ class AsyncKeyValueStore(WithAsync, Recipe):
         *,
         field: str | None = None,
         initial: float = 0,
+        ttl: TTL = None,
         entity_id: str | None = None,
     ) -> int | float:
         """Add to a number, atomically across tasks, threads and processes; return the new one.
@@ -190,17 +192,23 @@ class AsyncKeyValueStore(WithAsync, Recipe):
             amount: what to add.
             field: a path into an object, such as `"by_model.small"`; `None`: the value itself.
             initial: what a missing number counts as.
+            ttl: lifetime of a number that this call creates; as in `insert`.
             entity_id: whose key it is; `None`: the project's.
 
         Raises:
             ValueTypeError: what is there is no number.
         """
         return await self._store.increment(
-            self._place(key, entity_id), key, amount, field=field, initial=initial
+            self._place(key, entity_id), key, amount, field=field, initial=initial, ttl=ttl
         )
 
     async def append(
-        self, key: str, *values: Any, max_length: int | None = None, entity_id: str | None = None
+        self,
+        key: str,
+        *values: Any,
+        max_length: int | None = None,
+        ttl: TTL = None,
+        entity_id: str | None = None,
     ) -> int:
         """Add values to the end of a list, atomically; return its new length.
 
@@ -208,13 +216,14 @@ class AsyncKeyValueStore(WithAsync, Recipe):
             key: which; a missing list is made.
             values: what to add, in order.
             max_length: keep only this many of the last elements.
+            ttl: lifetime of a list that this call creates; as in `insert`.
             entity_id: whose key it is; `None`: the project's.
 
         Raises:
             ValueTypeError: what is there is no list.
         """
         return await self._store.append(
-            self._place(key, entity_id), key, *values, max_length=max_length
+            self._place(key, entity_id), key, *values, max_length=max_length, ttl=ttl
         )
 
     async def pop(
@@ -416,6 +425,11 @@ class KeyValueStore(Driven):
 
     def _recipe(self) -> Any:
         return self._unopened, (self._runner.origin, self._awaited.base_scope), {}
+
+    @property
+    def sync_store(self) -> SyncStore:
+        """The store underneath, for code that does not await."""
+        return SyncStore(self._runner)
 
     @property
     def scope(self) -> FlowScope:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from kvstore.errors import InvalidArgumentError, InvalidKeyError, ValueTypeError
-from kvstore.filters import json_type
+from kvstore.flow.data_types import DATA_TYPES
 from kvstore.flow.facade import AsyncKeyValueStore, KeyValueStore
+from kvstore.flow.knowledge import KnowledgeDB, Search
 from kvstore.flow.scopes import FlowScope, check_id
 from kvstore.store import Store
+from kvstore.types import Item
 
 __all__ = ["KeyValueStoreNode"]
 
@@ -36,8 +37,9 @@ class KeyValueStoreNode:
     Args:
         operation: `"insert"`, `"retrieve"` or `"remove"`.
         key: which key, or pattern to remove; `None`: `state["key"]`.
-        data_type: what the value must be: `"text"`, `"number"`, `"json"`, `"bytes"`, `"segments"`
-            (a list of texts, or of objects with a `"text"`) or `"embedding"` (a list of numbers).
+        data_type: what the value must be: `"text"`, `"number"`, `"json"`, `"bytes"`, `"content"`,
+            `"segments"`, `"embedding"`, `"knowledge"`, `"knowledge_db"`, `"llm_model"` or
+            `"configured_service"`; `kvstore.flow.data_types` has their shapes.
         entity_id: whose key; `None`: `state["entity_id"]`, or the run's, or the project's.
         field: where in the state the value is, and goes.
 
@@ -60,7 +62,7 @@ class KeyValueStoreNode:
     ) -> None:
         operations = {"insert": self._insert, "retrieve": self._retrieve, "remove": self._remove}
         self._operate = operations[_one_of(operation, operations, "operation")]
-        self._convert = _CONVERSIONS[_one_of(data_type, _CONVERSIONS, "data_type")]
+        self._type = DATA_TYPES[_one_of(data_type, DATA_TYPES, "data_type")]
         self.operation = operation
         self.key = key
         self.data_type = data_type
@@ -89,28 +91,32 @@ class KeyValueStoreNode:
             raise InvalidArgumentError(
                 f"the state has no {self.field!r} for the insert node to store under {key!r}"
             )
-        await _awaited(facade.insert, key, self._checked(value, key), entity_id)
+        await _awaited(facade.insert, key, self._as(self._type.store, value, key), entity_id)
         return {}
 
     async def _retrieve(
         self, facade: _Facade, key: str, entity_id: str | None, state: Any
     ) -> dict[str, Any]:
         value = await _awaited(facade.retrieve, key, _MISSING, entity_id)
-        return {self.field: None if value is _MISSING else self._checked(value, key)}
+        if value is _MISSING:
+            return {self.field: None}
+        loaded = self._as(self._type.load, value, key)
+        return {
+            self.field: loaded.of(_searching(facade)) if isinstance(loaded, KnowledgeDB) else loaded
+        }
 
     async def _remove(
         self, facade: _Facade, key: str, entity_id: str | None, state: Any
     ) -> dict[str, Any]:
         return {"removed": await _awaited(facade.remove, key, entity_id)}
 
-    def _checked(self, value: Any, key: str) -> Any:
-        converted = self._convert(value)
-        if converted is _MISSING:
+    def _as(self, convert: Callable[[Any], Any], value: Any, key: str) -> Any:
+        try:
+            return convert(value)
+        except ValueTypeError as exc:
             raise ValueTypeError(
-                f"the {self.operation} node of {key!r} is for {self.data_type}, and the value is "
-                f"{_described(value)}"
-            )
-        return converted
+                f"the {self.operation} node of {key!r} is for {self.data_type}: {exc}"
+            ) from None
 
 
 _Facade = AsyncKeyValueStore | KeyValueStore
@@ -121,6 +127,18 @@ async def _awaited(method: Callable[..., Any], *args: Any) -> Any:
     if inspect.iscoroutinefunction(method):
         return await method(*args)
     return await asyncio.to_thread(method, *args)
+
+
+def _searching(facade: _Facade) -> Search:
+    """Return what searches the store of a facade, never blocking the loop."""
+    if isinstance(facade, AsyncKeyValueStore):
+        return facade.store.search
+    sync = facade.sync_store
+
+    async def search(*args: Any, **options: Any) -> list[Item]:
+        return await asyncio.to_thread(sync.search, *args, **options)
+
+    return search
 
 
 async def _facade(runtime: Any) -> _Facade:
@@ -178,58 +196,3 @@ def _one_of(name: str, known: Mapping[str, Any], what: str) -> str:
     if not isinstance(name, str) or name not in known:
         raise InvalidArgumentError(f"{what} is one of {', '.join(known)}, not {name!r}")
     return name
-
-
-def _described(value: Any) -> str:
-    try:
-        return f"of type {json_type(value)}"
-    except TypeError:
-        return f"of type {type(value).__name__}"
-
-
-# From a value to what is stored, or `_MISSING` if it is not of the data type.
-
-
-def _text(value: Any) -> Any:
-    return value if isinstance(value, str) else _MISSING
-
-
-def _number(value: Any) -> Any:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value if is_number and math.isfinite(value) else _MISSING
-
-
-def _json(value: Any) -> Any:
-    return value  # the store itself refuses what is not JSON
-
-
-def _bytes(value: Any) -> Any:
-    return bytes(value) if isinstance(value, (bytes, bytearray, memoryview)) else _MISSING
-
-
-def _segments(value: Any) -> Any:
-    if not isinstance(value, (list, tuple)) or not all(map(_is_segment, value)):
-        return _MISSING
-    return list(value)
-
-
-def _is_segment(value: Any) -> bool:
-    text = value.get("text") if isinstance(value, Mapping) else value
-    return isinstance(text, str)
-
-
-def _embedding(value: Any) -> Any:
-    vector = value.tolist() if hasattr(value, "tolist") else value
-    if not isinstance(vector, (list, tuple)) or not vector:
-        return _MISSING
-    return _MISSING if any(_number(element) is _MISSING for element in vector) else list(vector)
-
-
-_CONVERSIONS: Final[dict[str, Callable[[Any], Any]]] = {
-    "text": _text,
-    "number": _number,
-    "json": _json,
-    "bytes": _bytes,
-    "segments": _segments,
-    "embedding": _embedding,
-}

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import kvstore
-from kvstore import AsyncKeyValueStore, FlowScope, KeyValueStore
+from kvstore import AsyncKeyValueStore, FlowScope, InMemoryStore, KeyValueStore
+from kvstore.testing import ManualClock
 from tests.flow.conftest import Make
 
 ODD = ["a/b", "*", "?", "[x]", "%", "a.b:c", "😀", "Ünïcode", " ", "\n", "\0", "..", "a\tb"]
@@ -549,3 +550,24 @@ def test_the_two_halves_have_the_same_methods_and_arguments() -> None:
     awaited = methods(AsyncKeyValueStore)
     del awaited["open"]  # the sync half opens at once
     assert methods(KeyValueStore) == awaited
+
+
+def test_what_a_call_creates_has_the_lifetime_that_it_was_given() -> None:
+    clock = ManualClock()
+    with KeyValueStore(InMemoryStore(clock=clock, default_ttl=60)) as kv:
+        kv.insert("short", 1, ttl=5)
+        kv.insert("lasting", 1, ttl=kvstore.FOREVER)
+        assert kv.increment("number", ttl=10) == 1
+        assert kv.append("list", "a", ttl=10) == 1
+        clock.advance(6)
+        assert kv.list_keys() == ["lasting", "list", "number"]
+        assert kv.increment("number", ttl=1_000) == 2  # it keeps its own
+        assert kv.append("list", "b", ttl=1_000) == 2
+        clock.advance(5)
+        assert kv.list_keys() == ["lasting"]
+        assert kv.increment("number") == 1
+        clock.advance(61)
+        assert kv.list_keys() == ["lasting"]
+        for wrong in (0, -1, float("nan"), "1"):
+            with pytest.raises(kvstore.InvalidTTLError):
+                kv.increment("number", ttl=wrong)  # type: ignore[arg-type]
