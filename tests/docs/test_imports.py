@@ -58,6 +58,7 @@ HOMES = {
     "haystack": {"integrations"},
     "httpx": {"embeddings"},
     "key_value": {"integrations"},
+    "keyring": {"flow"},
     "langchain_core": {"integrations"},
     "langgraph": {"integrations"},
     "PyInstaller": {"__pyinstaller"},
