@@ -27,7 +27,7 @@ from typing import Any
 from unittest.mock import patch
 
 import kvstore
-from kvstore.sqlite import driver, statements, writing
+from kvstore.sqlite import driver, plain_puts, statements
 
 RESULTS = Path(__file__).parent / "results" / "overhead.json"
 NAMESPACE = ("users", "alice", "memories")
@@ -44,7 +44,8 @@ def as_it_is() -> Iterator[None]:
 @contextmanager
 def without_checksums() -> Iterator[None]:
     with (
-        patch.object(writing, "checksum", lambda *_: 0),
+        patch.object(plain_puts, "checksum", lambda *_: 0),
+        patch("kvstore.sqlite.rows.checksum", lambda *_: 0),
         patch("kvstore.sqlite.reading.checksum", lambda *_: 0),
     ):
         yield

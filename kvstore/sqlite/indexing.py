@@ -66,16 +66,11 @@ from kvstore.sqlite.index_file import (
     require_words,
 )
 from kvstore.sqlite.journal import VectorChange
+from kvstore.sqlite.plain_puts import is_bare_put
+from kvstore.sqlite.rows import FileState, NotInlineError, StoredRow, read_state
 from kvstore.sqlite.slots import FREE, ITEM_BITS, Entries, entries_of
 from kvstore.sqlite.words import namespace_words, pack_counts
-from kvstore.sqlite.writing import (
-    Batch,
-    FileState,
-    NotInlineError,
-    StoredRow,
-    is_bare_put,
-    read_state,
-)
+from kvstore.sqlite.writing import Batch
 from kvstore.types import Item
 
 __all__ = ["begin_batch"]

@@ -6,7 +6,8 @@ from kvstore.sqlite import driver
 from kvstore.sqlite.index_file import Setup
 from kvstore.sqlite.indexing import begin_batch
 from kvstore.sqlite.read_cache import NO_MARK, Mark, ReadCache
-from kvstore.sqlite.writing import Batch, FileState
+from kvstore.sqlite.rows import FileState
+from kvstore.sqlite.writing import Batch
 
 __all__ = ["Series"]
 

@@ -19,7 +19,8 @@ from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import connect
 from kvstore.sqlite.migrate import migrate
 from kvstore.sqlite.reading import checksum
-from kvstore.sqlite.writing import Batch, NotInlineError
+from kvstore.sqlite.rows import NotInlineError
+from kvstore.sqlite.writing import Batch
 from kvstore.types import Item
 
 NOW = 1_000_000

@@ -22,7 +22,8 @@ from kvstore.sqlite import driver, past_statements, reading, statements
 from kvstore.sqlite.connection import connect, transaction
 from kvstore.sqlite.filters import compile_filter
 from kvstore.sqlite.migrate import migrate
-from kvstore.sqlite.writing import Batch, NotInlineError
+from kvstore.sqlite.rows import NotInlineError
+from kvstore.sqlite.writing import Batch
 
 NOW = 1_750_000_000_000_000
 NS = ("users", "alice")

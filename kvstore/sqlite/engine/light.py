@@ -35,7 +35,8 @@ from kvstore.sqlite.engine.limits import (
     INLINE_PUTS,
     LONG_PATH,
 )
-from kvstore.sqlite.writing import INLINE_OPS, is_bare_put
+from kvstore.sqlite.plain_puts import is_bare_put
+from kvstore.sqlite.writing import INLINE_OPS
 
 __all__ = ["are_few", "is_light_look", "is_light_write"]
 

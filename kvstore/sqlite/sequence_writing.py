@@ -1,0 +1,241 @@
+"""Logs and queues in a write transaction: their states, entries and jobs.
+
+How a job fares is decided by `kvstore.jobs`; the statements are those of `sequences`, and the few
+of `quick_jobs` where a job takes its usual way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, assert_never
+
+from kvstore.errors import StoreCorruptError
+from kvstore.jobs import JobState, SequenceRecord, lease_lost, other_items, require_lease
+from kvstore.namespace import show
+from kvstore.operations import (
+    Append,
+    ExtendJob,
+    FinishJob,
+    GiveBackJob,
+    Named,
+    PopEntry,
+    PutJob,
+    Record,
+    RetryJob,
+    ReviveJobs,
+    TakeJob,
+    TrimLog,
+)
+from kvstore.plan import (
+    Address,
+    Effects,
+    decide,
+    named,
+)
+from kvstore.sequences import SequenceKind, SequenceState, key_of, position_of, require_kind
+from kvstore.sql import Sql
+from kvstore.sqlite import (
+    quick_jobs,
+    reading,
+    sequence_statements,
+    sequences,
+    statements,
+)
+from kvstore.sqlite.read_cache import ABSENT, Entry
+from kvstore.sqlite.rows import NotInlineError, Rows, StoredRow
+from kvstore.types import Item
+
+__all__ = ["SequenceRows"]
+
+
+class SequenceRows(Rows):
+    """Rows, of which some are the entries of logs and the jobs of queues."""
+
+    def _decide(
+        self, ops: Sequence[Named], version: int
+    ) -> tuple[Effects, dict[Address, StoredRow]]:
+        """Return what operations come to after a version, and the rows that they name."""
+        rows = self._read_rows(named(ops))
+        states = self._states_of(ops)
+        effects = decide(
+            *(ops, rows, self._now, version),
+            is_watched=self._is_watched,
+            sequences=states,
+            jobs=self._jobs,
+        )
+        return effects, rows
+
+    def _states_of(self, ops: Sequence[Named]) -> dict[str, SequenceState]:
+        """Return the states of the logs and queues that operations are about, or begin."""
+        begun = {op.path for op in ops if type(op) is Append or type(op) is PutJob}
+        if self._sequences is None and not begun:
+            return {}
+        states = self._known_states({op.path for op in ops})
+        for op in ops:
+            if type(op) is not PutJob:
+                continue
+            if op.path in states:
+                if op.name is not None and states[op.path].kind == "queue":
+                    self._jobs.settle(op.path)
+            elif self._execute(sequence_statements.HAS_ITEMS, (op.path, self._now)).fetchone()[0]:
+                raise other_items(op.namespace)
+        for path in begun - states.keys():
+            if self._longest is not None and not reading.is_light(
+                self._connection, self._longest, path
+            ):
+                raise NotInlineError
+            states[path] = sequences.count_state(self._execute, path)
+        return states
+
+    def _begun(self, path: str, kind: SequenceKind) -> SequenceState | None:
+        """Return the state of a log or a queue, `None` if it has not begun."""
+        state = self._known_states((path,)).get(path)
+        if state is not None:
+            require_kind(state, kind)
+        return state
+
+    def _quick_job(self, op: PutJob | TakeJob | FinishJob) -> Any:
+        """Do what a queue lives by in few statements, or answer `LONG_WAY`."""
+        assert self._sequences is not None
+        is_change = type(op) is not TakeJob
+        if is_change and (self._is_watched or self.index is not None):
+            return quick_jobs.LONG_WAY
+        if type(op) is PutJob and not quick_jobs.is_plain(op):
+            return quick_jobs.LONG_WAY
+        path, execute, now = op.path, self._execute, self._now
+        self._file_jobs = None  # it would not know
+        state = self._sequences.pop(path, None)
+        if state is not None and path in self._changed:
+            sequences.save_state(execute, state)
+            self._changed.discard(path)
+        match op:
+            case PutJob():
+                key = quick_jobs.put(execute, op, self._version + 1, now)
+                if key is None:
+                    return quick_jobs.LONG_WAY
+                self._version += 1
+                self._has_jobs = True
+                if self.changed is not None:
+                    self.changed[path, key] = Entry(op.data, self._version, now, now, None)
+                return key
+            case TakeJob():
+                taken = quick_jobs.take(execute, op, now, self._most)
+                if taken is quick_jobs.TOO_LONG:
+                    raise NotInlineError
+                return taken
+            case FinishJob():
+                if not quick_jobs.finish(execute, op, now, self._most) and self._longest:
+                    raise NotInlineError
+                self._version += 1
+                if self.changed is not None:
+                    self.changed[path, op.key] = ABSENT
+                return None
+
+    def _run_job(self, op: TakeJob | RetryJob | ExtendJob | GiveBackJob | ReviveJobs) -> Any:
+        match op:
+            case TakeJob():
+                return self._take_job(op)
+            case RetryJob():
+                self._jobs.retry(self._held(op), op.delay, op.error)
+                self._has_jobs |= not op.delay
+                return None
+            case ExtendJob():
+                self._jobs.extend(self._held(op), op.lease)
+                return None
+            case GiveBackJob():
+                if self._begun(op.path, "queue") is not None:
+                    self._jobs.give_back(op.path, op.token)
+                    self._has_jobs = True
+                return None
+            case ReviveJobs():
+                positions = [position_of(key) for key in op.keys]
+                known = [position for position in positions if position is not None]
+                if self._begun(op.path, "queue") is None:
+                    return 0
+                self._has_jobs = True
+                return self._jobs.revive(op.path, known)
+        assert_never(op)
+
+    def _held(self, op: RetryJob | ExtendJob) -> JobState:
+        """Return the job that an operation's token holds."""
+        position = position_of(op.key)
+        if position is None or self._begun(op.path, "queue") is None:
+            raise lease_lost(op.namespace, op.key)
+        job = self._jobs.get(op.path, position)
+        return require_lease(job, op.token, self._now, op.namespace, op.key)
+
+    def _take_job(self, op: TakeJob) -> tuple[Item, int] | None:
+        if self._begun(op.path, "queue") is None:
+            return None
+        job = self._jobs.take(op.path, op.token, op.lease, op.attempts)
+        if job is None:
+            return None
+        key = key_of(job.position)
+        row = self._execute(statements.GET, (op.path, key, self._now)).fetchone()
+        if row is None:
+            raise StoreCorruptError(f"the job {show(op.namespace, key)} has lost its item")
+        return reading.item_of(op.namespace, op.path, key, row), job.attempt
+
+    def _pop_entry(self, op: PopEntry) -> Item | None:
+        if self._begun(op.path, "log") is None:
+            return None
+        found = self._execute(sequence_statements.LAST_ENTRIES, (op.path, self._now, 1)).fetchall()
+        if not found:
+            return None
+        key, *row = found[0]
+        item = reading.item_of(op.namespace, op.path, key, row)
+        self._end_rows("delete", Sql(sequence_statements.ENTRY, (op.path, key)))
+        return item
+
+    def _trim_log(self, op: TrimLog) -> int:
+        state = self._begun(op.path, "log")
+        if state is None:
+            return 0
+        self._end_rows("expire", Sql(sequence_statements.EXPIRED_ENTRIES, (op.path, self._now)))
+        number = self._known_states((op.path,))[op.path].size - op.keep
+        if number <= 0:
+            return 0
+        trimmed = self._end_rows(
+            "delete", Sql(sequence_statements.OLDEST_ENTRIES, (op.path, number))
+        )
+        self._known_states((op.path,))[op.path].trimmed = position_of(trimmed[-1][1]) or 0
+        return len(trimmed)
+
+    def _entries_there(self, records: Sequence[Record]) -> dict[Address, bytes]:
+        """Return what is there where records are to become entries of logs, or jobs."""
+        inside = self._known_states({record.path for record in records})
+        wanted = {(each.path, each.key): True for each in records if each.path in inside}
+        rows = self._read_rows(wanted)
+        return {address: row.data for address, row in rows.items() if row.is_live(self._now)}
+
+    def _restore_sequences(self, records: Iterable[SequenceRecord]) -> None:
+        for record in records:
+            path = record.path
+            state = self._known_states((path,)).get(path)
+            if state is None:
+                state = sequences.count_state(self._execute, path)
+            record.onto(state)
+            self._sequences = {**(self._sequences or {}), path: state}
+            self._changed.add(path)
+
+    def _recount(
+        self, paths: Iterable[str], jobs: Mapping[tuple[str, int], JobState] | None = None
+    ) -> None:
+        """Count the entries of logs anew, and add jobs, after records were written."""
+        for path, state in self._known_states(paths).items():
+            counted = sequences.count_state(self._execute, path)
+            state.size, state.last = counted.size, max(state.last, counted.last)
+            self._changed.add(path)
+            self._has_jobs = True
+            if state.kind == "queue":
+                self._recount_jobs(path, state.noted, jobs or {})
+
+    def _recount_jobs(
+        self, path: str, noted: int, jobs: Mapping[tuple[str, int], JobState]
+    ) -> None:
+        """Add what is known of jobs that were written, and rows for those that need them."""
+        last = key_of(max([noted, *(position for there, position in jobs if there == path)]))
+        statement = sequence_statements.ITEMS_WITHOUT_JOB
+        for (key,) in self._execute(statement, (path, last)).fetchall():
+            position = position_of(key) or 0
+            self._jobs.restore(jobs.get((path, position)) or JobState(path, position))
