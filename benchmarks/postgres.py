@@ -42,7 +42,7 @@ from benchmarks.workloads import SEED, value
 from kvstore import IndexConfig
 from kvstore.namespace import encode_namespace
 from kvstore.postgres import PostgresStore
-from kvstore.postgres.statements import GET, PUT_PLAIN, SEPARATOR
+from kvstore.postgres.statements import GET, PUT, SEPARATOR
 from tests.postgres.server import Database, Server
 
 ITEMS = 10_000  # in each store before the first round
@@ -51,6 +51,7 @@ ROUNDS = 5
 CALLS = 2_000  # in a round, on either side
 TASKS = 100
 VECTORS = 100_000
+VECTORS_TABLE = f"kvstore_vectors_of_{DIMENSIONS}"
 GROUPS = 100  # of the vectors' items; a filter asks for one: 1 %
 QUERIES = 50
 PROCESSES = 4  # that read and write at once
@@ -168,20 +169,20 @@ class Bench:
         batches = iter(
             [
                 (
+                    encode_namespace(one(0)[:1]),
                     SEPARATOR + SEPARATOR.join([encode_namespace(one(0))] * TASKS),
                     SEPARATOR + SEPARATOR.join(f"k{task}-{at % 100}" for task in range(TASKS)),
                     SEPARATOR
                     + SEPARATOR.join([orjson.dumps(value(at, VALUE_BYTES)).decode()] * TASKS),
-                    TASKS,
-                    time.time_ns() // 1000,
+                    *(None, None, None, TASKS, time.time_ns() // 1000, 0, None, None, None),
                 )
                 for at in range(self.rounds * self.calls // TASKS)
             ]
         )
-        statement = await self.raw.prepare(PUT_PLAIN)
+        statement = await self.raw.prepare(PUT)
 
         async def bare() -> None:
-            await statement.fetchrow(*next(batches))
+            await statement.fetch(*next(batches))
 
         found: dict[str, list[tuple[float, float, float]]] = {}
         for number in range(self.rounds):
@@ -299,7 +300,7 @@ class SearchBench:
 
         await ours.put(("big",), self.key(0), self.value(0))
         execute = self.raw.execute
-        await execute("DROP INDEX kvstore_vectors_1_hnsw")
+        await execute(f"DROP INDEX {VECTORS_TABLE}_hnsw")
         began = time.perf_counter()
         for begin in range(0, self.count, 1000):
             some = range(begin, min(begin + 1000, self.count))
@@ -307,7 +308,7 @@ class SearchBench:
         self._note("fill, ours, items/s", self.count / (time.perf_counter() - began))
         began = time.perf_counter()
         await execute(
-            "CREATE INDEX kvstore_vectors_1_hnsw ON kvstore_vectors_1 "
+            f"CREATE INDEX {VECTORS_TABLE}_hnsw ON {VECTORS_TABLE} "
             "USING hnsw (embedding vector_ip_ops)"
         )
         self._note("HNSW index, ours, s", time.perf_counter() - began)

@@ -390,7 +390,7 @@ class Backend(Recipe, ABC):
 
     @abstractmethod
     async def read_changes(
-        self, after: int, path: str, pattern: Pattern, subtree: bool
+        self, after: Any, path: str, pattern: Pattern, subtree: bool
     ) -> ChangePage:
         """Return the next changes after a version, and the state of the feed."""
 

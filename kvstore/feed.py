@@ -15,6 +15,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 from kvstore.lines import Line, ThreadLine
 from kvstore.operations import Trim
+from kvstore.positions import Position
 from kvstore.types import Change
 
 __all__ = ["GRACE", "MOST_CHANGES", "POLL_S", "Bell", "ChangePage", "lease_after"]
@@ -39,8 +40,8 @@ class ChangePage:
     """
 
     changes: list[Change]
-    position: int
-    begin: int
+    position: Position
+    begin: Position
     lease: int
     has_expired: bool
     now: int

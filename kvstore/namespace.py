@@ -26,6 +26,7 @@ __all__ = [
     "decode_namespace",
     "encode_namespace",
     "is_text",
+    "root_of",
     "show",
     "subtree_range",
 ]
@@ -132,6 +133,11 @@ def decode_namespace(path: str) -> Namespace:
 def _unescape(label: str) -> str:
     head, *escaped = label.split(_ESCAPE)
     return head + "".join(chr(ord(part[0]) - ord("@")) + part[1:] for part in escaped)
+
+
+def root_of(path: str) -> str:
+    """Return the first label of a path with its terminator; `""` for the root namespace."""
+    return path[: path.find(_TERMINATOR) + 1]
 
 
 def subtree_range(path: str) -> tuple[str, str | None]:

@@ -370,12 +370,19 @@ class Restore:
 
 @dataclass(slots=True)
 class Lease:
-    """Have changes recorded for `span` microseconds at least; answers two versions.
+    """Have changes recorded for `span` microseconds at least; answers two positions.
 
-    They are the store's, and the one after which the kept history holds every change.
+    They are the store's, and the one after which the kept history holds every change: versions, or
+    `Positions` where several roots are watched that count versions of their own.
+
+    Attributes:
+        path: of the namespace whose changes are wanted, for backends to which it matters.
+        subtree: whether those of the namespaces below are, too.
     """
 
     span: int
+    path: str = ""
+    subtree: bool = True
 
 
 @dataclass(slots=True)
@@ -441,16 +448,16 @@ class Adopt:
 class Reindex:
     """Index at most `limit` marked items after one.
 
-    It answers the last one's id, how many they were, and the addresses of those that stay marked,
-    because the model has refused a text of theirs.
+    It answers the last one's place, how many they were, and the addresses of those that stay
+    marked, because the model has refused a text of theirs.
 
     Attributes:
-        after: the id after which to look; 0 at first.
+        after: the place after which to look, as the last one has answered; 0 at first.
         vectors: of the texts to index, as far as they are known.
         refused: texts that the model does not take, and why.
     """
 
-    after: int
+    after: Any
     limit: int
     vectors: Mapping[str, bytes] | None = None
     refused: Mapping[str, str] = field(default_factory=dict)

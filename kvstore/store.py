@@ -1051,7 +1051,8 @@ class Store(WithAsync, Recipe):
             namespace: where to look.
             pattern: which keys, by wildcards.
             subtree: look in the namespaces below, too.
-            since: begin after this version, or after the last `Change` that one has seen;
+            since: begin after this version, or after the last `Change` that one has seen (over
+                several roots of a shared server it must be a `Change`);
                 `None`: now. `async with store.watch(...) as changes:` says when now is.
 
         Raises:
@@ -1063,9 +1064,7 @@ class Store(WithAsync, Recipe):
         """
         self.require_writable()  # what watches has writers record changes
         _, path = address(namespace)
-        if isinstance(since, Change):
-            since = since.version
-        if since is not None:
+        if since is not None and not isinstance(since, Change):
             check_count(since, "since")
         return Watch(self, path, compile_pattern(pattern), subtree, since)
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from kvstore import codec
 from kvstore.errors import InvalidArgumentError
 from kvstore.instants import EPOCH, to_datetime
+from kvstore.positions import Positions
 from kvstore.showing import item_table, items_table
 
 if TYPE_CHECKING:  # where alone a default counts: a plain `Item` has a value of any type
@@ -284,6 +285,8 @@ class Change:
         at: the instant at which it was committed; later changes have no earlier one.
         item: after a put, the item: as it then was, where the store keeps its history; else as it
             now is, or `None` if it is gone. `None` after a delete or an expiry.
+        position: where it stands in a watch over several roots of a shared server, each of which
+            counts versions of its own; `None` elsewhere.
     """
 
     kind: Literal["put", "delete", "expire"]
@@ -292,3 +295,4 @@ class Change:
     version: int
     at: datetime = EPOCH
     item: Item | None = None
+    position: Positions | None = field(default=None, repr=False, compare=False)

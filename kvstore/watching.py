@@ -16,8 +16,10 @@ from typing import Self
 from kvstore.backend import Backend, Host
 from kvstore.errors import InvalidArgumentError, StoreBusyError, StoreError, WatchExpiredError
 from kvstore.feed import ChangePage
+from kvstore.namespace import root_of
 from kvstore.operations import Lease, Operation, Sweep, Trim
 from kvstore.patterns import Pattern
+from kvstore.positions import Position, Positions, is_behind
 from kvstore.types import Change
 
 __all__ = ["Watch", "trim_of"]
@@ -40,23 +42,33 @@ class Watch(AsyncIterator[Change]):
     """
 
     def __init__(
-        self, store: Host, path: str, pattern: Pattern, subtree: bool, since: int | None
+        self,
+        store: Host,
+        path: str,
+        pattern: Pattern,
+        subtree: bool,
+        since: int | Change | None,
     ) -> None:
+        self.path = path
+        self.subtree = subtree
         self._store = store
-        self._path = path
         self._pattern = pattern
-        self._subtree = subtree
         self._since = since
-        self._position: int | None = None
+        self._position: Position | None = None
         self._ready: deque[Change] = deque()
         self._is_running = False
         self._is_done = False
 
     @property
     def version(self) -> int | None:
-        """Where to resume by `since`: all before is delivered; `None` before it begins."""
+        """Where to resume by `since`: all before is delivered; `None` before it begins.
+
+        `None`, too, over several roots of a shared server: there one resumes by the last `Change`.
+        """
         if self._position is None:
-            return self._since
+            return self._since.version if isinstance(self._since, Change) else self._since
+        if not isinstance(self._position, int):
+            return None
         return self._ready[0].version - 1 if self._ready else self._position
 
     def __aiter__(self) -> Self:
@@ -78,7 +90,8 @@ class Watch(AsyncIterator[Change]):
     async def aclose(self) -> None:
         """End the watch."""
         self._is_done = True
-        self._position = self.version
+        if self.version is not None:
+            self._position = self.version
         self._ready.clear()
         self._store.backend.bell.watches.discard(self)
         self._store.backend.bell.ring()
@@ -107,14 +120,14 @@ class Watch(AsyncIterator[Change]):
         listener = self._store.backend.bell.listen()
         try:
             page = await self._store.backend.read_changes(
-                position, self._path, self._pattern, self._subtree
+                position, self.path, self._pattern, self.subtree
             )
-            if page.begin > position:
+            if is_behind(position, page.begin):
                 raise WatchExpiredError(
-                    f"the changes after version {position} are no longer kept (the history begins "
-                    f"after {page.begin}): read the items anew, and watch from now on"
+                    f"the changes after {_said(position)} are no longer kept{_kept(page.begin)}: "
+                    "read the items anew, and watch from now on"
                 )
-            is_moved = page.position > position
+            is_moved = page.position != position
             self._position = page.position
             self._ready.extend(page.changes)
             self._store.require_open()
@@ -124,32 +137,59 @@ class Watch(AsyncIterator[Change]):
         finally:
             self._store.backend.bell.forget(listener)
 
-    async def _begin(self) -> int:
+    async def _begin(self) -> Position:
         """Take the lease and find the place to begin."""
         self._store.require_open()
-        version, begin = (await self._store.apply((Lease(self._store.settings.history),)))[0]
-        since = version if self._since is None else self._since
-        if since > version:
+        newest, begin = (await self._store.apply((self._lease(),)))[0]
+        since = newest if self._since is None else self._resumed(self._since, newest)
+        if is_behind(newest, since):
             raise InvalidArgumentError(
-                f"since={since} is ahead of the store, which is at version {version}; was it "
+                f"since={_said(since)} is ahead of the store, which is at {_said(newest)}; was it "
                 "restored from a backup? Read the items anew, and watch from now on"
             )
-        if since < begin:
+        if is_behind(since, begin):
             raise WatchExpiredError(
-                f"the changes after version {since} are not kept (the history begins after "
-                f"{begin}): read the items anew, and watch from now on"
+                f"the changes after {_said(since)} are not kept{_kept(begin)}: read the items "
+                "anew, and watch from now on"
             )
         self._position = since
         self._store.backend.bell.watches.add(self)
-        return int(since)
+        return since
+
+    def _lease(self) -> Lease:
+        return Lease(self._store.settings.history, self.path, self.subtree)
+
+    def _resumed(self, since: int | Change, newest: Position) -> Position:
+        """Return the place of a version or a change, of which there may be one for each root."""
+        if isinstance(newest, int):
+            if isinstance(since, Change) and since.position is not None:
+                return since.position.under(root_of(self.path))
+            return since.version if isinstance(since, Change) else since
+        if isinstance(since, Change) and since.position is not None:
+            return since.position
+        version = since.version if isinstance(since, Change) else since
+        if version and len(newest.roots) > 1:
+            raise InvalidArgumentError(
+                f"since={version} is a version, and each of the roots that are watched counts "
+                "versions of its own: give the last Change of such a watch, or watch one root"
+            )
+        return Positions(dict.fromkeys(newest.roots, version), newest.least)
 
     async def _maintain(self, page: ChangePage) -> None:
         """Renew the lease when half of it is over, and have expiries recorded in time."""
         ops: list[Operation] = []
         if page.lease - page.now < self._store.settings.history // 2:
-            ops.append(Lease(self._store.settings.history))
+            ops.append(self._lease())
         if page.has_expired:
             ops.append(Sweep(_SWEEP_SLICE))
         if ops:
             with suppress(StoreBusyError):  # if another process writes at length: at the next look
                 await self._store.apply(ops)
+
+
+def _said(position: Position) -> str:
+    return f"version {position}" if isinstance(position, int) else "what was seen"
+
+
+def _kept(begin: Position) -> str:
+    return f" (the history begins after {begin})" if isinstance(begin, int) else ""

@@ -1,8 +1,8 @@
-"""The change feed in the database: its lease, its upkeep, how a watch reads it and is woken.
+"""The change feed in the database: how a watch reads it and is woken.
 
-Writers record changes exactly while `watched_until` is not 0, and versions are given out in the
-order of commits, so that what a reader sees up to a version is all there will ever be up to it.
-See kvstore/sqlite/changes.py for the lease, which is the same here.
+Writers record changes exactly while their root's `watched_until` is not 0, and versions of a root
+are given out in the order of commits: what a reader sees up to a version is all there will ever be
+up to it. See kvstore/sqlite/changes.py for the lease, and kvstore/postgres/upkeep.py.
 
 Whoever has recorded changes notifies a channel after the commit. A store that watches listens to
 it on a connection of its own; behind a pooler, which cannot do that, it looks again and again.
@@ -11,23 +11,32 @@ it on a connection of its own; behind a pooler, which cannot do that, it looks a
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
-from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvstore.errors import StoreError
-from kvstore.feed import MOST_CHANGES, POLL_S, Bell, ChangePage, lease_after
+from kvstore.feed import POLL_S, Bell, ChangePage
 from kvstore.instants import to_datetime
-from kvstore.namespace import decode_namespace, subtree_range
-from kvstore.operations import Lease, Trim
+from kvstore.namespace import decode_namespace, root_of, subtree_range
 from kvstore.patterns import Pattern
-from kvstore.postgres import reading, statements
-from kvstore.postgres.connection import Connection, DriverError, Target, connect, hang_up
-from kvstore.postgres.keys import Address, decode_key
+from kvstore.positions import Position, Positions
+from kvstore.postgres import statements
+from kvstore.postgres.connection import (
+    Connection,
+    DriverError,
+    Target,
+    connect,
+    hang_up,
+    snapshot,
+)
+from kvstore.postgres.keys import decode_key
 from kvstore.postgres.pool import Link, Pool
-from kvstore.types import EPOCH, Change, Item
+from kvstore.postgres.reading import item_of
+from kvstore.postgres.roots import store_state
+from kvstore.types import Change
 
-__all__ = ["Herald", "Listener", "read_changes", "take_lease", "trim"]
+__all__ = ["Herald", "Listener", "read_changes"]
 
 _ROWS_AT_ONCE = 1_000
 _BYTES_AT_ONCE = 4 * 2**20  # of values, roughly
@@ -36,91 +45,116 @@ _RETRY_S = 1.0  # between two tries to listen
 _PAUSE_S = 0.01  # between two notices of one store: each wakes all who watch, everywhere
 
 
-async def take_lease(
-    connection: Connection, op: Lease, version: int, until: int, begin: int, now: int
-) -> tuple[int, int]:
-    """Begin a recording, or prolong the one that there is.
-
-    Args:
-        connection: inside a write transaction.
-        op: how long for.
-        version: of the store, with what this transaction has written so far.
-        until: `watched_until`, as it is.
-        begin: `changes_begin`, as it is.
-        now: the instant, in microseconds.
-
-    Returns:
-        The new ones.
-    """
-    if until == 0:
-        last = await connection.fetchval(statements.GET_LAST_CHANGE)
-        if last != version:  # something was written that is not there
-            begin = version
-            await connection.execute(statements.SET_CHANGES_BEGIN, begin)
-    until = now + op.span
-    await connection.execute(statements.SET_WATCHED_UNTIL, until)
-    return until, begin
-
-
-async def trim(
-    connection: Connection, op: Trim, version: int, until: int, begin: int, now: int
-) -> tuple[int, int, int]:
-    """Do a slice of the feed's upkeep; the arguments are those of `take_lease`.
-
-    Returns:
-        How many rows went, and what `take_lease` returns.
-    """
-    if until:
-        renewed = lease_after(until, op, now)
-        if renewed != until:
-            until = renewed
-            await connection.execute(statements.SET_WATCHED_UNTIL, until)
-    rows = await connection.fetch(statements.GET_OLDEST_CHANGES, op.limit)
-    if not rows:
-        return 0, until, begin
-    oldest, least = now - op.history, version - MOST_CHANGES
-    cut = max((row for row, at in rows if at <= oldest or row <= max(least, begin)), default=begin)
-    if cut > begin:
-        begin = cut
-        await connection.execute(statements.SET_CHANGES_BEGIN, begin)
-    done: str = await connection.execute(statements.DELETE_CHANGES, cut)
-    return int(done.rpartition(" ")[2]), until, begin
-
-
 async def read_changes(
-    link: Link, after: int, path: str, pattern: Pattern, subtree: bool, now: int
+    link: Link, after: Position, path: str, pattern: Pattern, subtree: bool, now: int
 ) -> ChangePage:
-    """Return the next changes after a version, with the items as they are a moment later."""
-    rows = await link.raw.fetch(statements.READ_CHANGES, after, _ROWS_AT_ONCE, now)
-    until, begin, has_expired = rows[0][:3]
+    """Return the next changes after a position, with the items as they are at that instant."""
+    if isinstance(after, Positions):
+        async with snapshot(link.raw):
+            return await _read_roots(link.raw, after, pattern, now)
+    has_expired = await link.raw.fetchval(statements.IS_ANY_EXPIRED, now)
+    read = await _read_root(link.raw, root_of(path), after)
     low, high = subtree_range(path)
-    seen: list[tuple[int, Any, Address, int]] = []
-    position, size = after, 0
-    for row in rows:
-        version, kind, there, key, length, at = row[3:]
-        if version is None:  # there is none
-            break
-        position = version
-        inside = low <= there and (high is None or there < high) if subtree else there == path
-        if inside and pattern.matches(decode_key(key)):
-            seen.append((version, kind, (there, key), at))
-            size += length or 0
-            if size > _BYTES_AT_ONCE:
-                break
-    wanted = list(dict.fromkeys(address for _, kind, address, _ in seen if kind == "put"))
-    items = await reading.get_by_address(link.raw, wanted) if wanted else {}
     found = []
-    for version, kind, address, at in seen:
-        item = items.get(address) if kind == "put" else None
-        if item is not None and not _is_live(item, now):
-            item = None
-        labels = decode_namespace(address[0])
-        found.append(Change(kind, labels, decode_key(address[1]), version, to_datetime(at), item))
-    return ChangePage(found, position, begin, until, bool(has_expired), now)
+    for row in read.rows:
+        inside = low <= row.path and (high is None or row.path < high)
+        if (inside if subtree else row.path == path) and pattern.matches(row.key):
+            found.append(row.change(now))
+    newest = read.rows[-1].version if read.rows else after
+    return ChangePage(found, newest, read.begin, read.until, bool(has_expired), now)
 
 
-def _is_live(item: Item, now: int) -> bool:
-    return item.expires_at is None or (item.expires_at - EPOCH) // timedelta(microseconds=1) > now
+class _Row(NamedTuple):
+    """An entry of the feed, and what is left of the item."""
+
+    version: int
+    kind: Any
+    path: str
+    key: str
+    at: int
+    values: Sequence[Any]
+
+    def change(self, now: int, position: Positions | None = None) -> Change:
+        """Return what a watch gets."""
+        labels = decode_namespace(self.path)
+        item = None
+        if self.kind == "put" and self.values[0] is not None:
+            expires_at = self.values[4]
+            if expires_at is None or expires_at > now:
+                item = item_of(labels, self.key, self.values)
+        at = to_datetime(self.at)
+        return Change(self.kind, labels, self.key, self.version, at, item, position)
+
+
+class _Read(NamedTuple):
+    """What was read of the feed of a root."""
+
+    until: int
+    begin: int
+    rows: list[_Row]
+    is_all: bool
+
+
+async def _read_root(connection: Connection, root: str, after: int) -> _Read:
+    found = await connection.fetch(
+        statements.READ_CHANGES, root, after, _ROWS_AT_ONCE, _BYTES_AT_ONCE
+    )
+    if not found:  # nothing was ever written under it
+        return _Read(0, 0, [], True)
+    until, begin = found[0][:2]
+    rows = [
+        _Row(version, kind, path, decode_key(key), at, values)
+        for _, _, version, kind, path, key, at, *values, size in map(tuple, found)
+        if version is not None
+    ]
+    return _Read(until, begin, rows, len(rows) < _ROWS_AT_ONCE and _is_small(rows))
+
+
+def _is_small(rows: Sequence[_Row]) -> bool:
+    return sum(len(row.values[0] or "") for row in rows) < _BYTES_AT_ONCE // 4  # bytes a character
+
+
+async def _read_roots(
+    connection: Connection, after: Positions, pattern: Pattern, now: int
+) -> ChangePage:
+    """As `read_changes`, of all roots.
+
+    Each counts versions of its own, but a program that writes under several gives its own in
+    order: so they come by version, as far as all have been read.
+    """
+    has_expired = await connection.fetchval(statements.IS_ANY_EXPIRED, now)
+    _, lease, _ = await store_state(connection)
+    here = after.roots
+    begins: dict[str, int] = {}
+    ahead: dict[str, int] = {}
+    read: list[tuple[int, str, _Row]] = []
+    limit: int | None = None
+    for root, version, until, begin in await connection.fetch(statements.LIST_FEEDS):
+        lease = min(lease, until)
+        begins[root] = begin
+        seen = here.get(root, after.least)
+        if version <= seen or begin > seen:
+            continue
+        found = await _read_root(connection, root, seen)
+        read += [(row.version, root, row) for row in found.rows]
+        if found.is_all and until:
+            ahead[root] = version
+        elif found.rows:
+            last = found.rows[-1].version
+            limit = last if limit is None else min(limit, last)
+    read.sort(key=lambda each: each[:2])
+    if limit is not None:
+        read = [each for each in read if each[0] <= limit]
+        ahead = {root: version for root, version in ahead.items() if version <= limit}
+    trail = [(root, version) for version, root, _ in read]
+    changes = [
+        row.change(now, Positions(here, after.least, trail, number))
+        for number, (_, _, row) in enumerate(read, 1)
+        if pattern.matches(row.key)
+    ]
+    position = Positions({**here, **dict(trail), **ahead}, after.least)
+    begin_of_all = Positions(begins, after.least)
+    return ChangePage(changes, position, begin_of_all, lease, bool(has_expired), now)
 
 
 class Herald:

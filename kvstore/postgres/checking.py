@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
+from kvstore.namespace import decode_namespace, show
 from kvstore.postgres import reading, statements
 from kvstore.postgres.connection import DriverError, is_damage, snapshot
-from kvstore.postgres.indexing import find_problems, find_waiting
+from kvstore.postgres.index_checks import find_problems, find_waiting
 from kvstore.postgres.pool import Link
 from kvstore.report import Meter, Report
 
@@ -52,23 +54,22 @@ class _Looking:
 
     async def at_everything(self) -> None:
         raw = self._link.raw
-        state = await raw.fetchrow(statements.GET_STATE)
-        if state is None:
+        if await raw.fetchrow(statements.GET_STATE) is None:
             self.problems.append("kvstore_state: the store's own row is missing")
-        await self._at_rows(None if state is None else state["version"])
-        if state is None:
-            return
-        version, _, begin, index = state
-        last = await raw.fetchval(statements.GET_LAST_CHANGE)
-        if begin > version or (last or 0) > version:
-            self.problems.append(f"changes: the feed is ahead of the store's version, {version}")
-        if version >= reading.MOST_VERSION:
-            self.problems.append(f"the store's version, {version}, is none that writing leads to")
-        if index is not None:
-            self.problems += await find_problems(raw)
-        self.waiting = list(await find_waiting(self._link))
+        newest = dict(map(tuple, await raw.fetch(statements.LIST_ROOTS)))
+        await self._at_rows(newest)
+        for (root,) in await raw.fetch(statements.FIND_FEEDS_AHEAD):
+            self.problems.append(f"changes: the feed of {show(decode_namespace(root))} is ahead")
+        for root, version in newest.items():
+            if version >= reading.MOST_VERSION:
+                where = show(decode_namespace(root))
+                self.problems.append(
+                    f"the version of {where}, {version}, is none that writing leads to"
+                )
+        self.problems += await find_problems(raw)
+        self.waiting = await find_waiting(raw)
 
-    async def _at_rows(self, newest: int | None) -> None:
+    async def _at_rows(self, newest: Mapping[str, int]) -> None:
         raw = self._link.raw
         expected = await raw.fetchval(statements.COUNT_ROWS)
         place: tuple[str, str, str] | None = None
@@ -76,7 +77,7 @@ class _Looking:
             self._meter.show(self.seen, max(expected, self.seen))
             rows = await reading.fetch(raw, statements.check_rows(place, _SLICE))
             for row in rows:
-                problem = reading.check_row(tuple(row), newest)
+                problem = reading.check_row(tuple(row), newest.get(row[0]))
                 self.problems += [] if problem is None else [problem]
             self.seen += len(rows)
             if len(rows) < _SLICE:

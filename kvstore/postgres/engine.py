@@ -1,27 +1,26 @@
-"""The one writer of a store in this process: who waits together is committed together.
+"""The writers of a store in this process: who waits together is committed together.
 
-While a transaction is on its way, what is asked for meanwhile gathers, and is the next one. Each
-caller gets its own result or its own error, once its transaction is committed. Of many plain puts
-two transactions may be on their way at once, on two connections: the server commits them one after
-the other, but while it works on one, this process works on the other.
+While a transaction under a root is on its way, what is asked for meanwhile under that root
+gathers, and is the next one. Each caller gets its own result or its own error, once its
+transaction is committed. Transactions of different roots go side by side, over connections of
+their own. Of many plain puts two transactions of one root may be on their way at once: the server
+commits them one after the other, but while it works on one, this process works on the other.
 
-When the connection is lost, nothing that was acknowledged is, and nothing is written twice: what
-certainly was not committed is tried again on a new connection; what may have been is looked up by
-its transaction's number (or, of what is one statement, by what it has written, once the server's
-process that may still be at it is gone). What cannot be told raises `StoreAccessError`, and says
-so.
+When the connection is lost, nothing that was acknowledged is, and nothing is written twice: each
+connection is a writer with a name, and numbers its transactions. The server takes none again, nor
+an earlier one, so a transaction whose answer did not come is sent once more. See
+kvstore/postgres/workspace.py for how a transaction comes about.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from random import getrandbits
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import asyncpg
 
@@ -30,7 +29,7 @@ from kvstore.errors import StoreAccessError, StoreBusyError, StoreError
 from kvstore.feed import Bell
 from kvstore.instants import to_micros
 from kvstore.metrics import Counters
-from kvstore.operations import Mutate, Operation, Put, Restore
+from kvstore.operations import Mutate, Operation, Put
 from kvstore.postgres import statements
 from kvstore.postgres.connection import (
     Connection,
@@ -41,75 +40,52 @@ from kvstore.postgres.connection import (
     reconnect,
     translate,
 )
-from kvstore.postgres.keys import SURELY_SHORT, Address, check_length
+from kvstore.postgres.keys import SURELY_SHORT, check_length
+from kvstore.postgres.puts import find_puts, put_plain
+from kvstore.postgres.queueing import Flight, Lines, RootLine, Unit
 from kvstore.postgres.replica import Replica
+from kvstore.postgres.roots import add_root
 from kvstore.postgres.watchman import Watched, Watchman
-from kvstore.postgres.writing import Batch, MakeIndexer, find_plain, is_simple, put_plain
+from kvstore.postgres.wide import Transaction, UnreadableError, last_of
+from kvstore.postgres.workspace import MakeIndexer, Stamp, Workspace
 
 __all__ = ["Writer"]
 
 _LOG = logging.getLogger("kvstore")
 
-BATCH_OPS = 2_000  # what one group commit may hold, so that it never holds the lock long
-BATCH_BYTES = 8 * 2**20
-PLAIN_BYTES = 64 * 2**20  # what one statement may hold; a message ends at 1 GB
-LEAST_PUTS = 64  # on their way or waiting, that two transactions at once are worth it
+LEAST_PUTS = 64  # on their way or waiting, that two transactions of a root at once are worth it
 ROW_S = 10e-6  # what one more row takes the server, roughly
 CALLER_S = 6e-6  # what one more put takes this process, which it can do while the server works
-TOLL_S = 2e-3  # what a transaction is believed to take, however little it does, before one was seen
+OVERHEAD_S = 2e-3  # what a transaction is believed to take by itself, before one was seen
 LOCKED_TURNS = 64  # transactions that lock before they read, after one that did not and failed
+FEW_LANES = 4  # connections that a store writes over, unless some of them wait for others
+_WAITS_S = 0.1  # after which a transaction is believed to wait for others
 _TRIES = 5  # for one transaction
-_ASK_PAUSE_S = 0.05  # between two questions for the outcome of a transaction
 _READ_ONLY: Final = "25006"
 _CONFLICTS: Final = ("40001", "40P01")  # the server gave up one transaction of several
 
 
-class _Unit:
-    """Operations that are applied together or not at all, and the caller that waits for them."""
+@dataclass(slots=True)
+class _Try:
+    """A transaction as it was sent, perhaps in vain.
 
-    __slots__ = ("future", "is_bare", "is_once", "is_plain", "ops", "size")
+    Attributes:
+        number: by which the root knows it.
+        now: its instant.
+        root: where to ask for it.
+        outcomes: for the units, in order.
+        is_news: whether somebody watches what it wrote.
+        puts: of one that is `put_plain`, which learns the rest by the answer.
+        is_sent: whether the server may have committed it.
+    """
 
-    def __init__(self, ops: Sequence[Operation], future: asyncio.Future[list[Any]]) -> None:
-        self.ops = ops
-        self.future = future
-        plain = bare = True
-        once = False
-        size = 256 * len(ops)
-        for op in ops:
-            if type(op) is Put:
-                size += len(op.data)
-                if op.expected is not None or op.keep:
-                    plain = False
-                if op.ttl is not None or op.indexing is not None:
-                    bare = False
-            else:
-                plain = False
-                once = once or type(op) is Restore
-        self.is_plain = plain  # puts without conditions ...
-        self.is_bare = bare  # ... and without lifetime and indexing of their own
-        self.is_once = once  # what it carries can be read but once
-        self.size = size  # roughly, in bytes
-
-    def settle(self, outcome: list[Any] | BaseException) -> None:
-        if self.future.done():  # its caller was cancelled
-            return
-        if isinstance(outcome, BaseException):
-            self.future.set_exception(outcome)
-        else:
-            self.future.set_result(outcome)
-
-
-class _Attempt:
-    """How far a transaction got."""
-
-    def __init__(self) -> None:
-        self.units: list[_Unit] = []  # of a transaction that is one statement
-        self.now = 0
-        self.xid = ""
-        self.turns: tuple[int, int] | None = None  # before and after, of one that takes no lock
-        self.is_sent = False  # the server may have been told to commit
-        self.outcomes: list[list[Any] | Exception] = []
-        self.is_news = False
+    number: int
+    now: int
+    root: str = ""
+    outcomes: list[list[Any] | Exception] = field(default_factory=list)
+    is_news: bool = False
+    puts: list[Put] | None = None
+    is_sent: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -117,14 +93,13 @@ class _Lane(Watched):
     """A connection for writing, and what is on its way over it.
 
     Attributes:
-        addresses: what the flight writes; `None`: it flies alone.
-        is_distinct: whether the flight writes no item twice.
+        writer: its name.
+        number: of its last transaction.
     """
 
-    backend: tuple[int, Any] | None = None  # which of the server's processes serves it
-    flight: asyncio.Task[None] | None = None
-    addresses: set[Address] | None = None
-    is_distinct: bool = False
+    writer: int = field(default_factory=lambda: getrandbits(62))
+    number: int = 0
+    task: asyncio.Task[None] | None = None
 
 
 class Writer:
@@ -133,11 +108,13 @@ class Writer:
     Args:
         target: where to.
         connection: for writing.
+        most: how many connections it may have.
+        least: the newest version there is.
         clock: the present time in seconds since the epoch.
         bell: rung when there is something for those who watch.
         backlog: counts what waits, and is the store's.
         counters: of what is done, likewise.
-        make_indexer: from the description of the search index to what keeps it.
+        make_indexer: from the description of a search index to what keeps it.
         tell: called when something is committed that those who watch elsewhere want to know.
         watchman: told of what is on its way.
         demoted: called when the server takes no writes any more.
@@ -149,6 +126,8 @@ class Writer:
         target: Target,
         connection: Connection,
         *,
+        most: int,
+        least: int,
         clock: Callable[[], float],
         bell: Bell,
         backlog: Backlog,
@@ -160,24 +139,23 @@ class Writer:
         replica: Replica | None = None,
     ) -> None:
         self._target = target
+        self._most = most
         self._watchman = watchman
         self._demoted = demoted
         self._clock = clock
-        self._busy_timeout = target.busy_timeout
         self._bell = bell
         self._make_indexer = make_indexer
         self._tell = tell
         self._replica = replica
-        self._locked_turns = 0  # to come
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[_Unit] = deque()
+        self._lines = Lines()
         self._backlog = backlog
         self._counters = counters
         self._is_scheduled = False  # `_launch` is, for the end of this turn of the loop
-        self._lanes = [_Lane(connection), _Lane(None)]
-        self._is_plain = True  # no one watched, and there was no index, at the last look
-        self._version = -1  # of the store after the last commit here; -1: unknown
-        self._toll = TOLL_S
+        self._impatience: asyncio.TimerHandle | None = None
+        self._lanes = [_Lane(connection)]
+        self._newest = least  # version that is known here: those to come are above, under any root
+        self._overhead = OVERHEAD_S
         self._landed = 0.0  # when the last flight did
         self._quiet: asyncio.Future[None] | None = None  # set by `close`, done when all is
 
@@ -193,12 +171,10 @@ class Writer:
         return await self._queue(ops)
 
     def _queue(self, ops: Sequence[Operation]) -> asyncio.Future[list[Any]]:
-        unit = _Unit(ops, self._loop.create_future())
+        unit = Unit(ops, self._loop.create_future())
         self._backlog.add(unit.size)
-        self._waiting.append(unit)
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            self._loop.call_soon(self._launch)
+        self._lines.add(unit)
+        self._schedule()
         return unit.future
 
     async def close(self) -> None:
@@ -206,84 +182,68 @@ class Writer:
         while self._backlog.units:  # a woken caller may have queued once more
             self._quiet = self._loop.create_future()
             await self._quiet
+        if self._impatience is not None:
+            self._impatience.cancel()
         for lane in self._lanes:
             if lane.raw is not None:
                 await hang_up(lane.raw)
 
+    # Who goes when
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._launch)
+
     def _launch(self) -> None:
         """Send off what waits, as far as it may go now."""
         self._is_scheduled = False
-        while self._waiting:
-            free = [lane for lane in self._lanes if lane.flight is None]
-            others = [lane.addresses for lane in self._lanes if lane.flight is not None]
-            if not free or None in others or (others and not self._is_overlapping):
+        while (lane := self._free_lane()) is not None:
+            flight = self._lines.next(self._share)
+            if flight is None:
                 return
-            units = self._take(len(free))
-            addresses = self._addresses(units)
-            if others and (
-                addresses is None or not all(map(addresses.isdisjoint, others))  # type: ignore[arg-type]
-            ):
-                self._waiting.extendleft(reversed(units))
-                return
-            lane = free[0]
-            lane.addresses = addresses
-            lane.is_distinct = addresses is not None and len(addresses) == sum(
-                len(unit.ops) for unit in units
-            )
-            lane.flight = self._loop.create_task(self._fly(units, lane))
+            lane.task = self._loop.create_task(self._fly(flight, lane))
 
-    @property
-    def _is_overlapping(self) -> bool:
-        """Whether two transactions at once are quicker than one with all that waits.
+    def _free_lane(self) -> _Lane | None:
+        """Return a connection over which nothing is on its way, or a place for one.
 
-        They are if what this process can do, while the server works on the other, outweighs what
+        There are few; but those do not count that have been busy for long, as they wait for
+        another program that writes under their root, or for the network.
+        """
+        for lane in self._lanes:
+            if lane.task is None:
+                return lane
+        late = self._loop.time() - _WAITS_S
+        quick = sum(1 for lane in self._lanes if not lane.since or lane.since > late)
+        if len(self._lanes) >= self._most:
+            return None
+        if quick >= FEW_LANES:
+            if self._impatience is None:
+                self._impatience = self._loop.call_later(_WAITS_S, self._look_again)
+            return None
+        self._lanes.append(_Lane(None))
+        return self._lanes[-1]
+
+    def _look_again(self) -> None:
+        self._impatience = None
+        self._schedule()
+
+    def _share(self, line: RootLine) -> int:
+        """Return how many transactions of a root at once are quicker than one with all that waits.
+
+        Two are, if what this process can do, while the server works on the other, outweighs what
         a transaction takes by itself, which is mostly the disk's.
         """
-        puts = self._backlog.units
-        return puts >= LEAST_PUTS and puts * CALLER_S > self._toll
+        if line.is_indexed:
+            return 1
+        puts = len(line.waiting) + sum(len(flight.units) for flight in line.flights)
+        return 2 if puts >= LEAST_PUTS and puts * CALLER_S > self._overhead else 1
 
-    def _addresses(self, units: list[_Unit]) -> set[Address] | None:
-        """Return the items that plain puts name; `None`: there are other operations.
-
-        What is not plain flies alone, and no two flights have an item in common: so writes of an
-        item are applied in the order in which they were asked for.
-        """
-        if not self._is_plain or not units[0].is_plain:
-            return None
-        return {(op.path, op.key) for unit in units for op in unit.ops}  # type: ignore[union-attr]
-
-    def _take(self, lanes: int) -> list[_Unit]:
-        """Take from the queue what one transaction may hold.
-
-        Where two may be on their way at once, and none is yet, a half is left for the other.
-        """
-        waiting = self._waiting
-        first = waiting[0]
-        kind, most = first.is_plain, BATCH_OPS
-        sorts_out = self._is_plain
-        if kind and sorts_out and self._is_overlapping:
-            most = min(most, -(-len(waiting) // lanes))
-        taken: list[_Unit] = []
-        ops = size = 0
-        while waiting:
-            unit = waiting[0]
-            ops += len(unit.ops)
-            size += unit.size
-            if taken and (
-                ops > most
-                or size > BATCH_BYTES
-                or (sorts_out and unit.is_plain is not kind)
-                or unit.is_once
-                or first.is_once
-            ):
-                break
-            taken.append(waiting.popleft())
-        return taken
-
-    async def _fly(self, units: list[_Unit], lane: _Lane) -> None:
+    async def _fly(self, flight: Flight, lane: _Lane) -> None:
         """Commit units, and tell their callers."""
+        units = flight.units
         try:
-            await self._commit_or_fail(units, lane)
+            await self._commit_or_fail(flight, lane)
         except BaseException as exc:
             for unit in units:
                 unit.settle(exc)
@@ -291,36 +251,37 @@ class Writer:
                 raise
         finally:
             self._watchman.end(lane)
-            lane.flight = None
+            lane.since = 0.0
+            lane.task = None
             self._landed = self._loop.time()
+            self._lines.landed(flight)
             self._backlog.subtract(len(units), sum(unit.size for unit in units))
-            if not self._is_scheduled:
-                self._is_scheduled = True
-                self._loop.call_soon(self._launch)
+            self._schedule()
             if self._quiet is not None and not self._backlog.units and not self._quiet.done():
                 self._quiet.set_result(None)
 
-    async def _commit_or_fail(self, units: list[_Unit], lane: _Lane) -> None:
+    # What becomes of a transaction
+
+    async def _commit_or_fail(self, flight: Flight, lane: _Lane) -> None:
         """Commit units, each alone if they cannot be together, and tell their callers."""
+        units = flight.units
         failure: BaseException | None = None
         has_left = False
+        tries: list[_Try] = []
         for _ in range(_TRIES):
-            wanted = [unit for unit in units if not unit.future.cancelled()]
+            wanted = units if tries else [unit for unit in units if not unit.future.cancelled()]
             if not wanted:
                 return
-            attempt = _Attempt()
+            units = wanted
             try:
-                await self._commit(wanted, attempt, lane)
+                done = await self._commit(Flight(units, flight.addresses), lane, tries)
             except DriverError as exc:
                 failure = exc
+                await self._leave_transaction(exc, lane)
                 if self._replica is not None:
                     self._replica.forget()
-                if await self._is_committed(attempt, exc, lane):
-                    await self._note_again(lane)
-                    self._deliver(wanted, attempt)
-                    return
                 if getattr(exc, "sqlstate", None) == _READ_ONLY:
-                    self._leave(lane)
+                    self._leave_server(lane)
                     if has_left:  # and came to another that is no better
                         break
                     has_left = True
@@ -331,28 +292,45 @@ class Writer:
                 self._counters.retries += 1
                 _LOG.info("a write is tried again (%s)", type(exc).__name__)
             else:
-                self._deliver(wanted, attempt)
+                self._deliver(units, done)
                 return
         assert failure is not None
-        if len(units) > 1 and not isinstance(failure, StoreError) and not is_lost(failure):
-            for unit in units:
-                await self._commit_or_fail([unit], lane)
-            return
-        error = translate(failure, self._target.name)
-        if error is not failure:
+        if any(each.is_sent for each in tries):
+            error: StoreError = self._unknown()
             error.__cause__ = failure
+        elif len(units) > 1 and not isinstance(failure, StoreError) and not is_lost(failure):
+            for unit in units:
+                await self._commit_or_fail(Flight([unit], flight.addresses), lane)
+            return
+        else:
+            error = translate(failure, self._target.name)
+            if error is not failure:
+                error.__cause__ = failure
         for unit in units:
             unit.settle(error)
 
-    def _leave(self, lane: _Lane) -> None:
+    async def _leave_transaction(self, exc: BaseException, lane: _Lane) -> None:
+        """See to it that a connection on which something failed has no transaction open."""
+        raw = lane.raw
+        if raw is None or raw.is_closed():
+            return
+        if is_lost(exc) or not isinstance(exc, asyncpg.PostgresError) or is_client_side(exc):
+            raw.terminate()
+        elif raw.is_in_transaction():
+            try:
+                await raw.execute("ROLLBACK")
+            except DriverError:
+                raw.terminate()
+
+    def _leave_server(self, lane: _Lane) -> None:
         """Go from a server that takes no writes any more, to where the URL leads by now."""
         _LOG.warning("%s is read-only now: its connections are given up", self._target.name)
         if lane.raw is not None:
             lane.raw.terminate()
         self._demoted()
 
-    def _deliver(self, units: list[_Unit], attempt: _Attempt) -> None:
-        for unit, outcome in zip(units, attempt.outcomes, strict=True):
+    def _deliver(self, units: list[Unit], done: _Try) -> None:
+        for unit, outcome in zip(units, done.outcomes, strict=True):
             future = unit.future
             if future.done():  # its caller was cancelled
                 continue
@@ -360,210 +338,219 @@ class Writer:
                 future.set_result(outcome)
             else:
                 future.set_exception(outcome)  # type: ignore[arg-type]
-        if attempt.is_news:
+        if done.is_news:
             self._bell.ring()
             self._tell()
 
-    async def _commit(self, units: list[_Unit], attempt: _Attempt, lane: _Lane) -> None:
+    async def _commit(self, flight: Flight, lane: _Lane, tries: list[_Try]) -> _Try:
         """Apply units in one transaction; one that fails by itself leaves the others be.
 
+        Args:
+            flight: with these units.
+            lane: over which to.
+            tries: earlier ones of the same units; this one is added.
+
+        Returns:
+            What was committed: this try, or an earlier one whose answer did not come.
+
         Raises:
-            DriverError: the transaction as a whole failed; `attempt` tells how far it got.
+            DriverError: the transaction as a whole failed.
         """
         raw = await self._connection(lane)
-        began = self._loop.time()
-        attempt.now = to_micros(self._clock())
-        is_done = False
-        if (
-            self._is_plain
-            and all(unit.is_plain for unit in units)
-            and sum(unit.size for unit in units) <= PLAIN_BYTES
-        ):
-            is_done = await self._commit_plain(raw, units, attempt, lane.is_distinct)
-            rows = sum(len(unit.ops) for unit in units)
-            taken = self._loop.time() - max(began, self._landed)  # before, it waited for another
-            self._toll += (max(0.0, taken - rows * ROW_S) - self._toll) / 8
-        elif self._may_look(units):
-            is_done = await self._commit_looked(raw, units, attempt)
-        if not is_done:
-            await self._commit_batch(raw, units, attempt)
-        self._counters.committed(len(units))
+        done = await self._send(raw, flight, lane, tries)
+        self._counters.committed(len(flight.units))
         if self._replica is not None:
             await self._replica.note(raw)
+        return done
 
     async def _connection(self, lane: _Lane) -> Connection:
         if lane.raw is None or lane.raw.is_closed():
-            lane.backend = None
             if lane.raw is not None:
                 self._counters.reconnects += 1
                 _LOG.info("the writer connects to %s anew", self._target.name)
-            lane.raw = await reconnect(self._target, self._busy_timeout)
-        if lane.backend is None and not self._target.is_pooler:
-            lane.backend = (lane.raw.pid or 0, lane.raw.started)
+            lane.raw = await reconnect(self._target, self._target.busy_timeout)
         self._watchman.begin(lane)
         return lane.raw
 
-    async def _commit_plain(
-        self, raw: Connection, units: list[_Unit], attempt: _Attempt, is_distinct: bool
-    ) -> bool:
-        """Commit plain puts by one statement; whether that was possible."""
-        puts: list[Put] = [op for unit in units for op in unit.ops]  # type: ignore[misc]
-        attempt.units = units
-        is_bare = is_distinct and all(unit.is_bare for unit in units)
-        if self._target.is_pooler:
-            await raw.execute(statements.BEGIN)
-            attempt.xid = await raw.fetchval(statements.GET_XID)
-            items = await put_plain(raw, puts, attempt.now, is_bare=is_bare)
-            if items is not None:
-                self._give_out(units, items, attempt)
-                attempt.is_sent = True
-            await raw.execute("COMMIT")
-        else:
-            attempt.is_sent = True
-            items = await put_plain(raw, puts, attempt.now, is_bare=is_bare)
-            if items is not None:
-                self._give_out(units, items, attempt)
-        if items is None:
-            attempt.is_sent = False
-            attempt.units = []
-            attempt.xid = ""
-            self._is_plain = False
-            return False
-        return True
+    def _begin(self, lane: _Lane, tries: list[_Try], root: str) -> tuple[_Try, Stamp]:
+        """Number a new try, by which it is known as one of these."""
+        lane.number += 1
+        attempt = _Try(lane.number, to_micros(self._clock()), root)
+        tries.append(attempt)
+        return attempt, Stamp(lane.writer, tries[0].number, attempt.number)
 
-    def _give_out(self, units: list[_Unit], items: list[Any], attempt: _Attempt) -> None:
-        self._version = items[-1].version
+    async def _find_done(
+        self, raw: Connection, root: str, units: list[Unit], lane: _Lane, sent: list[_Try]
+    ) -> _Try:
+        """Return the earlier try of the same units that was committed after all."""
+        number, base = await last_of(raw, root, lane.writer)
+        done = next(each for each in sent if each.number == number)
+        if done.puts is not None:
+            self._give_out(units, await find_puts(raw, root, done.puts, done.now, base), done)
+            done.is_news = True  # as it may be
+        return done
+
+    # Ways to commit
+
+    async def _send(self, raw: Connection, flight: Flight, lane: _Lane, tries: list[_Try]) -> _Try:
+        units = flight.units
+        roots = units[0].roots
+        is_again = any(each.is_sent for each in tries)
+        if is_again or roots is None or len(roots) != 1 or not units[0].is_named:
+            return await self._send_locked(raw, units, lane, tries)
+        (root,) = roots
+        line = self._lines.line(root)
+        if flight.addresses is not None and not line.is_indexed:
+            done = await self._send_plain(raw, flight, lane, tries)
+            if done is not None:
+                return done
+        if not line.locked_turns and not self._target.is_pooler:
+            line.locked_turns = LOCKED_TURNS  # unless this goes well
+            done = await self._send_looked(raw, units, lane, tries, line)
+            if done is not None:
+                line.locked_turns = 0
+                return done
+        line.locked_turns = max(0, line.locked_turns - 1)
+        return await self._send_locked(raw, units, lane, tries)
+
+    async def _send_plain(
+        self, raw: Connection, flight: Flight, lane: _Lane, tries: list[_Try]
+    ) -> _Try | None:
+        """Commit plain puts by one call; `None`: it takes more than that."""
+        units = flight.units
+        (root,) = cast("frozenset[str]", units[0].roots)
+        attempt, stamp = self._begin(lane, tries, root)
+        attempt.puts = [op for unit in units for op in unit.ops]  # type: ignore[misc]
+        began = self._loop.time()
+        attempt.is_sent = True
+        try:
+            if self._target.is_pooler:
+                await raw.execute(statements.BEGIN)
+            items, attempt.is_news = await put_plain(
+                raw, root, attempt.puts, attempt.now, self._newest, stamp
+            )
+            if self._target.is_pooler:
+                await raw.execute("COMMIT")
+        except asyncpg.PostgresError as exc:
+            if exc.sqlstate not in (statements.NO_ROOT, statements.NOT_PLAIN):
+                attempt.is_sent = is_lost(exc) or is_client_side(exc)
+                raise
+            attempt.is_sent = False
+            if raw.is_in_transaction():
+                await raw.execute("ROLLBACK")
+            if exc.sqlstate == statements.NO_ROOT:
+                await self._add_root(raw, root)
+                return await self._send_plain(raw, flight, lane, tries)
+            return None
+        taken = self._loop.time() - max(began, self._landed)  # before, it waited for another
+        self._overhead += (max(0.0, taken - len(items) * ROW_S) - self._overhead) / 8
+        self._give_out(units, items, attempt)
+        return attempt
+
+    async def _add_root(self, raw: Connection, root: str) -> None:
+        async with raw.transaction():
+            await add_root(raw, root)
+
+    def _give_out(self, units: list[Unit], items: list[Any], attempt: _Try) -> None:
+        self._newest = max(self._newest, items[-1].version)
         if len(items) == len(units):
             attempt.outcomes = [[item] for item in items]
             return
         rest = iter(items)
         attempt.outcomes = [list(islice(rest, len(unit.ops))) for unit in units]
 
-    def _may_look(self, units: list[_Unit]) -> bool:
-        """Whether to read before the state is locked, in the hope that nobody else writes."""
-        return (
-            not self._locked_turns
-            and not self._target.is_pooler
-            and all(is_simple(unit.ops) for unit in units)
-        )
-
-    async def _commit_looked(self, raw: Connection, units: list[_Unit], attempt: _Attempt) -> bool:
-        """Read, apply, and only then lock and write; whether nobody else has written meanwhile."""
-        self._locked_turns = LOCKED_TURNS  # unless this goes well
-        batch = Batch(raw, attempt.now, self._make_indexer)
-        attempt.outcomes = await batch.look([unit.ops for unit in units])
-        if not batch.is_changed:
-            self._note_state(batch)
-        elif batch.is_writable:
-            attempt.turns = batch.turn, getrandbits(62)
-            attempt.is_sent = True
-            if not await batch.write(attempt.turns[1]):
-                attempt.turns = None
-                attempt.is_sent = False
-                return False
-            self._note_state(batch)
+    async def _send_looked(
+        self, raw: Connection, units: list[Unit], lane: _Lane, tries: list[_Try], line: RootLine
+    ) -> _Try | None:
+        """Read, decide, and only then lock and write; `None`: somebody has written meanwhile."""
+        attempt, stamp = self._begin(lane, tries, line.root)
+        ops: Any = [unit.ops for unit in units]
+        make = self._make_indexer
+        space = None
+        while space is None:
+            space = await Workspace.look(
+                raw, line.root, ops, attempt.now, self._newest, make, is_indexed=line.is_indexed
+            )
+            if space is None:
+                await self._add_root(raw, line.root)
+        line.is_indexed = space.indexer is not None
+        attempt.outcomes = [space.apply(each) for each in ops]
+        attempt.is_news = space.is_news
+        if not space.is_changed:
+            return attempt
+        arguments = space.in_one_call(stamp)
+        if arguments is not None:
+            is_done = await self._sent(attempt, raw.fetchval(statements.WRITE, *arguments))
         else:
             await raw.execute(statements.BEGIN)
-            if not await batch.lock():
-                await raw.execute("ROLLBACK")
-                return False
-            await batch.flush()
-            await self._finish(raw, batch, attempt)
-        self._locked_turns = 0
-        return True
-
-    async def _commit_batch(self, raw: Connection, units: list[_Unit], attempt: _Attempt) -> None:
-        await raw.execute(statements.BEGIN)
-        batch = Batch(raw, attempt.now, self._make_indexer)
-        await batch.begin()
-        attempt.outcomes = await batch.apply([unit.ops for unit in units])
-        await self._finish(raw, batch, attempt)
-        self._locked_turns = max(0, self._locked_turns - 1)
-
-    async def _finish(self, raw: Connection, batch: Batch, attempt: _Attempt) -> None:
-        attempt.xid = batch.xid
-        attempt.is_news = batch.is_news
-        attempt.is_sent = True
-        await raw.execute(f"{batch.finish()} COMMIT")
-        self._note_state(batch)
-
-    def _note_state(self, batch: Batch) -> None:
-        self._is_plain = not batch.is_watched and batch.index is None
-        self._version = batch.version
-
-    async def _is_committed(self, attempt: _Attempt, exc: BaseException, lane: _Lane) -> bool:
-        """Whether a transaction that failed is committed all the same; leaves no transaction open.
-
-        Raises:
-            StoreAccessError: that cannot be told.
-        """
-        if isinstance(exc, StoreError):  # of a connection that could not be had
-            return False
-        certainly_not = isinstance(exc, asyncpg.PostgresError) and not is_client_side(exc)
-        if lane.raw is not None and not lane.raw.is_closed():
-            if certainly_not and not is_lost(exc):
-                try:
-                    await lane.raw.execute("ROLLBACK")
-                except DriverError:
-                    lane.raw.terminate()
+            is_done = await space.flush(raw, stamp)
+            if is_done:
+                await self._sent(attempt, raw.execute("COMMIT"))
             else:
-                lane.raw.terminate()
-        if certainly_not or not attempt.is_sent:
-            return False
+                await raw.execute("ROLLBACK")
+        if not is_done:
+            attempt.is_sent = False
+            return None
+        self._newest = max(self._newest, space.version)
+        return attempt
+
+    async def _sent(self, attempt: _Try, sending: Awaitable[Any]) -> Any:
+        """Wait for what the server may commit."""
+        attempt.is_sent = True
         try:
-            return await self._ask(attempt, lane)
-        except (StoreError, *DriverError) as second:
-            if lane.raw is not None:
-                lane.raw.terminate()
-            raise self._unknown() from second
+            return await sending
+        except asyncpg.PostgresError as exc:
+            attempt.is_sent = is_lost(exc) or is_client_side(exc)
+            raise
 
-    async def _ask(self, attempt: _Attempt, lane: _Lane) -> bool:
-        """Ask the server, on a new connection, what has become of a transaction."""
-        before = lane.backend
-        raw = await self._connection(lane)
-        if attempt.turns is not None:
-            await self._end(raw, before)
-            turn = await raw.fetchval(statements.GET_TURN)
-            if turn not in attempt.turns:
+    async def _send_locked(
+        self, raw: Connection, units: list[Unit], lane: _Lane, tries: list[_Try]
+    ) -> _Try:
+        """Lock, then read and write; unless an earlier try turns out to be committed."""
+        sent = [each for each in tries if each.is_sent]
+        attempt, stamp = self._begin(lane, tries, "")
+        make = self._make_indexer
+        await raw.execute(statements.BEGIN)
+        transaction = Transaction(raw, attempt.now, self._newest, make, stamp)
+        for root in sorted({each.root for each in sent}):
+            is_done = await transaction.is_done(root)
+            if is_done is None:
                 raise self._unknown()
-            return bool(turn == attempt.turns[1])
-        if attempt.units and not attempt.xid:
-            await self._end(raw, before)
-            puts: list[Put] = [op for unit in attempt.units for op in unit.ops]  # type: ignore[misc]
-            items = await find_plain(raw, puts, attempt.now, self._version)
-            if items is None:
-                raise self._unknown()
-            if items:
-                self._give_out(attempt.units, items, attempt)
-            return bool(items)
-        deadline = self._loop.time() + self._busy_timeout
-        while True:
-            async with raw.transaction():
-                outcome = await raw.fetchval(statements.GET_OUTCOME, attempt.xid)
-            if outcome == "committed":
-                return True
-            if outcome == "aborted":
-                return False
-            if outcome is None or self._loop.time() > deadline:
-                raise self._unknown()
-            await asyncio.sleep(_ASK_PAUSE_S)  # its session has not noticed yet
+            if is_done:
+                await raw.execute("ROLLBACK")
+                return await self._find_done(raw, root, units, lane, sent)
+        if len(units) > 1 or units[0].is_named:
+            ops: Any = [unit.ops for unit in units]
+            attempt.outcomes = await transaction.apply(ops)
+        else:
+            outcome = await self._apply_wide(transaction, units[0])
+            attempt.outcomes = [outcome]
+            if isinstance(outcome, Exception):
+                await raw.execute("ROLLBACK")
+                return attempt
+        if sent:
+            await transaction.flush(is_forced=True)
+        attempt.is_news = transaction.is_news
+        if transaction.changed_root is None:
+            await raw.execute("COMMIT")
+        else:
+            attempt.root = transaction.changed_root
+            await self._sent(attempt, raw.execute("COMMIT"))
+        self._newest = max(self._newest, transaction.version)
+        for unit in units:
+            for root in unit.roots or ():
+                self._lines.line(root).is_indexed = transaction.space(root).indexer is not None
+        return attempt
 
-    async def _end(self, raw: Connection, backend: tuple[int, Any] | None) -> None:
-        """See to it that a process of the server does nothing more."""
-        assert backend is not None
-        deadline = self._loop.time() + self._busy_timeout
-        while await raw.fetch(statements.END_BACKEND, *backend):
-            if self._loop.time() > deadline:
-                raise self._unknown()
-            await asyncio.sleep(_ASK_PAUSE_S)
-
-    async def _note_again(self, lane: _Lane) -> None:
-        """Tell the replica of what turned out to be committed."""
-        if self._replica is not None and lane.raw is not None:
-            try:
-                await self._replica.note(lane.raw)
-            except DriverError:
-                self._replica.forget()
+    async def _apply_wide(self, transaction: Transaction, unit: Unit) -> list[Any] | Exception:
+        try:
+            return await transaction.apply_wide(unit.ops)
+        except UnreadableError as exc:
+            return exc.reason
+        except Exception as exc:
+            if isinstance(exc, DriverError) and not isinstance(exc, StoreError):
+                raise
+            return exc
 
     def _unknown(self) -> StoreAccessError:
         return StoreAccessError(

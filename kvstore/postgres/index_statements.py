@@ -18,91 +18,29 @@ JOIN pg_catalog.pg_namespace ON pg_namespace.oid = pg_extension.extnamespace
 WHERE pg_extension.extname = 'vector'
 """
 CREATE_EXTENSION = "CREATE EXTENSION IF NOT EXISTS vector SCHEMA {}"
+HAS_ITEMS = "SELECT EXISTS (SELECT 1 FROM kvstore_items WHERE root = $1)"
 MARK_ALL = """
-INSERT INTO kvstore_pending (root, path, key) SELECT root, path, key FROM kvstore_items
+INSERT INTO kvstore_pending (root, path, key)
+SELECT root, path, key FROM kvstore_items WHERE root = $1
 ON CONFLICT DO NOTHING
 """
-FIND_WAITING = "SELECT path, key FROM kvstore_pending ORDER BY number LIMIT 100"
+FIND_WAITING = "SELECT path, key FROM kvstore_pending ORDER BY root, path, key LIMIT 100"
+COUNT_PENDING = "SELECT count(*) FROM kvstore_pending"
+COUNT_WORDS = "SELECT sum(words)::bigint FROM kvstore_turns WHERE root = $1"
 FORGET_WORDS = (
-    "UPDATE kvstore_entries SET words = '{}', counts = '{}', length = 0",
-    "TRUNCATE kvstore_terms",
-    "UPDATE kvstore_corpus SET words = 0 WHERE id = 1",
+    "UPDATE kvstore_entries SET words = '{}', counts = '{}', length = 0 WHERE root = $1",
+    "DELETE FROM kvstore_terms WHERE root = $1",
 )
+FORGET_TEXTS = "UPDATE kvstore_entries SET texts = '' WHERE root = $1"
+SET_ROOT_INDEX = "UPDATE kvstore_roots SET index = $2 WHERE root = $1"
+LIST_DESCRIPTIONS = "SELECT root, index FROM kvstore_roots WHERE index IS NOT NULL ORDER BY root"
+HAS_TABLE = """
+SELECT EXISTS (
+    SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname = $1 AND tablename = $2
+)
+"""
+LOCK_TABLES = f"SELECT pg_advisory_xact_lock({0x6B767374})"  # as migrations do
 _WANTED = "unnest($1::text[], $2::text[], $3::text[]) AS wanted (root, path, key)"
-_IS_WANTED = "{0}.root = wanted.root AND {0}.path = wanted.path AND {0}.key = wanted.key".format
-LOAD = f"""
-SELECT wanted.path, wanted.key, entries.texts, facts.facts, pending.number IS NOT NULL
-FROM {_WANTED}
-LEFT JOIN LATERAL (
-    SELECT * FROM kvstore_entries AS entries WHERE {_IS_WANTED("entries")} LIMIT 1
-) AS entries ON TRUE
-LEFT JOIN LATERAL (
-    SELECT * FROM kvstore_facts AS facts WHERE {_IS_WANTED("facts")} LIMIT 1
-) AS facts ON TRUE
-LEFT JOIN LATERAL (
-    SELECT * FROM kvstore_pending AS pending WHERE {_IS_WANTED("pending")} LIMIT 1
-) AS pending ON TRUE
-"""
-DELETE_ENTRIES = f"""
-WITH gone AS (
-    DELETE FROM kvstore_entries AS entries USING {_WANTED}
-    WHERE {_IS_WANTED("entries")}
-    RETURNING entries.words, entries.length
-), less AS (
-    SELECT word, count(*) AS number FROM gone, unnest(gone.words) AS word GROUP BY word
-), emptied AS (
-    DELETE FROM kvstore_terms AS terms USING less
-    WHERE terms.term = less.word AND terms.items <= less.number
-), lowered AS (
-    UPDATE kvstore_terms AS terms SET items = terms.items - less.number FROM less
-    WHERE terms.term = less.word AND terms.items > less.number
-)
-UPDATE kvstore_corpus SET
-    items = items - (SELECT count(*) FROM gone),
-    words = words - (SELECT coalesce(sum(length), 0) FROM gone)
-WHERE id = 1
-"""
-# $1-5 entries; $6-7 their words, $8-9 the counts; $10-11 terms and in how many of the entries they
-# are; $12-14 addresses of facts, $15-16 these
-PUT_ENTRIES = """
-WITH put AS (
-    INSERT INTO kvstore_entries (root, path, key, texts, length, words, counts)
-    SELECT
-        root, path, key, texts, length,
-        ($6::bigint[])[coalesce(lag(words_end) OVER numbered, 0) + 1 : words_end],
-        ($8::smallint[])[coalesce(lag(counts_end) OVER numbered, 0) + 1 : counts_end]
-    FROM unnest(
-        $1::text[], $2::text[], $3::text[], $4::bytea[], $5::bigint[], $7::int[], $9::int[]
-    ) WITH ORDINALITY AS entry (root, path, key, texts, length, words_end, counts_end, number)
-    WINDOW numbered AS (ORDER BY number)
-    RETURNING length
-), counted AS (
-    INSERT INTO kvstore_terms AS terms (term, items)
-    SELECT * FROM unnest($10::bigint[], $11::bigint[])
-    ON CONFLICT (term) DO UPDATE SET items = terms.items + excluded.items
-), facts AS (
-    INSERT INTO kvstore_facts (root, path, key, facts)
-    SELECT
-        root, path, key,
-        ($15::bigint[])[coalesce(lag(facts_end) OVER (ORDER BY number), 0) + 1 : facts_end]
-    FROM unnest($12::text[], $13::text[], $14::text[], $16::int[])
-        WITH ORDINALITY AS fact (root, path, key, facts_end, number)
-    ON CONFLICT (root, path, key) DO UPDATE SET facts = excluded.facts
-)
-UPDATE kvstore_corpus SET
-    items = items + (SELECT count(*) FROM put),
-    words = words + (SELECT coalesce(sum(length), 0) FROM put)
-WHERE id = 1
-"""
-DELETE_FACTS = f"""
-DELETE FROM kvstore_facts AS facts USING {_WANTED} WHERE {_IS_WANTED("facts")}
-"""
-MARK = f"""
-INSERT INTO kvstore_pending (root, path, key) SELECT * FROM {_WANTED} ON CONFLICT DO NOTHING
-"""
-UNMARK = f"""
-DELETE FROM kvstore_pending AS pending USING {_WANTED} WHERE {_IS_WANTED("pending")}
-"""
 CREATE_VECTORS = """
 CREATE TABLE {table} (
     root text COLLATE "C" NOT NULL,
@@ -122,39 +60,43 @@ USING hnsw ((embedding::{schema}.halfvec({dimensions})) {schema}.halfvec_ip_ops)
 """
 PUT_VECTORS = """
 INSERT INTO {table} (root, path, key, text, embedding)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::{schema}.vector[])
+SELECT roots.root, put.path, put.key, put.text, put.embedding
+FROM kvstore_roots AS roots, unnest($2::text[], $3::text[], $4::bytea[], $5::{schema}.vector[])
+    AS put (path, key, text, embedding)
+WHERE roots.root = $1
 ON CONFLICT (root, path, key, text) DO UPDATE SET embedding = excluded.embedding
 """
 DELETE_VECTORS = """
 DELETE FROM {table} AS vectors
-USING unnest($1::text[], $2::text[], $3::text[], $4::bytea[]) AS gone (root, path, key, text)
-WHERE vectors.root = gone.root AND vectors.path = gone.path AND vectors.key = gone.key
+USING unnest($2::text[], $3::text[], $4::bytea[]) AS gone (path, key, text)
+WHERE vectors.root = $1 AND vectors.path = gone.path AND vectors.key = gone.key
     AND vectors.text = gone.text
 """
+DROP_VECTORS = "DELETE FROM {table} WHERE root = $1"
 _CURRENT = """
-items.value, items.indexing, entries.texts, facts.facts, pending.number IS NOT NULL
+items.value, items.indexing, entries.texts, facts.facts
 """
 _BESIDE = """
 LEFT JOIN kvstore_entries AS entries USING (root, path, key)
 LEFT JOIN kvstore_facts AS facts USING (root, path, key)
 """
-GET_SINCE = f"""
-SELECT items.path, items.key, {_CURRENT}
-FROM kvstore_items AS items {_BESIDE}
-LEFT JOIN kvstore_pending AS pending USING (root, path, key)
-WHERE items.version >= $1
+# Marks in order, with the items: the primary keys
+FIND_PENDING = """
+SELECT root FROM kvstore_pending WHERE (root, path, key) > ($1, $2, $3)
+ORDER BY root, path, key LIMIT 1
 """
 GET_PENDING = f"""
-SELECT pending.number, pending.path, pending.key, {_CURRENT}
+SELECT pending.path, pending.key, {_CURRENT}, TRUE AS is_pending
 FROM (
-    SELECT * FROM kvstore_pending WHERE number > $1 ORDER BY number LIMIT $2
+    SELECT * FROM kvstore_pending
+    WHERE root = $1 AND (path, key) > ($2, $3) ORDER BY path, key LIMIT $4
 ) AS pending
 LEFT JOIN kvstore_items AS items USING (root, path, key)
 {_BESIDE}
-ORDER BY pending.number
+ORDER BY pending.path, pending.key
 """
 GET_CHECKED = f"""
-SELECT items.path, items.key, {_CURRENT}
+SELECT items.root, items.path, items.key, {_CURRENT}, pending.root IS NOT NULL AS is_pending
 FROM kvstore_items AS items {_BESIDE}
 LEFT JOIN kvstore_pending AS pending USING (root, path, key)
 """
@@ -165,30 +107,47 @@ WHERE NOT EXISTS (
     WHERE items.root = rows.root AND items.path = rows.path AND items.key = rows.key
 )
 """
-IS_COUNTED = """
-SELECT (items, words) = (SELECT count(*), coalesce(sum(length), 0) FROM kvstore_entries)
-FROM kvstore_corpus
+FIND_MISCOUNTED = """
+SELECT turns.root
+FROM kvstore_turns AS turns
+LEFT JOIN (
+    SELECT root, count(*) AS entries, sum(length) AS words FROM kvstore_entries GROUP BY root
+) AS counted USING (root)
+WHERE (turns.entries, turns.words)
+    IS DISTINCT FROM (coalesce(counted.entries, 0), coalesce(counted.words, 0)::bigint)
+LIMIT 100
 """
 
 
 # Reading
 
-# Primary keys
-DESCRIBE = """
-SELECT
-    state.index, corpus.items AS entries, corpus.words,
-    (SELECT terms.items FROM kvstore_terms AS terms WHERE terms.term = $1) AS in_scope,
-    (
-        SELECT reltuples::float8 FROM pg_catalog.pg_class
-        WHERE relname = 'kvstore_vectors_' || (state.index::json ->> 'epoch')
-            AND relnamespace = (
-                SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = 'kvstore_state'::regclass
-            )
-    ) AS vectors
-FROM kvstore_state AS state CROSS JOIN kvstore_corpus AS corpus
-WHERE state.id = 1 AND corpus.id = 1
+# What is kept of the index of one root, and of all of them: primary keys, and the whole table
+DESCRIBE_ROOT = """
+SELECT roots.index, turns.entries, turns.words, coalesce(terms.items, 0) AS in_scope
+FROM kvstore_roots AS roots
+JOIN kvstore_turns AS turns ON turns.root = $1 AND turns.era = roots.era
+LEFT JOIN kvstore_terms AS terms ON terms.root = $1 AND terms.term = $2
+WHERE roots.root = $1
 """
-GET_TERMS = "SELECT term, items FROM kvstore_terms WHERE term = ANY($1::bigint[])"
+DESCRIBE_ALL = """
+SELECT roots.index, sum(turns.entries)::bigint AS entries, sum(turns.words)::bigint AS words,
+    sum(turns.entries)::bigint AS in_scope
+FROM kvstore_roots AS roots JOIN kvstore_turns AS turns USING (root)
+GROUP BY roots.index
+"""
+# How many vectors there are, about; 0: unknown
+GUESS_VECTORS = """
+SELECT greatest(reltuples, 0)::float8 FROM pg_catalog.pg_class
+WHERE relname = $2
+    AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1)
+"""
+GET_TERMS = """
+SELECT term, items FROM kvstore_terms WHERE root = $1 AND term = ANY($2::bigint[])
+"""
+GET_TERMS_OF_ALL = """
+SELECT term, sum(items)::bigint AS items FROM kvstore_terms
+WHERE term = ANY($1::bigint[]) GROUP BY term
+"""
 
 # Items, and the live ones on either side of each: the primary key, once for each. The counts are of
 # the terms in the order in which they are asked for.

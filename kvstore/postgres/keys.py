@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from kvstore.errors import InvalidKeyError
-from kvstore.namespace import show
+from kvstore.namespace import root_of, show
 from kvstore.types import Namespace
 
 __all__ = ["SURELY_SHORT", "Address", "check_length", "decode_key", "encode_key", "root_of"]
@@ -24,11 +24,6 @@ _CARET = {code: "\n" + chr(ord("@") + code) for code in range(ord("\n") + 1)}
 # An entry of a B-tree takes a third of a page of 8 KiB at most, and this is within it.
 MOST_BYTES = 2_600
 SURELY_SHORT = MOST_BYTES // 8  # characters, of 4 bytes, and the root is counted twice
-
-
-def root_of(path: str) -> str:
-    """Return the first label of a path with its terminator; `""` for the root namespace."""
-    return path[: path.find("\t") + 1]
 
 
 def encode_key(key: str) -> str:

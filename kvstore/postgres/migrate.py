@@ -66,11 +66,27 @@ async def migrate(connection: Connection, target: Target) -> None:
                 await connection.execute(_CREATE_RECORD)
             for step in migrations():
                 if step.number > applied:
-                    await connection.execute(step.text)
+                    for statement in statements_of(step.text):
+                        await connection.execute(statement)
                     await connection.execute(_NOTE, step.number, step.name)
                     needs = _NEEDS.search(step.text)
                     if needs is not None:
                         await connection.execute(_NOTE_NEEDS, step.number, int(needs[1]))
+
+
+def statements_of(text: str) -> list[str]:
+    """Cut a step into its statements, which end with a line: some engines take one at a time."""
+    found: list[str] = []
+    lines: list[str] = []
+    is_body = False  # of a function, between dollars
+    for line in text.splitlines():
+        lines.append(line)
+        code = line.partition("--")[0].rstrip()
+        is_body ^= code.count("$$") % 2 == 1
+        if code.endswith(";") and not is_body:
+            found.append("\n".join(lines))
+            lines.clear()
+    return found
 
 
 async def require_migrated(connection: Connection, target: Target) -> None:

@@ -295,7 +295,12 @@ MOST_VERSION = 2**62  # beyond what a store can ever have written
 
 
 def check_row(row: Sequence[Any], newest: int | None) -> str | None:
-    """Say what is wrong with a row, if something is; `newest` is the store's version, if known."""
+    """Say what is wrong with a row, if something is.
+
+    Args:
+        row: of `statements.check_rows`.
+        newest: the version of its root; `None`: there is no such root.
+    """
     root, path, key, value, version, created_at, updated_at, expires_at, ttl, indexing = row
     try:
         labels = decode_namespace(path) if path.endswith("\t") or not path else None
@@ -313,8 +318,10 @@ def check_row(row: Sequence[Any], newest: int | None) -> str | None:
     problem = row_problem(value.encode(), paths, created_at, updated_at, expires_at, ttl)
     if problem is not None:
         return f"{where}: {problem}"
-    if newest is not None and not 0 < version <= newest:
-        return f"{where}: its version {version} is ahead of the store's, {newest}"
+    if newest is None:
+        return f"{where}: kvstore_roots has lost the row of its root"
+    if not 0 < version <= newest:
+        return f"{where}: its version {version} is ahead of the root's, {newest}"
     return None
 
 
@@ -324,9 +331,10 @@ async def stats(
     """Measure everything, at one instant."""
     async with snapshot(link.raw):
         rows = await link.raw.fetch(statements.MEASURE, now)
-        state = await link.raw.fetchrow(statements.GET_STATE)
+        version, _, index = await link.raw.fetchrow(statements.GET_STATE)
+        newest = await link.raw.fetchval(statements.GET_NEWEST)
         expired, changes, size = await link.raw.fetchrow(statements.COUNT_REST, now)
-        pending = None if state["index"] is None else await count_pending(link.raw)
+        pending = None if index is None else await count_pending(link.raw)
     roots = {
         decode_namespace(root): RootStats(items, namespaces, int(length))
         for root, items, namespaces, length in rows
@@ -337,7 +345,7 @@ async def stats(
         namespaces=sum(root.namespaces for root in roots.values()),
         bytes=sum(root.bytes for root in roots.values()),
         roots=roots,
-        version=state["version"],
+        version=version if newest is None else newest,
         expired=expired,
         indexed=None if pending is None else max(0, items - pending),
         changes=changes,

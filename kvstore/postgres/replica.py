@@ -32,6 +32,7 @@ SELECT pg_wal_lsn_diff(
     '0/0'
 )::bigint
 """
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
 
 
 class _BehindError(Exception):
@@ -79,7 +80,7 @@ class Replica:
         **kwargs: P.kwargs,
     ) -> T:
         """Run a read here, or else on the primary."""
-        return await self._run(self._pool.run, primary.run, read, *args, **kwargs)
+        return await self._run(primary.run, read, *args, **kwargs)
 
     async def run_alone(
         self,
@@ -91,11 +92,10 @@ class Replica:
         """As `run`, for a read that begins a transaction itself."""
         if self._is_pooler:  # it might be another server that has it
             return await primary.run_alone(read, *args, **kwargs)
-        return await self._run(self._pool.run_alone, primary.run_alone, read, *args, **kwargs)
+        return await self._run(primary.run_alone, read, *args, **kwargs)
 
     async def _run(
         self,
-        here: Callable[..., Awaitable[T]],
         primary: Callable[..., Awaitable[T]],
         read: Callable[Concatenate[Link, P], Awaitable[T]],
         *args: P.args,
@@ -114,8 +114,17 @@ class Replica:
                     link.replayed = replayed
             return await read(link, *args, **kwargs)
 
+        async def read_in_transaction(link: Link) -> T:
+            # Not as of one state: that would be the one before the look at how far it is.
+            await link.raw.execute(_BEGIN)
+            found = await read_if_fresh(link)
+            await link.raw.execute("COMMIT")
+            return found
+
         try:
-            found = await here(read_if_fresh)
+            found = await self._pool.run_alone(
+                read_in_transaction if self._is_pooler else read_if_fresh
+            )
         except _BehindError:
             pass
         except (StoreAccessError, StoreBusyError):

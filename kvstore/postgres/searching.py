@@ -29,18 +29,12 @@ from kvstore.postgres import statements
 from kvstore.postgres.connection import Connection, DriverError
 from kvstore.postgres.facts import conditions_of
 from kvstore.postgres.filters import compile_filter
-from kvstore.postgres.indexing import (
-    MAX_HALF_INDEXED,
-    MAX_INDEXED,
-    Setup,
-    namespace_term,
-    quoted,
-    subtree_term,
-    term_of,
-    vectors_table,
-)
-from kvstore.postgres.keys import Address
+from kvstore.postgres.index_setup import MAX_HALF_INDEXED, MAX_INDEXED
+from kvstore.postgres.index_terms import namespace_term, subtree_term, term_of
+from kvstore.postgres.indexing import Setup, quoted, vectors_table
+from kvstore.postgres.keys import Address, root_of
 from kvstore.postgres.reading import columns, fetch, get_by_address, make
+from kvstore.postgres.roots import store_state
 from kvstore.ranking import FUSION_DEPTH, Hit, Search, WordWeights, page_of, similarity
 from kvstore.sql import Sql, all_of
 from kvstore.types import Item
@@ -90,30 +84,16 @@ async def _search(
         begin += sql.USE_HNSW.format(ef_search=min(1_000, max(EF_SEARCH, _neighbours_for(asked))))
     await connection.execute(begin)
     try:
-        token = subtree_term(path) if asked.subtree else namespace_term(path)
-        row = await connection.fetchrow(sql.DESCRIBE, token)
-        if row is None or row["index"] is None:
-            raise IndexMismatchError("the index is gone from the database; open the store again")
-        description = Description.parse(row["index"])
-        check_index(
-            description,
-            setup,
-            asked.vector,
-            by_words=asked.words is not None,
-            is_own=asked.is_own,
-        )
-        finder = _Finder(
-            connection,
-            description,
-            quoted(setup.schema),
-            path,
-            asked,
-            now,
-            entries=row["entries"],
-            words=row["words"],
-            in_scope=row["in_scope"] or 0,
-            vectors=max(row["vectors"] or 0.0, 0.0),
-        )
+        described = await _describe(connection, path, asked)
+        for description in described.descriptions:
+            check_index(
+                description,
+                setup,
+                asked.vector,
+                by_words=asked.words is not None,
+                is_own=asked.is_own,
+            )
+        finder = _Finder(connection, described, quoted(setup.schema), path, asked, now)
         items = await finder.find()
     except Exception:
         with suppress(*DriverError):
@@ -121,6 +101,63 @@ async def _search(
         raise
     await connection.execute("COMMIT")
     return items
+
+
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """What is known of the index before it is searched.
+
+    Attributes:
+        root: in which it is searched; `None`: in all of them.
+        descriptions: of the roots; they may differ.
+        dimensions: of the vectors; `None`: there are none.
+        entries: how many the index has.
+        words: their length together.
+        in_scope: how many of them are in the namespace or subtree.
+        vectors: how many there are, about; 0: unknown.
+    """
+
+    root: str | None
+    descriptions: list[Description]
+    dimensions: int | None
+    entries: int
+    words: int
+    in_scope: int
+    vectors: float
+
+
+async def _describe(connection: Connection, path: str, asked: Search) -> _Described:
+    """Find out what there is to search.
+
+    Raises:
+        IndexMismatchError: there is no index.
+    """
+    root = None if asked.subtree and not path else root_of(path)
+    if root is None:
+        rows = await connection.fetch(sql.DESCRIBE_ALL)
+    else:
+        token = subtree_term(path) if asked.subtree else namespace_term(path)
+        rows = await connection.fetch(sql.DESCRIBE_ROOT, root, token)
+    texts = [row["index"] for row in rows]
+    if not rows:  # nothing was ever written there
+        texts = [(await store_state(connection))[2]]
+    if None in texts:
+        raise IndexMismatchError("the index is gone from the database; open the store again")
+    descriptions = list(map(Description.parse, texts))
+    lengths = {each.dimensions for each in descriptions} - {None}
+    vectors = 0.0
+    if asked.vector and lengths:
+        table = vectors_table(max(filter(None, lengths)))
+        vectors = await connection.fetchval(sql.GUESS_VECTORS, connection.schema, table) or 0.0
+    return _Described(
+        root,
+        descriptions,
+        max(filter(None, lengths), default=None),
+        sum(row["entries"] for row in rows),
+        sum(row["words"] for row in rows),
+        sum(row["in_scope"] for row in rows),
+        vectors,
+    )
 
 
 def _depth(asked: Search) -> int:
@@ -141,25 +178,14 @@ def _neighbours_for(asked: Search) -> int:
 
 @dataclass(slots=True)
 class _Finder:
-    """One search, inside its transaction.
-
-    Attributes:
-        entries: how many the index has.
-        words: their length together.
-        in_scope: how many of them are in the namespace or subtree.
-        vectors: how many there are, about; 0: unknown.
-    """
+    """One search, inside its transaction."""
 
     connection: Connection
-    description: Description
+    described: _Described
     schema: str
     path: str
     asked: Search
     now: int
-    entries: int
-    words: int
-    in_scope: int
-    vectors: float
     _rows: dict[Address, Any] = field(default_factory=dict)  # what came with its value
 
     async def find(self) -> list[Item]:
@@ -260,10 +286,17 @@ class _Finder:
     async def _by_words(self, words: tuple[str, ...], wanted: int) -> list[Hit]:
         """Rank items by BM25."""
         terms = [term_of(word) for word in words]
-        found = await self.connection.fetch(sql.GET_TERMS, terms)
+        root = self.described.root
+        if root is None:
+            found = await self.connection.fetch(sql.GET_TERMS_OF_ALL, terms)
+        else:
+            found = await self.connection.fetch(sql.GET_TERMS, root, terms)
         holding = {row["term"]: row["items"] for row in found}
         weights = WordWeights(
-            words, [holding.get(term, 0) for term in terms], self.entries, self.words
+            words,
+            [holding.get(term, 0) for term in terms],
+            self.described.entries,
+            self.described.words,
         )
         if not weights.found:
             return []
@@ -324,18 +357,19 @@ class _Finder:
 
     async def _by_meaning(self, vector: bytes, wanted: int) -> list[Hit]:
         """Rank items by the cosine of their best vectors."""
-        if not vector or self.description.dimensions is None:
+        dimensions = self.described.dimensions
+        if not vector or dimensions is None:
             return []
         query = list(array("f", vector))
         passing, share = await self._passing_addresses()
         if share is not None and wanted <= MOST_NEIGHBOURS:
             count = min(_neighbours_for(self.asked) * round(self._per_entry), 4 * MOST_NEIGHBOURS)
-            if count / share * self.entries / self.in_scope <= MOST_SCANNED:
+            if count / share * self.described.entries / self.described.in_scope <= MOST_SCANNED:
                 hits = await self._neighbours(query, wanted, count)
                 if hits is not None:
                     return hits
         compared = sql.comparing(
-            vectors_table(self.description), self.schema, query, passing, self._within("vectors")
+            vectors_table(dimensions), self.schema, query, passing, self._within("vectors")
         )
 
         def ranking(limit: int, offset: int) -> Sql:
@@ -350,8 +384,8 @@ class _Finder:
             A statement for their addresses (`None`: all in scope), and which share of the items
             passes the filter, about, if an approximate ranking would be quicker.
         """
-        is_small = self.in_scope * self._per_entry <= EXACT_VECTORS
-        can_approximate = not is_small and (self.description.dimensions or 0) <= MAX_HALF_INDEXED
+        is_small = self.described.in_scope * self._per_entry <= EXACT_VECTORS
+        can_approximate = not is_small and (self.described.dimensions or 0) <= MAX_HALF_INDEXED
         if not self._is_filtered:
             return None, 1.0 if can_approximate else None
         within = self._within("items")
@@ -364,23 +398,23 @@ class _Finder:
             return passing, None
         if conditions:
             number = await self._value(sql.count_of(passing, EXACT_VECTORS + 1))
-            return passing, None if number <= EXACT_VECTORS else number / self.in_scope
+            return passing, None if number <= EXACT_VECTORS else number / self.described.in_scope
         share = await self._value(sql.share_of(within, self._condition, SAMPLE)) or 0.0
         return passing, None if share < FEW else share
 
     @property
     def _per_entry(self) -> float:
         """How many vectors an item has, about."""
-        return max(1.0, self.vectors / max(self.entries, 1))
+        return max(1.0, self.described.vectors / max(self.described.entries, 1))
 
     async def _value(self, statement: Sql) -> Any:
         return await self.connection.fetchval(statement.render(), *statement.params)
 
     async def _neighbours(self, query: list[float], wanted: int, count: int) -> list[Hit] | None:
         """Ask the HNSW index for the nearest that pass, or return `None` if it gives too few."""
-        dimensions = self.description.dimensions or 0
+        dimensions = self.described.dimensions or 0
         nearest = sql.nearest(
-            vectors_table(self.description),
+            vectors_table(dimensions),
             self.schema,
             query,
             self._within("vectors"),

@@ -78,213 +78,155 @@ CROSS JOIN LATERAL (
 ) AS items
 """
 
-# As GET_BY_ADDRESS; values only where they are asked for
-_STATES = f"""
-SELECT {ADDRESS}, items.version, items.created_at, items.updated_at, items.expires_at, items.ttl,
-    items.indexing, CASE WHEN wanted.with_value THEN items.value END AS value
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[]) AS wanted (root, path, key, with_value)
-CROSS JOIN LATERAL (
-    SELECT * FROM kvstore_items AS items
-    WHERE items.root = wanted.root AND items.path = wanted.path AND items.key = wanted.key
-    LIMIT 1
-) AS items
+# The rows that operations name under one root, values only where they are asked for: the primary
+# key, once for each
+_NAMED = "unnest($2::text[], $3::text[], $4::bool[]) AS wanted (path, key, with_value)"
+_STATE_COLUMNS = """
+    wanted.path, wanted.key, items.version, items.created_at, items.updated_at, items.expires_at,
+    items.ttl, items.indexing, CASE WHEN wanted.with_value THEN items.value END AS value
 """
-GET_STATES = _STATES
-# With the store's state as of the same instant; a row without an item if there is none
-GET_STATES_UNLOCKED = f"""
-SELECT state.version, state.watched_until, state.changes_begin, state.index, state.turn, items.*
-FROM kvstore_state AS state
-LEFT JOIN LATERAL ({_STATES}) AS items ON TRUE
-WHERE state.id = 1
+_BESIDE = """
+LEFT JOIN LATERAL (
+    SELECT * FROM {table} AS {name}
+    WHERE {name}.root = $1 AND {name}.path = wanted.path AND {name}.key = wanted.key
+    LIMIT 1
+) AS {name} ON TRUE
+""".format
+_ITEMS = _BESIDE(table="kvstore_items", name="items")
+_INDEXED = (
+    _BESIDE(table="kvstore_entries", name="entries")
+    + _BESIDE(table="kvstore_facts", name="facts")
+    + _BESIDE(table="kvstore_pending", name="pending")
+)
+_INDEX_COLUMNS = ", entries.texts, facts.facts, pending.root IS NOT NULL"
+GET_STATES = f"SELECT {_STATE_COLUMNS} FROM {_NAMED} {_ITEMS}"
+GET_INDEXED_STATES = f"SELECT {_STATE_COLUMNS} {_INDEX_COLUMNS} FROM {_NAMED} {_ITEMS} {_INDEXED}"
+
+# A root, and with it what operations name, as of one instant; no row if there is no such root
+_ROOT = """
+    turns.version, turns.turn, roots.watched_until, roots.changes_begin, turns.recorded, roots.index
+"""
+_TURN = """
+JOIN kvstore_turns AS turns ON turns.root = $1 AND turns.era = roots.era
+"""
+_LOOK = f"""
+SELECT {_ROOT}, {_STATE_COLUMNS} {{more}}
+FROM kvstore_roots AS roots {_TURN} LEFT JOIN {_NAMED} ON TRUE {_ITEMS} {{beside}}
+WHERE roots.root = $1
+"""
+LOOK = _LOOK.format(more="", beside="")
+LOOK_INDEXED = _LOOK.format(more=_INDEX_COLUMNS, beside=_INDEXED)
+GET_ROOT = f"SELECT {_ROOT} FROM kvstore_roots AS roots {_TURN} WHERE roots.root = $1"
+LOCK_ROOT = "SELECT 1 FROM kvstore_roots WHERE root = $1 FOR NO KEY UPDATE"
+# New roots begin as the store's own row says; it is kept as it is until they are there.
+SHARE_STATE = "SELECT version, watched_until, index FROM kvstore_state WHERE id = 1 FOR SHARE"
+GET_STATE = "SELECT version, watched_until, index FROM kvstore_state WHERE id = 1"
+LOCK_STATE = f"{GET_STATE} FOR UPDATE"
+SET_INDEX = "UPDATE kvstore_state SET index = $1 WHERE id = 1"
+SET_WATCHED_UNTIL = "UPDATE kvstore_state SET watched_until = $1 WHERE id = 1"
+ADD_ROOT = """
+INSERT INTO kvstore_roots (root, watched_until, changes_begin, index) VALUES ($1, $2, $3, $4)
+ON CONFLICT DO NOTHING RETURNING root
+"""
+ADD_TURN = """
+INSERT INTO kvstore_turns (root, era, turn, version, instant, recorded, entries, words)
+VALUES ($1, 0, 0, $2::bigint, 0, $2::bigint, 0, 0)
+"""
+ADVANCE = """
+SELECT * FROM kvstore_advance($1, NULL, NULL, NULL, $2, $3, false, 0, $4, NULL, NULL, NULL)
+"""
+# All roots: the whole table
+GET_NEWEST = "SELECT max(version) FROM kvstore_turns"
+LIST_ROOTS = "SELECT root, version FROM kvstore_turns ORDER BY root"
+# Those whose words, if they have any, are of an older revision
+LIST_ROOTS_BY_WORDS = """
+SELECT root FROM kvstore_roots
+WHERE index IS NULL OR (index::json ->> 'words')::integer < $1 ORDER BY root
+"""
+# Those with a feed to look after: with an end to their recording, or with changes that are kept
+LIST_RECORDED = """
+SELECT roots.root FROM kvstore_roots AS roots JOIN kvstore_turns AS turns USING (root)
+WHERE roots.watched_until <> 0 OR turns.recorded > roots.changes_begin
+ORDER BY roots.root
 """
 
-# The one row of the store's state. Who has locked it writes alone, until the transaction ends.
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
-LOCK_STATE = """
-SELECT version, watched_until, changes_begin, index, turn, pg_current_xact_id()::text
-FROM kvstore_state
-WHERE id = 1
-FOR UPDATE
-"""
-GET_OUTCOME = "SELECT pg_xact_status($1::text::xid8)"
-GET_XID = "SELECT pg_current_xact_id()::text"
-END_BACKEND = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2
-"""
-GET_TURN = "SELECT turn FROM kvstore_state WHERE id = 1"
-GET_STATE = "SELECT version, watched_until, changes_begin, index FROM kvstore_state WHERE id = 1"
-# Whoever writes changes `turn`, whatever he writes: see WRITE_UNLOCKED.
-SET_VERSION = "UPDATE kvstore_state SET version = {version}, turn = turn + 1 WHERE id = 1;"
 # In a transaction of its own: a NOTIFY locks the whole database until its commit is done.
 # Whose it is goes along: a store has told its own watches already.
 NOTIFY = """SET LOCAL synchronous_commit = off; NOTIFY "{channel}", '{sender}'"""
-SET_WATCHED_UNTIL = "UPDATE kvstore_state SET watched_until = $1, turn = turn + 1 WHERE id = 1"
-SET_CHANGES_BEGIN = "UPDATE kvstore_state SET changes_begin = $1, turn = turn + 1 WHERE id = 1"
 
-# Everything that plain puts need, in one statement and so in one round trip: it locks the state,
-# takes the versions, and upserts. It does nothing while somebody watches or there is an index.
-# An expired row is replaced as if it were not there.
-_PUT = """
-WITH counter AS (
-    UPDATE kvstore_state SET version = version + {count}, turn = turn + 1
-    WHERE id = 1 AND watched_until = 0 AND index IS NULL
-    RETURNING version - {count} AS base
-), stored AS (
-    INSERT INTO kvstore_items AS items (
-        root, path, key, version, created_at, updated_at, value{columns}
-    )
-    SELECT {root}, put.path, put.key, counter.base + put.number, {now}, {now}, put.value{values}
-    FROM counter, {puts}
-    ON CONFLICT (root, path, key) DO UPDATE SET
-        version = excluded.version,
-        created_at = CASE
-            WHEN items.expires_at <= excluded.updated_at THEN excluded.created_at
-            ELSE items.created_at
-        END,
-        updated_at = excluded.updated_at,
-        value = excluded.value,
-        expires_at = excluded.expires_at,
-        ttl = excluded.ttl,
-        indexing = excluded.indexing
-    RETURNING items.version, items.created_at, items.updated_at
-)
-"""
-# Of items without lifetime or indexing of their own, no two the same. The columns come as texts,
-# each value after a separator: the driver takes ten times as long for an array. The separator is
-# escaped in all of them.
+# What writes: one call each, which locks the root first. See migrations/postgres/0004_roots.sql.
 SEPARATOR = "\x01"
-PUT_PLAIN = (
-    _PUT.format(
-        count="$4",
-        now="$5",
-        columns="",
-        values="",
-        root="left(put.path, strpos(put.path, E'\\t'))",
-        puts="""unnest(
-        (string_to_array($1, E'\\x01'))[2:],
-        (string_to_array($2, E'\\x01'))[2:],
-        (string_to_array($3, E'\\x01'))[2:]
-    ) WITH ORDINALITY AS put (path, key, value, number)""",
-    )
-    + """
-SELECT max(version), array_agg(created_at ORDER BY version), array_agg(updated_at ORDER BY version)
-FROM stored
-"""
-)
-PUT_ANY = (
-    _PUT.format(
-        count="$9",
-        now="$10",
-        columns=", expires_at, ttl, indexing",
-        values=", put.expires_at, put.ttl, put.indexing",
-        root="put.root",
-        puts="""unnest(
-        $1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
-        $8::text[]
-    ) AS put (root, path, key, value, number, expires_at, ttl, indexing)""",
-    )
-    + """
-SELECT version, created_at, updated_at
-FROM stored
-"""
-)
-
-# The primary key
-_UPSERT = """
-INSERT INTO kvstore_items (
-    root, path, key, version, created_at, updated_at, value, expires_at, ttl, indexing
-)
-SELECT written.*
-FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[],
-    $8::bigint[], $9::bigint[], $10::text[]
-) AS written{mine}
-ON CONFLICT (root, path, key) DO UPDATE SET
-    version = excluded.version,
-    created_at = excluded.created_at,
-    updated_at = excluded.updated_at,
-    value = excluded.value,
-    expires_at = excluded.expires_at,
-    ttl = excluded.ttl,
-    indexing = excluded.indexing
-"""
-_DELETE = """
-DELETE FROM kvstore_items AS items
-USING unnest({roots}::text[], {paths}::text[], {keys}::text[]) AS gone (root, path, key){mine}
-WHERE items.root = gone.root AND items.path = gone.path AND items.key = gone.key
-"""
-_TOUCH = """
-UPDATE kvstore_items AS items
-SET expires_at = touched.expires_at, ttl = touched.ttl
-FROM unnest(
-    {roots}::text[], {paths}::text[], {keys}::text[], {expiries}::bigint[], {ttls}::bigint[]
-) AS touched (root, path, key, expires_at, ttl){mine}
-WHERE items.root = touched.root AND items.path = touched.path AND items.key = touched.key
-"""
-UPSERT = _UPSERT.format(mine="")
-DELETE = _DELETE.format(roots="$1", paths="$2", keys="$3", mine="")
-TOUCH = _TOUCH.format(roots="$1", paths="$2", keys="$3", expiries="$4", ttls="$5", mine="")
-
-# All three in one statement, which takes effect if nobody has written since the state was read:
-# $19 is the turn of then, $20 another one, $21 the store's new version. The rows that it writes,
-# deletes and touches are not the same.
-_MINE = ", mine"
-_RENEWAL = _TOUCH.format(
-    roots="$14", paths="$15", keys="$16", expiries="$17", ttls="$18", mine=_MINE
-)
-WRITE_UNLOCKED = f"""
-WITH mine AS (
-    UPDATE kvstore_state SET version = $21, turn = $20 WHERE id = 1 AND turn = $19 RETURNING id
-), upsert AS ({_UPSERT.format(mine=_MINE)}
-), deletion AS ({_DELETE.format(roots="$11", paths="$12", keys="$13", mine=_MINE)}
-), renewal AS ({_RENEWAL}
-)
-SELECT count(*) FROM mine
+PUT = "SELECT * FROM kvstore_put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+_PLACES = ", ".join(f"${number}" for number in range(1, 45))
+WRITE = f"SELECT * FROM kvstore_write({_PLACES})"
+NO_ROOT, DONE_BEFORE, NOT_PLAIN = "KV001", "KV002", "KV003"  # what these raise
+MOST_WRITERS = 64  # whose last transactions a root remembers
+GET_WRITERS = """
+SELECT turns.writers, turns.numbers, turns.bases
+FROM kvstore_roots AS roots JOIN kvstore_turns AS turns ON turns.root = $1 AND turns.era = roots.era
+WHERE roots.root = $1
 """
 
-# The partial index kvstore_items_expiry, then the primary key
-SWEEP = """
-DELETE FROM kvstore_items AS items
-WHERE (items.root, items.path, items.key) IN (
-    SELECT expired.root, expired.path, expired.key
-    FROM kvstore_items AS expired
-    WHERE expired.expires_at <= $1
-    ORDER BY expired.expires_at
-    LIMIT $2
-)
-RETURNING items.path, items.key
+# The partial index kvstore_items_expiry
+FIND_EXPIRED = """
+SELECT items.root, items.path, items.key
+FROM kvstore_items AS items
+WHERE items.expires_at <= $1
+ORDER BY items.expires_at
+LIMIT $2
+"""
+
+FIND_EXPIRED_UNDER = """
+SELECT items.path, items.key FROM kvstore_items AS items
+WHERE items.root = $1 AND items.expires_at <= $2
 """
 
 # The change feed, by its primary key
-ADD_CHANGES = """
-INSERT INTO kvstore_changes (version, kind, path, key, at)
-SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[])
+RECORD = "SELECT version, changes_begin FROM kvstore_record($1, $2)"
+KEEP_RECORD = """
+UPDATE kvstore_roots SET watched_until = $2, changes_begin = $3 WHERE root = $1
 """
-GET_LAST_CHANGE = "SELECT max(version) FROM kvstore_changes"
-GET_OLDEST_CHANGES = "SELECT version, at FROM kvstore_changes ORDER BY version LIMIT $1"
-DELETE_CHANGES = "DELETE FROM kvstore_changes WHERE version <= $1"
+GET_OLDEST_CHANGES = """
+SELECT version, at FROM kvstore_changes WHERE root = $1 ORDER BY version LIMIT $2
+"""
+DELETE_CHANGES = "DELETE FROM kvstore_changes WHERE root = $1 AND version <= $2"
+IS_ANY_EXPIRED = "SELECT EXISTS (SELECT 1 FROM kvstore_items WHERE expires_at <= $1)"
+LIST_FEEDS = """
+SELECT root, turns.version, roots.watched_until, roots.changes_begin
+FROM kvstore_roots AS roots JOIN kvstore_turns AS turns USING (root)
+"""
 
-# The state and the next changes, as of one instant; a row without a change if there is none. For
-# the length, the primary key; for the rest the partial index kvstore_items_expiry
-READ_CHANGES = """
-SELECT state.watched_until, state.changes_begin,
-    EXISTS (SELECT 1 FROM kvstore_items WHERE expires_at <= $3),
-    changes.version, changes.kind, changes.path, changes.key, changes.size, changes.at
-FROM kvstore_state AS state
-LEFT JOIN LATERAL (
-    SELECT changes.version, changes.kind, changes.path, changes.key, changes.at,
-        (
-            SELECT octet_length(items.value) FROM kvstore_items AS items
-            WHERE items.root = left(changes.path, strpos(changes.path, E'\\t'))
-                AND items.path = changes.path AND items.key = changes.key
-        ) AS size
-    FROM kvstore_changes AS changes
-    WHERE changes.version > $1
-    ORDER BY changes.version
-    LIMIT $2
-) AS changes ON TRUE
-WHERE state.id = 1
-ORDER BY changes.version
+# A root and the next changes under it, with the items as they are, as of one instant; a row
+# without a change if there is none. The primary keys of both
+READ_CHANGES = f"""
+SELECT roots.watched_until, roots.changes_begin, changes.*
+FROM kvstore_roots AS roots
+LEFT JOIN (
+    SELECT changes.version AS changed, changes.kind, changes.path, changes.key, changes.at, {ROW},
+        sum(coalesce(octet_length(items.value), 0)) OVER (ORDER BY changes.version) AS size
+    FROM (
+        SELECT * FROM kvstore_changes AS changes
+        WHERE changes.root = $1 AND changes.version > $2
+        ORDER BY changes.version
+        LIMIT $3
+    ) AS changes
+    LEFT JOIN kvstore_items AS items ON changes.kind = 'put' AND items.root = $1
+        AND items.path = changes.path AND items.key = changes.key
+) AS changes ON changes.size - coalesce(octet_length(changes.value), 0) < $4
+WHERE roots.root = $1
+ORDER BY changes.changed
+"""
+
+FIND_FEEDS_AHEAD = """
+SELECT roots.root
+FROM kvstore_roots AS roots
+JOIN kvstore_turns AS turns USING (root)
+LEFT JOIN (
+    SELECT root, max(version) AS version FROM kvstore_changes GROUP BY root
+) AS feed USING (root)
+WHERE roots.changes_begin > turns.version OR feed.version > turns.version
+LIMIT 100
 """
 
 # The whole table

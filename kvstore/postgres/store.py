@@ -17,9 +17,10 @@ from kvstore.errors import InvalidArgumentError
 from kvstore.feed import ChangePage
 from kvstore.filters import Filter
 from kvstore.metrics import Metrics
-from kvstore.operations import Operation, Put, Record
-from kvstore.own_vectors import OwnVectors
+from kvstore.namespace import root_of
+from kvstore.operations import Operation, Record
 from kvstore.patterns import Pattern
+from kvstore.positions import Position
 from kvstore.postgres import changes, checking, reading, statements
 from kvstore.postgres.connection import (
     Connection,
@@ -30,20 +31,21 @@ from kvstore.postgres.connection import (
     translated,
 )
 from kvstore.postgres.engine import Writer
-from kvstore.postgres.indexing import (
-    Indexer,
-    Setup,
-    count_pending,
+from kvstore.postgres.index_checks import count_pending
+from kvstore.postgres.index_setup import (
     find_extension,
+    lengths_of,
+    make_vectors,
     prepare_index,
-    require_extension,
 )
+from kvstore.postgres.indexing import Indexer, Setup
 from kvstore.postgres.migrate import migrate, require_migrated
 from kvstore.postgres.points import PointReader
 from kvstore.postgres.pool import Link, Pool
 from kvstore.postgres.replica import Replica
 from kvstore.postgres.searching import search
 from kvstore.postgres.target import STATEMENT_TIMEOUT_S
+from kvstore.postgres.upkeep import Upkeep, is_upkeep
 from kvstore.postgres.watchman import Watchman
 from kvstore.ranking import Search
 from kvstore.report import Meter, Report, Stats
@@ -178,7 +180,7 @@ class PostgresBackend(Backend):
                 await require_migrated(connection, target)
             else:
                 await migrate(connection, target)
-            channel = await self._prepare(connection)
+            channel, newest = await self._prepare(connection)
             if replica is not None:
                 with translated(target.name):
                     await replica.note(connection)
@@ -198,37 +200,61 @@ class PostgresBackend(Backend):
             await hang_up(connection)
             return
         self._herald = changes.Herald(self._pool, channel, sender)
+        self._upkeep = Upkeep(
+            self._pool, self.now, self._make_indexer, self._setup, self._watched, self._tell
+        )
         self._writer = Writer(
             target,
             connection,
+            most=max(2, self._pool_size),
+            least=newest,
             clock=self.settings.clock,
             bell=self.bell,
             backlog=self.backlog,
             counters=self.counters,
-            make_indexer=lambda description: Indexer(description, self._setup),
+            make_indexer=self._make_indexer,
             tell=self._herald.tell,
             watchman=self._watchman,
             demoted=self._pool.renew,
             replica=replica,
         )
 
-    async def _prepare(self, connection: Connection) -> str:
-        """Make the index, if this store has one and there is none; return the channel's name.
+    async def _prepare(self, connection: Connection) -> tuple[str, int]:
+        """Make the index, if this store has one and there is none.
 
         A store that is read-only makes nothing, and uses what is there.
+
+        Returns:
+            The name of the channel, and the newest version.
         """
         with translated(self.target.name):
+            if self._setup is not None:
+                self._learn_dimensions()
+                if not self.settings.read_only:
+                    await prepare_index(connection, self._setup)
+                elif self._setup.model is not None:
+                    async with connection.transaction():
+                        await find_extension(connection, self._setup)
             async with connection.transaction():
-                if self._setup is not None:
-                    self._learn_dimensions()
-                    if self.settings.read_only:
-                        if self._setup.model is not None:
-                            await find_extension(connection, self._setup)
-                    else:
-                        await connection.fetchrow(statements.LOCK_STATE)
-                        await prepare_index(connection, self._setup)
+                newest = await connection.fetchval(statements.GET_NEWEST) or 0
         assert connection.schema is not None
-        return f"kvstore_{blake2b(connection.schema.encode(), digest_size=8).hexdigest()}"
+        digest = blake2b(connection.schema.encode(), digest_size=8).hexdigest()
+        return f"kvstore_{digest}", newest
+
+    def _make_indexer(self, description: str) -> Indexer:
+        return Indexer(description, self._setup)
+
+    def _watched(self) -> set[str | None]:
+        """Return the roots that this store watches; `None` among them: all."""
+        return {
+            root_of(watch.path) if watch.path or not watch.subtree else None
+            for watch in self.bell.watches
+        }
+
+    def _tell(self) -> None:
+        """Wake those who watch, here and elsewhere."""
+        self.bell.ring()
+        self._herald.tell()
 
     async def close(self) -> None:
         if not self.settings.read_only:
@@ -282,7 +308,7 @@ class PostgresBackend(Backend):
         return await self._read(reading.records, path, after, limit, self.now())
 
     async def read_changes(
-        self, after: int, path: str, pattern: Pattern, subtree: bool
+        self, after: Position, path: str, pattern: Pattern, subtree: bool
     ) -> ChangePage:
         self._listener.start()
         now = self.now()
@@ -309,20 +335,35 @@ class PostgresBackend(Backend):
 
     def apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
         self._learn_dimensions()
-        setup = self._setup
-        if setup is not None and not setup.schema and any(map(_has_own_vectors, ops)):
-            return self._apply_vectors(ops, setup)
+        if is_upkeep(ops):
+            return self._look_after(ops)
+        if self._lacks_tables(ops):
+            return self._apply_vectors(ops)
         return self._writer.apply(ops)
 
-    async def _apply_vectors(self, ops: Sequence[Operation], setup: Setup) -> list[Any]:
-        """Apply a unit with the first vectors of a store that has no model."""
+    def _lacks_tables(self, ops: Sequence[Operation]) -> bool:
+        """Whether operations bring vectors for which there may be no table yet."""
+        return self._setup is not None and not lengths_of(ops) <= self._setup.lengths
+
+    async def _look_after(self, ops: Sequence[Operation]) -> list[Any]:
+        if self._lacks_tables(ops):
+            await self._make_tables(ops)
+        return await self._upkeep.apply(ops)
+
+    async def _apply_vectors(self, ops: Sequence[Operation]) -> list[Any]:
+        await self._make_tables(ops)
+        return await self._writer.apply(ops)
+
+    async def _make_tables(self, ops: Sequence[Operation]) -> None:
+        """Make the tables for vectors, which are known by the first that come."""
+        assert self._setup is not None
         connection = await connect(replace(self.target, schema=self._schema))
         try:
             with translated(self.target.name):
-                await require_extension(connection, setup)
+                for length in sorted(lengths_of(ops) - self._setup.lengths):
+                    await make_vectors(connection, self._setup, length)
         finally:
             await asyncio.shield(hang_up(connection))
-        return await self._writer.apply(ops)
 
     def _learn_dimensions(self) -> None:
         if self._setup is not None and self.embedder is not None:
@@ -358,13 +399,9 @@ class PostgresBackend(Backend):
         try:
             with translated(self.target.name):
                 before = await self._pool.run(reading.size)
-                for table in ("kvstore_items", "kvstore_changes", "kvstore_state"):
+                for table in ("kvstore_items", "kvstore_changes", "kvstore_roots"):
                     await connection.execute(f"VACUUM (ANALYZE) {table}")
                 after = await self._pool.run(reading.size)
         finally:
             await asyncio.shield(hang_up(connection))
         return max(0, before - after)
-
-
-def _has_own_vectors(op: Operation) -> bool:
-    return isinstance(op, Put) and isinstance(op.vectors, OwnVectors)

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "kvstore"
 # A module imports from its own layer and the layers before it. Backends do not know each other.
 LAYERS = (
     "caching distribution errors",
-    "codec filenames instants lifecycle misuse recipe schema showing",
+    "codec filenames instants lifecycle misuse positions recipe schema showing",
     "metrics observing",
     "types",
     "model_id",

@@ -16,7 +16,7 @@ if reason_to_skip() is not None:
 
 from kvstore import ConflictError, IndexConfig
 from kvstore.postgres import PostgresStore
-from kvstore.postgres.writing import Batch
+from kvstore.postgres.workspace import Workspace
 
 NS = ("a", "b")
 
@@ -91,7 +91,7 @@ async def test_what_is_written_between_a_look_and_the_lock_is_seen(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch, index: IndexConfig | None, what: str
 ) -> None:
     now = 1e9
-    look = Batch.look
+    look = Workspace.look
     options: dict[str, Any] = {"index": index, "clock": lambda: now, "sweep_interval": None}
     async with (
         PostgresStore(postgres_url, **options) as store,
@@ -102,9 +102,9 @@ async def test_what_is_written_between_a_look_and_the_lock_is_seen(
         now += 10
         changes: list[Any] = []
 
-        async def interfere(batch: Batch, units: Any) -> Any:
-            outcomes = await look(batch, units)
-            monkeypatch.setattr(Batch, "look", look)
+        async def interfere(*args: Any, **options: Any) -> Any:
+            space = await look(*args, **options)
+            monkeypatch.setattr(Workspace, "look", look)
             match what:
                 case "write":
                     assert await other.increment(NS, "n", 10) == 11
@@ -114,9 +114,9 @@ async def test_what_is_written_between_a_look_and_the_lock_is_seen(
                     changes.append(await stack.enter_async_context(other.watch()))
                 case "delete":
                     assert await other.delete(NS, "n")
-            return outcomes
+            return space
 
-        monkeypatch.setattr(Batch, "look", interfere)
+        monkeypatch.setattr(Workspace, "look", interfere)
         answer = await store.increment(NS, "n")
         assert answer == {"write": 12, "renew": 2, "watch": 2, "delete": 1}[what]
         item = await other.get(NS, "n")

@@ -163,7 +163,7 @@ async def test_a_writer_that_keeps_the_lock_is_busy(postgres_url: str, store: An
     await store.put(NS, "k", 1)
     other = await asyncpg.connect(postgres_url)
     async with other.transaction():
-        await other.execute("SELECT 1 FROM kvstore_state FOR UPDATE")
+        await other.execute("SELECT 1 FROM kvstore_roots FOR UPDATE")
         with pytest.raises(StoreBusyError):
             await store.put(NS, "k", 2)
         with pytest.raises(StoreBusyError):

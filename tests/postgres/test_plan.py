@@ -20,11 +20,12 @@ from kvstore.plan import Address, decide
 from kvstore.postgres import PostgresStore
 from kvstore.postgres.connection import Target, connect
 from kvstore.postgres.keys import decode_key, encode_key
-from kvstore.postgres.writing import put_plain
+from kvstore.postgres.puts import put_plain
+from kvstore.postgres.workspace import Stamp
 from kvstore.types import Item
 
 NOW = 1_000_000_000
-PATHS = ["a\t", "a\tb\t", ""]
+PATHS = ["a\t", "a\tb\t", "a\tb\t\nI\t"]
 KEYS = [*(f"k{n}" for n in range(12)), "\x00", "a\nb"]
 ALL = """
 SELECT path, key, version, created_at, updated_at, expires_at, ttl, indexing, value
@@ -39,14 +40,16 @@ async def test_one_statement_does_what_is_decided(postgres_url: str, is_bare: bo
         dice = Random(5)
         for number in range(20):
             await store.remove((), "*", subtree=True)
+            await store.put(("a",), "gone", 1)
+            await store.delete(("a",), "gone")
             before = await filled(store, dice, number)
             puts: list[Put] = [put(dice, is_bare) for _ in range(dice.choice([1, 3, 20, 200]))]
-            if is_bare:
-                puts = list({(op.path, op.key): op for op in puts}.values())
+            puts = list({(op.path, op.key): op for op in puts}.values())
             version = (await store.stats()).version
-            items = await put_plain(connection, puts, NOW, is_bare=is_bare)
+            stamp = Stamp(1, number + 1, number + 1)
+            items, is_watched = await put_plain(connection, "a\t", puts, NOW, 0, stamp)
+            assert not is_watched
             expected, answers = decided(before, puts, version)
-            assert items is not None
             assert list(map(seen, items)) == list(map(seen, answers))
             assert {tuple(row) for row in await connection.fetch(ALL)} == expected
             assert (await store.stats()).version == version + len(puts)

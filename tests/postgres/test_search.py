@@ -63,7 +63,7 @@ async def test_check_finds_what_is_wrong_with_an_index(
         await raw.execute("DELETE FROM kvstore_items WHERE key = 'a'")
         await raw.execute("UPDATE kvstore_entries SET texts = '' WHERE key = 'b'")
         await raw.execute("UPDATE kvstore_facts SET facts = '{1}' WHERE key = 'c'")
-        await raw.execute("UPDATE kvstore_corpus SET items = 7")
+        await raw.execute("UPDATE kvstore_turns SET entries = 7")
         await raw.close()
         problems = (await store.check()).problems
     for what in ("'b'", "'c'", "kvstore_entries", "kvstore_facts", "kvstore_vectors", "numbers"):
@@ -264,7 +264,7 @@ async def test_ranks_and_scores_by_words_are_those_in_memory(postgres_url: str) 
     def text() -> str:
         return " ".join(numbers.choices(words, weights=range(9, 0, -1), k=numbers.randint(1, 30)))
 
-    spaces = [("a",), ("a", "b"), ("c",)]
+    spaces = [("a",), ("a", "b"), ("a", "c")]
     async with (
         PostgresStore(postgres_url, index=IndexConfig()) as store,
         InMemoryStore(index=IndexConfig()) as oracle,
@@ -385,7 +385,7 @@ async def test_statements_use_their_indexes(postgres_url: str, model: RecordingE
         within = Sql("TRUE")
         condition = Sql("items.expires_at IS NULL")
         query = model.vector("query")
-        table = "kvstore_vectors_1"
+        table = f"kvstore_vectors_of_{len(query)}"
 
         async def plan(statement: Sql) -> str:
             explained = f"EXPLAIN {statement.render()}"

@@ -18,7 +18,7 @@ pytest.importorskip("asyncpg", reason=reason_to_skip())
 
 from kvstore.postgres import PostgresStore
 from kvstore.postgres.connection import Target, connect
-from kvstore.postgres.indexing import find_problems
+from kvstore.postgres.index_checks import find_problems
 
 
 class PostgresHistory(History):

@@ -1,0 +1,86 @@
+"""Puts without conditions, of different items under one root, by one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from kvstore.operations import Put
+from kvstore.postgres import statements
+from kvstore.postgres.connection import Connection
+from kvstore.postgres.keys import encode_key
+from kvstore.postgres.workspace import Stamp
+from kvstore.types import Item, pack_item
+
+__all__ = ["find_puts", "put_plain"]
+
+_BEFORE = statements.SEPARATOR
+_BEFORE_BYTES = _BEFORE.encode()
+
+
+async def put_plain(
+    connection: Connection, root: str, puts: Sequence[Put], now: int, at_least: int, stamp: Stamp
+) -> tuple[list[Item], bool]:
+    """Upsert in one call, which is a transaction of its own if there is none.
+
+    Args:
+        connection: for writing.
+        root: of all of them.
+        puts: without conditions, no two of one item.
+        now: the instant, in microseconds.
+        at_least: a version, above which new ones are.
+        stamp: by which the call is known.
+
+    Returns:
+        The items as stored, and whether somebody watches.
+
+    Raises:
+        DriverError: by its state, one of `statements`: nothing is done, as there is no such root,
+            or the stamp's call was done before, or there is more to do than this.
+    """
+    lifetimes: Sequence[Any] = (None, None, None)
+    if any(op.ttl is not None or op.indexing is not None for op in puts):
+        lifetimes = (
+            [None if op.ttl is None else now + op.ttl for op in puts],
+            [op.ttl for op in puts],
+            [None if op.indexing is None else orjson.dumps(op.indexing).decode() for op in puts],
+        )
+    rows = await connection.fetch(
+        statements.PUT, root,
+        _BEFORE.join(["", *[op.path for op in puts]]),
+        _BEFORE.join(["", *[encode_key(op.key) for op in puts]]),
+        _BEFORE_BYTES.join([b"", *[op.data for op in puts]]).decode(),
+        *lifetimes, len(puts), now, at_least, *stamp,
+    )  # fmt: skip
+    first = min(row[0] for row in rows) if len(rows) > 1 else rows[0][0]
+    created = {row[0]: row[1] for row in rows}
+    items = [_item(op, version, created[version], now) for version, op in enumerate(puts, first)]
+    return items, rows[0][2]
+
+
+async def find_puts(
+    connection: Connection, root: str, puts: Sequence[Put], now: int, base: int
+) -> list[Item]:
+    """Return what a call has stored whose answer was lost.
+
+    Args:
+        connection: to read over.
+        root: of the call.
+        puts: those of the call.
+        now: its instant.
+        base: the version of the root before it.
+    """
+    wanted = [op.path for op in puts], [encode_key(op.key) for op in puts], [False] * len(puts)
+    rows = await connection.fetch(statements.GET_STATES, root, *wanted)
+    began = {(row[0], row[1]): row[3] for row in rows if row[2] is not None}
+    return [
+        _item(op, version, min(now, began.get((op.path, encode_key(op.key)), now)), now)
+        for version, op in enumerate(puts, base + 1)
+    ]
+
+
+def _item(op: Put, version: int, created_at: int, now: int) -> Item:
+    expires = None if op.ttl is None else now + op.ttl
+    return pack_item(op.namespace, op.key, op.data, version, created_at, now, expires)

@@ -1,0 +1,254 @@
+"""What waits to be written, root by root: who goes next, and who has to wait for whom.
+
+Writes of one item are applied in the order in which they were asked for. What names the same root
+therefore waits in one line; lines of different roots have nothing to do with each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kvstore.operations import Operation, Put, Restore
+from kvstore.plan import Address
+from kvstore.postgres.wide import roots_of
+from kvstore.postgres.workspace import is_named
+
+__all__ = ["Flight", "Lines", "RootLine", "Unit"]
+
+BATCH_OPS = 2_000  # what one group commit may hold, so that it never holds the lock long
+BATCH_BYTES = 8 * 2**20
+_MOST_LINES = 1_000  # of roots that nobody waits for, which are remembered
+
+
+class Unit:
+    """Operations that are applied together or not at all, and the caller that waits for them.
+
+    Attributes:
+        roots: under which it writes; `None`: it finds out itself.
+        is_plain: it is puts without conditions.
+        is_named: its operations name their items.
+        is_once: what it carries can be read but once.
+        size: roughly, in bytes.
+    """
+
+    __slots__ = ("future", "is_named", "is_once", "is_plain", "ops", "roots", "size")
+
+    def __init__(self, ops: Sequence[Operation], future: asyncio.Future[list[Any]]) -> None:
+        self.ops = ops
+        self.future = future
+        plain = True
+        once = False
+        size = 256 * len(ops)
+        for op in ops:
+            if type(op) is Put:
+                size += len(op.data)
+                if op.expected is not None or op.keep:
+                    plain = False
+            else:
+                plain = False
+                once = once or type(op) is Restore
+        self.roots = roots_of(ops)
+        is_single = self.roots is not None and len(self.roots) == 1
+        self.is_plain = plain and is_single
+        self.is_named = plain or is_named(ops)
+        self.is_once = once
+        self.size = size
+
+    def settle(self, outcome: list[Any] | BaseException) -> None:
+        """Answer the caller, if it is still there."""
+        if self.future.done():
+            return
+        if isinstance(outcome, BaseException):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
+
+
+class RootLine:
+    """What waits to be written under one root, and what is known of it.
+
+    Attributes:
+        waiting: in order.
+        flights: what is on its way.
+        is_indexed: whether there was an index, at the last look.
+        locked_turns: transactions to come that lock before they read, after one that did not and
+            failed.
+    """
+
+    __slots__ = ("flights", "is_indexed", "locked_turns", "root", "waiting")
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.waiting: deque[Unit] = deque()
+        self.flights: list[Flight] = []
+        self.is_indexed = False
+        self.locked_turns = 0
+
+    def take(self, share: int) -> Flight:
+        """Take what one transaction may hold.
+
+        Puts without conditions go together, as long as no two are of one item; so does anything
+        else that names its items under this root alone. The rest goes by itself.
+
+        Args:
+            share: into how many transactions what waits is to be cut.
+        """
+        waiting = self.waiting
+        first = waiting[0]
+        if not first.is_named or first.roots is None or len(first.roots) > 1:
+            return Flight([waiting.popleft()], None)
+        is_plain = first.is_plain and not self.is_indexed
+        most = min(BATCH_OPS, -(-len(waiting) // share)) if is_plain else BATCH_OPS
+        addresses: set[Address] = set()
+        taken: list[Unit] = []
+        ops = size = 0
+        while waiting:
+            unit = waiting[0]
+            ops += len(unit.ops)
+            size += unit.size
+            if taken and (
+                ops > most
+                or size > BATCH_BYTES
+                or not unit.is_named
+                or unit.roots != first.roots
+                or (is_plain and not unit.is_plain)
+            ):
+                break
+            if is_plain:
+                before = len(addresses)
+                named: list[Address] = [(op.path, op.key) for op in unit.ops]  # type: ignore[union-attr]
+                if taken and not addresses.isdisjoint(named):
+                    break
+                addresses.update(named)
+                if len(addresses) < before + len(named):  # a unit with two puts of an item
+                    is_plain = False
+            taken.append(waiting.popleft())
+        return Flight(taken, addresses if is_plain else None)
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """Units that are on their way in one transaction.
+
+    Attributes:
+        addresses: what they write, of puts without conditions and of different items; `None`: it
+            is something else.
+    """
+
+    units: list[Unit]
+    addresses: set[Address] | None
+
+
+class Lines:
+    """The lines of all roots.
+
+    A unit over several roots waits in each of their lines, and goes when it is the first of all.
+    One that finds its roots itself waits for all that came before it, and all that comes later
+    waits for it.
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[str, RootLine] = {}
+        self._ready: dict[str, None] = {}  # roots of which the first may go, in order
+        self._later: deque[Unit] = deque()  # from a unit on that finds its roots itself
+        self._waiting = 0  # in the lines
+        self._flying = 0
+
+    def add(self, unit: Unit) -> None:
+        """Have a unit wait."""
+        if unit.roots is None or self._later:
+            self._later.append(unit)
+        else:
+            self._enter(unit, unit.roots)
+
+    def _enter(self, unit: Unit, roots: frozenset[str]) -> None:
+        self._waiting += 1
+        for root in roots:
+            self.line(root).waiting.append(unit)
+            self._ready[root] = None
+
+    def line(self, root: str) -> RootLine:
+        """Return the line of a root."""
+        line = self._lines.get(root)
+        if line is None:
+            if len(self._lines) > _MOST_LINES:
+                self._forget()
+            line = self._lines[root] = RootLine(root)
+        return line
+
+    def _forget(self) -> None:
+        self._lines = {
+            root: line for root, line in self._lines.items() if line.waiting or line.flights
+        }
+
+    def next(self, share: Callable[[RootLine], int]) -> Flight | None:
+        """Take what goes next; `None`: nothing may go now.
+
+        Args:
+            share: into how many transactions at once what waits in a line is to be cut.
+        """
+        while True:
+            for root in list(self._ready):
+                line = self._lines[root]
+                flight = self._first_of(line, share(line))
+                if flight is None or not line.waiting:
+                    del self._ready[root]  # until something lands, or comes
+                if flight is not None:
+                    return self._send(flight)
+            if self._flying or self._waiting or not self._later:
+                return None
+            unit = self._later.popleft()
+            if unit.roots is None:
+                return self._send(Flight([unit], None))
+            self._enter(unit, unit.roots)
+            while self._later and (roots := self._later[0].roots) is not None:
+                self._enter(self._later.popleft(), roots)
+
+    def _first_of(self, line: RootLine, share: int) -> Flight | None:
+        """Take the next flight of a line, if it may go."""
+        if not line.waiting:
+            return None
+        roots = line.waiting[0].roots
+        assert roots is not None
+        if len(roots) > 1:
+            others = [self._lines[root] for root in roots]
+            if any(each.flights or each.waiting[0] is not line.waiting[0] for each in others):
+                return None
+            flight = line.take(1)
+            for each in others:
+                if each is not line:
+                    each.waiting.popleft()
+            return flight
+        if not line.flights:
+            return line.take(share)
+        others_write = [flight.addresses for flight in line.flights]
+        if len(others_write) >= share or None in others_write:
+            return None
+        flight = line.take(1)
+        if flight.addresses is None or not all(
+            map(flight.addresses.isdisjoint, others_write)  # type: ignore[arg-type]
+        ):
+            line.waiting.extendleft(reversed(flight.units))
+            return None
+        return flight
+
+    def _send(self, flight: Flight) -> Flight:
+        self._flying += 1
+        if flight.units[0].roots is not None:
+            self._waiting -= len(flight.units)
+            for root in flight.units[0].roots:
+                self._lines[root].flights.append(flight)
+        return flight
+
+    def landed(self, flight: Flight) -> None:
+        """Have those go who waited for a flight."""
+        self._flying -= 1
+        for root in flight.units[0].roots or ():
+            line = self._lines[root]
+            line.flights.remove(flight)
+            if line.waiting:
+                self._ready[root] = None

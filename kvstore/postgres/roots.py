@@ -1,0 +1,88 @@
+"""A root, the first label of namespaces, as `kvstore_roots` and `kvstore_turns` know it.
+
+Everything that a write goes by belongs to its root: the version, the lock, whether changes are
+recorded, what the search index is. Who has locked the row writes alone under that root until his
+transaction ends, so versions are given out there in the order of commits, which the change feed
+lives on; writers of different roots have nothing in common. A transaction over several roots locks
+them in order, so that no two wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kvstore.description import Description
+from kvstore.errors import SchemaError
+from kvstore.postgres import statements
+from kvstore.postgres.connection import Connection
+
+__all__ = ["RootState", "add_root", "lock_root", "store_state"]
+
+_NO_STATE = "kvstore_state has lost its row; restore it from a backup"
+
+
+@dataclass(slots=True)
+class RootState:
+    """A root as a statement has seen it.
+
+    Attributes:
+        version: of the last write under it.
+        turn: counts the transactions that wrote.
+        watched_until: see migrations/postgres/0002_changes.sql; 0: changes are not recorded.
+        changes_begin: the version after which the feed holds all.
+        recorded: the last version that the feed has told of.
+        index: the description of the search index; `None`: there is none.
+    """
+
+    root: str
+    version: int
+    turn: int
+    watched_until: int
+    changes_begin: int
+    recorded: int
+    index: str | None
+
+    @classmethod
+    def of(cls, root: str, row: Sequence[Any]) -> RootState:
+        """Read what a row of a statement begins with."""
+        return cls(root, row[0], row[1], row[2], row[3], row[4], row[5])
+
+
+async def lock_root(connection: Connection, root: str) -> RootState:
+    """Lock a root to the end of the transaction; it is made if it is not there."""
+    while await connection.fetchval(statements.LOCK_ROOT, root) is None:
+        await add_root(connection, root)
+    return RootState.of(root, await connection.fetchrow(statements.GET_ROOT, root))
+
+
+async def add_root(connection: Connection, root: str) -> None:
+    """Make a root, inside a transaction.
+
+    The store's own row is shared until it is committed: who changes what new roots begin with
+    waits for those that are being made, and then finds them.
+    """
+    version, watched_until, index = await store_state(connection, statements.SHARE_STATE)
+    if index is not None:
+        description = Description.parse(index)
+        description.has_all_words = description.has_all_vectors = True
+        index = description.text
+    added = await connection.fetchval(statements.ADD_ROOT, root, watched_until, version, index)
+    if added is not None:
+        await connection.execute(statements.ADD_TURN, root, version)
+
+
+async def store_state(
+    connection: Connection, statement: str = statements.GET_STATE
+) -> tuple[int, int, str | None]:
+    """Return what new roots begin with: version, end of the recording, description of the index.
+
+    Raises:
+        SchemaError: the row is missing.
+    """
+    row = await connection.fetchrow(statement)
+    if row is None:
+        raise SchemaError(_NO_STATE)
+    version, watched_until, index = row
+    return version, watched_until, index

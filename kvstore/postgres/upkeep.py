@@ -1,0 +1,253 @@
+"""What a store looks after root by root, each in a transaction of its own.
+
+Recording changes, trimming the feed, sweeping what has expired, reindexing: nobody needs them all
+or none over all roots, and so no two roots are ever locked together. Each may be done twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from kvstore.feed import MOST_CHANGES, lease_after
+from kvstore.operations import Adopt, Lease, Operation, Reindex, Sweep, Trim
+from kvstore.plan import Address
+from kvstore.positions import Position, Positions
+from kvstore.postgres import index_statements, statements
+from kvstore.postgres.connection import Connection
+from kvstore.postgres.index_checks import count_pending
+from kvstore.postgres.indexing import Indexer, Setup
+from kvstore.postgres.keys import decode_key, root_of
+from kvstore.postgres.pool import Link, Pool
+from kvstore.postgres.roots import RootState, lock_root, store_state
+from kvstore.postgres.workspace import MakeIndexer, Stamp, Workspace
+
+__all__ = ["Upkeep", "is_upkeep"]
+
+_KINDS = (Lease, Trim, Sweep, Adopt, Reindex)
+_LAST = "\U0010ffff"  # sorts behind every path
+
+
+def is_upkeep(ops: Sequence[Operation]) -> bool:
+    """Whether all operations are of this kind."""
+    return all(isinstance(op, _KINDS) for op in ops)
+
+
+class Upkeep:
+    """Does what a store looks after.
+
+    Args:
+        pool: whose connections it uses.
+        clock: the present instant, in microseconds.
+        make_indexer: from the description of a search index to what keeps it.
+        setup: what the store brings for the index, if it has one.
+        watched: which roots are watched here; `None` among them: all.
+        is_news: called when something is committed that those who watch want to know.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        clock: Callable[[], int],
+        make_indexer: MakeIndexer,
+        setup: Setup | None,
+        watched: Callable[[], set[str | None]],
+        is_news: Callable[[], None],
+    ) -> None:
+        self._pool = pool
+        self._clock = clock
+        self._make_indexer = make_indexer
+        self._setup = setup
+        self._watched = watched
+        self._is_news = is_news
+
+    async def apply(self, ops: Sequence[Operation]) -> list[Any]:
+        """Do some, one after the other, and return the answers."""
+        return [await self._pool.run_alone(self._run, op) for op in ops]
+
+    async def _run(self, link: Link, op: Operation) -> Any:
+        match op:
+            case Lease():
+                return await self._lease(link.raw, op)
+            case Trim():
+                return await self._trim(link.raw, op)
+            case Sweep():
+                return await self._sweep(link.raw, op)
+            case Adopt():
+                return await self._adopt(link.raw)
+            case Reindex():
+                return await self._reindex(link.raw, op)
+        raise AssertionError(op)
+
+    @asynccontextmanager
+    async def _locked(self, connection: Connection, root: str) -> AsyncIterator[Workspace]:
+        """Lock a root, and write at the end what has changed."""
+        await connection.execute(statements.BEGIN)
+        now = self._clock()
+        space = await Workspace.lock(connection, root, now, 0, self._make_indexer)
+        try:
+            yield space
+            if space.is_changed:
+                await space.flush(connection, Stamp())
+        except Exception:
+            if not connection.is_closed():
+                await connection.execute("ROLLBACK")
+            raise
+        await connection.execute("COMMIT")
+        if space.is_watched:
+            self._is_news()
+
+    # The change feed: what is recorded, and for how long
+
+    async def _lease(self, connection: Connection, op: Lease) -> tuple[Position, Position]:
+        """Begin a recording, or prolong the one that there is."""
+        until = self._clock() + op.span
+        if op.path or not op.subtree:
+            root = root_of(op.path)
+            version, begin = await self._record(connection, root, until)
+            return version, begin
+        async with connection.transaction():
+            least, *_ = await store_state(connection, statements.LOCK_STATE)
+            await connection.execute(statements.SET_WATCHED_UNTIL, until)
+        versions, begins = {}, {}
+        for root, _ in await connection.fetch(statements.LIST_ROOTS):
+            versions[root], begins[root] = await self._record(connection, root, until)
+        return Positions(versions, least), Positions(begins, least)
+
+    async def _record(self, connection: Connection, root: str, until: int) -> tuple[int, int]:
+        row = await connection.fetchrow(statements.RECORD, root, until)
+        while row is None:
+            async with connection.transaction():
+                await lock_root(connection, root)
+            row = await connection.fetchrow(statements.RECORD, root, until)
+        version, begin = row
+        return version, begin
+
+    async def _trim(self, connection: Connection, op: Trim) -> int:
+        """Do a slice of the feed's upkeep."""
+        now, watched = self._clock(), self._watched()
+        await self._end_lease(connection, op, None in watched, now)
+        done = 0
+        for (root,) in await connection.fetch(statements.LIST_RECORDED):
+            is_watched = bool({root, None} & watched)
+            done += await self._trim_root(
+                connection, root, replace(op, limit=op.limit - done, is_watched=is_watched), now
+            )
+            if done >= op.limit:
+                break
+        return done
+
+    async def _end_lease(
+        self, connection: Connection, op: Trim, is_watched: bool, now: int
+    ) -> None:
+        """Have no new root recorded once nobody watches all of them."""
+        _, until, _ = await store_state(connection)
+        if until and lease_after(until, replace(op, is_watched=is_watched), now) != until:
+            async with connection.transaction():
+                _, until, _ = await store_state(connection, statements.LOCK_STATE)
+                renewed = lease_after(until, replace(op, is_watched=is_watched), now)
+                await connection.execute(statements.SET_WATCHED_UNTIL, renewed)
+
+    async def _trim_root(self, connection: Connection, root: str, op: Trim, now: int) -> int:
+        row = await connection.fetchrow(statements.GET_ROOT, root)
+        rows = await connection.fetch(statements.GET_OLDEST_CHANGES, root, op.limit)
+        if row is None or not self._is_due(RootState.of(root, row), op, rows, now):
+            return 0
+        async with connection.transaction():
+            state = await lock_root(connection, root)
+            until, begin = self._kept(state, op, rows, now)
+            await connection.execute(statements.KEEP_RECORD, root, until, begin)
+            done: str = await connection.execute(statements.DELETE_CHANGES, root, begin)
+        return int(done.rpartition(" ")[2])
+
+    def _is_due(self, state: RootState, op: Trim, rows: Sequence[Any], now: int) -> bool:
+        kept = self._kept(state, op, rows, now)
+        return kept != (state.watched_until, state.changes_begin) or (
+            bool(rows) and rows[0]["version"] <= state.changes_begin
+        )
+
+    def _kept(self, state: RootState, op: Trim, rows: Sequence[Any], now: int) -> tuple[int, int]:
+        """Return until when a root is recorded, and from where on its feed is kept."""
+        until = state.watched_until and lease_after(state.watched_until, op, now)
+        begin = state.changes_begin
+        oldest, least = now - op.history, state.version - MOST_CHANGES
+        cut = max(
+            (row for row, at in rows if at <= oldest or row <= max(least, begin)), default=begin
+        )
+        return until, max(begin, cut)
+
+    # What has expired
+
+    async def _sweep(self, connection: Connection, op: Sweep) -> int:
+        found: dict[str, list[Address]] = {}
+        for root, path, key in await connection.fetch(
+            statements.FIND_EXPIRED, self._clock(), op.limit
+        ):
+            found.setdefault(root, []).append((path, decode_key(key)))
+        return sum([await self._sweep_root(connection, root, found[root]) for root in found])
+
+    async def _sweep_root(
+        self, connection: Connection, root: str, addresses: Sequence[Address]
+    ) -> int:
+        async with self._locked(connection, root) as space:
+            await space.load(connection, dict.fromkeys(addresses, False))
+            over = space.expired(addresses)
+            space.drop("expire", over)
+        return len(over)
+
+    # The search index
+
+    async def _adopt(self, connection: Connection) -> int:
+        """Make the index the store's own; return how many items are marked."""
+        if self._setup is None:
+            return 0
+        async with connection.transaction():
+            *_, text = await store_state(connection, statements.LOCK_STATE)
+            if text is not None:
+                first = Indexer(text, self._setup)
+                first.adopt()
+                description = first.take_changes().description
+                if description is not None:
+                    await connection.execute(statements.SET_INDEX, description)
+        for root, _ in await connection.fetch(statements.LIST_ROOTS):
+            async with self._locked(connection, root) as space:
+                if space.indexer is None:
+                    continue
+                table, is_marked = space.indexer.adopt()
+                if table is not None:
+                    drop = index_statements.DROP_VECTORS.format(table=table)
+                    await connection.execute(drop, root)
+                    await connection.execute(index_statements.FORGET_TEXTS, root)
+                if is_marked:
+                    await connection.execute(index_statements.MARK_ALL, root)
+        return await count_pending(connection)
+
+    async def _reindex(
+        self, connection: Connection, op: Reindex
+    ) -> tuple[object, int, list[Address]]:
+        """Index marked items of one root, and answer what `Reindex` says."""
+        if self._setup is None:
+            return 0, 0, []
+        place = op.after or ("", "", "")
+        root = await connection.fetchval(index_statements.FIND_PENDING, *place)
+        if root is None:
+            await self._complete(connection)
+            return 0, 0, []
+        after = place[1:] if place[0] == root else ("", "")
+        left: list[Address] = []
+        async with self._locked(connection, root) as space:
+            rows = await connection.fetch(index_statements.GET_PENDING, root, *after, op.limit)
+            if rows and space.indexer is not None:
+                left = space.indexer.reindex([tuple(row) for row in rows], op)
+        if not rows:  # others were quicker
+            return await self._reindex(connection, replace(op, after=(root, _LAST, "")))
+        last = (root, rows[-1][0], rows[-1][1])
+        return last, len(rows), [(path, decode_key(key)) for path, key in left]
+
+    async def _complete(self, connection: Connection) -> None:
+        for root, _ in await connection.fetch(statements.LIST_ROOTS):
+            async with self._locked(connection, root) as space:
+                if space.indexer is not None:
+                    space.indexer.complete()

@@ -1,0 +1,361 @@
+"""What a transaction does under one root: decided in memory, written by one call.
+
+A `Workspace` begins with the root and the rows that operations name, applies units to them one
+after the other, and gives the arguments of `kvstore_write`, which takes effect if nobody has
+written under the root since. A unit's conditions are tested before its first write, so a unit that
+fails has changed nothing, and its neighbours in the same transaction go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
+
+import orjson
+
+from kvstore.operations import NAMED, Named, Operation, Record
+from kvstore.plan import Address, Effects, Note, decide, gone, named
+from kvstore.postgres import statements
+from kvstore.postgres.connection import Connection
+from kvstore.postgres.indexing import Entry, IndexChanges, Indexer
+from kvstore.postgres.keys import decode_key, encode_key
+from kvstore.postgres.roots import RootState, lock_root
+
+__all__ = ["Decision", "MakeIndexer", "Stamp", "Workspace", "is_named"]
+
+_WRITTEN_AT_ONCE = 5_000  # rows in one call
+_WRITTEN_BYTES = 16 * 2**20
+_WRITE, _DELETE, _RENEW = 0, 1, 2  # kinds of rows, as kvstore_write has them
+_NO_ROWS: Final = (None,) * 10
+_NO_NOTES: Final = (None,) * 4
+
+MakeIndexer = Callable[[str], Indexer]
+
+
+class Stamp(NamedTuple):
+    """By what a transaction is known to a root.
+
+    Attributes:
+        writer: whose it is.
+        first: the number of the first try.
+        number: of this one; `None`: it may be done twice.
+    """
+
+    writer: int | None = None
+    first: int | None = None
+    number: int | None = None
+
+
+@dataclass(slots=True)
+class Decision:
+    """What a unit comes to, before anything has happened."""
+
+    effects: Effects
+    planned: Any = None  # by the indexer
+
+
+class Workspace:
+    """Rows under one root, as they are to be.
+
+    Args:
+        state: of the root.
+        now: the instant of all writes, in microseconds.
+        at_least: a version, above which new ones are.
+        make_indexer: from the description of the search index to what keeps it.
+    """
+
+    def __init__(
+        self, state: RootState, now: int, at_least: int, make_indexer: MakeIndexer
+    ) -> None:
+        self.state = state
+        self.now = now
+        self.version = self._base = max(state.version, at_least)
+        self.indexer = None if state.index is None else make_indexer(state.index)
+        self._rows: dict[Address, Record] = {}
+        self._written: dict[Address, None] = {}
+        self._deleted: dict[Address, None] = {}
+        self._renewed: dict[Address, None] = {}
+        self._notes: list[Note] = []
+        self._calls = 0
+
+    @classmethod
+    async def look(
+        cls,
+        connection: Connection,
+        root: str,
+        units: Sequence[Sequence[Named]],
+        now: int,
+        at_least: int,
+        make_indexer: MakeIndexer,
+        *,
+        is_indexed: bool,
+    ) -> Workspace | None:
+        """Read a root and what units name, without a lock.
+
+        Args:
+            connection: outside a transaction.
+            root: whose operations they all are.
+            units: all `is_named`.
+            now: as for the class, and so the next two.
+            at_least: see above.
+            make_indexer: see above.
+            is_indexed: whether there is an index, most likely.
+
+        Returns:
+            `None`: there is no such root.
+        """
+        wanted = named(op for ops in units for op in ops)
+        columns = _columns(wanted)
+        statement = statements.LOOK_INDEXED if is_indexed else statements.LOOK
+        rows = await connection.fetch(statement, root, *columns, list(wanted.values()))
+        if not rows:
+            return None
+        space = cls(RootState.of(root, rows[0]), now, at_least, make_indexer)
+        space.take_rows(row[6:] for row in map(tuple, rows) if row[6] is not None)
+        if space.indexer is not None and not is_indexed:
+            await space.load(connection, wanted)
+        return space
+
+    @classmethod
+    async def lock(
+        cls, connection: Connection, root: str, now: int, at_least: int, make_indexer: MakeIndexer
+    ) -> Workspace:
+        """Lock a root, inside a transaction."""
+        return cls(await lock_root(connection, root), now, at_least, make_indexer)
+
+    async def load(self, connection: Connection, wanted: Mapping[Address, bool]) -> None:
+        """Read rows, and whether with their values."""
+        if not wanted:
+            return
+        statement = statements.GET_STATES
+        if self.indexer is not None:
+            statement = statements.GET_INDEXED_STATES
+        found = await connection.fetch(
+            statement, self.state.root, *_columns(wanted), list(wanted.values())
+        )
+        self.take_rows(map(tuple, found))
+
+    def take_rows(self, found: Iterable[Sequence[Any]]) -> None:
+        """Take rows in as GET_STATES gives them; one whose value was not asked for has no data."""
+        for path, encoded, version, created, updated, expires, ttl, indexing, value, *held in found:
+            key = decode_key(encoded)
+            if held and self.indexer is not None:
+                self.indexer.learn(path, encoded, *held)
+            if version is not None:
+                data = b"" if value is None else value.encode()
+                paths = None if indexing is None else tuple(orjson.loads(indexing))
+                self._rows[path, key] = Record(
+                    path, key, data, version, created, updated, expires, ttl, paths
+                )
+
+    # What it comes to
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether changes are recorded."""
+        return self.state.watched_until != 0
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether there is something to write."""
+        return (
+            bool(self._written or self._deleted or self._renewed or self._notes)
+            or self.version != self._base
+            or (self.indexer is not None and self.indexer.is_changed)
+        )
+
+    @property
+    def is_news(self) -> bool:
+        """Whether there is something for those who watch."""
+        return self.is_watched and self.version != self._base
+
+    def live(self, addresses: Iterable[Address]) -> set[Address]:
+        """Return those of some addresses, whose rows were read, that have a live item."""
+        rows = self._rows
+        return {at for at in addresses if at in rows and rows[at].is_live(self.now)}
+
+    def expired(self, addresses: Iterable[Address]) -> list[Address]:
+        """Return those of some addresses, whose rows were read, that have an item that is over."""
+        rows = self._rows
+        return [at for at in addresses if at in rows and not rows[at].is_live(self.now)]
+
+    # Units
+
+    def apply(self, ops: Sequence[Named]) -> list[Any] | Exception:
+        """Apply a unit; return the answers to its operations, or its error."""
+        try:
+            decision = self.decide(ops)
+        except Exception as exc:  # noqa: BLE001 - it belongs to the unit's caller
+            return exc
+        self.take(decision)
+        return decision.effects.answers
+
+    def decide(self, ops: Sequence[Named]) -> Decision:
+        """Decide what a unit comes to, as `kvstore.plan` has it; nothing is changed yet.
+
+        Raises:
+            Exception: the unit's own error.
+        """
+        effects = decide(ops, self._rows, self.now, self.version, is_watched=self.is_watched)
+        return Decision(effects, self._plan(effects))
+
+    def _plan(self, effects: Effects, *, leaves_vectors: bool = False) -> Any:
+        if self.indexer is None or not effects.writes:
+            return None
+        entries = [
+            Entry(row.path, encode_key(row.key), row.data, row.indexing, vectors)
+            for row, vectors in effects.writes
+        ]
+        return self.indexer.plan(entries, leaves_vectors=leaves_vectors)
+
+    def take(self, decision: Decision) -> None:
+        """Apply what was decided."""
+        effects, rows, indexer = decision.effects, self._rows, self.indexer
+        for address in effects.drops:
+            rows.pop(address, None)
+            self._written.pop(address, None)
+            self._renewed.pop(address, None)
+            self._deleted[address] = None
+            if indexer is not None:
+                indexer.delete(address[0], encode_key(address[1]))
+        for row, _ in effects.writes:
+            address = row.path, row.key
+            rows[address] = row
+            self._written[address] = None
+            self._deleted.pop(address, None)
+        for row in effects.renewals:
+            address = row.path, row.key
+            rows[address] = row
+            if address not in self._written:
+                self._renewed[address] = None
+        self.version = effects.version
+        self._notes += effects.notes
+        if indexer is not None and decision.planned is not None:
+            indexer.put(decision.planned)
+
+    def write(self, effects: Effects) -> None:
+        """Apply effects that were decided elsewhere, those of an import; vectors are left.
+
+        Raises:
+            Exception: the index cannot hold what is written.
+        """
+        self.take(Decision(effects, self._plan(effects, leaves_vectors=True)))
+
+    def drop(self, kind: Literal["delete", "expire"], addresses: Sequence[Address]) -> None:
+        """Have rows go; of an index that there is, they were loaded."""
+        effects = gone(kind, addresses, self.now, self.version, is_watched=self.is_watched)
+        self.take(Decision(effects))
+
+    def skip(self, number: int) -> None:
+        """Give out versions for what a statement has done that nobody watches."""
+        self.version += number
+
+    # Writing
+
+    async def flush(self, connection: Connection, stamp: Stamp) -> bool:
+        """Write what has changed, inside a transaction, and go on from there.
+
+        Returns:
+            Whether nobody has written under the root since it was looked at.
+        """
+        if not self.is_changed and self._calls:
+            return True
+        changes = None if self.indexer is None else self.indexer.take_changes()
+        pieces = list(self._pieces()) or [_NO_ROWS]
+        for piece in pieces:
+            arguments = self._arguments(stamp, piece, changes)
+            if not await connection.fetchval(statements.WRITE, *arguments):
+                return False
+            self._note_written()
+            if changes is not None:
+                await changes.write_vectors(connection, self.state.root)
+                changes = None
+        return True
+
+    def in_one_call(self, stamp: Stamp) -> Sequence[Any] | None:
+        """Return the arguments of the one call of `statements.WRITE` that does it all.
+
+        Returns:
+            `None`: it takes more than one, and so a transaction, in which to `flush`.
+        """
+        if self.indexer is not None and self.indexer.has_vectors:
+            return None
+        pieces = list(self._pieces()) or [_NO_ROWS]
+        if len(pieces) > 1:
+            return None
+        changes = None if self.indexer is None else self.indexer.take_changes()
+        return self._arguments(stamp, pieces[0], changes)
+
+    def _arguments(
+        self, stamp: Stamp, rows: Sequence[Any], changes: IndexChanges | None
+    ) -> Sequence[Any]:
+        state = self.state
+        number = None if self._calls else stamp.number
+        version = state.version if self.version == self._base else self.version
+        notes: Sequence[Any] = _NO_NOTES
+        if self._notes:
+            versions, kinds, paths, keys, _ = zip(*self._notes, strict=True)
+            notes = versions, kinds, paths, [*map(encode_key, keys)]
+        index = IndexChanges.NONE if changes is None else changes.arguments
+        return (
+            state.root, state.turn, stamp.writer, stamp.first, number, self.now,
+            version, None if changes is None else changes.description, *rows, *notes, *index,
+        )  # fmt: skip
+
+    def _note_written(self) -> None:
+        """Take note that a call has done all that there was, but for rows to come."""
+        self._calls += 1
+        self._notes.clear()
+        self.state.turn += 1
+        if self.version != self._base:
+            self.state.version = self._base = self.version
+
+    def _pieces(self) -> Iterator[Sequence[Any]]:
+        """Cut the rows that change into what one call should have, by columns; forget them."""
+        rows = self._rows
+        parts: list[tuple[Any, ...]] = []
+        size = 0
+        for kind, addresses in (
+            (_DELETE, self._deleted),
+            (_WRITE, self._written),
+            (_RENEW, self._renewed),
+        ):
+            for path, key in addresses:
+                if kind == _DELETE:
+                    parts.append((kind, path, encode_key(key), *[None] * 7))
+                elif kind == _RENEW:
+                    row = rows[path, key]
+                    lifetime = row.expires_at, row.ttl
+                    parts.append((kind, path, encode_key(key), *[None] * 4, *lifetime, None))
+                else:
+                    row = rows[path, key]
+                    parts.append((kind, *_columns_of(row)))
+                    size += len(row.data)
+                if size > _WRITTEN_BYTES or len(parts) >= _WRITTEN_AT_ONCE:
+                    yield list(zip(*parts, strict=True))
+                    parts, size = [], 0
+        if parts:
+            yield list(zip(*parts, strict=True))
+        for changed in (self._deleted, self._written, self._renewed):
+            changed.clear()
+
+
+def is_named(ops: Sequence[Operation]) -> bool:
+    """Whether all operations name their items."""
+    return all(isinstance(op, NAMED) for op in ops)
+
+
+def _columns(addresses: Iterable[Address]) -> tuple[list[str], list[str]]:
+    """Return addresses as the columns path and key."""
+    pairs = list(addresses)
+    return [path for path, _ in pairs], [encode_key(key) for _, key in pairs]
+
+
+def _columns_of(row: Record) -> tuple[Any, ...]:
+    """Return a row as it is to be written."""
+    indexing = None if row.indexing is None else orjson.dumps(row.indexing).decode()
+    return (
+        row.path, encode_key(row.key), row.version, row.created_at, row.updated_at,
+        row.data.decode(), row.expires_at, row.ttl, indexing,
+    )  # fmt: skip
