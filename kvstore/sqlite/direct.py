@@ -27,7 +27,7 @@ from kvstore.sequences import EntryPage
 from kvstore.sqlite import backup, changes, checking, driver, large, past, reading, sequences
 from kvstore.sqlite.connection import claimed, connect, release, transaction
 from kvstore.sqlite.diagnosis import explain
-from kvstore.sqlite.file import FileBackend, FileOptions
+from kvstore.sqlite.file import READ_TIMEOUT_S, FileBackend, FileOptions
 from kvstore.sqlite.read_cache import ReadCache
 from kvstore.sqlite.readonly import Source
 from kvstore.sqlite.series import Series
@@ -39,7 +39,6 @@ __all__ = ["DirectBackend", "run_directly"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_READ_TIMEOUT_S = 5.0  # reads wait for no writer, but for a recovery after a crash
 _IDLE_READERS = 8  # connections kept for the next readers
 _SWEEP_SLICE = 500  # expired rows deleted behind a write, at most
 _CHECKPOINT_PAGES = 1_000  # of the log, as SQLite itself has it
@@ -169,7 +168,7 @@ class DirectBackend(FileBackend):
             connection = self.idle.pop()
         except IndexError:
             self.opened.look()
-            connection = connect(self.file, "ro", busy_timeout=_READ_TIMEOUT_S)
+            connection = connect(self.file, "ro", busy_timeout=READ_TIMEOUT_S)
             self._readers.append(connection)
         try:
             return read(connection, *args, **kwargs)

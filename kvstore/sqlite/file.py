@@ -33,11 +33,12 @@ from kvstore.sqlite.readonly import ReadOnlyFile, Source
 from kvstore.targets import same_file
 from kvstore.types import IndexConfig
 
-__all__ = ["IN_MEMORY", "Durability", "FileBackend", "FileOptions"]
+__all__ = ["IN_MEMORY", "READ_TIMEOUT_S", "Durability", "FileBackend", "FileOptions"]
 
 Durability = Literal["normal", "full"]
 
 IN_MEMORY = ":memory:"
+READ_TIMEOUT_S = 5.0  # reads wait for no writer, but for one that just writes the log's index
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,11 +227,9 @@ class FileBackend(Backend):
             raise
         return connection
 
-    def connect_reader(
-        self, path: Path, *, busy_timeout: float = 5.0, is_mapped: bool = False
-    ) -> driver.Connection:
+    def connect_reader(self, path: Path, *, is_mapped: bool = False) -> driver.Connection:
         """Return a connection for reading, which knows vectors if the store does."""
-        connection = connect(path, "ro", busy_timeout=busy_timeout)
+        connection = connect(path, "ro", busy_timeout=READ_TIMEOUT_S)
         try:
             with translated(path):
                 self._load_vectors(connection)

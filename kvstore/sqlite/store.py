@@ -38,7 +38,13 @@ from kvstore.sqlite.engine import (
     without_checkpoints,
 )
 from kvstore.sqlite.engine.limits import CACHED_S
-from kvstore.sqlite.file import IN_MEMORY, Durability, FileBackend, FileOptions
+from kvstore.sqlite.file import (
+    IN_MEMORY,
+    READ_TIMEOUT_S,
+    Durability,
+    FileBackend,
+    FileOptions,
+)
 from kvstore.sqlite.index_file import describe
 from kvstore.sqlite.past_cache import PastCache
 from kvstore.sqlite.read_cache import NO_MARK, ReadCache
@@ -230,10 +236,12 @@ class SQLiteBackend(FileBackend):
 
     def _open_readers(self, path: Path, loose: list[driver.Connection]) -> driver.Connection:
         """Open a reader for its thread, and those for the loop's own, which are added to a list."""
-        loose.append(connect(path, "ro"))
+        loose.append(connect(path, "ro", busy_timeout=READ_TIMEOUT_S))
         self._cached = self.open_read_cache(loose[0])
         if self.embedder is not None:
-            loose.append(self.connect_reader(path, busy_timeout=0.0, is_mapped=True))
+            loose.append(self.connect_reader(path, is_mapped=True))
+        for each in loose:  # from here on they wait for nobody
+            each.execute("PRAGMA busy_timeout = 0")
         return self.connect_reader(path)
 
     def held(self) -> tuple[Path, Iterable[driver.Connection]] | None:
@@ -480,7 +488,7 @@ class SQLiteBackend(FileBackend):
         if self.settings.read_only:
             worker = ReadOnlyConnection(self.source())
         else:
-            worker = self.worker(lambda: connect(path, "ro", busy_timeout=5.0))
+            worker = self.worker(lambda: connect(path, "ro", busy_timeout=READ_TIMEOUT_S))
         await worker.open()
         reader = Reader(worker, self.opened)
         try:

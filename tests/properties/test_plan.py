@@ -103,7 +103,8 @@ def test_the_quick_ways_do_what_is_decided(
             assert longest is not None  # it may give up, and then leaves nothing behind
             return
         batch.finish()
-        noted = sqlite.execute("SELECT * FROM changes ORDER BY version").fetchall()
+        told = "SELECT version, kind, path, key, at FROM changes ORDER BY version"
+        noted = sqlite.execute(told).fetchall()
         there = {row.path + "|" + row.key: row for row in stored(sqlite)}
         version = sqlite.execute(statements.GET_VERSION).fetchone()[0]
     finally:

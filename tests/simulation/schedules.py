@@ -280,11 +280,11 @@ class Schedule:
             def end() -> None:
                 scheduler.run_threads()
                 faults.share = 0.0
+                for other in others:  # one whose ROLLBACK has failed keeps the lock until then
+                    run_directly(other.close())
 
             loop = SimulatedLoop(scheduler, is_shuffled=self.chance.random() < 0.3)
             loop.finish(self._on_a_loop(store, begin, end))
-            for other in others:
-                run_directly(other.close())
         self._judge_file()
 
     def run_threads(self) -> None:

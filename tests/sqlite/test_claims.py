@@ -5,6 +5,7 @@ Any library that closes the file drops them (see `kvstore.sqlite.guard`); `look`
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import subprocess
@@ -123,6 +124,23 @@ def test_nobody_rebuilds_the_index_under_a_transaction(path: Path, writer: Write
             connection.close()
     assert writer.version() == begun + 1
     assert elsewhere(path, "SELECT count(*) FROM items") == "[(1,)]"
+
+
+async def test_a_store_opens_and_reads_while_a_commit_is_being_written(
+    path: Path, writer: Writer
+) -> None:
+    async def open_and_read() -> object:
+        async with SQLiteStore(path) as store:
+            item = await store.get(("flow", "project"), "k")
+            return item and item.value
+
+    with transaction(writer.connection, 1.0, writer.file):
+        writer.connection.execute(WRITE)
+        with half_written(path):
+            reading = asyncio.create_task(open_and_read())
+            await asyncio.sleep(0.2)  # it waits, as a thread of another process would for a moment
+            assert not reading.done()
+    assert await reading == 1
 
 
 async def test_an_index_that_a_kill_left_half_written_is_rebuilt(path: Path) -> None:
