@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.completion import completion_init  # type: ignore[attr-defined]
 
 import kvstore.errors as errors
 from kvstore.cli import items, listings, live, past, sequences, upkeep
-from kvstore.cli.app import app, command, fail
+from kvstore.cli.app import URL_VARIABLE, app, command, fail
 from kvstore.cli.console import make_streams_safe
 
 __all__ = ["run"]
@@ -61,11 +61,18 @@ def _call() -> int:
         return fail("stopped", STOPPED)
     except Exception as exc:
         if hasattr(exc, "exit_code") and hasattr(exc, "format_message"):  # wrong usage
-            return fail(f"{exc.format_message()} (see kvstore --help)", int(exc.exit_code))
+            return fail(f"{exc.format_message()} ({_cure(exc)})", int(exc.exit_code))
         raise
     if code == STOPPED:
         return fail("stopped", code)
     return code if isinstance(code, int) else 0
+
+
+def _cure(exc: Any) -> str:
+    """Return what to do about wrong usage."""
+    if type(exc).__name__ == "MissingParameter" and URL_VARIABLE not in os.environ:
+        return f"STORE comes first, or {URL_VARIABLE} names it; see kvstore --help"
+    return "see kvstore --help"
 
 
 def _told(exc: Exception) -> tuple[str, int]:

@@ -95,10 +95,15 @@ def put(
     """Store a value under a key."""
     if text and data:
         raise errors.InvalidArgumentError("--text and --bytes exclude each other")
+    unopened = open_for(store, create=True)  # what is wrong with STORE is said before it reads
     if value == "-":
         tell_reading()
     written = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
     decoded: Any = written
+    if not (written or text or data):
+        raise errors.InvalidArgumentError(
+            "there is no value: write it after the key, or send it to standard input"
+        )
     if text:
         try:
             decoded = written.decode()
@@ -108,7 +113,7 @@ def put(
         decoded = parse_value(written, is_typed=value != "-")
 
     async def main() -> Item:
-        async with open_for(store, create=True) as opened:
+        async with unopened as opened:
             where = parse_namespace(namespace)
             return await opened.put(where, key, decoded, ttl=ttl, if_version=if_version)
 

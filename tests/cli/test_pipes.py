@@ -448,3 +448,13 @@ def test_a_namespace_can_be_typed_as_it_is_shown(namespace: tuple[str, ...]) -> 
     assert parse_namespace(shown) == namespace
     assert parse_namespace(orjson.dumps(namespace).decode()) == namespace
     assert visible(shown) == shown
+
+
+def test_a_store_or_a_value_that_was_forgotten_is_said_to_be(run: Run, tmp_path: Path) -> None:
+    forgotten = run("put", "users/alice", "theme", '{"name": "dark"}', code=2)
+    assert b"a namespace comes after the store" in forgotten.stderr
+    no_value = run("put", "agent.db", "users/alice", "theme", code=2)
+    assert b"write it after the key" in no_value.stderr
+    assert b"STORE comes first" in run("get", "a", "k", code=2).stderr
+    assert b"STORE comes first" in run("ls", code=2).stderr
+    assert not list(tmp_path.iterdir())
