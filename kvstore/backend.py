@@ -431,6 +431,14 @@ class Backend(Recipe, ABC):
 
     # Write
 
+    async def unembedded(self, ops: Sequence[Operation]) -> Sequence[str]:
+        """Return texts for which `apply` would want vectors, as far as a read can tell.
+
+        Asked before a write, so that none begins in vain; what is not told here is by
+        `UnembeddedError`.
+        """
+        return ()
+
     @abstractmethod
     def apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
         """Apply a unit of operations, all or none, and return the answer to each.

@@ -10,7 +10,8 @@ import asyncio
 import inspect
 import math
 from array import array
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, runtime_checkable
@@ -92,10 +93,6 @@ class Embedder:
     Args:
         config: the index's configuration, with its model.
 
-    Attributes:
-        on_their_way: how many callers are finding out whether they need a vector. While there
-            are any, a call is put off for a moment, so that they can share it.
-
     Args:
         config: with a model.
         most_dimensions: how many numbers a vector may have at most; `None`: any number.
@@ -121,7 +118,16 @@ class Embedder:
         self._calls: set[asyncio.Task[None]] = set()
         self._is_scheduled = False
         self._linger_until = 0.0
-        self.on_their_way = 0
+        self._on_their_way = 0
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Let a call be put off for a moment: here somebody finds out whether it needs a vector."""
+        self._on_their_way += 1
+        try:
+            yield
+        finally:
+            self._on_their_way -= 1
 
     async def documents(self, texts: Iterable[str]) -> dict[str, bytes]:
         """Return the vector of each text.
@@ -209,7 +215,7 @@ class Embedder:
 
     def _flush(self) -> None:
         self._waiting = [request for request in self._waiting if not request.future.done()]
-        if self._waiting and self.on_their_way and len(self._waiting) < BATCH_TEXTS:
+        if self._waiting and self._on_their_way and len(self._waiting) < BATCH_TEXTS:
             loop = asyncio.get_running_loop()
             if loop.time() < self._linger_until:
                 loop.call_later(_LINGER_STEP_S, self._flush)

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
+from kvstore import codec
 from kvstore.description import Description, IndexSetup
 from kvstore.errors import IndexMismatchError, ValueTooLargeError
-from kvstore.operations import UnembeddedError
+from kvstore.operations import Put, UnembeddedError
 from kvstore.own_vectors import OwnVectors
-from kvstore.plan import Vectors
+from kvstore.plan import Address, Vectors
 from kvstore.ranking import MOST_COUNTED
 from kvstore.text import texts_of, words_of
 
@@ -34,6 +35,8 @@ __all__ = [
     "has_own",
     "is_as_wanted",
     "require_adopted",
+    "texts_of_put",
+    "unembedded",
 ]
 
 CODE_BYTES = 16
@@ -44,6 +47,15 @@ _OWN = b"\xffvector\xff"  # how the code of a vector begins that an item was put
 def coded(value: Any, fields: Iterable[str]) -> dict[bytes, str]:
     """Return the texts of a value at some paths, by their codes."""
     return {_hash(text.encode(), CODE_BYTES): text for text in texts_of(value, fields)}
+
+
+def texts_of_put(op: Put, fields: tuple[str, ...]) -> dict[bytes, str]:
+    """Return the texts of a put by their codes; they are found once, however often it is tried."""
+    if op.indexing is not None:
+        fields = op.indexing
+    if op.planned is None or op.planned[0] != fields:
+        op.planned = fields, coded(codec.decode(op.data), fields)
+    return op.planned[1]
 
 
 def codes_in(stored: bytes) -> list[bytes]:
@@ -243,6 +255,28 @@ class VectorFinder:
         """Raise `UnembeddedError` if some are missing."""
         if self.missing:
             raise UnembeddedError(list(self.missing))
+
+
+def unembedded(
+    puts: Iterable[Put],
+    held: Mapping[Address, Collection[bytes]],
+    description: Description,
+    brought: IndexSetup,
+) -> list[str]:
+    """Return the texts of puts that need a vector.
+
+    Args:
+        puts: whatever they come to.
+        held: the codes that the index has of their items.
+        description: of the index.
+        brought: by the store.
+    """
+    finder = VectorFinder(description, brought)
+    for op in puts:
+        if not isinstance(op.vectors, OwnVectors):
+            wanted = Wanted.of(texts_of_put(op, description.fields), op.vectors)
+            finder.find(wanted, held.get((op.path, op.key), ()), op.vectors)
+    return list(finder.missing)
 
 
 class Words:

@@ -1355,33 +1355,42 @@ class Store(WithAsync, Recipe):
     async def _submit_embedded(self, ops: Sequence[Operation]) -> list[Any]:
         """Have a unit applied with the vectors that it turns out to need.
 
-        The model is asked between two tries, so no lock is held meanwhile, and what is embedded
-        is what is not in the index yet.
+        The model is asked before it is tried, and again between two tries where what is needed
+        depends on what is there: so no lock is held meanwhile, and what is embedded is what is
+        not in the index yet.
         """
-        embedder = self.backend.embedder
+        embedder, backend = self.backend.embedder, self.backend
         assert embedder is not None
         vectors: dict[str, bytes] = {}
         self._embedding_writes += 1
         try:
+            with embedder.expecting():
+                missing = await backend.unembedded(ops)
             while True:
-                embedder.on_their_way += 1
+                if missing:
+                    vectors |= await self._vectors_for(ops, missing)
+                    for op in ops:
+                        if isinstance(op, _EMBEDDED) and not _has_own(op):
+                            op.vectors = vectors
                 try:
-                    return await self.backend.apply(ops)
+                    with embedder.expecting():
+                        return await backend.apply(ops)
                 except UnembeddedError as exc:
                     missing = exc.texts
-                finally:
-                    embedder.on_their_way -= 1
-                if len(ops) == 1 and isinstance(ops[0], Reindex):
-                    found, refused = await embedder.accepted(missing)
-                    ops[0].refused = {**ops[0].refused, **refused}
-                else:
-                    found = await self._embed(ops, missing)
-                vectors |= found
-                for op in ops:
-                    if isinstance(op, (Put, Mutate, Append, PutJob, Reindex)) and not _has_own(op):
-                        op.vectors = vectors
         finally:
             self._embedding_writes -= 1
+
+    async def _vectors_for(
+        self, ops: Sequence[Operation], texts: Sequence[str]
+    ) -> dict[str, bytes]:
+        """Have texts embedded; what the model refuses of a `Reindex` is noted there."""
+        op = ops[0]
+        if len(ops) > 1 or not isinstance(op, Reindex):
+            return await self._embed(ops, texts)
+        assert self.backend.embedder is not None
+        found, refused = await self.backend.embedder.accepted(texts)
+        op.refused = {**op.refused, **refused}
+        return found
 
     async def _embed(self, ops: Sequence[Operation], texts: Sequence[str]) -> dict[str, bytes]:
         """Have texts embedded, or name the item whose text the model refuses."""
@@ -1694,6 +1703,9 @@ class Store(WithAsync, Recipe):
 def _by_key(wanted: Iterable[str], items: Iterable[Item]) -> dict[str, Item]:
     found = {item.key: item for item in items}
     return {key: found[key] for key in wanted if key in found}
+
+
+_EMBEDDED: Final = (Put, Mutate, Append, PutJob, Reindex)
 
 
 def _has_own(op: Put | Mutate | Append | PutJob | Reindex) -> bool:

@@ -73,6 +73,14 @@ SELECT items.key, items.id
 FROM json_each(?) AS wanted
 CROSS JOIN items ON items.path = ? AND items.key = wanted.value
 """
+GET_MANY_SLOTS = """
+SELECT NULL, (SELECT value FROM meta WHERE name = 'index')
+UNION ALL
+SELECT items.key, index_entries.slots
+FROM json_each(?) AS wanted
+CROSS JOIN items ON items.path = ? AND items.key = wanted.value
+CROSS JOIN index_entries ON index_entries.item = items.id
+"""
 GET_ID = "SELECT id FROM items WHERE path = ? AND key = ?"
 GET_ENTRIES = """
 SELECT slots, length, EXISTS (SELECT 1 FROM index_pending WHERE item = wanted.item)

@@ -37,6 +37,7 @@ from kvstore.index_plan import (
     codes_in,
     complete,
     require_adopted,
+    texts_of_put,
 )
 from kvstore.operations import (
     Adopt,
@@ -193,7 +194,7 @@ class IndexedBatch(Batch):
         entries = []
         for op in ops:
             item, *there = held.get((op.path, op.key), _NOTHING)
-            wanted = Wanted.of(_planned_texts(op, fields), op.vectors)
+            wanted = Wanted.of(texts_of_put(op, fields), op.vectors)
             entry = entries_of(item, op.path, wanted, *there)
             if not entry.is_unchanged:
                 self._find_vectors(entry, op.vectors)
@@ -527,10 +528,3 @@ class IndexedBatch(Batch):
             if entry is not None and not entry.is_unchanged:
                 self._find_vectors(entry, None, set(entry.wanted.texts.values()))
                 self._write_entries(entry)
-
-
-def _planned_texts(op: Put, fields: tuple[str, ...]) -> dict[bytes, str]:
-    """Return the texts of a put by their codes; a unit that is handed in again has them."""
-    if op.planned is None or op.planned[0] != fields:
-        op.planned = fields, coded(codec.decode(op.data), fields)
-    return op.planned[1]

@@ -18,13 +18,22 @@ from kvstore.feed import ChangePage
 from kvstore.filenames import FilePath, file_path
 from kvstore.filters import Filter
 from kvstore.jobs import JobState, QueueSize, SequenceRecord
-from kvstore.operations import Operation, Record
+from kvstore.operations import Operation, Put, Record
 from kvstore.past import Moment
 from kvstore.patterns import Pattern
 from kvstore.ranking import Search
 from kvstore.report import Meter, Report, Stats
 from kvstore.sequences import EntryPage
-from kvstore.sqlite import backup, changes, checking, driver, large, past, reading, sequences
+from kvstore.sqlite import (
+    backup,
+    changes,
+    checking,
+    driver,
+    large,
+    past,
+    reading,
+    sequences,
+)
 from kvstore.sqlite.connection import WorkerConnection, connect, limit, release
 from kvstore.sqlite.direct import DirectBackend
 from kvstore.sqlite.engine import (
@@ -45,6 +54,7 @@ from kvstore.sqlite.file import (
     FileBackend,
     FileOptions,
 )
+from kvstore.sqlite.foresight import Foresight
 from kvstore.sqlite.index_file import describe
 from kvstore.sqlite.past_cache import PastCache
 from kvstore.sqlite.read_cache import NO_MARK, ReadCache
@@ -152,6 +162,7 @@ class SQLiteBackend(FileBackend):
         self._cache: VectorCache | None = None
         self._past_cache: PastCache | None = None
         self._cached: ReadCache | None = None
+        self._foresight: Foresight | None = None
         self._looked_in = -1  # the turn of the loop in which the file was last looked at
 
     def attach(
@@ -207,6 +218,8 @@ class SQLiteBackend(FileBackend):
         cache = self._cached
         self._past_cache = None if cache is None else PastCache(cache)
         self._inline = InlineReader(inline, self.settings.clock, pace, self._points, cache)
+        if self.setup is not None:
+            self._foresight = Foresight(self._inline, self._points, pace, self.setup)
         self.peek = self._inline.get  # type: ignore[method-assign]  # as below, one call less
         self._writer = Writer(
             writer,
@@ -468,6 +481,13 @@ class SQLiteBackend(FileBackend):
             self._pace.record(began)
 
     # Write
+
+    async def unembedded(self, ops: Sequence[Operation]) -> Sequence[str]:
+        puts = [op for op in ops if isinstance(op, Put) and op.expected is None]
+        if self._foresight is None or len(puts) < len(ops) or not puts:
+            return ()
+        self._learn_dimensions()
+        return await self._foresight.unembedded(puts)
 
     def apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
         self._learn_dimensions()

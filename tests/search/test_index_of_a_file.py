@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -149,3 +150,35 @@ def test_with_an_old_sqlite_words_are_searched(tmp_path: Path) -> None:
     )
     path = str(tmp_path / "store.db")
     subprocess.run([sys.executable, "-W", "error", "-c", program, path], check=True)
+
+
+async def test_a_put_that_needs_vectors_begins_one_transaction(
+    path: Path, model: RecordingEmbeddings
+) -> None:
+    async with store_with(path, model) as store:
+        await store.put(NS, "k", "apple")
+        await store.put(NS, "k", "apple")
+        await store.put(NS, "k", "banana")
+        await store.put_many(NS, {f"k{at}": f"text {at}" for at in range(300)})
+        assert store.metrics().units == store.metrics().commits == 4
+        calls = [store.put(NS, f"other{at}", f"text {at + 1000}") for at in range(100)]
+        await asyncio.gather(*calls)
+        assert store.metrics().units == 104
+        await store.put(NS, "k0", "text 0")  # nothing of it is new
+        assert store.metrics().units == 105
+        assert sorted(model.texts) == sorted(set(model.texts))
+        assert found(await store.search(NS, "text 1077", limit=1)) == ["other77"]
+
+
+async def test_what_another_store_has_changed_meanwhile_is_embedded_all_the_same(
+    path: Path, model: RecordingEmbeddings
+) -> None:
+    async with store_with(path, model) as one, store_with(path, model) as other:
+        await one.put(NS, "k", "apple")
+        await other.put(NS, "k", "banana")
+        await one.put(NS, "k", "apple")  # it has not heard that the vector is gone
+        assert found(await other.search(NS, "apple", limit=1, min_score=0.99)) == ["k"]
+        await other.delete(NS, "k")
+        await one.put(NS, "k", "apple")
+        assert found(await other.search(NS, "apple", limit=1, min_score=0.99)) == ["k"]
+        assert (await one.check()).ok

@@ -1,0 +1,140 @@
+"""`Foresight`: which texts a write will need vectors for, read before it begins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import orjson
+
+from kvstore.description import Description
+from kvstore.index_plan import codes_in, texts_of_put, unembedded
+from kvstore.operations import Put
+from kvstore.plan import Address
+from kvstore.sqlite import driver
+from kvstore.sqlite import index_statements as sql
+from kvstore.sqlite.engine import InlineReader, NoInlineReader, Pace, Reader
+from kvstore.sqlite.engine.settling import settle
+from kvstore.sqlite.index_file import Setup, described
+
+__all__ = ["Foresight"]
+
+_MOST_REMEMBERED = 4096  # items
+
+_Keys = Mapping[str, Sequence[str]]
+_Held = tuple[Description | None, Mapping[Address, Sequence[bytes]]]
+
+
+class Foresight:
+    """Tells what of some puts is not in the index yet.
+
+    The first task that asks in a turn of the loop is answered at once; the others share a read. Of
+    an item that was put lately with the same texts, nothing is read: it has its vectors, unless
+    another process has changed it, and then the write itself tells.
+
+    Args:
+        inline: reads on the loop's thread, if that takes but a moment.
+        points: reads in a thread.
+        pace: tells the turns.
+        setup: of the store.
+    """
+
+    def __init__(
+        self, inline: InlineReader | NoInlineReader, points: Reader, pace: Pace, setup: Setup
+    ) -> None:
+        self._inline = inline
+        self._points = points
+        self._pace = pace
+        self._setup = setup
+        self._loop = asyncio.get_running_loop()
+        self._asking: list[tuple[Sequence[Put], asyncio.Future[_Held]]] = []
+        self._lately: dict[Address, tuple[bytes, ...]] = {}  # codes of items that were asked about
+        self._alone = (-1, 0)  # turn and task of the last one that was answered at once
+
+    async def unembedded(self, puts: Sequence[Put]) -> Sequence[str]:
+        """Return the texts of puts without conditions that need a vector, as the index is now."""
+        if self._were_put_lately(puts):
+            return ()
+        turn, task = self._pace.turn, id(asyncio.current_task(self._loop))
+        found = None
+        if not self._asking and (self._alone[0] != turn or self._alone[1] == task):
+            self._alone = turn, task
+            found = self._read_inline(_keys_of(puts))
+        description, held = found or await self._share(puts)
+        return () if description is None else unembedded(puts, held, description, self._setup)
+
+    def _were_put_lately(self, puts: Sequence[Put]) -> bool:
+        were = True
+        if len(self._lately) > _MOST_REMEMBERED:
+            self._lately.clear()
+        for op in puts:
+            codes = tuple(texts_of_put(op, self._setup.fields))
+            were &= self._lately.get((op.path, op.key)) == codes
+            self._lately[op.path, op.key] = codes
+        return were
+
+    def _share(self, puts: Sequence[Put]) -> asyncio.Future[_Held]:
+        answer: asyncio.Future[_Held] = self._loop.create_future()
+        self._asking.append((puts, answer))
+        if len(self._asking) == 1:
+            self._loop.call_soon(self._read)
+        return answer
+
+    def _read_inline(self, keys: _Keys) -> _Held | None:
+        path, some = next(iter(keys.items()))
+        return self._inline.quickly(path, some, lambda raw: _held(raw, keys))
+
+    def _read(self) -> None:
+        asking, self._asking = self._asking, []
+        keys = _keys_of([op for puts, _ in asking for op in puts])
+        answers = [answer for _, answer in asking]
+        found = self._read_inline(keys)
+        if found is not None:
+            _settle_all(answers, found, None)
+            return
+        try:
+            read = self._points.submit(_held, keys)
+        except Exception as exc:  # noqa: BLE001 - such as `StoreClosedError`: it is the callers'
+            _settle_all(answers, None, exc)
+            return
+        read.add_done_callback(lambda done: _pass_on(done, answers))
+
+
+def _pass_on(done: asyncio.Future[_Held], answers: Sequence[asyncio.Future[_Held]]) -> None:
+    if done.cancelled():
+        for answer in answers:
+            answer.cancel()
+    elif (error := done.exception()) is not None:
+        _settle_all(answers, None, error)
+    else:
+        _settle_all(answers, done.result(), None)
+
+
+def _settle_all(
+    answers: Sequence[asyncio.Future[_Held]], found: _Held | None, error: BaseException | None
+) -> None:
+    for answer in answers:
+        settle(answer, found, error)
+
+
+def _keys_of(puts: Sequence[Put]) -> _Keys:
+    keys: dict[str, list[str]] = {}
+    for op in puts:
+        keys.setdefault(op.path, []).append(op.key)
+    return keys
+
+
+def _held(connection: driver.Connection, keys: _Keys) -> _Held:
+    """Return the description of the index, and the codes that it has of some items."""
+    description = None
+    held: dict[Address, Sequence[bytes]] = {}
+    for path, some in keys.items():
+        (_, text), *rows = connection.execute(
+            sql.GET_MANY_SLOTS, (orjson.dumps(some).decode(), path)
+        )
+        if text is None:
+            return None, {}
+        description = described(text)
+        for key, slots in rows:
+            held[path, key] = codes_in(slots)
+    return description, held
