@@ -7,50 +7,32 @@ primitive runs without awaiting, so each is atomic on the event loop.
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from itertools import islice
+from bisect import bisect_right
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self, assert_never
 
-from kvstore import codec
-from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings, Span
-from kvstore.context import with_tail
-from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError
 from kvstore.exchange import Sink, partial_file
 from kvstore.feed import ChangePage
-from kvstore.filters import Filter, matches
 from kvstore.instants import to_datetime
-from kvstore.jobs import (
-    DEAD,
-    RAN_OUT,
-    Jobs,
-    JobState,
-    QueueSize,
-    SequenceRecord,
-    other_items,
-    require_lease,
-)
 from kvstore.memory_index import MemoryIndex
-from kvstore.memory_jobs import MemoryJobs, MemoryQueue
+from kvstore.memory_jobs import MemoryJobs
 from kvstore.memory_past import MemoryPast, within
+from kvstore.memory_rows import item_of_row
+from kvstore.memory_sequences import MemorySequences
 from kvstore.namespace import decode_namespace, show, subtree_range
 from kvstore.operations import (
     NAMED,
     OF_SEQUENCE,
     Adopt,
-    Append,
     ExtendJob,
     Forget,
     GiveBackJob,
     Keep,
     Lease,
-    Named,
     Operation,
     PopEntry,
-    PutJob,
     Record,
     Reindex,
     Remove,
@@ -81,13 +63,11 @@ from kvstore.plan import (
     not_before,
     rewound,
 )
-from kvstore.ranking import Search, page_of
 from kvstore.report import WAITS, Meter, Report, RootStats, Stats
 from kvstore.rules import row_problem
-from kvstore.sequences import EntryPage, SequenceState, key_of, position_of, require_kind
+from kvstore.sequences import key_of, position_of, require_kind
 from kvstore.store import Store
-from kvstore.text import contains, texts_of
-from kvstore.types import Change, IndexConfig, Item, Namespace, make_item
+from kvstore.types import Change, IndexConfig, Item, Namespace
 
 __all__ = ["InMemoryBackend", "InMemoryStore"]
 
@@ -128,7 +108,7 @@ class InMemoryStore(Store):
         )
 
 
-class InMemoryBackend(Backend):
+class InMemoryBackend(MemorySequences):
     """Rows in a dict."""
 
     has_sequences = True
@@ -136,27 +116,11 @@ class InMemoryBackend(Backend):
 
     def __init__(self) -> None:
         super().__init__()
-        self._rows: dict[Address, Record] = {}
-        self._order: list[Address] = []  # all addresses, sorted, while `_is_sorted`
-        self._is_sorted = True
-        self._sequences: dict[str, SequenceState] = {}
-        self._positions: dict[str, list[int]] = {}  # of the rows of each of them, sorted
-        self._queues: dict[str, MemoryQueue] = {}
-        self._restored_jobs: dict[tuple[str, int], JobState] = {}  # of the last import
         self._version = 0
-        self._soonest: int | None = None  # nothing expires before this
         self._lease = 0  # when the recording of changes may end; 0: none are recorded
         self._changes: list[Note] = []
         self._changes_begin = 0  # every change after this version is there, while there is a lease
         self._past = MemoryPast()
-        self._index: MemoryIndex | None = None
-
-    def attach(
-        self, settings: Settings, index: IndexConfig | None, embedder: Embedder | None
-    ) -> None:
-        super().attach(settings, index, embedder)
-        if index is not None and self._index is None:
-            self._index = MemoryIndex(has_vectors=embedder is not None)
 
     async def open(self) -> None:
         """Nothing to acquire."""
@@ -166,143 +130,6 @@ class InMemoryBackend(Backend):
 
     async def close(self) -> None:
         """Nothing to release."""
-
-    # Read
-
-    def peek(self, namespace: Namespace, path: str, key: str) -> list[Item]:
-        row = self._live(path, key, self.now())
-        return [] if row is None else [_item(namespace, key, row)]
-
-    async def get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
-        now = self.now()
-        rows = ((key, self._live(path, key, now)) for key in keys)
-        return [_item(namespace, key, row) for key, row in rows if row is not None]
-
-    async def select(self, path: str, selection: Selection) -> list[Item]:
-        found = []
-        for address, row in self._range(path, selection.subtree):
-            value = codec.decode(row.data)
-            if matches(selection.filter, value) and (
-                selection.text is None or contains(address[1], value, selection.text)
-            ):
-                found.append((address, row))
-        found.sort(key=lambda entry: entry[1].version, reverse=True)
-        page = found[selection.offset :][: selection.limit]
-        return [_item(decode_namespace(path), key, row) for (path, key), row in page]
-
-    async def list_namespaces(
-        self, asked: NamespaceQuery, limit: int | None, offset: int
-    ) -> list[Namespace]:
-        paths = dict.fromkeys(path for (path, _), _ in self._range("", subtree=True))
-        found = (decode_namespace(path) for path in paths)
-        cut = dict.fromkeys(labels[: asked.max_depth] for labels in found if asked.matches(labels))
-        return list(cut)[offset:][:limit]
-
-    async def keys(self, span: Span, limit: int | None) -> list[str]:
-        matching = span.pattern.matches
-        found = (key for (_, key), _ in self._in_span(span) if matching(key))
-        return list(islice(found, limit))
-
-    async def count(self, path: str, pattern: Pattern, subtree: bool) -> int:
-        return sum(pattern.matches(key) for (_, key), _ in self._range(path, subtree))
-
-    async def page(self, span: Span, filter: Filter, limit: int) -> Page:
-        matching = (entry for entry in self._in_span(span) if span.pattern.matches(entry[0][1]))
-        page = list(islice(matching, limit))
-        items = [_item(decode_namespace(path), key, row) for (path, key), row in page]
-        passing = [item for item in items if matches(filter, item.value)]
-        return Page(passing, page[-1][0] if len(page) == limit else None)
-
-    def _live(self, path: str, key: str, now: int) -> Record | None:
-        row = self._rows.get((path, key))
-        return row if row is not None and row.is_live(now) else None
-
-    def _in_span(self, span: Span) -> Iterator[tuple[Address, Record]]:
-        """Yield the live rows of a span, whatever their keys, in its order."""
-        after, before = span.bounds
-        return self._range(span.path, span.subtree, after, before, span.reverse)
-
-    def _range(
-        self,
-        path: str,
-        subtree: bool,
-        after: Address | None = None,
-        before: Address | None = None,
-        reverse: bool = False,
-    ) -> Iterator[tuple[Address, Record]]:
-        """Yield the live rows of a namespace or a subtree, in order."""
-        now = self.now()
-        begin, end = self._bounds(path, subtree, after)
-        order = self._order
-        if before is not None:
-            end = bisect_left(order, before)
-        for at in reversed(range(begin, end)) if reverse else range(begin, end):
-            row = self._rows[order[at]]
-            if row.is_live(now):
-                yield order[at], row
-
-    def _bounds(self, path: str, subtree: bool, after: Address | None = None) -> tuple[int, int]:
-        """Return where in `_order` a namespace or a subtree begins and ends."""
-        if not self._is_sorted:
-            self._order = sorted(self._rows)
-            self._is_sorted = True
-        order = self._order
-        low, high = subtree_range(path)
-        begin = bisect_left(order, (low, "")) if after is None else bisect_right(order, after)
-        if not subtree:
-            return begin, bisect_right(order, path, key=lambda address: address[0])
-        return begin, len(order) if high is None else bisect_left(order, (high, ""))
-
-    async def records(
-        self, path: str, after: Address | None, limit: int
-    ) -> tuple[list[Record], Address | None]:
-        page = list(islice(self._range(path, True, after), limit))
-        return [record for _, record in page], page[-1][0] if len(page) == limit else None
-
-    async def sample_vectors(self, path: str, limit: int) -> list[tuple[str, str, bytes]]:
-        addresses = (place for place, _ in self._range(path, True))
-        return [] if self._index is None else self._index.sample(addresses, limit)
-
-    async def search(self, path: str, asked: Search) -> list[Item]:
-        assert self._index is not None
-        rows = {
-            address: row
-            for address, row in self._range(path, asked.subtree)
-            if matches(asked.filter, codec.decode(row.data))
-        }
-        index, vector, words = self._index, asked.vector, asked.words
-        if vector and asked.is_own:
-            OwnVectors((vector,), len(vector) // 4).require_length(index.dimensions)
-        meant = [] if not vector else index.by_meaning(rows, vector)
-        said = [] if not words else index.by_words(rows, words)
-        if words and asked.context:
-            scope = [address for address, _ in self._range(path, asked.subtree)]
-            near = [
-                hit for hit in index.in_context(scope, words, asked.context) if hit.place in rows
-            ]
-            own = said
-            said = with_tail(near, lambda wanted: own[:wanted], len(rows))
-        page = page_of(
-            asked,
-            None if vector is None else lambda wanted: meant[:wanted],
-            None if words is None else lambda wanted: said[:wanted],
-        )
-        return [
-            replace(
-                _item(decode_namespace(hit.place[0]), hit.place[1], rows[hit.place]),
-                score=hit.score,
-            )
-            for hit in page
-        ]
-
-    async def items_before(self, places: Sequence[Address]) -> list[Item | None]:
-        found: list[Item | None] = []
-        for path, key in places:
-            before = [row for (_, each), row in self._range(path, subtree=False) if each < key]
-            found.append(
-                _item(decode_namespace(path), before[-1].key, before[-1]) if before else None
-            )
-        return found
 
     # Write
 
@@ -351,10 +178,6 @@ class InMemoryBackend(Backend):
             missing += [text for text in texts if text not in held and text not in (vectors or {})]
         if missing and self.embedder is not None:
             raise UnembeddedError(missing)
-
-    def _texts(self, data: bytes, indexing: tuple[str, ...] | None) -> list[str]:
-        assert self.index is not None
-        return texts_of(codec.decode(data), self.index.fields if indexing is None else indexing)
 
     def _run(self, op: Wide, now: int) -> Any:
         match op:
@@ -417,10 +240,6 @@ class InMemoryBackend(Backend):
         if self._index is not None:
             self._index.put(address, self._texts(row.data, row.indexing), vectors)
 
-    def _note_expiry(self, row: Record) -> None:
-        if row.expires_at is not None:
-            self._soonest = min(row.expires_at, self._soonest or row.expires_at)
-
     def _drop(self, kind: Literal["delete", "expire"], doomed: list[Address], now: int) -> int:
         states = self._sequences
         is_watched = self._is_recording
@@ -467,170 +286,6 @@ class InMemoryBackend(Backend):
 
     # Logs
 
-    def _states(self, ops: Iterable[Named], jobs: Jobs, now: int) -> dict[str, SequenceState]:
-        """Return the state of each log and queue, and of those that operations begin."""
-        new = {op.path for op in ops if type(op) is Append} - self._sequences.keys()
-        for op in ops:
-            if type(op) is PutJob:
-                if op.path not in self._sequences:
-                    if any(True for _ in self._range(op.path, subtree=False)):
-                        raise other_items(op.namespace)
-                    new.add(op.path)
-                elif op.name is not None and self._sequences[op.path].kind == "queue":
-                    jobs.settle(op.path)
-        if not new:
-            return self._sequences
-        states = dict(self._sequences)
-        for path in new:
-            positions = self._positions_in(path)
-            states[path] = SequenceState(path, last=max(positions, default=0), size=len(positions))
-        return states
-
-    def _positions_in(self, path: str) -> list[int]:
-        """Return the positions that keys of a namespace are, whether live or not, in order."""
-        begin, end = self._bounds(path, subtree=False)
-        found = (position_of(key) for _, key in self._order[begin:end])
-        return [position for position in found if position is not None]
-
-    def _keep_positions(self, effects: Effects) -> None:
-        """Keep the logs and queues, and the lists of their positions, after rows have changed."""
-        begun = effects.sequences.changed.keys() - self._sequences.keys()
-        self._sequences |= effects.sequences.changed
-        for path in begun:
-            self._positions[path] = self._positions_in(path)
-        gone: dict[str, set[int]] = {}
-        for path, key in effects.drops:
-            position = position_of(key)
-            if path in self._sequences and position is not None:
-                gone.setdefault(path, set()).add(position)
-                if self._sequences[path].kind == "queue":
-                    MemoryJobs(effects.now, self._sequences, self._queues).drop(path, position)
-        for path, some in gone.items():
-            self._positions[path] = [each for each in self._positions[path] if each not in some]
-        for row, _ in effects.writes:
-            position = position_of(row.key)
-            if row.path in self._sequences and position is not None:
-                positions = self._positions[row.path]
-                at = bisect_left(positions, position)
-                if positions[at : at + 1] != [position]:
-                    positions.insert(at, position)
-                    state = self._sequences[row.path]
-                    state.last, state.size = max(state.last, position), len(positions)
-        jobs = MemoryJobs(effects.now, self._sequences, self._queues)
-        for job in effects.jobs:
-            jobs.put(job)
-        for row, _ in effects.writes:  # what was imported into a queue is ready
-            position = position_of(row.key)
-            if position is None or self._state(row.path).kind != "queue":
-                continue
-            if jobs.get(row.path, position) is None:
-                known = self._restored_jobs.get((row.path, position))
-                jobs.restore(known or JobState(row.path, position))
-
-    def _run_job(
-        self,
-        op: TakeJob | RetryJob | ExtendJob | GiveBackJob | ReviveJobs,
-        jobs: Jobs,
-        now: int,
-    ) -> Any:
-        state = self._sequences.get(op.path)
-        if state is not None:
-            require_kind(state, "queue")
-        match op:
-            case TakeJob():
-                if state is None:
-                    return None
-                taken = jobs.take(op.path, op.token, op.lease, op.attempts)
-                if taken is None:
-                    return None
-                row = self._rows[op.path, key_of(taken.position)]
-                return _item(op.namespace, row.key, row), taken.attempt
-            case RetryJob() | ExtendJob():
-                job = None if state is None else jobs.get(op.path, position_of(op.key) or 0)
-                held = require_lease(job, op.token, now, op.namespace, op.key)
-                if isinstance(op, RetryJob):
-                    jobs.retry(held, op.delay, op.error)
-                else:
-                    jobs.extend(held, op.lease)
-            case GiveBackJob():
-                if state is not None:
-                    jobs.give_back(op.path, op.token)
-            case ReviveJobs():
-                positions = [position_of(key) or 0 for key in op.keys]
-                return 0 if state is None else jobs.revive(op.path, positions)
-        return None
-
-    async def queue_size(self, path: str) -> QueueSize:
-        state, now = self._state(path), self.now()
-        jobs = MemoryJobs(now, self._sequences, self._queues)
-        woken, over = jobs.count_due(path), jobs.over(path)
-        died = sum(job.is_last for job in over)
-        delayed, leased = state.delayed - woken, state.leased - len(over)
-        dead = state.dead + died
-        return QueueSize(state.size - delayed - leased - dead, delayed, leased, dead)
-
-    async def dead_jobs(self, path: str, limit: int) -> list[tuple[Item, JobState]]:
-        jobs = MemoryJobs(self.now(), self._sequences, self._queues)
-        dead = [*jobs.dead(path), *(job for job in jobs.over(path) if job.is_last)]
-        labels = decode_namespace(path)
-        found = []
-        for job in sorted(dead, key=lambda job: job.position)[:limit]:
-            row = self._rows[path, key_of(job.position)]
-            told = job if job.state == DEAD else replace(job, error=RAN_OUT)
-            found.append((_item(labels, row.key, row), told))
-        return found
-
-    async def sequences(self, path: str) -> list[SequenceRecord]:
-        low, high = subtree_range(path)
-        found = []
-        for there, state in sorted(self._sequences.items()):
-            if low <= there and (high is None or there < high) and state.kind is not None:
-                jobs = self._queues.get(there, MemoryQueue()).jobs.values()
-                noted = tuple(sorted(jobs, key=lambda job: job.position))
-                found.append(SequenceRecord(there, state.kind, state.last, state.trimmed, noted))
-        return found
-
-    async def is_ripe(self, path: str) -> bool:
-        jobs = MemoryJobs(self.now(), self._sequences, self._queues)
-        if path not in self._queues:
-            return False
-        is_back = self.now() < self._state(path).seen
-        return (
-            is_back
-            or jobs.first_ready(path) is not None
-            or bool(jobs.count_due(path))
-            or bool(jobs.over(path))
-        )
-
-    def _entry_rows(self, path: str, positions: Iterable[int], now: int) -> Iterator[Record]:
-        """Yield those of some entries that are live."""
-        rows = (self._live(path, key_of(position), now) for position in positions)
-        return (row for row in rows if row is not None)
-
-    def _state(self, path: str) -> SequenceState:
-        state = self._sequences.get(path)
-        if state is None:
-            positions = self._positions_in(path)
-            return SequenceState(path, last=max(positions, default=0), size=len(positions))
-        return state
-
-    async def entries(self, path: str, after: int | None, limit: int) -> EntryPage:
-        state, now = self._state(path), self.now()
-        positions = self._positions.get(path) or self._positions_in(path)
-        if after is None:
-            rows = list(islice(self._entry_rows(path, reversed(positions), now), limit))[::-1]
-        else:
-            later = islice(positions, bisect_right(positions, after), None)
-            rows = list(islice(self._entry_rows(path, later, now), limit))
-        labels = decode_namespace(path)
-        return EntryPage(replace(state), [_item(labels, row.key, row) for row in rows])
-
-    async def length(self, path: str) -> int:
-        positions, now = self._positions.get(path) or self._positions_in(path), self.now()
-        if self._soonest is None or self._soonest > now:
-            return len(positions)
-        return sum(1 for _ in self._entry_rows(path, positions, now))
-
     def _pop_entry(self, op: PopEntry, now: int) -> Item | None:
         state = self._sequences.get(op.path)
         if state is None:
@@ -641,7 +296,7 @@ class InMemoryBackend(Backend):
         if row is None:
             return None
         self._drop("delete", [(row.path, row.key)], now)
-        return _item(op.namespace, row.key, row)
+        return item_of_row(op.namespace, row.key, row)
 
     def _trim_log(self, op: TrimLog, now: int) -> int:
         state = self._sequences.get(op.path)
@@ -775,7 +430,7 @@ class InMemoryBackend(Backend):
             if (inside if subtree else change.path == path) and pattern.matches(change.key):
                 labels = decode_namespace(change.path)
                 row = self._put(change, now) if change.kind == "put" else None
-                item = None if row is None else _item(labels, change.key, row)
+                item = None if row is None else item_of_row(labels, change.key, row)
                 at = to_datetime(change.at)
                 found.append(Change(change.kind, labels, change.key, change.version, at, item))
         position = seen[-1].version if seen else after
@@ -853,10 +508,3 @@ class InMemoryBackend(Backend):
             queues=sum(state.kind == "queue" for state in states),
             dead_jobs=sum(state.dead for state in states),
         )
-
-
-def _item(namespace: Namespace, key: str, row: Record) -> Item:
-    value = codec.decode(row.data)
-    return make_item(
-        namespace, key, value, row.version, row.created_at, row.updated_at, row.expires_at
-    )

@@ -1,0 +1,195 @@
+"""The rows of an `InMemoryBackend`, and how they are read."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+
+from kvstore import codec
+from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings, Span
+from kvstore.context import with_tail
+from kvstore.embedding import Embedder
+from kvstore.filters import Filter, matches
+from kvstore.memory_index import MemoryIndex
+from kvstore.namespace import decode_namespace, subtree_range
+from kvstore.operations import Record
+from kvstore.own_vectors import OwnVectors
+from kvstore.patterns import Pattern
+from kvstore.plan import Address
+from kvstore.ranking import Search, page_of
+from kvstore.text import contains, texts_of
+from kvstore.types import IndexConfig, Item, Namespace, make_item
+
+__all__ = ["MemoryRows", "item_of_row"]
+
+
+class MemoryRows(Backend):
+    """Rows in a dict, which can be gone through in order; encoded values, as a file would have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rows: dict[Address, Record] = {}
+        self._order: list[Address] = []  # all addresses, sorted, while `_is_sorted`
+        self._is_sorted = True
+        self._soonest: int | None = None  # nothing expires before this
+        self._index: MemoryIndex | None = None
+
+    def attach(
+        self, settings: Settings, index: IndexConfig | None, embedder: Embedder | None
+    ) -> None:
+        super().attach(settings, index, embedder)
+        if index is not None and self._index is None:
+            self._index = MemoryIndex(has_vectors=embedder is not None)
+
+    def peek(self, namespace: Namespace, path: str, key: str) -> list[Item]:
+        row = self._live(path, key, self.now())
+        return [] if row is None else [item_of_row(namespace, key, row)]
+
+    async def get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
+        now = self.now()
+        rows = ((key, self._live(path, key, now)) for key in keys)
+        return [item_of_row(namespace, key, row) for key, row in rows if row is not None]
+
+    async def select(self, path: str, selection: Selection) -> list[Item]:
+        found = []
+        for address, row in self._range(path, selection.subtree):
+            value = codec.decode(row.data)
+            if matches(selection.filter, value) and (
+                selection.text is None or contains(address[1], value, selection.text)
+            ):
+                found.append((address, row))
+        found.sort(key=lambda entry: entry[1].version, reverse=True)
+        page = found[selection.offset :][: selection.limit]
+        return [item_of_row(decode_namespace(path), key, row) for (path, key), row in page]
+
+    async def list_namespaces(
+        self, asked: NamespaceQuery, limit: int | None, offset: int
+    ) -> list[Namespace]:
+        paths = dict.fromkeys(path for (path, _), _ in self._range("", subtree=True))
+        found = (decode_namespace(path) for path in paths)
+        cut = dict.fromkeys(labels[: asked.max_depth] for labels in found if asked.matches(labels))
+        return list(cut)[offset:][:limit]
+
+    async def keys(self, span: Span, limit: int | None) -> list[str]:
+        matching = span.pattern.matches
+        found = (key for (_, key), _ in self._in_span(span) if matching(key))
+        return list(islice(found, limit))
+
+    async def count(self, path: str, pattern: Pattern, subtree: bool) -> int:
+        return sum(pattern.matches(key) for (_, key), _ in self._range(path, subtree))
+
+    async def page(self, span: Span, filter: Filter, limit: int) -> Page:
+        matching = (entry for entry in self._in_span(span) if span.pattern.matches(entry[0][1]))
+        page = list(islice(matching, limit))
+        items = [item_of_row(decode_namespace(path), key, row) for (path, key), row in page]
+        passing = [item for item in items if matches(filter, item.value)]
+        return Page(passing, page[-1][0] if len(page) == limit else None)
+
+    def _live(self, path: str, key: str, now: int) -> Record | None:
+        row = self._rows.get((path, key))
+        return row if row is not None and row.is_live(now) else None
+
+    def _in_span(self, span: Span) -> Iterator[tuple[Address, Record]]:
+        """Yield the live rows of a span, whatever their keys, in its order."""
+        after, before = span.bounds
+        return self._range(span.path, span.subtree, after, before, span.reverse)
+
+    def _range(
+        self,
+        path: str,
+        subtree: bool,
+        after: Address | None = None,
+        before: Address | None = None,
+        reverse: bool = False,
+    ) -> Iterator[tuple[Address, Record]]:
+        """Yield the live rows of a namespace or a subtree, in order."""
+        now = self.now()
+        begin, end = self._bounds(path, subtree, after)
+        order = self._order
+        if before is not None:
+            end = bisect_left(order, before)
+        for at in reversed(range(begin, end)) if reverse else range(begin, end):
+            row = self._rows[order[at]]
+            if row.is_live(now):
+                yield order[at], row
+
+    def _bounds(self, path: str, subtree: bool, after: Address | None = None) -> tuple[int, int]:
+        """Return where in `_order` a namespace or a subtree begins and ends."""
+        if not self._is_sorted:
+            self._order = sorted(self._rows)
+            self._is_sorted = True
+        order = self._order
+        low, high = subtree_range(path)
+        begin = bisect_left(order, (low, "")) if after is None else bisect_right(order, after)
+        if not subtree:
+            return begin, bisect_right(order, path, key=lambda address: address[0])
+        return begin, len(order) if high is None else bisect_left(order, (high, ""))
+
+    async def records(
+        self, path: str, after: Address | None, limit: int
+    ) -> tuple[list[Record], Address | None]:
+        page = list(islice(self._range(path, True, after), limit))
+        return [record for _, record in page], page[-1][0] if len(page) == limit else None
+
+    async def sample_vectors(self, path: str, limit: int) -> list[tuple[str, str, bytes]]:
+        addresses = (place for place, _ in self._range(path, True))
+        return [] if self._index is None else self._index.sample(addresses, limit)
+
+    async def search(self, path: str, asked: Search) -> list[Item]:
+        assert self._index is not None
+        rows = {
+            address: row
+            for address, row in self._range(path, asked.subtree)
+            if matches(asked.filter, codec.decode(row.data))
+        }
+        index, vector, words = self._index, asked.vector, asked.words
+        if vector and asked.is_own:
+            OwnVectors((vector,), len(vector) // 4).require_length(index.dimensions)
+        meant = [] if not vector else index.by_meaning(rows, vector)
+        said = [] if not words else index.by_words(rows, words)
+        if words and asked.context:
+            scope = [address for address, _ in self._range(path, asked.subtree)]
+            near = [
+                hit for hit in index.in_context(scope, words, asked.context) if hit.place in rows
+            ]
+            own = said
+            said = with_tail(near, lambda wanted: own[:wanted], len(rows))
+        page = page_of(
+            asked,
+            None if vector is None else lambda wanted: meant[:wanted],
+            None if words is None else lambda wanted: said[:wanted],
+        )
+        return [
+            replace(
+                item_of_row(decode_namespace(hit.place[0]), hit.place[1], rows[hit.place]),
+                score=hit.score,
+            )
+            for hit in page
+        ]
+
+    async def items_before(self, places: Sequence[Address]) -> list[Item | None]:
+        found: list[Item | None] = []
+        for path, key in places:
+            before = [row for (_, each), row in self._range(path, subtree=False) if each < key]
+            found.append(
+                item_of_row(decode_namespace(path), before[-1].key, before[-1]) if before else None
+            )
+        return found
+
+    def _texts(self, data: bytes, indexing: tuple[str, ...] | None) -> list[str]:
+        assert self.index is not None
+        return texts_of(codec.decode(data), self.index.fields if indexing is None else indexing)
+
+    def _note_expiry(self, row: Record) -> None:
+        if row.expires_at is not None:
+            self._soonest = min(row.expires_at, self._soonest or row.expires_at)
+
+
+def item_of_row(namespace: Namespace, key: str, row: Record) -> Item:
+    """Return the item that a row holds."""
+    value = codec.decode(row.data)
+    return make_item(
+        namespace, key, value, row.version, row.created_at, row.updated_at, row.expires_at
+    )

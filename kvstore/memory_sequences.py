@@ -1,0 +1,214 @@
+"""Logs and queues of an `InMemoryBackend`: their states, their positions, and their jobs."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+from kvstore.jobs import (
+    DEAD,
+    RAN_OUT,
+    Jobs,
+    JobState,
+    QueueSize,
+    SequenceRecord,
+    other_items,
+    require_lease,
+)
+from kvstore.memory_jobs import MemoryJobs, MemoryQueue
+from kvstore.memory_rows import MemoryRows, item_of_row
+from kvstore.namespace import decode_namespace, subtree_range
+from kvstore.operations import (
+    Append,
+    ExtendJob,
+    GiveBackJob,
+    Named,
+    PutJob,
+    Record,
+    RetryJob,
+    ReviveJobs,
+    TakeJob,
+)
+from kvstore.plan import Effects
+from kvstore.sequences import EntryPage, SequenceState, key_of, position_of, require_kind
+from kvstore.types import Item
+
+__all__ = ["MemorySequences"]
+
+
+class MemorySequences(MemoryRows):
+    """Rows of which some are entries of logs, or jobs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sequences: dict[str, SequenceState] = {}
+        self._positions: dict[str, list[int]] = {}  # of the rows of each of them, sorted
+        self._queues: dict[str, MemoryQueue] = {}
+        self._restored_jobs: dict[tuple[str, int], JobState] = {}  # of the last import
+
+    def _states(self, ops: Iterable[Named], jobs: Jobs, now: int) -> dict[str, SequenceState]:
+        """Return the state of each log and queue, and of those that operations begin."""
+        new = {op.path for op in ops if type(op) is Append} - self._sequences.keys()
+        for op in ops:
+            if type(op) is PutJob:
+                if op.path not in self._sequences:
+                    if any(True for _ in self._range(op.path, subtree=False)):
+                        raise other_items(op.namespace)
+                    new.add(op.path)
+                elif op.name is not None and self._sequences[op.path].kind == "queue":
+                    jobs.settle(op.path)
+        if not new:
+            return self._sequences
+        states = dict(self._sequences)
+        for path in new:
+            positions = self._positions_in(path)
+            states[path] = SequenceState(path, last=max(positions, default=0), size=len(positions))
+        return states
+
+    def _positions_in(self, path: str) -> list[int]:
+        """Return the positions that keys of a namespace are, whether live or not, in order."""
+        begin, end = self._bounds(path, subtree=False)
+        found = (position_of(key) for _, key in self._order[begin:end])
+        return [position for position in found if position is not None]
+
+    def _keep_positions(self, effects: Effects) -> None:
+        """Keep the logs and queues, and the lists of their positions, after rows have changed."""
+        begun = effects.sequences.changed.keys() - self._sequences.keys()
+        self._sequences |= effects.sequences.changed
+        for path in begun:
+            self._positions[path] = self._positions_in(path)
+        gone: dict[str, set[int]] = {}
+        for path, key in effects.drops:
+            position = position_of(key)
+            if path in self._sequences and position is not None:
+                gone.setdefault(path, set()).add(position)
+                if self._sequences[path].kind == "queue":
+                    MemoryJobs(effects.now, self._sequences, self._queues).drop(path, position)
+        for path, some in gone.items():
+            self._positions[path] = [each for each in self._positions[path] if each not in some]
+        for row, _ in effects.writes:
+            position = position_of(row.key)
+            if row.path in self._sequences and position is not None:
+                positions = self._positions[row.path]
+                at = bisect_left(positions, position)
+                if positions[at : at + 1] != [position]:
+                    positions.insert(at, position)
+                    state = self._sequences[row.path]
+                    state.last, state.size = max(state.last, position), len(positions)
+        jobs = MemoryJobs(effects.now, self._sequences, self._queues)
+        for job in effects.jobs:
+            jobs.put(job)
+        for row, _ in effects.writes:  # what was imported into a queue is ready
+            position = position_of(row.key)
+            if position is None or self._state(row.path).kind != "queue":
+                continue
+            if jobs.get(row.path, position) is None:
+                known = self._restored_jobs.get((row.path, position))
+                jobs.restore(known or JobState(row.path, position))
+
+    def _run_job(
+        self,
+        op: TakeJob | RetryJob | ExtendJob | GiveBackJob | ReviveJobs,
+        jobs: Jobs,
+        now: int,
+    ) -> Any:
+        state = self._sequences.get(op.path)
+        if state is not None:
+            require_kind(state, "queue")
+        match op:
+            case TakeJob():
+                if state is None:
+                    return None
+                taken = jobs.take(op.path, op.token, op.lease, op.attempts)
+                if taken is None:
+                    return None
+                row = self._rows[op.path, key_of(taken.position)]
+                return item_of_row(op.namespace, row.key, row), taken.attempt
+            case RetryJob() | ExtendJob():
+                job = None if state is None else jobs.get(op.path, position_of(op.key) or 0)
+                held = require_lease(job, op.token, now, op.namespace, op.key)
+                if isinstance(op, RetryJob):
+                    jobs.retry(held, op.delay, op.error)
+                else:
+                    jobs.extend(held, op.lease)
+            case GiveBackJob():
+                if state is not None:
+                    jobs.give_back(op.path, op.token)
+            case ReviveJobs():
+                positions = [position_of(key) or 0 for key in op.keys]
+                return 0 if state is None else jobs.revive(op.path, positions)
+        return None
+
+    async def queue_size(self, path: str) -> QueueSize:
+        state, now = self._state(path), self.now()
+        jobs = MemoryJobs(now, self._sequences, self._queues)
+        woken, over = jobs.count_due(path), jobs.over(path)
+        died = sum(job.is_last for job in over)
+        delayed, leased = state.delayed - woken, state.leased - len(over)
+        dead = state.dead + died
+        return QueueSize(state.size - delayed - leased - dead, delayed, leased, dead)
+
+    async def dead_jobs(self, path: str, limit: int) -> list[tuple[Item, JobState]]:
+        jobs = MemoryJobs(self.now(), self._sequences, self._queues)
+        dead = [*jobs.dead(path), *(job for job in jobs.over(path) if job.is_last)]
+        labels = decode_namespace(path)
+        found = []
+        for job in sorted(dead, key=lambda job: job.position)[:limit]:
+            row = self._rows[path, key_of(job.position)]
+            told = job if job.state == DEAD else replace(job, error=RAN_OUT)
+            found.append((item_of_row(labels, row.key, row), told))
+        return found
+
+    async def sequences(self, path: str) -> list[SequenceRecord]:
+        low, high = subtree_range(path)
+        found = []
+        for there, state in sorted(self._sequences.items()):
+            if low <= there and (high is None or there < high) and state.kind is not None:
+                jobs = self._queues.get(there, MemoryQueue()).jobs.values()
+                noted = tuple(sorted(jobs, key=lambda job: job.position))
+                found.append(SequenceRecord(there, state.kind, state.last, state.trimmed, noted))
+        return found
+
+    async def is_ripe(self, path: str) -> bool:
+        jobs = MemoryJobs(self.now(), self._sequences, self._queues)
+        if path not in self._queues:
+            return False
+        is_back = self.now() < self._state(path).seen
+        return (
+            is_back
+            or jobs.first_ready(path) is not None
+            or bool(jobs.count_due(path))
+            or bool(jobs.over(path))
+        )
+
+    def _entry_rows(self, path: str, positions: Iterable[int], now: int) -> Iterator[Record]:
+        """Yield those of some entries that are live."""
+        rows = (self._live(path, key_of(position), now) for position in positions)
+        return (row for row in rows if row is not None)
+
+    def _state(self, path: str) -> SequenceState:
+        state = self._sequences.get(path)
+        if state is None:
+            positions = self._positions_in(path)
+            return SequenceState(path, last=max(positions, default=0), size=len(positions))
+        return state
+
+    async def entries(self, path: str, after: int | None, limit: int) -> EntryPage:
+        state, now = self._state(path), self.now()
+        positions = self._positions.get(path) or self._positions_in(path)
+        if after is None:
+            rows = list(islice(self._entry_rows(path, reversed(positions), now), limit))[::-1]
+        else:
+            later = islice(positions, bisect_right(positions, after), None)
+            rows = list(islice(self._entry_rows(path, later, now), limit))
+        labels = decode_namespace(path)
+        return EntryPage(replace(state), [item_of_row(labels, row.key, row) for row in rows])
+
+    async def length(self, path: str) -> int:
+        positions, now = self._positions.get(path) or self._positions_in(path), self.now()
+        if self._soonest is None or self._soonest > now:
+            return len(positions)
+        return sum(1 for _ in self._entry_rows(path, positions, now))
