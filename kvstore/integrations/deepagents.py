@@ -7,16 +7,16 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
-from kvstore.distribution import how_to_install
-from kvstore.errors import InvalidArgumentError, MissingDependencyError, StoreError
+from kvstore.errors import InvalidArgumentError, StoreError
 from kvstore.integrations.access import Access, Target, Work
+from kvstore.integrations.requirements import needing
 from kvstore.namespace import check_namespace
 from kvstore.recipe import Recipe
 from kvstore.store import Store
 from kvstore.views import FileInfo as Info
 from kvstore.views import Files
 
-try:
+with needing("kvstore.integrations.deepagents", "deepagents", "0.7.10", extra="deepagents"):
     from deepagents.backends.protocol import (
         BackendProtocol,
         DeleteResult,
@@ -39,11 +39,6 @@ try:
         slice_read_response,
     )
     from langgraph.runtime import get_runtime
-except ImportError as exc:
-    raise MissingDependencyError(
-        "kvstore.integrations.deepagents needs deepagents 0.7.10 or newer: "
-        + how_to_install("deepagents", "deepagents>=0.7.10")
-    ) from exc
 
 __all__ = ["KVFilesBackend"]
 

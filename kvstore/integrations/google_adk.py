@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from kvstore.distribution import how_to_install
-from kvstore.errors import MissingDependencyError
 from kvstore.instants import FOREVER
 from kvstore.integrations.access import Access, Target, indexed
+from kvstore.integrations.requirements import needing
 from kvstore.namespace import address, check_key
 from kvstore.operations import Delete, Remove
 from kvstore.patterns import compile_pattern
@@ -25,7 +24,7 @@ from kvstore.store import Store
 from kvstore.transaction import Transaction
 from kvstore.types import IndexConfig, Item, Namespace
 
-try:
+with needing("kvstore.integrations.google_adk", "google-adk", "2.0", extra="google-adk"):
     from google.adk.errors._stale_session_error import StaleSessionError
     from google.adk.errors.already_exists_error import AlreadyExistsError
     from google.adk.errors.session_not_found_error import SessionNotFoundError
@@ -39,11 +38,6 @@ try:
     )
     from google.adk.sessions.session import Session
     from google.adk.sessions.state import State
-except ImportError as exc:
-    raise MissingDependencyError(
-        "kvstore.integrations.google_adk needs Google's Agent Development Kit 2: "
-        + how_to_install("google-adk", "google-adk")
-    ) from exc
 
 __all__ = ["KVMemoryService", "KVSessionService"]
 

@@ -12,27 +12,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from kvstore.distribution import how_to_install
-from kvstore.errors import InvalidArgumentError, MissingDependencyError, StoreCorruptError
+from kvstore.errors import InvalidArgumentError, StoreCorruptError
 from kvstore.instants import FOREVER
 from kvstore.integrations.access import Access, Target, indexed
+from kvstore.integrations.requirements import needing
 from kvstore.namespace import check_namespace
 from kvstore.recipe import Recipe
 from kvstore.store import Store
 from kvstore.transaction import Transaction
 from kvstore.types import IndexConfig, Item
 
-try:
+with needing("kvstore.integrations.haystack", "haystack-ai", "2.20", extra="haystack"):
     from haystack import Document, component, default_from_dict, default_to_dict
     from haystack.document_stores.errors import DuplicateDocumentError
     from haystack.document_stores.types import DuplicatePolicy
     from haystack.errors import FilterError
     from haystack.utils.filters import document_matches_filter
-except ImportError as exc:
-    raise MissingDependencyError(
-        "kvstore.integrations.haystack needs Haystack 2: "
-        + how_to_install("haystack", "haystack-ai")
-    ) from exc
 
 __all__ = ["KVBM25Retriever", "KVDocumentStore", "KVEmbeddingRetriever"]
 

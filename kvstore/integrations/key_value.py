@@ -18,23 +18,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, SupportsFloat
 
-from kvstore.distribution import how_to_install
 from kvstore.errors import (
     ConflictError,
     InvalidKeyError,
     InvalidNamespaceError,
-    MissingDependencyError,
     ValueEncodingError,
     ValueTooLargeError,
 )
 from kvstore.instants import FOREVER, Forever
+from kvstore.integrations.requirements import needing
 from kvstore.opening import open_store
 from kvstore.recipe import Recipe
 from kvstore.sqlite import SQLiteStore
 from kvstore.store import Store
 from kvstore.types import Item, Namespace
 
-try:
+with needing("kvstore.integrations.key_value", "py-key-value-aio", "0.4.6", extra="key-value"):
     from key_value.aio import errors
     from key_value.aio.stores.base import (  # type: ignore[attr-defined, unused-ignore]
         BaseContextManagerStore,
@@ -45,11 +44,6 @@ try:
         BaseEnumerateKeysStore,
         ManagedEntry,  # declared public since 0.5
     )
-except ImportError as exc:
-    raise MissingDependencyError(
-        "kvstore.integrations.key_value needs py-key-value: "
-        f"{how_to_install('key-value', 'py-key-value-aio')}"
-    ) from exc
 
 __all__ = ["KVStoreBackend"]
 

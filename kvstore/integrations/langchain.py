@@ -11,17 +11,17 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self, TypeVar
 
-from kvstore.distribution import how_to_install
-from kvstore.errors import InvalidArgumentError, MissingDependencyError, StoreCorruptError
+from kvstore.errors import InvalidArgumentError, StoreCorruptError
 from kvstore.instants import FOREVER
 from kvstore.integrations.access import Access, Target, Work
+from kvstore.integrations.requirements import needing
 from kvstore.namespace import check_namespace
 from kvstore.patterns import escape
 from kvstore.recipe import Recipe
 from kvstore.store import Store
 from kvstore.types import IndexConfig, Item, Namespace
 
-try:
+with needing("kvstore.integrations.langchain", "langchain-core", "1.0", extra="langchain"):
     from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
     from langchain_core.chat_history import BaseChatMessageHistory
     from langchain_core.documents import Document
@@ -30,11 +30,6 @@ try:
     from langchain_core.outputs import ChatGeneration, Generation
     from langchain_core.stores import BaseStore
     from langchain_core.vectorstores import VectorStore
-except ImportError as exc:
-    raise MissingDependencyError(
-        "kvstore.integrations.langchain needs LangChain: "
-        + how_to_install("langchain", "langchain-core")
-    ) from exc
 
 __all__ = ["KVByteStore", "KVCache", "KVChatMessageHistory", "KVVectorStore"]
 

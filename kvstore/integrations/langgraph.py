@@ -16,17 +16,16 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
-from kvstore.distribution import how_to_install
 from kvstore.driving import Guest, Runner, runner_for
 from kvstore.errors import (
     InvalidArgumentError,
-    MissingDependencyError,
     StoreClosedError,
     ValueEncodingError,
 )
 from kvstore.flow.facade import AsyncKeyValueStore, KeyValueStore
 from kvstore.flow.scopes import FlowScope
 from kvstore.instants import FOREVER
+from kvstore.integrations.requirements import needing
 from kvstore.lifecycle import remember
 from kvstore.namespace import address
 from kvstore.opening import open_store
@@ -35,7 +34,7 @@ from kvstore.recipe import Recipe
 from kvstore.store import Store
 from kvstore.types import Namespace, SearchQuery
 
-try:
+with needing("LangGraphStore", "langgraph-checkpoint", "4.0", extra="langgraph"):
     from langgraph.store.base import (
         NOT_PROVIDED,
         BaseStore,
@@ -52,12 +51,8 @@ try:
         SearchOp,
         TTLConfig,
     )
-except ImportError as exc:
-    raise MissingDependencyError(
-        "kvstore.integrations.langgraph needs LangGraph: "
-        f"{how_to_install('langgraph', 'langgraph')}"
-    ) from exc
 
+from kvstore.integrations import langgraph_adoption
 from kvstore.integrations.langgraph_checkpointer import LangGraphCheckpointer
 from kvstore.integrations.langgraph_filter import translate
 from kvstore.integrations.langgraph_import import import_sqlite_saver, import_sqlite_store
@@ -165,16 +160,19 @@ class LangGraphStore(Recipe, BaseStore):
     ) -> AsyncIterator[Self]:
         """Open a store for a block of code, as LangGraph's `AsyncSqliteStore` does.
 
+        A file which that has made becomes kvstore's where it lies, with all its items; a log entry
+        says so. LangGraph's own tables, also those of its saver, stay as they are.
+
         Args:
             conn_string: a path or URL, as for `kvstore.open`.
             index: LangGraph's settings for semantic search.
             ttl: LangGraph's settings for lifetimes, in minutes.
         """
         options = {} if index is None else {"index": index_config_of(index)}
-        async with (
-            open_store(conn_string, **options) as store,
-            cls(store, index=index, ttl=ttl) as adapter,
-        ):
+        opening = open_store(conn_string, **options)
+        await langgraph_adoption.begin(opening)
+        async with opening as store, cls(store, index=index, ttl=ttl) as adapter:
+            await langgraph_adoption.finish(store)
             yield adapter
 
     # Lifecycle

@@ -16,13 +16,13 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from kvstore.distribution import how_to_install
-from kvstore.errors import InvalidArgumentError, MissingDependencyError
+from kvstore.errors import InvalidArgumentError
 from kvstore.integrations.access import Access, Setup, Target
+from kvstore.integrations.requirements import needing
 from kvstore.recipe import Recipe
 from kvstore.store import Store
 
-try:
+with needing("LangGraphCheckpointer", "langgraph-checkpoint", "4.0", extra="langgraph"):
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import (
         BaseCheckpointSaver,
@@ -35,11 +35,6 @@ try:
         get_checkpoint_metadata,
     )
     from langgraph.checkpoint.serde.base import SerializerProtocol
-except ImportError as exc:
-    raise MissingDependencyError(
-        "LangGraphCheckpointer needs langgraph-checkpoint 4.0 or newer: "
-        + how_to_install("langgraph", "langgraph")
-    ) from exc
 
 from kvstore.integrations.langgraph_checkpoints import Checkpoints, Write
 from kvstore.integrations.langgraph_drafts import Place, Saved

@@ -22,6 +22,7 @@ from kvstore.integrations.access import Access, Target
 from kvstore.integrations.langgraph_checkpoints import Checkpoints, Write
 from kvstore.integrations.langgraph_drafts import Place
 from kvstore.integrations.langgraph_memory import Memory
+from kvstore.operations import Conflict
 from kvstore.sqlite.connection import connect, translated
 from kvstore.store import Store
 
@@ -43,15 +44,19 @@ FROM writes ORDER BY thread_id, checkpoint_ns, checkpoint_id, task_id, idx
 """
 
 
-async def import_sqlite_store(path: str | os.PathLike[str], store: Target) -> int:
+async def import_sqlite_store(
+    path: str | os.PathLike[str], store: Target, *, on_conflict: Conflict = "replace"
+) -> int:
     """Bring over what LangGraph's `SqliteStore` or `AsyncSqliteStore` has written.
 
     Namespaces, keys, values, times and lifetimes stay; vectors are made anew by the index that
-    the store has. All or nothing; what is there under the same key is replaced.
+    the store has. All or nothing.
 
     Args:
         path: the old file, which is only read.
         store: where to, an open store, or a path or URL.
+        on_conflict: what to do where a key is there already: `"replace"` the item, `"skip"` the
+            old one, or raise an `"error"`.
 
     Returns:
         How many items there were; what is expired is left out.
@@ -67,7 +72,7 @@ async def import_sqlite_store(path: str | os.PathLike[str], store: Target) -> in
         try:
             lines = Path(folder.name, "items.jsonl")
             await asyncio.to_thread(_write_lines, Path(path), lines)
-            return await opened.import_items(lines)
+            return await opened.import_items(lines, on_conflict=on_conflict)
         finally:
             await asyncio.to_thread(folder.cleanup)
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from kvstore.distribution import how_to_install
-from kvstore.errors import MissingDependencyError, StoreCorruptError
+from kvstore.errors import StoreCorruptError
 from kvstore.instants import FOREVER
 from kvstore.integrations.access import Access, Target
+from kvstore.integrations.requirements import needing
 from kvstore.namespace import check_namespace
 from kvstore.recipe import Recipe
 from kvstore.store import Store
 from kvstore.transaction import Transaction
 from kvstore.types import Namespace
 
-try:
+with needing("kvstore.integrations.llama_index", "llama-index-core", "0.13", extra="llama-index"):
     from llama_index.core.bridge.pydantic import PrivateAttr
     from llama_index.core.llms import ChatMessage
     from llama_index.core.storage.chat_store.base import BaseChatStore
@@ -28,11 +28,6 @@ try:
         DEFAULT_COLLECTION,
         BaseKVStore,
     )
-except ImportError as exc:
-    raise MissingDependencyError(
-        "kvstore.integrations.llama_index needs LlamaIndex: "
-        + how_to_install("llama-index", "llama-index-core")
-    ) from exc
 
 __all__ = ["KVChatStore", "KVStore"]
 

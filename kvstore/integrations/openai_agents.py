@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from kvstore.distribution import how_to_install
-from kvstore.errors import MissingDependencyError
 from kvstore.instants import FOREVER
 from kvstore.integrations.access import Access, Target
+from kvstore.integrations.requirements import needing
 from kvstore.namespace import check_namespace
 from kvstore.recipe import Recipe
 from kvstore.store import Store
 
-try:
+with needing("kvstore.integrations.openai_agents", "openai-agents", "0.8", extra="openai-agents"):
     from agents.memory import SessionABC, SessionSettings
-except ImportError as exc:
-    raise MissingDependencyError(
-        "kvstore.integrations.openai_agents needs the OpenAI Agents SDK: "
-        + how_to_install("openai-agents", "openai-agents")
-    ) from exc
 
 if TYPE_CHECKING:
     from agents.items import TResponseInputItem

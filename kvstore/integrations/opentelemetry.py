@@ -14,18 +14,12 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from kvstore.distribution import how_to_install
-from kvstore.errors import MissingDependencyError
+from kvstore.integrations.requirements import needing
 from kvstore.metrics import Metrics
 from kvstore.store import Store
 
-try:
+with needing("OpenTelemetryObserver", "opentelemetry-api", "1.30", extra="otel"):
     from opentelemetry import metrics, trace
-except ImportError:
-    raise MissingDependencyError(
-        "OpenTelemetryObserver needs opentelemetry-api, which is not installed: "
-        f"{how_to_install('otel', 'opentelemetry-api')}"
-    ) from None
 
 __all__ = ["OpenTelemetryObserver"]
 

@@ -203,6 +203,15 @@ def _check_ours(header: _Header, path: Path) -> int:
     return header.user_version
 
 
+def is_langgraphs(hold: Hold) -> bool:
+    """Whether a file was made by LangGraph's own store or saver, and by nobody since."""
+    header = hold.read(_FIRST_BYTES)
+    if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+        return False
+    read = _Header.parse(header)
+    return read.is_langgraphs and not read.application_id
+
+
 def migrate(connection: driver.Connection, path: Path, timeout: float) -> None:
     """Bring a file to the present schema; several processes may do so at once.
 
