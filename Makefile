@@ -18,7 +18,7 @@ ARGS ?=
 
 BIN = $(VENV)/bin
 CODE = $(wildcard kvstore migrations tests benchmarks)
-FRAMEWORKS_TESTS = $(addprefix tests/integrations/test_,deepagents.py google_adk.py haystack.py \
+FRAMEWORKS_TESTS = $(addprefix tests/integrations/test_,deepagents.py frameworks_page.py google_adk.py haystack.py \
 	langchain.py llama_index.py openai_agents.py lifetimes.py) tests/examples
 
 .DEFAULT_GOAL := help

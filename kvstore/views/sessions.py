@@ -23,12 +23,17 @@ Place = Sequence[str | EllipsisType]
 SESSION_PLACES: Final[tuple[Place, ...]] = (
     ("langgraph", "threads", SESSION),  # checkpoints, their writes and pieces
     ("langchain", "history", SESSION),
+    ("llama_index", "chats", SESSION),
     ("openai_agents", "sessions", SESSION),
     ("flow", "project", "session", SESSION),
     ("flow", "entity", ..., "session", SESSION),
     ("sessions", SESSION),  # for what is one's own
 )
-"""Where kvstore's adapters and flows keep what belongs to a session."""
+"""Where kvstore's adapters and flows keep what belongs to a session.
+
+Those of Google's ADK are not among them: an id is one of an app and a user there, and
+`KVSessionService.delete_session` takes all three.
+"""
 
 
 async def delete_session(

@@ -21,6 +21,7 @@ async def test_all_of_one_session_goes_at_once(target: str) -> None:
         for session in ("s*", "s", "s1"):
             await store.log(("openai_agents", "sessions", session)).append({"role": "user"})
             await store.put(("langchain", "history", session), "1", {})
+            await store.put(("llama_index", "chats", session), "1", {})
             await store.put(("langgraph", "threads", session, "\0"), "1", {})
             await store.put(("langgraph", "threads", session, "\0", "pieces"), "1", {})
             await store.put(("flow", "project", "session", session), "$session.seen", 1)
@@ -30,13 +31,13 @@ async def test_all_of_one_session_goes_at_once(target: str) -> None:
             await store.put(("files", session), "a.txt", "text")
         await store.put(("flow", "entity", "e/1"), "s*", "an entity's, no session's")
         total = await store.count((), subtree=True)
-        assert await delete_session(store, "s*") == 8
+        assert await delete_session(store, "s*") == 9
         assert await delete_session(store, "s*") == 0
-        assert await store.count((), subtree=True) == total - 8
+        assert await store.count((), subtree=True) == total - 9
         assert await store.get(("flow", "entity", "e/1"), "s*") is not None
         assert await delete_session(store, "s*", places=(("files", SESSION),)) == 1
         places = (*SESSION_PLACES, ("files", SESSION))
-        assert await delete_session(store, "s1", places=places) == 9
+        assert await delete_session(store, "s1", places=places) == 10
 
 
 @pytest.mark.parametrize("wrong", ["", None, 1])
