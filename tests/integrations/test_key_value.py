@@ -44,9 +44,10 @@ ODD = [
 ]
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=["memory", "file", pytest.param("postgres", marks=pytest.mark.slow)])
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[KVStoreBackend]:
-    made = KVStoreBackend("memory://" if request.param == "memory" else tmp_path / "a.db")
+    targets: dict[str, Any] = {"memory": "memory://", "file": tmp_path / "a.db"}
+    made = KVStoreBackend(targets.get(request.param) or request.getfixturevalue("postgres_url"))
     yield made
     await made.close()
 

@@ -55,15 +55,16 @@ def clock() -> Clock:
 Make = Callable[..., kvstore.Store]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def make(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Make:
-    """Makes a store that is not open; over SQLite, always on the same file."""
+    """Makes a store that is not open; always on the same file, or in the same schema."""
+    url = request.getfixturevalue("postgres_url") if request.param == "postgres" else ""
 
     def make(**options: Any) -> kvstore.Store:
         options = {"clock": clock, "sweep_interval": None, **options}
         if request.param == "memory":
             return kvstore.InMemoryStore(**options)
-        return kvstore.SQLiteStore(tmp_path / "agent.db", **options)
+        return kvstore.open(url or tmp_path / "agent.db", **options)
 
     return make
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -79,8 +80,14 @@ def put(
 # The public suite
 
 
-@pytest.mark.parametrize("target", ["agent.db", "memory://"])
-async def test_langgraphs_conformance_suite(tmp_path: Path, target: str) -> None:
+POSTGRES: Any = pytest.param("postgresql://", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("target", ["agent.db", "memory://", POSTGRES])
+async def test_langgraphs_conformance_suite(
+    tmp_path: Path, target: str, request: pytest.FixtureRequest
+) -> None:
+    server = request.getfixturevalue("postgres") if target == "postgresql://" else None
     conformance = pytest.importorskip("langgraph.checkpoint.conformance")
     made: list[int] = []
 
@@ -90,8 +97,9 @@ async def test_langgraphs_conformance_suite(tmp_path: Path, target: str) -> None
         folder = tmp_path / str(len(made))
         folder.mkdir()
         url = target if ":" in target else str(folder / target)
-        async with LangGraphCheckpointer.from_conn_string(url) as saver:
-            yield saver
+        with nullcontext(url) if server is None else server.schema() as place:
+            async with LangGraphCheckpointer.from_conn_string(place) as saver:
+                yield saver
 
     report = await conformance.validate(savers)
     results = report.results.values()
@@ -538,8 +546,12 @@ async def test_the_newest_are_listed_over_all_namespaces() -> None:
 ODD: list[Any] = ["loop", "", 0, 1, True, False, 1.0, 2.5, None, 2**53 + 1, [1], {"a": 1}]
 
 
-@pytest.mark.parametrize("target", ["agent.db", "memory://"])
-async def test_a_filter_compares_as_python_does(tmp_path: Path, target: str) -> None:
+@pytest.mark.parametrize("target", ["agent.db", "memory://", POSTGRES])
+async def test_a_filter_compares_as_python_does(
+    tmp_path: Path, target: str, request: pytest.FixtureRequest
+) -> None:
+    if target == "postgresql://":
+        target = request.getfixturevalue("postgres_url")
     async with kvstore.open(target if ":" in target else tmp_path / target) as store:
         saver, model = LangGraphCheckpointer(store), InMemorySaver()
         for n, value in enumerate([*ODD, "\ud800"]):

@@ -329,3 +329,8 @@ def test_it_is_as_the_saver_in_memory(
 ) -> None:
     path = tmp_path / "agent.db"
     Histories(random.Random(seed), lambda: LangGraphCheckpointer(path, serde=serde())).run(160)
+
+
+@pytest.mark.slow
+def test_it_is_so_over_a_server(postgres_url: str) -> None:
+    Histories(random.Random(9), lambda: LangGraphCheckpointer(postgres_url)).run(80)
