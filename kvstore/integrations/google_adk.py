@@ -24,7 +24,7 @@ from kvstore.store import Store
 from kvstore.transaction import Transaction
 from kvstore.types import IndexConfig, Item, Namespace
 
-with needing("kvstore.integrations.google_adk", "google-adk", "2.0", extra="google-adk"):
+with needing("kvstore.integrations.google_adk", "google-adk", "2.10", extra="google-adk"):
     from google.adk.errors._stale_session_error import StaleSessionError
     from google.adk.errors.already_exists_error import AlreadyExistsError
     from google.adk.errors.session_not_found_error import SessionNotFoundError
