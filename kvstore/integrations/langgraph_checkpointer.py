@@ -299,7 +299,7 @@ class LangGraphCheckpointer(Recipe, BaseCheckpointSaver[str]):
         return Checkpoints(store, self.serde, self._memory)
 
     async def _get_tuple(self, store: Store, config: RunnableConfig) -> CheckpointTuple | None:
-        checkpoints, place, id = self._on(store), _place_of(config), get_checkpoint_id(config)
+        checkpoints, place, id = self._on(store), _place_of(config), _id_of(config)
         saved = await checkpoints.get(place, id)
         if saved is None:
             return None
@@ -343,11 +343,11 @@ class LangGraphCheckpointer(Recipe, BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        place = _place_of(config)
+        place, parent = _place_of(config), _id_of(config)
+        if not isinstance(checkpoint.get("id"), str):
+            raise InvalidArgumentError("a checkpoint has an id, which is a text")
         described: Any = get_checkpoint_metadata(config, metadata)
-        await self._on(store).put(
-            place, get_checkpoint_id(config), checkpoint, described, new_versions
-        )
+        await self._on(store).put(place, parent, checkpoint, described, new_versions)
         return {
             "configurable": {
                 "thread_id": config["configurable"]["thread_id"],
@@ -364,10 +364,10 @@ class LangGraphCheckpointer(Recipe, BaseCheckpointSaver[str]):
         task_id: str,
         task_path: str,
     ) -> None:
-        id = get_checkpoint_id(config)
-        if not id:
+        place, id = _place_of(config), _id_of(config)
+        if id is None:
             raise InvalidArgumentError("put_writes is for a checkpoint: the config names none")
-        await self._on(store).put_writes(_place_of(config), id, writes, task_id, task_path)
+        await self._on(store).put_writes(place, id, writes, task_id, task_path)
 
     async def _prune(self, store: Store, thread_ids: Sequence[str], strategy: str) -> None:
         if strategy not in _STRATEGIES:
@@ -383,9 +383,7 @@ class LangGraphCheckpointer(Recipe, BaseCheckpointSaver[str]):
     async def _history(
         self, store: Store, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
-        found = await self._on(store).history(
-            _place_of(config), get_checkpoint_id(config), list(channels)
-        )
+        found = await self._on(store).history(_place_of(config), _id_of(config), list(channels))
         history: dict[str, DeltaChannelHistory] = {}
         for channel, (writes, seed) in found.items():
             loaded = [
@@ -408,11 +406,13 @@ class _Listing:
         before: RunnableConfig | None,
         limit: int | None,
     ) -> None:
+        if limit is not None and not isinstance(limit, int):
+            raise InvalidArgumentError(f"limit is a number, or None for all, not {limit!r}")
         self.is_over = limit is not None and limit <= 0
         self._saver = saver
         self._config = config
         self._filter = filter or {}
-        self._before = None if before is None else get_checkpoint_id(before)
+        self._before = _id_of(before)
         self._left = limit
         self._sources: list[Newest] | None = None
 
@@ -437,23 +437,34 @@ class _Listing:
         return found
 
     async def _begin(self, checkpoints: Checkpoints) -> list[Newest]:
-        settings = (self._config or {}).get("configurable") or {}
-        ns, only = settings.get("checkpoint_ns"), settings.get("checkpoint_id")
+        ns, only = _settings(self._config).get("checkpoint_ns"), _id_of(self._config)
         if self._config is None:
             places = await checkpoints.places()
         else:
             thread = _place_of(self._config).thread
             places = await checkpoints.places(thread) if ns is None else [Place(thread, ns)]
-        return [Newest(place, self._filter, self._before, only or None) for place in places]
+        return [Newest(place, self._filter, self._before, only) for place in places]
+
+
+def _settings(config: RunnableConfig | None) -> Mapping[str, Any]:
+    return (config or {}).get("configurable") or {}
 
 
 def _place_of(config: RunnableConfig) -> Place:
-    settings = config.get("configurable") or {}
+    settings = _settings(config)
     if "thread_id" not in settings:
         raise InvalidArgumentError(
             "the config names no thread: write {'configurable': {'thread_id': ...}}"
         )
     return Place(str(settings["thread_id"]), settings.get("checkpoint_ns") or "")
+
+
+def _id_of(config: RunnableConfig | None) -> str | None:
+    """Return the id of the checkpoint that a config names, if it names one."""
+    id = get_checkpoint_id({"configurable": {**_settings(config)}})
+    if id is not None and not isinstance(id, str):
+        raise InvalidArgumentError(f"the id of a checkpoint is a text, not {id!r}")
+    return id or None
 
 
 def _config_of(place: Place, id: str) -> RunnableConfig:

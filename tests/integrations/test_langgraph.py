@@ -683,4 +683,4 @@ def test_without_langgraph_the_error_names_what_to_install() -> None:
         cwd=ROOT,
     )
     assert done.stdout.startswith("MissingDependencyError")
-    assert "'agent-kvstore[langgraph]', or pip install langgraph" in done.stdout
+    assert "'agent-kvstore[langgraph]', or pip install 'langgraph-checkpoint>=4" in done.stdout

@@ -488,6 +488,18 @@ def test_a_bad_call_is_told(tmp_path: Path) -> None:
             saver.put_writes(thread(), [("x", 1)], "task")
         with pytest.raises(kvstore.InvalidArgumentError, match="keep_latest"):
             saver.prune(["t1"], strategy="keep_all")
+        nothing: Any
+        for nothing in ({}, None):
+            with pytest.raises(kvstore.InvalidArgumentError, match="thread_id"):
+                saver.put_writes(nothing, [("x", 1)], "task")
+        for call in (saver.get_tuple, lambda config: saver.put_writes(config, [], "task")):
+            with pytest.raises(kvstore.InvalidArgumentError, match="is a text, not 5"):
+                call(thread(checkpoint_id=5))
+        with pytest.raises(kvstore.InvalidArgumentError, match="has an id"):
+            saver.put(thread(), {"v": 4}, {}, {})  # type: ignore[typeddict-item]
+        with pytest.raises(kvstore.InvalidArgumentError, match="limit"):
+            next(saver.list(thread(), limit="5"))  # type: ignore[arg-type]
+        assert list(saver.list(thread(), before={})) == []
     with pytest.raises(kvstore.InvalidArgumentError):
         LangGraphCheckpointer("ftp://nowhere")
 
