@@ -396,8 +396,15 @@ class Backend(Recipe, ABC):
 
     # The past
 
-    async def moment(self, version: int | None, instant: int | None) -> Moment:
+    async def moment(
+        self, version: int | None, instant: int | None, root: str | None = None
+    ) -> Moment:
         """Find a moment, by a version or by an instant in microseconds.
+
+        Args:
+            version: which it is, or
+            instant: at which it is.
+            root: of which root label it is a version, where each counts its own; `None`: of each.
 
         Raises:
             InvalidArgumentError: it is in the future.

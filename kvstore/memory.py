@@ -331,7 +331,9 @@ class InMemoryBackend(MemorySequences):
 
     # The past
 
-    async def moment(self, version: int | None, instant: int | None) -> Moment:
+    async def moment(
+        self, version: int | None, instant: int | None, root: str | None = None
+    ) -> Moment:
         return self._past.moment(version, instant, self._version, self.now())
 
     async def past_many(self, moment: Moment, path: str, keys: Sequence[str]) -> list[Record]:

@@ -34,19 +34,27 @@ class Past:
     """
 
     def __init__(
-        self, store: Host, index: IndexConfig | None, version: int | None, instant: int | None
+        self,
+        store: Host,
+        index: IndexConfig | None,
+        version: int | None,
+        instant: int | None,
+        root: str | None = None,
     ) -> None:
         self._store = store
         self._index = index
         self._version = version
         self._instant = instant
+        self._root = root
         self._moment: Moment | None = None
 
     async def moment(self) -> Moment:
         """Return which moment that is; it stays the same once it is known."""
         self._store.require_open()
         if self._moment is None:
-            self._moment = await self._store.backend.moment(self._version, self._instant)
+            self._moment = await self._store.backend.moment(
+                self._version, self._instant, self._root
+            )
         return self._moment
 
     async def get(self, namespace: Sequence[str], key: str) -> Item | None:

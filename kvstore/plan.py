@@ -24,14 +24,19 @@ from kvstore.operations import (
     Check,
     Delete,
     Expire,
+    ExtendJob,
     FinishJob,
+    GiveBackJob,
     Mutate,
     Named,
     Put,
     PutJob,
     Record,
     Restore,
+    RetryJob,
+    ReviveJobs,
     Rewind,
+    TakeJob,
     Touch,
 )
 from kvstore.own_vectors import OwnVectors
@@ -58,6 +63,7 @@ __all__ = [
     "named",
     "not_before",
     "rewound",
+    "run_job",
 ]
 
 Address = tuple[str, str]  # path and key; sorts as (namespace, key)
@@ -255,6 +261,54 @@ def not_before(effects: Effects, instant: int) -> None:
     """Have no change at an earlier instant than the one before it, whatever the clock does."""
     if effects.notes and effects.now < instant:
         effects.notes = [note._replace(at=instant) for note in effects.notes]
+
+
+def run_job(
+    op: TakeJob | RetryJob | ExtendJob | GiveBackJob | ReviveJobs,
+    jobs: Jobs,
+    state: SequenceState | None,
+    now: int,
+) -> JobState | int | None:
+    """Do what an operation on the jobs of a queue asks.
+
+    Args:
+        op: the operation.
+        jobs: as they are at this instant.
+        state: of the queue; `None`: it has not begun.
+        now: the instant, in microseconds.
+
+    Returns:
+        Its answer; of a `TakeJob` the job that is taken, if there is one.
+
+    Raises:
+        InvalidNamespaceError: it is no queue.
+        LeaseLostError: the job is not the token's.
+    """
+    if state is not None:
+        require_kind(state, "queue")
+    match op:
+        case TakeJob():
+            if state is None:
+                return None
+            return jobs.take(op.path, op.token, op.lease, op.attempts)
+        case RetryJob() | ExtendJob():
+            position = position_of(op.key)
+            found = state is not None and position is not None
+            job = jobs.get(op.path, position or 0) if found else None
+            held = require_lease(job, op.token, now, op.namespace, op.key)
+            if isinstance(op, RetryJob):
+                jobs.retry(held, op.delay, op.error)
+            else:
+                jobs.extend(held, op.lease)
+            return None
+        case GiveBackJob():
+            if state is not None:
+                jobs.give_back(op.path, op.token)
+            return None
+        case ReviveJobs():
+            positions = [at for key in op.keys if (at := position_of(key)) is not None]
+            return 0 if state is None else jobs.revive(op.path, positions)
+    assert_never(op)
 
 
 class Admission:

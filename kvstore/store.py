@@ -190,8 +190,8 @@ class Store(WithAsync, Recipe):
         span = _FEED_SPAN if history is None else check_span(history, "history")
         if history is not None and not backend.keeps_history:
             raise InvalidArgumentError(
-                f"a {type(backend).__name__} keeps no history yet: leave history out, or use a "
-                "file or memory"
+                f"a {type(backend).__name__} keeps no history: leave history out, or use a store "
+                "of kvstore's own"
             )
         if read_only and refresh_ttl:
             raise InvalidArgumentError(
@@ -1022,8 +1022,7 @@ class Store(WithAsync, Recipe):
     def _require_sequences(self) -> None:
         if not self.backend.has_sequences:
             raise InvalidArgumentError(
-                f"a {type(self).__name__} has no logs and no queues; a SQLiteStore and an "
-                "InMemoryStore have them"
+                f"a {type(self).__name__} has no logs and no queues; kvstore's own stores have them"
             )
 
     # Operations
@@ -1108,7 +1107,7 @@ class Store(WithAsync, Recipe):
         """
         self.require_open()
         check_root(root)
-        return Past(self, self.index, *check_moment(moment))
+        return Past(self, self.index, *check_moment(moment), root)
 
     async def rewind(
         self, moment: int | datetime, *, namespace: Sequence[str] = (), subtree: bool = True
@@ -1130,8 +1129,9 @@ class Store(WithAsync, Recipe):
             HistoryExpiredError: it is older than what is kept.
         """
         self.require_writable()
-        _, path = address(namespace)
-        found = await self.backend.moment(*check_moment(moment))
+        labels, path = address(namespace)
+        root = labels[0] if labels else None
+        found = await self.backend.moment(*check_moment(moment), root)
         rewound: int = (await self._submit((Rewind(path, subtree, found),)))[0]
         return rewound
 

@@ -21,7 +21,7 @@ from kvstore.instants import to_datetime
 from kvstore.namespace import decode_namespace, root_of, subtree_range
 from kvstore.patterns import Pattern
 from kvstore.positions import Position, Positions
-from kvstore.postgres import statements
+from kvstore.postgres import past_statements, statements
 from kvstore.postgres.connection import (
     Connection,
     DriverError,
@@ -30,7 +30,7 @@ from kvstore.postgres.connection import (
     hang_up,
     snapshot,
 )
-from kvstore.postgres.keys import decode_key
+from kvstore.postgres.keys import decode_key, encode_key
 from kvstore.postgres.pool import Link, Pool
 from kvstore.postgres.reading import item_of
 from kvstore.postgres.roots import store_state
@@ -101,13 +101,31 @@ async def _read_root(connection: Connection, root: str, after: int) -> _Read:
     )
     if not found:  # nothing was ever written under it
         return _Read(0, 0, [], True)
-    until, begin = found[0][:2]
+    until, begin, is_kept = found[0][:3]
     rows = [
         _Row(version, kind, path, decode_key(key), at, values)
-        for _, _, version, kind, path, key, at, *values, size in map(tuple, found)
+        for _, _, _, version, kind, path, key, at, *values, size in map(tuple, found)
         if version is not None
     ]
+    if is_kept:
+        rows = await _as_they_were(connection, root, rows)
     return _Read(until, begin, rows, len(rows) < _ROWS_AT_ONCE and _is_small(rows))
+
+
+async def _as_they_were(connection: Connection, root: str, rows: list[_Row]) -> list[_Row]:
+    """Give the puts the items as they then were."""
+    later = [row for row in rows if row.kind == "put" and row.values[1] != row.version]
+    if not later:
+        return rows
+    columns = [row.path for row in later], [encode_key(row.key) for row in later]
+    found = await connection.fetch(
+        past_statements.GET_PUTS, root, *columns, [row.version for row in later]
+    )
+    past = {row["version"]: tuple(row)[2:7] for row in found}
+    gone = (None,) * 5
+    return [
+        row._replace(values=past.get(row.version, gone)) if row in later else row for row in rows
+    ]
 
 
 def _is_small(rows: Sequence[_Row]) -> bool:

@@ -29,7 +29,7 @@ from kvstore.errors import StoreAccessError, StoreBusyError, StoreError
 from kvstore.feed import Bell
 from kvstore.instants import to_micros
 from kvstore.metrics import Counters
-from kvstore.operations import Mutate, Operation, Put
+from kvstore.operations import Append, Mutate, Operation, Put, PutJob
 from kvstore.postgres import statements
 from kvstore.postgres.connection import (
     Connection,
@@ -48,6 +48,7 @@ from kvstore.postgres.roots import add_root
 from kvstore.postgres.watchman import Watched, Watchman
 from kvstore.postgres.wide import Transaction, UnreadableError, last_of
 from kvstore.postgres.workspace import MakeIndexer, Stamp, Workspace
+from kvstore.sequences import DIGITS, LAST_KEY
 
 __all__ = ["Writer"]
 
@@ -119,6 +120,9 @@ class Writer:
         watchman: told of what is on its way.
         demoted: called when the server takes no writes any more.
         replica: told of each commit, so that it does not serve reads that miss it.
+
+    Attributes:
+        newest: version that is known here: those to come are above, under any root.
     """
 
     def __init__(
@@ -154,7 +158,7 @@ class Writer:
         self._is_scheduled = False  # `_launch` is, for the end of this turn of the loop
         self._impatience: asyncio.TimerHandle | None = None
         self._lanes = [_Lane(connection)]
-        self._newest = least  # version that is known here: those to come are above, under any root
+        self.newest = least
         self._overhead = OVERHEAD_S
         self._landed = 0.0  # when the last flight did
         self._quiet: asyncio.Future[None] | None = None  # set by `close`, done when all is
@@ -164,6 +168,8 @@ class Writer:
         for op in ops:
             if isinstance(op, (Put, Mutate)) and len(op.path) + len(op.key) > SURELY_SHORT:
                 check_length(op.namespace, op.path, op.key)
+            elif isinstance(op, (Append, PutJob)) and len(op.path) + DIGITS > SURELY_SHORT:
+                check_length(op.namespace, op.path, LAST_KEY)
         return self._apply_later(ops) if self._backlog.is_full else self._queue(ops)
 
     async def _apply_later(self, ops: Sequence[Operation]) -> list[Any]:
@@ -396,7 +402,7 @@ class Writer:
         units = flight.units
         roots = units[0].roots
         is_again = any(each.is_sent for each in tries)
-        if is_again or roots is None or len(roots) != 1 or not units[0].is_named:
+        if is_again or roots is None or len(roots) != 1 or not units[0].is_decided:
             return await self._send_locked(raw, units, lane, tries)
         (root,) = roots
         line = self._lines.line(root)
@@ -427,7 +433,7 @@ class Writer:
             if self._target.is_pooler:
                 await raw.execute(statements.BEGIN)
             items, attempt.is_news = await put_plain(
-                raw, root, attempt.puts, attempt.now, self._newest, stamp
+                raw, root, attempt.puts, attempt.now, self.newest, stamp
             )
             if self._target.is_pooler:
                 await raw.execute("COMMIT")
@@ -452,7 +458,7 @@ class Writer:
             await add_root(raw, root)
 
     def _give_out(self, units: list[Unit], items: list[Any], attempt: _Try) -> None:
-        self._newest = max(self._newest, items[-1].version)
+        self.newest = max(self.newest, items[-1].version)
         if len(items) == len(units):
             attempt.outcomes = [[item] for item in items]
             return
@@ -469,18 +475,20 @@ class Writer:
         space = None
         while space is None:
             space = await Workspace.look(
-                raw, line.root, ops, attempt.now, self._newest, make, is_indexed=line.is_indexed
+                raw, line.root, ops, attempt.now, self.newest, make, is_indexed=line.is_indexed
             )
             if space is None:
                 await self._add_root(raw, line.root)
         line.is_indexed = space.indexer is not None
+        if space.ledger.needs_lock or (space.ledger.begins and len(units) > 1):
+            return None
         attempt.outcomes = [space.apply(each) for each in ops]
         attempt.is_news = space.is_news
         if not space.is_changed:
             return attempt
-        arguments = space.in_one_call(stamp)
-        if arguments is not None:
-            is_done = await self._sent(attempt, raw.fetchval(statements.WRITE, *arguments))
+        call = space.in_one_call(stamp)
+        if call is not None:
+            is_done = await self._sent(attempt, raw.fetchval(call[0], *call[1]))
         else:
             await raw.execute(statements.BEGIN)
             is_done = await space.flush(raw, stamp)
@@ -491,7 +499,7 @@ class Writer:
         if not is_done:
             attempt.is_sent = False
             return None
-        self._newest = max(self._newest, space.version)
+        self.newest = max(self.newest, space.version)
         return attempt
 
     async def _sent(self, attempt: _Try, sending: Awaitable[Any]) -> Any:
@@ -511,7 +519,7 @@ class Writer:
         attempt, stamp = self._begin(lane, tries, "")
         make = self._make_indexer
         await raw.execute(statements.BEGIN)
-        transaction = Transaction(raw, attempt.now, self._newest, make, stamp)
+        transaction = Transaction(raw, attempt.now, self.newest, make, stamp)
         for root in sorted({each.root for each in sent}):
             is_done = await transaction.is_done(root)
             if is_done is None:
@@ -519,7 +527,7 @@ class Writer:
             if is_done:
                 await raw.execute("ROLLBACK")
                 return await self._find_done(raw, root, units, lane, sent)
-        if len(units) > 1 or units[0].is_named:
+        if len(units) > 1 or units[0].is_decided:
             ops: Any = [unit.ops for unit in units]
             attempt.outcomes = await transaction.apply(ops)
         else:
@@ -536,7 +544,7 @@ class Writer:
         else:
             attempt.root = transaction.changed_root
             await self._sent(attempt, raw.execute("COMMIT"))
-        self._newest = max(self._newest, transaction.version)
+        self.newest = max(self.newest, transaction.version)
         for unit in units:
             for root in unit.roots or ():
                 self._lines.line(root).is_indexed = transaction.space(root).indexer is not None

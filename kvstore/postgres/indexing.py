@@ -207,7 +207,8 @@ class Indexer:
         description = self._description
         value = codec.decode(entry.data)
         fields = description.fields if entry.indexing is None else entry.indexing
-        state = self._states[entry.path, entry.key]
+        # What was not looked up is an entry of a log, or a job: a key that was never there
+        state = self._states.setdefault((entry.path, entry.key), _State())
         kept = state.texts or () if entry.keeps_own else ()
         wanted = Wanted.of(coded(value, fields), entry.vectors, kept)
         codes = wanted.codes

@@ -15,7 +15,7 @@ from typing import Any
 from kvstore.operations import Operation, Put, Restore
 from kvstore.plan import Address
 from kvstore.postgres.wide import roots_of
-from kvstore.postgres.workspace import is_named
+from kvstore.postgres.workspace import is_decided
 
 __all__ = ["Flight", "Lines", "RootLine", "Unit"]
 
@@ -30,12 +30,12 @@ class Unit:
     Attributes:
         roots: under which it writes; `None`: it finds out itself.
         is_plain: it is puts without conditions.
-        is_named: its operations name their items.
+        is_decided: in memory; see there.
         is_once: what it carries can be read but once.
         size: roughly, in bytes.
     """
 
-    __slots__ = ("future", "is_named", "is_once", "is_plain", "ops", "roots", "size")
+    __slots__ = ("future", "is_decided", "is_once", "is_plain", "ops", "roots", "size")
 
     def __init__(self, ops: Sequence[Operation], future: asyncio.Future[list[Any]]) -> None:
         self.ops = ops
@@ -54,7 +54,7 @@ class Unit:
         self.roots = roots_of(ops)
         is_single = self.roots is not None and len(self.roots) == 1
         self.is_plain = plain and is_single
-        self.is_named = plain or is_named(ops)
+        self.is_decided = plain or is_decided(ops)
         self.is_once = once
         self.size = size
 
@@ -99,7 +99,7 @@ class RootLine:
         """
         waiting = self.waiting
         first = waiting[0]
-        if not first.is_named or first.roots is None or len(first.roots) > 1:
+        if not first.is_decided or first.roots is None or len(first.roots) > 1:
             return Flight([waiting.popleft()], None)
         is_plain = first.is_plain and not self.is_indexed
         most = min(BATCH_OPS, -(-len(waiting) // share)) if is_plain else BATCH_OPS
@@ -113,7 +113,7 @@ class RootLine:
             if taken and (
                 ops > most
                 or size > BATCH_BYTES
-                or not unit.is_named
+                or not unit.is_decided
                 or unit.roots != first.roots
                 or (is_plain and not unit.is_plain)
             ):

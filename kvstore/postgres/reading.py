@@ -14,7 +14,7 @@ from kvstore.filters import ALL, Filter, matches
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
 from kvstore.operations import Record
 from kvstore.patterns import Pattern
-from kvstore.postgres import statements
+from kvstore.postgres import past_statements, sequence_statements, statements
 from kvstore.postgres.connection import Connection, snapshot
 from kvstore.postgres.filters import compile_filter, compile_text, is_exact
 from kvstore.postgres.keys import Address, decode_key, encode_key, root_of
@@ -41,6 +41,7 @@ __all__ = [
     "make",
     "matching_addresses",
     "page",
+    "record_of",
     "records",
     "select",
     "size",
@@ -272,11 +273,12 @@ async def records(
     """Return the next piece of a subtree's live records, and where the one after it begins."""
     place = None if after is None else (after[0], encode_key(after[1]))
     rows = await fetch(link.raw, statements.select_records(path, now, place, limit))
-    found = [_record(row) for row in rows]
+    found = [record_of(row) for row in rows]
     return found, (found[-1].path, found[-1].key) if len(rows) == limit else None
 
 
-def _record(row: Sequence[Any]) -> Record:
+def record_of(row: Sequence[Any]) -> Record:
+    """Return the record of a row: path, key, `ROW`, ttl, indexing."""
     path, key, value, version, created_at, updated_at, expires_at, ttl, indexing = row
     return Record(
         path,
@@ -334,6 +336,8 @@ async def stats(
         version, _, index = await link.raw.fetchrow(statements.GET_STATE)
         newest = await link.raw.fetchval(statements.GET_NEWEST)
         expired, changes, size = await link.raw.fetchrow(statements.COUNT_REST, now)
+        past, past_bytes = await link.raw.fetchrow(past_statements.MEASURE)
+        logs, queues, dead = await link.raw.fetchrow(sequence_statements.MEASURE)
         pending = None if index is None else await count_pending(link.raw)
     roots = {
         decode_namespace(root): RootStats(items, namespaces, int(length))
@@ -350,6 +354,11 @@ async def stats(
         indexed=None if pending is None else max(0, items - pending),
         changes=changes,
         file_bytes=size,
+        past=past,
+        past_bytes=int(past_bytes),
+        logs=logs,
+        queues=queues,
+        dead_jobs=int(dead),
     )
 
 

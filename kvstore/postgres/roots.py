@@ -34,6 +34,8 @@ class RootState:
         changes_begin: the version after which the feed holds all.
         recorded: the last version that the feed has told of.
         index: the description of the search index; `None`: there is none.
+        has_sequences: whether there is a log or a queue under it.
+        history: for how long its past is kept, in microseconds; 0: it is not.
     """
 
     root: str
@@ -43,11 +45,13 @@ class RootState:
     changes_begin: int
     recorded: int
     index: str | None
+    has_sequences: bool
+    history: int
 
     @classmethod
     def of(cls, root: str, row: Sequence[Any]) -> RootState:
         """Read what a row of a statement begins with."""
-        return cls(root, row[0], row[1], row[2], row[3], row[4], row[5])
+        return cls(root, row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7])
 
 
 async def lock_root(connection: Connection, root: str) -> RootState:

@@ -104,7 +104,8 @@ GET_INDEXED_STATES = f"SELECT {_STATE_COLUMNS} {_INDEX_COLUMNS} FROM {_NAMED} {_
 
 # A root, and with it what operations name, as of one instant; no row if there is no such root
 _ROOT = """
-    turns.version, turns.turn, roots.watched_until, roots.changes_begin, turns.recorded, roots.index
+    turns.version, turns.turn, roots.watched_until, roots.changes_begin, turns.recorded,
+    roots.index, roots.has_sequences, roots.history
 """
 _TURN = """
 JOIN kvstore_turns AS turns ON turns.root = $1 AND turns.era = roots.era
@@ -125,7 +126,12 @@ LOCK_STATE = f"{GET_STATE} FOR UPDATE"
 SET_INDEX = "UPDATE kvstore_state SET index = $1 WHERE id = 1"
 SET_WATCHED_UNTIL = "UPDATE kvstore_state SET watched_until = $1 WHERE id = 1"
 ADD_ROOT = """
-INSERT INTO kvstore_roots (root, watched_until, changes_begin, index) VALUES ($1, $2, $3, $4)
+INSERT INTO kvstore_roots (
+    root, watched_until, changes_begin, index, history, history_until, history_begin,
+    history_begin_at
+)
+SELECT $1, $2, $3, $4, history, history_until, history_begin, history_begin_at
+FROM kvstore_state WHERE id = 1
 ON CONFLICT DO NOTHING RETURNING root
 """
 ADD_TURN = """
@@ -158,8 +164,11 @@ NOTIFY = """SET LOCAL synchronous_commit = off; NOTIFY "{channel}", '{sender}'""
 # What writes: one call each, which locks the root first. See migrations/postgres/0004_roots.sql.
 SEPARATOR = "\x01"
 PUT = "SELECT * FROM kvstore_put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
-_PLACES = ", ".join(f"${number}" for number in range(1, 45))
-WRITE = f"SELECT * FROM kvstore_write({_PLACES})"
+WRITTEN_COLUMNS = 44
+PRESENT = 6  # the place of the instant among them
+_PLACES = ", ".join(f"${number}" for number in range(1, WRITTEN_COLUMNS + 1))
+CALL_WRITE = f"kvstore_write({_PLACES})"
+WRITE = f"SELECT * FROM {CALL_WRITE}"
 NO_ROOT, DONE_BEFORE, NOT_PLAIN = "KV001", "KV002", "KV003"  # what these raise
 MOST_WRITERS = 64  # whose last transactions a root remembers
 GET_WRITERS = """
@@ -200,7 +209,7 @@ FROM kvstore_roots AS roots JOIN kvstore_turns AS turns USING (root)
 # A root and the next changes under it, with the items as they are, as of one instant; a row
 # without a change if there is none. The primary keys of both
 READ_CHANGES = f"""
-SELECT roots.watched_until, roots.changes_begin, changes.*
+SELECT roots.watched_until, roots.changes_begin, roots.history, changes.*
 FROM kvstore_roots AS roots
 LEFT JOIN (
     SELECT changes.version AS changed, changes.kind, changes.path, changes.key, changes.at, {ROW},

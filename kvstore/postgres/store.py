@@ -16,12 +16,14 @@ from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError
 from kvstore.feed import ChangePage
 from kvstore.filters import Filter
+from kvstore.jobs import JobState, QueueSize, SequenceRecord
 from kvstore.metrics import Metrics
-from kvstore.namespace import root_of
+from kvstore.namespace import encode_namespace, root_of
 from kvstore.operations import Operation, Record
+from kvstore.past import Moment
 from kvstore.patterns import Pattern
 from kvstore.positions import Position
-from kvstore.postgres import changes, checking, reading, statements
+from kvstore.postgres import changes, checking, past, reading, sequence_reading, statements
 from kvstore.postgres.connection import (
     Connection,
     Target,
@@ -49,8 +51,9 @@ from kvstore.postgres.upkeep import Upkeep, is_upkeep
 from kvstore.postgres.watchman import Watchman
 from kvstore.ranking import Search
 from kvstore.report import Meter, Report, Stats
+from kvstore.sequences import EntryPage
 from kvstore.store import Store
-from kvstore.types import IndexConfig, Item, Namespace
+from kvstore.types import Change, IndexConfig, Item, Namespace
 
 __all__ = ["PostgresBackend", "PostgresStore"]
 
@@ -145,6 +148,8 @@ class PostgresBackend(Backend):
     """
 
     most_dimensions = 16_000  # of pgvector's type
+    has_sequences = True
+    keeps_history = True
 
     def __init__(self, target: Target, read_target: Target | None, pool_size: int) -> None:
         super().__init__()
@@ -200,9 +205,6 @@ class PostgresBackend(Backend):
             await hang_up(connection)
             return
         self._herald = changes.Herald(self._pool, channel, sender)
-        self._upkeep = Upkeep(
-            self._pool, self.now, self._make_indexer, self._setup, self._watched, self._tell
-        )
         self._writer = Writer(
             target,
             connection,
@@ -217,6 +219,10 @@ class PostgresBackend(Backend):
             watchman=self._watchman,
             demoted=self._pool.renew,
             replica=replica,
+        )
+        self._upkeep = Upkeep(
+            *(self._pool, self.now, self._make_indexer, self._setup, self._watched, self._tell),
+            self._writer,
         )
 
     async def _prepare(self, connection: Connection) -> tuple[str, int]:
@@ -313,6 +319,54 @@ class PostgresBackend(Backend):
         self._listener.start()
         now = self.now()
         return await self._pool.run(changes.read_changes, after, path, pattern, subtree, now)
+
+    # The past
+
+    async def moment(
+        self, version: int | None, instant: int | None, root: str | None = None
+    ) -> Moment:
+        place = None if root is None else encode_namespace((root,))
+        return await self._pool.run_alone(past.find_moment, version, instant, place, self.now())
+
+    async def past_many(self, moment: Moment, path: str, keys: Sequence[str]) -> list[Record]:
+        return await self._pool.run(past.get_many, moment, path, keys, self.now())
+
+    async def past_page(
+        self,
+        moment: Moment,
+        path: str,
+        pattern: Pattern,
+        subtree: bool,
+        after: tuple[str, str] | None,
+        limit: int,
+    ) -> tuple[list[Record], tuple[str, str] | None]:
+        asked = moment, path, pattern, subtree, after, limit
+        return await self._pool.run(past.page, *asked, self.now())
+
+    async def history(self, path: str, key: str, limit: int | None) -> list[Change]:
+        return await self._pool.run_alone(past.history, path, key, limit)
+
+    # Logs and queues: what is new elsewhere is not on a replica yet, and may be waited for
+
+    async def entries(self, path: str, after: int | None, limit: int) -> EntryPage:
+        self._listener.start()
+        return await self._pool.run(sequence_reading.entries, path, after, limit, self.now())
+
+    async def length(self, path: str) -> int:
+        return await self._pool.run(sequence_reading.length, path, self.now())
+
+    async def queue_size(self, path: str) -> QueueSize:
+        return await self._pool.run(sequence_reading.queue_size, path, self.now())
+
+    async def dead_jobs(self, path: str, limit: int) -> list[tuple[Item, JobState]]:
+        return await self._pool.run(sequence_reading.dead_jobs, path, limit, self.now())
+
+    async def sequences(self, path: str) -> list[SequenceRecord]:
+        return await self._pool.run_alone(sequence_reading.records, path)
+
+    async def is_ripe(self, path: str) -> bool:
+        self._listener.start()
+        return await self._pool.run(sequence_reading.is_ripe, path, self.now())
 
     async def search(self, path: str, asked: Search) -> list[Item]:
         setup = self._setup

@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 from kvstore.feed import MOST_CHANGES, lease_after
-from kvstore.operations import Adopt, Lease, Operation, Reindex, Sweep, Trim
+from kvstore.operations import Adopt, Forget, Keep, Lease, Operation, Reindex, Sweep, Trim
 from kvstore.plan import Address
 from kvstore.positions import Position, Positions
-from kvstore.postgres import index_statements, statements
+from kvstore.postgres import index_statements, past, past_statements, statements
 from kvstore.postgres.connection import Connection
+from kvstore.postgres.engine import Writer
 from kvstore.postgres.index_checks import count_pending
 from kvstore.postgres.indexing import Indexer, Setup
 from kvstore.postgres.keys import decode_key, root_of
@@ -26,7 +27,7 @@ from kvstore.postgres.workspace import MakeIndexer, Stamp, Workspace
 
 __all__ = ["Upkeep", "is_upkeep"]
 
-_KINDS = (Lease, Trim, Sweep, Adopt, Reindex)
+_KINDS = (Lease, Trim, Sweep, Adopt, Reindex, Keep, Forget)
 _LAST = "\U0010ffff"  # sorts behind every path
 
 
@@ -45,6 +46,7 @@ class Upkeep:
         setup: what the store brings for the index, if it has one.
         watched: which roots are watched here; `None` among them: all.
         is_news: called when something is committed that those who watch want to know.
+        writer: which knows the newest version.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Upkeep:
         setup: Setup | None,
         watched: Callable[[], set[str | None]],
         is_news: Callable[[], None],
+        writer: Writer,
     ) -> None:
         self._pool = pool
         self._clock = clock
@@ -62,6 +65,7 @@ class Upkeep:
         self._setup = setup
         self._watched = watched
         self._is_news = is_news
+        self._writer = writer
 
     async def apply(self, ops: Sequence[Operation]) -> list[Any]:
         """Do some, one after the other, and return the answers."""
@@ -79,6 +83,10 @@ class Upkeep:
                 return await self._adopt(link.raw)
             case Reindex():
                 return await self._reindex(link.raw, op)
+            case Keep():
+                return await past.keep(link.raw, op, self._clock())
+            case Forget():
+                return await past.forget(link.raw, op)
         raise AssertionError(op)
 
     @asynccontextmanager
@@ -86,7 +94,7 @@ class Upkeep:
         """Lock a root, and write at the end what has changed."""
         await connection.execute(statements.BEGIN)
         now = self._clock()
-        space = await Workspace.lock(connection, root, now, 0, self._make_indexer)
+        space = await Workspace.lock(connection, root, now, self._writer.newest, self._make_indexer)
         try:
             yield space
             if space.is_changed:
@@ -96,6 +104,7 @@ class Upkeep:
                 await connection.execute("ROLLBACK")
             raise
         await connection.execute("COMMIT")
+        self._writer.newest = max(self._writer.newest, space.version)
         if space.is_watched:
             self._is_news()
 
@@ -128,8 +137,9 @@ class Upkeep:
     async def _trim(self, connection: Connection, op: Trim) -> int:
         """Do a slice of the feed's upkeep."""
         now, watched = self._clock(), self._watched()
-        await self._end_lease(connection, op, None in watched, now)
-        done = 0
+        done = await past.trim(connection, op, now)
+        is_kept = await connection.fetchval(past_statements.IS_KEPT)
+        await self._end_lease(connection, op, None in watched or bool(is_kept), now)
         for (root,) in await connection.fetch(statements.LIST_RECORDED):
             is_watched = bool({root, None} & watched)
             done += await self._trim_root(
@@ -153,6 +163,8 @@ class Upkeep:
     async def _trim_root(self, connection: Connection, root: str, op: Trim, now: int) -> int:
         row = await connection.fetchrow(statements.GET_ROOT, root)
         rows = await connection.fetch(statements.GET_OLDEST_CHANGES, root, op.limit)
+        if row is not None and RootState.of(root, row).history:  # which has a trim of its own
+            op, rows = replace(op, is_watched=True), []
         if row is None or not self._is_due(RootState.of(root, row), op, rows, now):
             return 0
         async with connection.transaction():
@@ -194,6 +206,7 @@ class Upkeep:
         async with self._locked(connection, root) as space:
             await space.load(connection, dict.fromkeys(addresses, False))
             over = space.expired(addresses)
+            await space.ledger.before_drops(connection, over)
             space.drop("expire", over)
         return len(over)
 

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal, cast
 
 from kvstore.backend import Span
-from kvstore.errors import InvalidArgumentError
 from kvstore.namespace import decode_namespace
 from kvstore.operations import (
     NAMED,
-    OF_SEQUENCE,
     Named,
     Operation,
+    PopEntry,
     Record,
     Remove,
     Restore,
+    Rewind,
+    TrimLog,
     named_of,
     take_piece,
 )
-from kvstore.plan import Address, Admission, named
-from kvstore.postgres import statements
+from kvstore.plan import Address, Admission, is_rewound, named, rewound
+from kvstore.postgres import past, sequence_statements, statements
 from kvstore.postgres.connection import Connection
 from kvstore.postgres.keys import SURELY_SHORT, check_length, decode_key, root_of
-from kvstore.postgres.reading import matching_addresses
+from kvstore.postgres.reading import item_of, matching_addresses
 from kvstore.postgres.workspace import MakeIndexer, Stamp, Workspace
+from kvstore.types import Item
 
 __all__ = ["Transaction", "UnreadableError", "roots_of"]
 
 _REMOVED_AT_ONCE = 5_000
+_REWOUND_AT_ONCE = 500
 
 
 class UnreadableError(Exception):
@@ -45,7 +48,7 @@ def roots_of(ops: Sequence[Operation]) -> frozenset[str] | None:
     roots = set()
     for op in ops:
         path = getattr(op, "path", None)
-        if path is None or (isinstance(op, Remove) and op.subtree and not path):
+        if path is None or (isinstance(op, (Remove, Rewind)) and op.subtree and not path):
             return None
         roots.add(root_of(path))
     return frozenset(roots)
@@ -98,7 +101,8 @@ class Transaction:
     @property
     def is_news(self) -> bool:
         """Whether there is something for those who watch."""
-        return any(self._spaces[root].is_watched for root in self._changed)
+        spaces = (self._spaces[root] for root in self._changed)
+        return any(space.is_watched or space.ledger.is_news for space in spaces)
 
     @property
     def changed_root(self) -> str | None:
@@ -129,17 +133,29 @@ class Transaction:
             )
         return space
 
-    async def apply(self, units: Sequence[Sequence[Named]]) -> list[list[Any] | Exception]:
-        """Apply units of operations that name their items; those that fail change nothing."""
+    async def apply(self, units: Sequence[Sequence[Operation]]) -> list[list[Any] | Exception]:
+        """Apply units that are decided in memory; those that fail change nothing."""
         wanted: dict[str, dict[Address, bool]] = {}
-        for address, with_value in named(op for ops in units for op in ops).items():
+        for address, with_value in named(op for ops in units for op in named_of(ops)).items():
             wanted.setdefault(root_of(address[0]), {})[address] = with_value
+        begins = False
         for root in sorted(set(wanted).union(*(roots_of(ops) or () for ops in units))):
             space = await self.lock(root)
             await space.load(self._connection, wanted.get(root, {}))
-        outcomes = [self._apply_named(ops) for ops in units]
+            here = [[op for op in ops if root_of(op.path) == root] for ops in units]  # type: ignore[union-attr]
+            await space.ledger.load(self._connection, here)
+            begins = begins or space.ledger.begins
+        if begins and len(units) > 1:
+            return [outcome for ops in units for outcome in await self.apply([ops])]
+        outcomes = [self._apply_decided(ops) for ops in units]
         await self.flush()
         return outcomes
+
+    def _apply_decided(self, ops: Sequence[Operation]) -> list[Any] | Exception:
+        roots = roots_of(ops) or frozenset()
+        if len(roots) == 1:
+            return self._spaces[min(roots)].apply(ops)
+        return self._apply_named(cast("Sequence[Named]", ops))
 
     def _apply_named(self, ops: Sequence[Named]) -> list[Any] | Exception:
         by_root: dict[str, list[int]] = {}
@@ -176,14 +192,18 @@ class Transaction:
         return [next(answers) if isinstance(op, NAMED) else await self._run(op) for op in ops]
 
     async def _run(self, op: Operation) -> Any:
-        if isinstance(op, OF_SEQUENCE):
-            raise NotImplementedError  # it has no logs and no queues
         match op:
+            case PopEntry():
+                return await self._pop_entry(op)
+            case TrimLog():
+                return await self._trim_log(op)
             case Remove():
                 return await self._remove(op)
             case Restore():
                 return await self._restore(op)
-        raise InvalidArgumentError("a PostgresStore keeps no history yet")
+            case Rewind():
+                return await self._rewind(op)
+        raise AssertionError(op)
 
     async def flush(self, *, is_forced: bool = False) -> None:
         """Write what has been changed in memory; `is_forced`: take part in any case."""
@@ -209,7 +229,8 @@ class Transaction:
     async def _remove_under(self, root: str, op: Remove) -> int:
         space = await self.lock(root)
         statement = statements.delete_range(op.path, op.subtree, op.pattern, self._now)
-        if statement is not None and not space.is_watched and space.indexer is None:
+        is_plain = not space.is_watched and space.indexer is None and not space.ledger.has_any
+        if statement is not None and is_plain:
             done: str = await self._connection.execute(statement.render(), *statement.params)
             number = int(done.rpartition(" ")[2])
             space.skip(number)
@@ -219,15 +240,97 @@ class Transaction:
         found = await matching_addresses(self._connection, span, None, self._now)
         doomed = [(path, decode_key(key)) for path, key in found]
         for begin in range(0, len(doomed), _REMOVED_AT_ONCE):
-            some = doomed[begin : begin + _REMOVED_AT_ONCE]
-            if space.indexer is not None:
-                await space.load(self._connection, dict.fromkeys(some, False))
-            space.drop("delete", some)
-            await self.flush()
+            await self._drop(space, "delete", doomed[begin : begin + _REMOVED_AT_ONCE])
         return len(doomed)
+
+    async def _drop(
+        self, space: Workspace, kind: Literal["delete", "expire"], doomed: Sequence[Address]
+    ) -> None:
+        """Have rows go, with all that hangs on them."""
+        if space.indexer is not None:
+            await space.load(self._connection, dict.fromkeys(doomed, False))
+        await space.ledger.before_drops(self._connection, doomed)
+        space.drop(kind, doomed)
+        await self.flush()
+
+    # Logs
+
+    async def _pop_entry(self, op: PopEntry) -> Item | None:
+        space = await self.lock(root_of(op.path))
+        if await space.ledger.begun(self._connection, op.path, "log") is None:
+            return None
+        place = root_of(op.path), op.path
+        row = await self._connection.fetchrow(sequence_statements.FIND_NEWEST, *place, self._now)
+        if row is None:
+            return None
+        key, *rest = row
+        await self._drop(space, "delete", [(op.path, key)])
+        return item_of(op.namespace, key, rest)
+
+    async def _trim_log(self, op: TrimLog) -> int:
+        place = root_of(op.path), op.path
+        space = await self.lock(place[0])
+        if await space.ledger.begun(self._connection, op.path, "log") is None:
+            return 0
+        over = await self._connection.fetch(
+            sequence_statements.FIND_EXPIRED_ENTRIES, *place, self._now
+        )
+        if over:
+            await self._drop(space, "expire", [(op.path, key) for (key,) in over])
+        state = space.ledger.known((op.path,))[op.path]
+        number = state.size - op.keep
+        if number <= 0:
+            return 0
+        rows = await self._connection.fetch(sequence_statements.FIND_OLDEST, *place, number)
+        space.ledger.trimmed(op.path, rows[-1][0])
+        for begin in range(0, len(rows), _REMOVED_AT_ONCE):
+            some = rows[begin : begin + _REMOVED_AT_ONCE]
+            await self._drop(space, "delete", [(op.path, key) for (key,) in some])
+        return len(rows)
+
+    # The past
+
+    async def _rewind(self, op: Rewind) -> int:
+        """Bring items back, root by root."""
+        if op.path or not op.subtree:
+            return await self._rewind_under(root_of(op.path), op, op.path, op.subtree)
+        number = 0
+        for root, _ in await self._connection.fetch(statements.LIST_ROOTS):
+            number += await self._rewind_under(root, op, root, bool(root))
+        return number
+
+    async def _rewind_under(self, root: str, op: Rewind, path: str, subtree: bool) -> int:
+        connection, space, number = self._connection, await self.lock(root), 0
+        when, found = await past.changed_since(
+            *(connection, root, op.moment, path, subtree, self._now)
+        )
+        inside = await space.ledger.find(connection, (there for there, _ in found))
+        changed = [at for at in found if at[0] not in inside or is_rewound(inside[at[0]], op)]
+        for begin in range(0, len(changed), _REWOUND_AT_ONCE):
+            known, then = await past.then(
+                connection, root, when, changed[begin : begin + _REWOUND_AT_ONCE]
+            )
+            await space.load(connection, dict.fromkeys(known, True))
+            await space.ledger.before_drops(connection, known)
+            states = space.ledger.known(dict.fromkeys(there for there, _ in known))
+            effects = rewound(known, then, space.rows(known), self._now, space.version, states)
+            space.write(effects)
+            await self.flush()
+            number += len(effects.answers)
+        if op.path in inside:
+            await space.ledger.recount(connection, (op.path,), {})
+            await space.ledger.release(connection, op.path)
+            await self.flush()
+        return number
+
+    # Imports
 
     async def _restore(self, op: Restore) -> int:
         """Write records, in pieces that memory holds."""
+        for sequence in sorted(op.sequences, key=lambda sequence: sequence.path):
+            space = await self.lock(root_of(sequence.path))
+            await space.ledger.restore(self._connection, sequence)
+        touched = {sequence.path for sequence in op.sequences}
         records = iter(op.records)
         admissions: dict[str, Admission] = {}
         while some := await _next_piece(records):
@@ -238,33 +341,44 @@ class Transaction:
                 space = await self.lock(root)
                 if root not in admissions:
                     admissions[root] = await self._admission(space, op)
-                await self._admit(space, admissions[root], by_root[root])
+                touched |= await self._admit(space, admissions[root], by_root[root])
             await self.flush()
+        await self._recount(op, touched)
         return sum(admission.written for admission in admissions.values())
+
+    async def _recount(self, op: Restore, touched: set[str]) -> None:
+        """Count logs and queues anew, and give the jobs what is known of them."""
+        known = {(job.path, job.position): job for each in op.sequences for job in each.jobs}
+        for path in sorted(touched):
+            space = await self.lock(root_of(path))
+            await space.ledger.recount(self._connection, (path,), known)
+            await self.flush()
 
     async def _admission(self, space: Workspace, op: Restore) -> Admission:
         if space.is_watched:  # so that no record replaces an expired item, untold
             root = space.state.root
             found = await self._connection.fetch(statements.FIND_EXPIRED_UNDER, root, self._now)
             over = [(path, decode_key(key)) for path, key in found]
-            if space.indexer is not None:
-                await space.load(self._connection, dict.fromkeys(over, False))
-            space.drop("expire", over)
+            await self._drop(space, "expire", over)
         return Admission(op, space.version, self._now, is_watched=space.is_watched)
 
     async def _admit(
         self, space: Workspace, admission: Admission, records: Sequence[Record]
-    ) -> None:
-        live: set[Address] = set()
-        if not admission.replaces or space.indexer is not None:
-            addresses = [(each.path, each.key) for each in records]
-            await space.load(self._connection, dict.fromkeys(addresses, False))
+    ) -> set[str]:
+        """Write records; return those of their namespaces that are logs or queues."""
+        live: dict[Address, Record] = {}
+        inside = await space.ledger.find(self._connection, (each.path for each in records))
+        if not admission.replaces or space.indexer is not None or inside:
+            addresses = {(each.path, each.key): each.path in inside for each in records}
+            await space.load(self._connection, addresses)
             live = space.live(addresses)
-        effects = admission.admit(records, live)
+        entries = {at: row.data for at, row in live.items() if at[0] in inside}
+        effects = admission.admit(records, live, entries)
         for row, _ in effects.writes:
             if len(row.path) + len(row.key) > SURELY_SHORT:
                 check_length(decode_namespace(row.path), row.path, row.key)
         space.write(effects)
+        return set(inside)
 
 
 async def _next_piece(records: Iterator[Record]) -> list[Record]:

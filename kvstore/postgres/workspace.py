@@ -10,19 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, cast
 
 import orjson
 
-from kvstore.operations import NAMED, Named, Operation, Record
+from kvstore.errors import StoreCorruptError
+from kvstore.namespace import show
+from kvstore.operations import NAMED, Named, Operation, Record, TakeJob, named_of
 from kvstore.plan import Address, Effects, Note, decide, gone, named
-from kvstore.postgres import statements
+from kvstore.postgres import past_statements, sequence_statements, statements
+from kvstore.postgres.calls import one_call
 from kvstore.postgres.connection import Connection
 from kvstore.postgres.indexing import Entry, IndexChanges, Indexer
 from kvstore.postgres.keys import decode_key, encode_key
+from kvstore.postgres.past import PastKeeper
 from kvstore.postgres.roots import RootState, lock_root
+from kvstore.postgres.sequences import OF_JOBS, Ledger
+from kvstore.sequences import key_of
+from kvstore.types import pack_item
 
-__all__ = ["Decision", "MakeIndexer", "Stamp", "Workspace", "is_named"]
+__all__ = ["Decision", "MakeIndexer", "Stamp", "Workspace", "is_decided"]
 
 _WRITTEN_AT_ONCE = 5_000  # rows in one call
 _WRITTEN_BYTES = 16 * 2**20
@@ -63,20 +70,32 @@ class Workspace:
         now: the instant of all writes, in microseconds.
         at_least: a version, above which new ones are.
         make_indexer: from the description of the search index to what keeps it.
+        is_locked: whether nobody else can write under the root.
+
+    Attributes:
+        ledger: the logs and queues under the root.
     """
 
     def __init__(
-        self, state: RootState, now: int, at_least: int, make_indexer: MakeIndexer
+        self,
+        state: RootState,
+        now: int,
+        at_least: int,
+        make_indexer: MakeIndexer,
+        *,
+        is_locked: bool,
     ) -> None:
         self.state = state
         self.now = now
         self.version = self._base = max(state.version, at_least)
         self.indexer = None if state.index is None else make_indexer(state.index)
+        self.ledger = Ledger(state.root, now, has_any=state.has_sequences, is_locked=is_locked)
         self._rows: dict[Address, Record] = {}
         self._written: dict[Address, None] = {}
         self._deleted: dict[Address, None] = {}
         self._renewed: dict[Address, None] = {}
         self._notes: list[Note] = []
+        self._keeper = PastKeeper() if state.history else None
         self._calls = 0
 
     @classmethod
@@ -84,7 +103,7 @@ class Workspace:
         cls,
         connection: Connection,
         root: str,
-        units: Sequence[Sequence[Named]],
+        units: Sequence[Sequence[Operation]],
         now: int,
         at_least: int,
         make_indexer: MakeIndexer,
@@ -96,7 +115,7 @@ class Workspace:
         Args:
             connection: outside a transaction.
             root: whose operations they all are.
-            units: all `is_named`.
+            units: all `is_decided`.
             now: as for the class, and so the next two.
             at_least: see above.
             make_indexer: see above.
@@ -105,16 +124,18 @@ class Workspace:
         Returns:
             `None`: there is no such root.
         """
-        wanted = named(op for ops in units for op in ops)
+        wanted = named(op for ops in units for op in named_of(ops))
         columns = _columns(wanted)
         statement = statements.LOOK_INDEXED if is_indexed else statements.LOOK
         rows = await connection.fetch(statement, root, *columns, list(wanted.values()))
         if not rows:
             return None
-        space = cls(RootState.of(root, rows[0]), now, at_least, make_indexer)
-        space.take_rows(row[6:] for row in map(tuple, rows) if row[6] is not None)
+        state = RootState.of(root, rows[0])
+        space = cls(state, now, at_least, make_indexer, is_locked=False)
+        space.take_rows(row[8:] for row in map(tuple, rows) if row[8] is not None)
         if space.indexer is not None and not is_indexed:
             await space.load(connection, wanted)
+        await space.ledger.load(connection, units)
         return space
 
     @classmethod
@@ -122,7 +143,8 @@ class Workspace:
         cls, connection: Connection, root: str, now: int, at_least: int, make_indexer: MakeIndexer
     ) -> Workspace:
         """Lock a root, inside a transaction."""
-        return cls(await lock_root(connection, root), now, at_least, make_indexer)
+        state = await lock_root(connection, root)
+        return cls(state, now, at_least, make_indexer, is_locked=True)
 
     async def load(self, connection: Connection, wanted: Mapping[Address, bool]) -> None:
         """Read rows, and whether with their values."""
@@ -163,17 +185,21 @@ class Workspace:
             bool(self._written or self._deleted or self._renewed or self._notes)
             or self.version != self._base
             or (self.indexer is not None and self.indexer.is_changed)
+            or self.ledger.is_changed
         )
 
     @property
     def is_news(self) -> bool:
-        """Whether there is something for those who watch."""
-        return self.is_watched and self.version != self._base
+        """Whether there is something for those who watch, follow a log, or wait for a job."""
+        return self.ledger.is_news or (self.is_watched and self.version != self._base)
 
-    def live(self, addresses: Iterable[Address]) -> set[Address]:
-        """Return those of some addresses, whose rows were read, that have a live item."""
-        rows = self._rows
-        return {at for at in addresses if at in rows and rows[at].is_live(self.now)}
+    def rows(self, addresses: Iterable[Address]) -> dict[Address, Record]:
+        """Return the rows at those of some addresses, which were read, that have an item."""
+        return {at: self._rows[at] for at in addresses if at in self._rows}
+
+    def live(self, addresses: Iterable[Address]) -> dict[Address, Record]:
+        """Return the rows at those of some addresses, which were read, that have a live item."""
+        return {at: row for at, row in self.rows(addresses).items() if row.is_live(self.now)}
 
     def expired(self, addresses: Iterable[Address]) -> list[Address]:
         """Return those of some addresses, whose rows were read, that have an item that is over."""
@@ -182,14 +208,30 @@ class Workspace:
 
     # Units
 
-    def apply(self, ops: Sequence[Named]) -> list[Any] | Exception:
+    def apply(self, ops: Sequence[Operation]) -> list[Any] | Exception:
         """Apply a unit; return the answers to its operations, or its error."""
         try:
-            decision = self.decide(ops)
+            if isinstance(ops[0], OF_JOBS):
+                return [self._run_job(ops[0])]
+            decision = self.decide(cast("Sequence[Named]", ops))
         except Exception as exc:  # noqa: BLE001 - it belongs to the unit's caller
             return exc
         self.take(decision)
         return decision.effects.answers
+
+    def _run_job(self, op: Operation) -> Any:
+        answer = self.ledger.run(op)
+        if not isinstance(op, TakeJob) or answer is None:
+            return answer
+        item = self.ledger.item_of(answer)
+        if item is None:  # it was put in this transaction, or it is lost
+            key = key_of(answer.position)
+            row = self._rows.get((op.path, key))
+            if row is None:
+                raise StoreCorruptError(f"the job {show(op.namespace, key)} has lost its item")
+            times = row.created_at, row.updated_at, row.expires_at
+            item = pack_item(op.namespace, key, row.data, row.version, *times)
+        return item, answer.attempt
 
     def decide(self, ops: Sequence[Named]) -> Decision:
         """Decide what a unit comes to, as `kvstore.plan` has it; nothing is changed yet.
@@ -197,7 +239,12 @@ class Workspace:
         Raises:
             Exception: the unit's own error.
         """
-        effects = decide(ops, self._rows, self.now, self.version, is_watched=self.is_watched)
+        effects = decide(
+            *(ops, self._rows, self.now, self.version),
+            is_watched=self.is_watched,
+            sequences=self.ledger.of(ops),
+            jobs=self.ledger.jobs,
+        )
         return Decision(effects, self._plan(effects))
 
     def _plan(self, effects: Effects, *, leaves_vectors: bool = False) -> Any:
@@ -212,6 +259,9 @@ class Workspace:
     def take(self, decision: Decision) -> None:
         """Apply what was decided."""
         effects, rows, indexer = decision.effects, self._rows, self.indexer
+        if self._keeper is not None:
+            others = self._deleted.keys() | self._renewed.keys()
+            self._keeper.take(effects, rows, self._written, others)
         for address in effects.drops:
             rows.pop(address, None)
             self._written.pop(address, None)
@@ -231,6 +281,7 @@ class Workspace:
                 self._renewed[address] = None
         self.version = effects.version
         self._notes += effects.notes
+        self.ledger.take(effects)
         if indexer is not None and decision.planned is not None:
             indexer.put(decision.planned)
 
@@ -243,8 +294,12 @@ class Workspace:
         self.take(Decision(effects, self._plan(effects, leaves_vectors=True)))
 
     def drop(self, kind: Literal["delete", "expire"], addresses: Sequence[Address]) -> None:
-        """Have rows go; of an index that there is, they were loaded."""
-        effects = gone(kind, addresses, self.now, self.version, is_watched=self.is_watched)
+        """Have rows go; of an index, a log or a queue that there is, they were loaded."""
+        effects = gone(
+            *(kind, addresses, self.now, self.version),
+            is_watched=self.is_watched,
+            sequences=self.ledger.known(dict.fromkeys(path for path, _ in addresses)),
+        )
         self.take(Decision(effects))
 
     def skip(self, number: int) -> None:
@@ -263,6 +318,13 @@ class Workspace:
             return True
         changes = None if self.indexer is None else self.indexer.take_changes()
         pieces = list(self._pieces()) or [_NO_ROWS]
+        if self._keeper is not None and self._keeper.is_changed:
+            past = self._keeper.take_arguments()
+            state = self.state
+            if not await connection.fetchval(
+                past_statements.KEEP_PAST, state.root, state.turn, self.now, *past
+            ):
+                return False
         for piece in pieces:
             arguments = self._arguments(stamp, piece, changes)
             if not await connection.fetchval(statements.WRITE, *arguments):
@@ -271,10 +333,14 @@ class Workspace:
             if changes is not None:
                 await changes.write_vectors(connection, self.state.root)
                 changes = None
+        if self.ledger.is_changed:
+            await connection.fetchval(
+                sequence_statements.WRITE_SEQUENCES, self.state.root, *self.ledger.take_changes()
+            )
         return True
 
-    def in_one_call(self, stamp: Stamp) -> Sequence[Any] | None:
-        """Return the arguments of the one call of `statements.WRITE` that does it all.
+    def in_one_call(self, stamp: Stamp) -> tuple[str, Sequence[Any]] | None:
+        """Return the one statement that does it all, and its arguments.
 
         Returns:
             `None`: it takes more than one, and so a transaction, in which to `flush`.
@@ -285,7 +351,14 @@ class Workspace:
         if len(pieces) > 1:
             return None
         changes = None if self.indexer is None else self.indexer.take_changes()
-        return self._arguments(stamp, pieces[0], changes)
+        arguments = [*self._arguments(stamp, pieces[0], changes)]
+        keeps_past = self._keeper is not None and self._keeper.is_changed
+        if keeps_past and self._keeper is not None:
+            arguments += self._keeper.take_arguments()
+        has_sequences = self.ledger.is_changed
+        if has_sequences:
+            arguments += self.ledger.take_changes()
+        return one_call(keeps_past=keeps_past, has_sequences=has_sequences), arguments
 
     def _arguments(
         self, stamp: Stamp, rows: Sequence[Any], changes: IndexChanges | None
@@ -341,9 +414,9 @@ class Workspace:
             changed.clear()
 
 
-def is_named(ops: Sequence[Operation]) -> bool:
-    """Whether all operations name their items."""
-    return all(isinstance(op, NAMED) for op in ops)
+def is_decided(ops: Sequence[Operation]) -> bool:
+    """Whether a unit is decided in memory: its operations name their items, or it is of jobs."""
+    return all(isinstance(op, NAMED) for op in ops) or isinstance(ops[0], OF_JOBS)
 
 
 def _columns(addresses: Iterable[Address]) -> tuple[list[str], list[str]]:

@@ -345,7 +345,9 @@ class DirectBackend(FileBackend):
     ) -> ChangePage:
         return self._read(changes.read_changes, after, path, pattern, subtree, self.now())
 
-    async def moment(self, version: int | None, instant: int | None) -> Moment:
+    async def moment(
+        self, version: int | None, instant: int | None, root: str | None = None
+    ) -> Moment:
         return self._read(past.find_moment, version, instant, self.now())
 
     async def past_many(self, moment: Moment, path: str, keys: Sequence[str]) -> list[Record]:

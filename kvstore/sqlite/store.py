@@ -403,7 +403,9 @@ class SQLiteBackend(FileBackend):
         now = self.now()
         return await self._points.submit(changes.read_changes, after, path, pattern, subtree, now)
 
-    async def moment(self, version: int | None, instant: int | None) -> Moment:
+    async def moment(
+        self, version: int | None, instant: int | None, root: str | None = None
+    ) -> Moment:
         return await self._points.submit(past.find_moment, version, instant, self.now())
 
     async def past_many(self, moment: Moment, path: str, keys: Sequence[str]) -> list[Record]:

@@ -12,7 +12,9 @@ CREATE TABLE kvstore_roots (
     era bigint NOT NULL DEFAULT 0,      -- which row of kvstore_turns is the present one
     watched_until bigint NOT NULL DEFAULT 0,  -- see 0002_changes.sql
     changes_begin bigint NOT NULL DEFAULT 0,  -- the feed holds all after this version
-    index text                          -- the index's description; NULL: there is none
+    index text,                         -- the index's description; NULL: there is none
+    has_sequences boolean NOT NULL DEFAULT false, -- see 0005_sequences.sql
+    history bigint NOT NULL DEFAULT 0   -- see 0006_past.sql
 ) WITH (fillfactor = 50);
 
 -- How far each root is: one row, replaced by another one with each era, which is 256 turns, so that
@@ -124,7 +126,10 @@ CREATE FUNCTION kvstore_advance(
     present bigint, is_recorded boolean, more_entries bigint, more_words bigint,
     the_writer bigint, first_number bigint, the_number bigint
 )
-RETURNS TABLE (base bigint, moment bigint, watched_until bigint, described text)
+RETURNS TABLE (
+    base bigint, moment bigint, watched_until bigint, described text, has_sequences boolean,
+    history bigint
+)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -188,7 +193,8 @@ BEGIN
         WHERE turns.root = the_root AND turns.era = root.era;
         UPDATE kvstore_roots AS roots SET era = at.era WHERE roots.root = the_root;
     END IF;
-    RETURN QUERY SELECT newest - coalesce(more, 0), at.instant, root.watched_until, root.index;
+    RETURN QUERY SELECT newest - coalesce(more, 0), at.instant, root.watched_until, root.index,
+        root.has_sequences, root.history;
 END
 $$;
 
@@ -209,17 +215,26 @@ DECLARE
     until bigint;
     described text;
     moment bigint;
+    has_any boolean;
+    span bigint;
     paths text[] := (string_to_array(all_paths, E'\x01'))[2:];
     keys text[] := (string_to_array(all_keys, E'\x01'))[2:];
     datas text[] := (string_to_array(all_values, E'\x01'))[2:];
 BEGIN
-    SELECT * INTO base, moment, until, described
+    SELECT * INTO base, moment, until, described, has_any, span
     FROM kvstore_advance(
         the_root, NULL, puts, at_least, NULL, present, false, 0, 0,
         the_writer, first_number, the_number
     );
     IF described IS NOT NULL THEN
         RAISE EXCEPTION 'kvstore: not plain' USING ERRCODE = 'KV003';
+    END IF;
+    IF has_any THEN
+        PERFORM FROM kvstore_sequences AS sequences
+        WHERE sequences.root = the_root AND sequences.path = ANY (paths);
+        IF FOUND THEN
+            RAISE EXCEPTION 'kvstore: not plain' USING ERRCODE = 'KV003';
+        END IF;
     END IF;
     IF until <> 0 THEN
         PERFORM FROM kvstore_items AS items JOIN unnest(paths, keys) AS put (path, key)
@@ -233,6 +248,19 @@ BEGIN
         FROM kvstore_roots AS roots,
             unnest(paths, keys) WITH ORDINALITY AS put (path, key, nth)
         WHERE roots.root = the_root;
+    END IF;
+    IF span <> 0 THEN
+        INSERT INTO kvstore_past (
+            root, ended, ended_at, ended_by, path, key, version, created_at, updated_at, value,
+            expires_at, ttl, indexing
+        )
+        SELECT items.root, base + put.nth, moment, 'put', items.path, items.key, items.version,
+            items.created_at, items.updated_at, nullif(items.value, put.data), items.expires_at,
+            items.ttl, items.indexing
+        FROM kvstore_items AS items
+        JOIN unnest(paths, keys, datas) WITH ORDINALITY AS put (path, key, data, nth)
+            ON items.path = put.path AND items.key = put.key
+        WHERE items.root = the_root;
     END IF;
     RETURN QUERY
     INSERT INTO kvstore_items AS items (

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from kvstore import Store
+from kvstore import IndexConfig, Store
 from kvstore.testing import StoreConformance, StoreFactory
+from kvstore.testing_history import HistoryConformance
+from kvstore.testing_sequences import SequenceConformance
 
 
 def postgres_store(url: str, **options: Any) -> Store:
@@ -18,6 +20,24 @@ def postgres_store(url: str, **options: Any) -> Store:
 
 
 class TestPostgresStore(StoreConformance):
+    @pytest.fixture
+    def store_factory(self, postgres_url: str) -> StoreFactory:
+        return partial(postgres_store, postgres_url)
+
+
+class TestSequences(SequenceConformance):
+    @pytest.fixture
+    def store_factory(self, postgres_url: str) -> StoreFactory:
+        return partial(postgres_store, postgres_url)
+
+
+class TestSequencesWithAnIndex(SequenceConformance):
+    @pytest.fixture
+    def store_factory(self, postgres_url: str) -> StoreFactory:
+        return partial(postgres_store, postgres_url, index=IndexConfig())
+
+
+class TestHistory(HistoryConformance):
     @pytest.fixture
     def store_factory(self, postgres_url: str) -> StoreFactory:
         return partial(postgres_store, postgres_url)

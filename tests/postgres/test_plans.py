@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +20,7 @@ if reason_to_skip() is not None:
 
 import asyncpg
 
-from kvstore.postgres import PostgresStore, statements
+from kvstore.postgres import PostgresStore, past_statements, sequence_statements, statements
 from kvstore.postgres.filters import compile_filter
 from kvstore.sql import TRUE, Sql
 
@@ -50,6 +51,37 @@ STATEMENTS: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "DELETE_CHANGES": (statements.DELETE_CHANGES, ("watched\t", 1), {CHANGES}),
     "GET_WRITERS": (statements.GET_WRITERS, ("watched\t",), {ROOTS, TURNS}),
     "GET_ROOT": (statements.GET_ROOT, ("watched\t",), {ROOTS, TURNS}),
+}
+SEQUENCES, JOBS, ORDER = "kvstore_sequences_pkey", "kvstore_jobs_pkey", "kvstore_jobs_order"
+NAMES, PAST, VERSIONS = "kvstore_jobs_name", "kvstore_past_pkey", "kvstore_past_versions"
+QUEUE, LOG, KEPT = ("queue\t", "queue\t"), ("log\t", "log\t"), ("kept\t", "kept\t")
+WANTED = ("kept\t", ["kept\t"], ["k1"])
+STATEMENTS |= {
+    "GET_SEQUENCES": (sequence_statements.GET_STATES, ("log\t", ["log\t"]), {SEQUENCES}),
+    "LAST_ENTRIES": (sequence_statements.LAST_ENTRIES, (*LOG, NOW, 9), {SEQUENCES, KEY}),
+    "ENTRIES_AFTER": (sequence_statements.ENTRIES_AFTER, (*LOG, NOW, 9, "k"), {SEQUENCES, KEY}),
+    "LENGTH": (sequence_statements.LENGTH, (*LOG, NOW), {SEQUENCES, EXPIRY}),
+    "FIND_OLDEST": (sequence_statements.FIND_OLDEST, (*LOG, 9), {KEY}),
+    "FIND_NEWEST": (sequence_statements.FIND_NEWEST, (*LOG, NOW), {KEY}),
+    "GET_JOBS": (
+        sequence_statements.GET_JOBS,
+        (*QUEUE, NOW, [1], ["a"], ["a"], [1], 1, 5, True, NOW),
+        {JOBS, ORDER, NAMES, KEY},
+    ),
+    "WAKE_JOBS": (sequence_statements.WAKE_JOBS, (*QUEUE, NOW), {ORDER}),
+    "IS_RIPE": (sequence_statements.IS_RIPE, (*QUEUE, NOW), {SEQUENCES, ORDER}),
+    "SIZE_OF_QUEUE": (sequence_statements.SIZE_OF_QUEUE, (*QUEUE, NOW), {SEQUENCES, ORDER}),
+    "DEAD_JOBS": (sequence_statements.DEAD_JOBS, (*QUEUE, NOW, 9), {ORDER, KEY}),
+    "GET_AT": (past_statements.GET_AT, (*WANTED, 9, NOW), {KEY, VERSIONS}),
+    "GET_KEPT": (past_statements.GET_KEPT, ("kept\t", 9), {ROOTS, TURNS, CHANGES}),
+    "GET_INSTANT_OF": (past_statements.GET_INSTANT_OF, ("kept\t", 9), {CHANGES}),
+    "GET_PRESENT": (past_statements.GET_PRESENT, (*KEPT, "k1"), {KEY, CHANGES}),
+    "GET_PAST_OF": (
+        past_statements.GET_PAST_OF,
+        (*KEPT, "k1", 9),
+        {VERSIONS, KEY, CHANGES},
+    ),
+    "DELETE_PAST": (past_statements.DELETE_PAST, ("kept\t", 9), {PAST}),
 }
 BUILT: dict[str, Sql] = {
     "a page": statements.select_page(Span(PATH, ALL, False, (PATH, "k1")), TRUE, TRUE, NOW, 10),
@@ -99,6 +131,20 @@ async def fill(url: str) -> None:
             await store.put_many(("users", f"u{user}"), values, ttl=10 if user % 10 else None)
         async with store.watch():
             await store.put_many(("watched",), {str(number): 1 for number in range(2_000)})
+        queue = store.queue(("queue",), attempts=1, backoff=0)
+        jobs = [queue.put(number, delay=number % 3, unique=f"{number}") for number in range(2_000)]
+        await asyncio.gather(*jobs)
+        for _ in range(20):
+            job = await queue.take(timeout=0)
+            assert job is not None
+            await job.retry()
+        await asyncio.gather(*(queue.take(timeout=0) for _ in range(20)))
+        await store.log(("log",)).append(*range(2_000))
+        for number in range(300):
+            await store.log(("log", f"of {number}")).append(1)
+    async with PostgresStore(url, history=3_600) as store:
+        for _ in range(5):
+            await store.put_many(("kept",), {f"k{number}": number for number in range(500)})
     connection = await asyncpg.connect(url)
     await connection.execute(MORE_ROOTS)
     await connection.execute("ANALYZE")

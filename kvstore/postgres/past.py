@@ -1,0 +1,376 @@
+"""The past on the server: what is kept of it, how it is trimmed, and read.
+
+It belongs to a root, as versions do. A moment that is a version means that version under each
+root; one that is an instant is a version of its own under each root, which is looked up when the
+root is read.
+
+Reads look first, and then whether the moment is still kept: what is kept only ever begins later,
+so what was read is whole if the moment is there afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from kvstore.instants import to_datetime
+from kvstore.namespace import decode_namespace, root_of
+from kvstore.operations import Forget, Keep, Record, Trim
+from kvstore.past import Kept, Moment
+from kvstore.past_view import item_of
+from kvstore.patterns import Pattern
+from kvstore.plan import Address, Effects, ends_of
+from kvstore.postgres import past_statements as sql
+from kvstore.postgres import statements
+from kvstore.postgres.connection import Connection, snapshot
+from kvstore.postgres.keys import decode_key, encode_key
+from kvstore.postgres.pool import Link
+from kvstore.postgres.reading import fetch, record_of
+from kvstore.postgres.roots import lock_root
+from kvstore.types import Change
+
+__all__ = [
+    "PastKeeper",
+    "changed_since",
+    "find_moment",
+    "forget",
+    "get_many",
+    "history",
+    "keep",
+    "page",
+    "then",
+    "trim",
+]
+
+_ROOTS_AT_ONCE = 100
+_BY_INSTANT = -1  # a version that is still to be looked up
+
+
+@dataclass(frozen=True, slots=True)
+class _InstantMoment(Moment):
+    """A moment by its instant.
+
+    Attributes:
+        versions: which it is under those roots that were looked up.
+    """
+
+    versions: dict[str, int] = field(default_factory=dict, compare=False)
+
+
+# Write
+
+
+class PastKeeper:
+    """What a transaction is about to end under a root that keeps its past."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[Any, ...]] = []
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether there is something to keep."""
+        return bool(self._entries)
+
+    def take(
+        self,
+        effects: Effects,
+        rows: Mapping[Address, Record],
+        written: Collection[Address],
+        others: Collection[Address],
+    ) -> None:
+        """Keep what effects end.
+
+        Args:
+            effects: not carried out yet.
+            rows: as they are before, as far as they are known.
+            written: those that this transaction has written, and that are not in the table.
+            others: those that it has changed otherwise, likewise.
+        """
+        after = {(row.path, row.key): row.data.decode() for row, _ in effects.writes}
+        for note in ends_of(effects):
+            address = note.path, note.key
+            row = rows.get(address)
+            is_told = address in written or address in others
+            if is_told and row is None:  # it is gone already
+                continue
+            told: tuple[Any, ...] = (False, *[None] * 7)
+            if is_told and row is not None:
+                data = row.data.decode() if address in written else None
+                indexing = None if row.indexing is None else orjson.dumps(row.indexing).decode()
+                times = row.version, row.created_at, row.updated_at
+                told = (True, *times, data, row.expires_at, row.ttl, indexing)
+            following = after.get(address) if note.kind == "put" else None
+            self._entries.append(
+                (note.version, note.kind, note.path, encode_key(note.key), following, *told)
+            )
+
+    def take_arguments(self) -> list[Sequence[Any]]:
+        """Return what is to be kept, by columns, as `kvstore_keep_past` has it; forget it."""
+        entries, self._entries = self._entries, []
+        return list(zip(*entries, strict=True))
+
+
+async def keep(connection: Connection, op: Keep, now: int) -> None:
+    """Begin to keep the past, under each root and those to come, or go on."""
+    done: str = await connection.execute(sql.KEEP_STORE, op.span, now)
+    if done.endswith(" 0"):
+        return
+    for (root,) in await connection.fetch(sql.LIST_UNKEPT, op.span, now):
+        async with connection.transaction():
+            await lock_root(connection, root)
+            await connection.execute(sql.KEEP_ROOT, root, op.span, now)
+            await connection.execute(statements.RECORD, root, now + op.span)
+
+
+async def trim(connection: Connection, op: Trim, now: int) -> int:
+    """Do a slice of the upkeep; return how many rows went."""
+    if op.keeps is not None:
+        await keep(connection, Keep(op.keeps), now)
+    await connection.execute(sql.END_HISTORY_OF_STORE, now)
+    done = 0
+    for root, span, until, begin in await connection.fetch(sql.LIST_PASTS):
+        if done >= op.limit:
+            break
+        done += await _trim_root(connection, root, span, until, begin, op.limit - done, now)
+    return done
+
+
+async def _trim_root(
+    connection: Connection, root: str, span: int, until: int, begin: int, limit: int, now: int
+) -> int:
+    if span and until < now:
+        await connection.execute(sql.END_HISTORY, root)
+        span = 0
+    if span:
+        rows = await connection.fetch(sql.GET_OLDEST, root, now - span, limit)
+    else:
+        rows = await connection.fetch(sql.GET_OLDEST_PAST, root, limit)
+    if not rows:
+        return 0
+    cut, at = rows[-1]
+    async with connection.transaction():
+        await lock_root(connection, root)
+        if cut > begin:
+            await connection.execute(sql.BEGIN_LATER, root, cut, at)
+        await connection.execute(sql.DELETE_PAST, root, cut)
+        if span:
+            await connection.execute(statements.DELETE_CHANGES, root, cut)
+    return len(rows)
+
+
+async def forget(connection: Connection, op: Forget) -> int:
+    """Take away what is kept of some keys; return how many rows that were."""
+    number = 0
+    for path, subtree in await _parts(connection, op.path, op.subtree):
+        statement = sql.forget(path, op.pattern, subtree)
+        if statement is not None:
+            done = await connection.execute(statement.render(), *statement.params)
+        else:
+            found = await fetch(connection, sql.past_keys(path, op.pattern, subtree))
+            doomed = [row for row in found if op.pattern.matches(decode_key(row[1]))]
+            columns = [row[0] for row in doomed], [row[1] for row in doomed]
+            done = await connection.execute(sql.FORGET_KEYS, root_of(path), *columns)
+        number += int(done.rpartition(" ")[2])
+    return number
+
+
+async def _parts(connection: Connection, path: str, subtree: bool) -> list[tuple[str, bool]]:
+    """Return a namespace or a subtree as parts that have one root each."""
+    if path or not subtree:
+        return [(path, subtree)]
+    return [(root, bool(root)) for root, _ in await connection.fetch(statements.LIST_ROOTS)]
+
+
+# Moments
+
+
+async def find_moment(
+    link: Link, version: int | None, instant: int | None, root: str | None, now: int
+) -> Moment:
+    """Find a moment; the errors are those of `Backend.moment`.
+
+    Args:
+        link: to read over.
+        version: or
+        instant: which it is.
+        root: of which it is a version; `None`: of each.
+        now: the present instant.
+    """
+    async with snapshot(link.raw):
+        kept = await _kept_of_all(link.raw) if root is None else await _kept_of(link.raw, root)
+        if version is None:
+            assert instant is not None
+            kept.require_instant(instant, now)
+            return _InstantMoment(_BY_INSTANT, instant)
+        kept.require_version(version)
+        at = await link.raw.fetchval(
+            sql.GET_INSTANT_OF_ALL if root is None else sql.GET_INSTANT_OF,
+            *(() if root is None else (root,)), version,
+        )  # fmt: skip
+        return Moment(version, max(at or 0, kept.begin.instant))
+
+
+async def _kept_of_all(connection: Connection) -> Kept:
+    """Return how much is kept under any root, at most."""
+    span, begin, begin_at, version = await connection.fetchrow(sql.GET_STORE_KEPT)
+    newest, last = await connection.fetchrow(sql.GET_NEWEST)
+    return Kept(span, Moment(begin, begin_at), max(version, newest or 0), max(begin_at, last or 0))
+
+
+async def _kept_of(connection: Connection, root: str) -> Kept:
+    return (await _read_kept(connection, root, 0))[0]
+
+
+async def _read_kept(connection: Connection, root: str, version: int) -> tuple[Kept, int | None]:
+    """Return how much is kept under a root, and the instant of the change after a version."""
+    row = await connection.fetchrow(sql.GET_KEPT, root, version)
+    if row is None:  # nothing was ever written there
+        return await _kept_of_all(connection), None
+    span, begin, begin_at, newest, last, following = row
+    return Kept(span, Moment(begin, begin_at), newest, max(begin_at, last)), following
+
+
+async def _resolve(connection: Connection, root: str, moment: Moment) -> Moment:
+    """Return which version under a root a moment is."""
+    if not isinstance(moment, _InstantMoment):
+        return moment
+    version = moment.versions.get(root)
+    if version is None:
+        version = await connection.fetchval(sql.GET_VERSION_AT, root, moment.instant)
+        if version is None:
+            return Moment(0, moment.instant)
+        moment.versions[root] = version
+    return Moment(version, moment.instant)
+
+
+async def _require(connection: Connection, root: str, moment: Moment, now: int) -> None:
+    """Raise `HistoryExpiredError` unless a moment, a version under a root, is kept."""
+    kept, following = await _read_kept(connection, root, moment.version)
+    kept.require(moment, following, now)
+
+
+# Read
+
+
+async def get_many(
+    link: Link, moment: Moment, path: str, keys: Sequence[str], now: int
+) -> list[Record]:
+    """Return the items among some keys that were there."""
+    raw, root = link.raw, root_of(path)
+    when = await _resolve(raw, root, moment)
+    found = await _at(raw, root, when, [(path, key) for key in keys])
+    await _require(raw, root, when, now)
+    return list(found.values())
+
+
+async def _at(
+    connection: Connection, root: str, moment: Moment, addresses: Sequence[Address]
+) -> dict[Address, Record]:
+    """Return what was at some addresses under a root."""
+    rows = await connection.fetch(
+        sql.GET_AT, root, *_columns(addresses), moment.version, moment.instant
+    )
+    return {(record.path, record.key): record for record in map(record_of, rows)}
+
+
+def _columns(addresses: Sequence[Address]) -> tuple[list[str], list[str]]:
+    return [path for path, _ in addresses], [encode_key(key) for _, key in addresses]
+
+
+async def page(
+    link: Link,
+    moment: Moment,
+    path: str,
+    pattern: Pattern,
+    subtree: bool,
+    after: Address | None,
+    limit: int,
+    now: int,
+) -> tuple[list[Record], Address | None]:
+    """Return the next items that were there and match, and where to go on."""
+    if path or not subtree:
+        return await _page(link.raw, moment, path, pattern, subtree, after, limit, now)
+    found: list[Record] = []
+    root = "" if after is None else root_of(after[0])
+    while True:
+        rows = await link.raw.fetch(sql.LIST_ROOTS_FROM, root, _ROOTS_AT_ONCE)
+        for (root,) in rows:
+            place = after if after is not None and root_of(after[0]) == root else None
+            left = limit - len(found)
+            some, end = await _page(link.raw, moment, root, pattern, bool(root), place, left, now)
+            found += some
+            if end is not None or len(found) >= limit:
+                return found, end or (found[-1].path, found[-1].key)
+        if len(rows) < _ROOTS_AT_ONCE:
+            return found, None
+        root += "\x01"
+
+
+async def _page(
+    connection: Connection,
+    moment: Moment,
+    path: str,
+    pattern: Pattern,
+    subtree: bool,
+    after: Address | None,
+    limit: int,
+    now: int,
+) -> tuple[list[Record], Address | None]:
+    """As `page`, under one root."""
+    root = root_of(path)
+    when = await _resolve(connection, root, moment)
+    place = None if after is None else (after[0], encode_key(after[1]))
+    rows = await fetch(
+        connection,
+        sql.select_page(path, pattern, subtree, when.version, when.instant, place, limit),
+    )
+    await _require(connection, root, when, now)
+    records = [record_of(row) for row in rows]
+    end = (records[-1].path, records[-1].key) if len(rows) == limit else None
+    return [record for record in records if pattern.matches(record.key)], end
+
+
+async def changed_since(
+    connection: Connection, root: str, moment: Moment, path: str, subtree: bool, now: int
+) -> tuple[Moment, list[Address]]:
+    """Return which version a moment is under a root, and what has changed there since."""
+    when = await _resolve(connection, root, moment)
+    await _require(connection, root, when, now)
+    rows = await fetch(connection, sql.changed_since(path, subtree, when.version))
+    return when, [(there, decode_key(key)) for there, key in rows]
+
+
+async def then(
+    connection: Connection, root: str, moment: Moment, addresses: Sequence[Address]
+) -> tuple[list[Address], dict[Address, Record]]:
+    """Return those addresses of which it is known what was there, and what it was."""
+    found = await _at(connection, root, moment, addresses)
+    rows = await connection.fetch(sql.FIND_FORGOTTEN, root, *_columns(addresses), moment.version)
+    unknown = {(path, decode_key(key)) for path, key in rows}
+    return [at for at in addresses if at in found or at not in unknown], found
+
+
+async def history(link: Link, path: str, key: str, limit: int | None) -> list[Change]:
+    """Return the kept changes of an item, the newest first."""
+    labels, place = decode_namespace(path), (root_of(path), path, encode_key(key))
+    found: list[Change] = []
+
+    def add_put(row: Sequence[Any], at: int | None) -> None:
+        record = record_of(row)
+        instant = to_datetime(record.updated_at if at is None else at)
+        found.append(Change("put", labels, key, record.version, instant, item_of(labels, record)))
+
+    async with snapshot(link.raw):
+        row = await link.raw.fetchrow(sql.GET_PRESENT, *place)
+        if row is not None:
+            *columns, at = row
+            add_put(columns, at)
+        for each in await link.raw.fetch(sql.GET_PAST_OF, *place, limit):
+            *columns, at, ended, ended_at, ended_by = each
+            if ended_by != "put":
+                found.append(Change(ended_by, labels, key, ended, to_datetime(ended_at)))
+            add_put(columns, at)
+    return found[:limit]

@@ -1,0 +1,90 @@
+"""Reads of logs and queues. Each takes a connection of the pool, and runs on it alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kvstore.jobs import DEAD, RAN_OUT, JobState, QueueSize, SequenceRecord
+from kvstore.namespace import decode_namespace, subtree_range
+from kvstore.postgres import sequence_statements as sql
+from kvstore.postgres.connection import snapshot
+from kvstore.postgres.keys import root_of
+from kvstore.postgres.pool import Link
+from kvstore.postgres.reading import item_of
+from kvstore.postgres.sequences import job_of
+from kvstore.sequences import EntryPage, SequenceState, key_of, position_of
+from kvstore.types import Item
+
+__all__ = ["dead_jobs", "entries", "is_ripe", "length", "queue_size", "records"]
+
+_PAGE_BYTES = 4 * 2**20  # of values, roughly
+_FIRST = 50  # entries that are read at once, before it is known how long they are
+
+
+async def entries(link: Link, path: str, after: int | None, limit: int, now: int) -> EntryPage:
+    """Return live entries of a log, oldest first: those after a position, or the last ones."""
+    labels, place = decode_namespace(path), (root_of(path), path)
+    if after is None:
+        rows = await link.raw.fetch(sql.LAST_ENTRIES, *place, now, limit)
+    else:
+        key = key_of(after) if after else ""
+        rows = await link.raw.fetch(sql.ENTRIES_AFTER, *place, now, min(limit, _FIRST), key)
+        if len(rows) == _FIRST < limit:
+            size = sum(len(row["value"]) for row in rows) // _FIRST
+            more = min(limit, max(_FIRST, _PAGE_BYTES // max(1, size)))
+            if more > _FIRST:
+                rows = await link.raw.fetch(sql.ENTRIES_AFTER, *place, now, more, key)
+    if not rows:
+        size, last, _ = await link.raw.fetchrow(sql.COUNT_ENTRIES, *place, now)
+        last = 0 if last is None else position_of(last) or 0
+        return EntryPage(SequenceState(path, last=last, size=size), [])
+    kind, last, trimmed, size = tuple(rows[0])[:4]
+    state = SequenceState(path, kind, last, trimmed, size)
+    return EntryPage(state, [item_of(labels, row[4], tuple(row)[5:]) for row in rows if row[4]])
+
+
+async def length(link: Link, path: str, now: int) -> int:
+    """Count the live entries of a log."""
+    number = await link.raw.fetchval(sql.LENGTH, root_of(path), path, now)
+    if number is None:
+        return int((await link.raw.fetchrow(sql.COUNT_ENTRIES, root_of(path), path, now))[0])
+    return int(number)
+
+
+async def queue_size(link: Link, path: str, now: int) -> QueueSize:
+    """Count the jobs of a queue; costs by what time alone has changed, and nobody written yet."""
+    row = await link.raw.fetchrow(sql.SIZE_OF_QUEUE, root_of(path), path, now)
+    if row is None:
+        return QueueSize(0, 0, 0, 0)
+    size, delayed, leased, dead, woken, over, died = row
+    delayed, leased, dead = delayed - woken, leased - over - died, dead + died
+    return QueueSize(size - delayed - leased - dead, delayed, leased, dead)
+
+
+async def dead_jobs(link: Link, path: str, limit: int, now: int) -> list[tuple[Item, JobState]]:
+    """Return the first dead jobs of a queue, in order."""
+    labels = decode_namespace(path)
+    found = []
+    for row in await link.raw.fetch(sql.DEAD_JOBS, root_of(path), path, now, limit):
+        job = job_of(tuple(row)[:10])
+        if job.state != DEAD:
+            job = replace(job, error=RAN_OUT)
+        found.append((item_of(labels, key_of(job.position), tuple(row)[10:]), job))
+    return found
+
+
+async def records(link: Link, path: str) -> list[SequenceRecord]:
+    """Return the logs and queues of a subtree, as exports carry them."""
+    low, high = subtree_range(path)
+    found = []
+    async with snapshot(link.raw):
+        rows = await link.raw.fetch(sql.GET_SEQUENCES, root_of(path), low, high)
+        for there, kind, last, trimmed in rows:
+            noted = await link.raw.fetch(sql.JOBS_OF_NOTE, root_of(there), there)
+            found.append(SequenceRecord(there, kind, last, trimmed, tuple(map(job_of, noted))))
+    return found
+
+
+async def is_ripe(link: Link, path: str, now: int) -> bool:
+    """Whether there is a job to take, or a clock that was set back to be dealt with."""
+    return bool(await link.raw.fetchval(sql.IS_RIPE, root_of(path), path, now))
