@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kvstore.errors import SchemaError, StoreCorruptError, StoreError
+from kvstore.errors import (
+    ReadOnlyError,
+    SchemaError,
+    StoreAccessError,
+    StoreCorruptError,
+    StoreError,
+)
 from kvstore.sqlite import driver
 from kvstore.sqlite.checking import check_rows
+from kvstore.sqlite.codes import SQLITE_IOERR
 from kvstore.sqlite.connection import connect, is_unclear, translate
 from kvstore.sqlite.layout import problems_of
 from kvstore.sqlite.migrate import steps
@@ -17,6 +27,7 @@ from kvstore.sqlite.openfile import OpenFile
 
 __all__ = ["explain"]
 
+_PROBE_BYTES = 64 * 1024
 _LOOK_S = 2.0  # for how long damage is looked for
 _STEPS = 10_000  # of SQLite's machine between two looks at the time
 
@@ -35,7 +46,7 @@ def explain(exc: driver.Error, file: OpenFile, connection: driver.Connection | N
     except StoreError as reason:
         return reason
     if not is_unclear(exc):
-        return translate(exc, path)
+        return _why_not_written(exc, path) or translate(exc, path)
     try:
         if connection is not None:
             return _found(connection, path) or translate(exc, path)
@@ -49,6 +60,29 @@ def explain(exc: driver.Error, file: OpenFile, connection: driver.Connection | N
     except StoreError as other:
         found = other
     return found if isinstance(found, StoreCorruptError) else translate(exc, path)
+
+
+def _why_not_written(exc: driver.Error, path: Path) -> StoreError | None:
+    """Return why the system refused a write, which SQLite does not tell, by writing once more.
+
+    `None`: there is no room, or the system has nothing against it now.
+    """
+    if getattr(exc, "sqlite_errorcode", 0) & 0xFF != SQLITE_IOERR:
+        return None
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as reason:
+        if reason.errno == errno.EROFS:
+            return ReadOnlyError(
+                f"{path} cannot be written: its file system is read-only now, as the system makes "
+                "one whose disk fails; see the system's log, and close the store"
+            )
+        if reason.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return StoreAccessError(f"{path} cannot be written: {reason.strerror}")
+    return None
 
 
 def _found(connection: driver.Connection, path: Path) -> StoreError | None:

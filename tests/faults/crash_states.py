@@ -21,6 +21,7 @@ import random
 import struct
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ __all__ = ["Event", "compile_recorder", "look_through", "record"]
 ROOT = Path(__file__).parents[2]
 NAMESPACE = ("flow", "project")  # where the sync facade keeps its keys
 SECTOR = 512  # bytes that a disk writes whole
+_REMEMBERED = 500  # states, with what was found in them
 _HEAD = struct.Struct("=cBQQ")
 
 
@@ -228,13 +230,10 @@ class States:
         self._take(event)
         if event.kind == "B":
             return
-        knowledge = event.data if event.kind == "A" else b""
         for state in self._states():
-            digest = hashlib.blake2b(knowledge)
-            for name in sorted(state):
-                digest.update(name.encode() + b"\0" + state[name])
-            if event.kind == "A" or digest.digest() not in self._seen:
-                self._seen.add(digest.digest())
+            digest = _digest(state)
+            if event.kind == "A" or digest not in self._seen:
+                self._seen.add(digest)
                 yield state
 
     def _take(self, event: Event) -> None:
@@ -390,26 +389,54 @@ class Knowledge:
                 yield f"{key} of version {past} is missing, and version {latest} is there"
 
 
-async def judge(
-    state: dict[str, bytes],
-    directory: Path,
-    knowledge: Knowledge,
-    durability: str,
-    options: dict[str, Any],
-) -> list[str]:
-    """Open a state, and return what is wrong with it."""
-    for old in directory.iterdir():
-        old.unlink()
-    for name, content in state.items():
-        (directory / name).write_bytes(content)
-    path = directory / "store.db"
-    try:
-        async with kvstore.SQLiteStore(path, **options) as store:
-            report = await store.check()
-            items = {item.key: item async for item in store.scan()}
-    except kvstore.StoreError as exc:
-        return [f"it does not open: {exc}"]
-    return [*report.problems, *knowledge.faults(items, durability)]
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What was found in a state that was opened."""
+
+    problems: list[str]
+    items: dict[str, kvstore.Item] | None  # `None`: it did not open
+
+
+class Opener:
+    """Opens states in a directory, those of equal content but once.
+
+    An acknowledgement changes nothing on the disk, so that what may be there has mostly been seen.
+    """
+
+    def __init__(self, directory: Path, options: dict[str, Any]) -> None:
+        self._directory = directory
+        self._options = options
+        self._latest: OrderedDict[bytes, Opened] = OrderedDict()
+
+    async def open(self, state: dict[str, bytes]) -> Opened:
+        digest = _digest(state)
+        found = self._latest.pop(digest, None) or await self._open(state)
+        self._latest[digest] = found
+        if len(self._latest) > _REMEMBERED:
+            self._latest.popitem(last=False)
+        return found
+
+    async def _open(self, state: dict[str, bytes]) -> Opened:
+        for old in self._directory.iterdir():
+            old.unlink()
+        for name, content in state.items():
+            (self._directory / name).write_bytes(content)
+        try:
+            path = self._directory / "store.db"
+            async with kvstore.SQLiteStore(path, **self._options) as store:
+                report = await store.check()
+                return Opened(
+                    list(report.problems), {item.key: item async for item in store.scan()}
+                )
+        except kvstore.StoreError as exc:
+            return Opened([f"it does not open: {exc}"], None)
+
+
+def _digest(state: dict[str, bytes]) -> bytes:
+    digest = hashlib.blake2b()
+    for name in sorted(state):
+        digest.update(b"%s\0%d\0" % (name.encode(), len(state[name])) + state[name])
+    return digest.digest()
 
 
 async def look_through(
@@ -425,13 +452,17 @@ async def look_through(
         most: how many states at each point of the trace, at most.
     """
     states, knowledge = States(seed, most), Knowledge(events)
+    opener = Opener(directory, options_of(seed))
     count = 0
     faults: list[str] = []
     for number, event in enumerate(events):
         knowledge.learn(event)
         for state in states.after(event):
             count += 1
-            found = await judge(state, directory, knowledge, durability, options_of(seed))
+            opened = await opener.open(state)
+            found = list(opened.problems)
+            if opened.items is not None:
+                found += knowledge.faults(opened.items, durability)
             faults += [
                 f"seed {seed}, {durability}, after event {number}: {fault}" for fault in found
             ]

@@ -58,6 +58,10 @@ def rename_directory(path: Path) -> None:
     path.parent.rename(path.parent.with_name("elsewhere"))
 
 
+def rename_directory_above(path: Path) -> None:
+    path.parent.parent.rename(path.parent.parent.with_name("elsewhere"))
+
+
 def remove_directory(path: Path) -> None:
     shutil.rmtree(path.parent)
 
@@ -65,6 +69,7 @@ def remove_directory(path: Path) -> None:
 ACTS = [
     *(remove, remove_all, rename, rename_and_back_as_a_copy, replace),
     *(remove_log, replace_log, rename_directory, remove_directory),
+    rename_directory_above,
 ]
 
 
@@ -85,8 +90,8 @@ IN_PLACE = [cut_log, cut_log_in_half, copy_backup_over]
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    folder.mkdir()
+    folder = tmp_path / "above" / "data"
+    folder.mkdir(parents=True)
     return folder / "store.db"
 
 
