@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from kvstore.cli.app import open_for
-from kvstore.embeddings import HashingEmbeddings, LocalEmbeddings
 from kvstore.errors import MissingDependencyError
 from kvstore.model_id import model_id_of
 from kvstore.text import WORDS_REVISION
 from kvstore.types import IndexConfig
 
 __all__ = ["index_of"]
-
-_OURS = (LocalEmbeddings, HashingEmbeddings)  # models that need no key and no other server
 
 
 async def index_of(url: str) -> IndexConfig | None:
@@ -23,7 +20,9 @@ async def index_of(url: str) -> IndexConfig | None:
         found = await store.backend.description()
     if found is None or found.words != WORDS_REVISION or not found.fields:
         return None
-    for made_by in _OURS:
+    from kvstore.embeddings import HashingEmbeddings, LocalEmbeddings  # takes a moment
+
+    for made_by in (LocalEmbeddings, HashingEmbeddings):  # they need no key and no other server
         try:
             model = made_by()
         except MissingDependencyError:

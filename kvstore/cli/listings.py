@@ -25,6 +25,7 @@ from kvstore.cli.app import (
     run_async,
 )
 from kvstore.cli.console import Out
+from kvstore.cli.indexes import index_of
 from kvstore.cli.words import (
     item_line,
     json_line,
@@ -178,11 +179,15 @@ def search(
     subtree: Annotated[bool, typer.Option(help="In the namespaces below, too.")] = True,
     json: Json = False,
 ) -> None:
-    """Find items by words and by a filter; the latest first where there are no words."""
+    """Find items by words and by a filter; the latest first where there are no words.
+
+    The mode semantic or hybrid takes the model that the store was indexed by, if it is one of
+    kvstore's own that need no server.
+    """
     out = Out(json=json)
 
     async def main() -> list[Item]:
-        index = None if mode == "auto" else IndexConfig()
+        index = None if mode == "auto" else await index_of(store) or IndexConfig()
         async with open_for(store, index=index) as opened:
             return await opened.search(
                 parse_namespace(namespace),

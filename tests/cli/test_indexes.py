@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import kvstore
 from kvstore import IndexConfig
 from kvstore.cli.indexes import index_of
 from kvstore.embeddings import HashingEmbeddings
+from tests.cli.conftest import Run
 
 
 async def lengths(texts: list[str]) -> list[list[float]]:
@@ -49,3 +51,14 @@ async def test_the_index_is_the_files_own(tmp_path: Path, made_by: Any, model: A
 
 async def test_a_store_in_memory_has_none() -> None:
     assert await index_of("memory://") is None
+
+
+def test_a_search_by_meaning_takes_the_stores_own_model(run: Run, tmp_path: Path) -> None:
+    async def fill() -> None:
+        index = IndexConfig(HashingEmbeddings(), fields=["text"])
+        async with kvstore.open(tmp_path / "notes.db", index=index) as store:
+            await store.put_many(("n",), {"tea": {"text": "green tea"}, "tax": {"text": "taxes"}})
+
+    asyncio.run(fill())
+    found = run("search", "notes.db", "n", "teas, green", "--mode", "semantic", "--json").stdout
+    assert b'"key":"tea"' in found.splitlines()[0]

@@ -8,6 +8,7 @@ import re
 import shlex
 import tomllib
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -43,11 +44,14 @@ def test_what_is_not_run_can_be_read(page: Path) -> None:
 
 
 @each_page
-def test_what_can_be_typed_has_no_blank_line_within_a_block(page: Path) -> None:
+def test_what_can_be_typed_has_a_blank_line_after_a_block_and_none_within(page: Path) -> None:
     """A blank line ends a class or a function at the prompt of `python -m asyncio`."""
     for block in blocks_of(page):
         if block.kind == "typed":
             assert not re.search(r"\n\n[ \t]", block.code), block.code
+            for node, following in pairwise(ast.parse(block.code).body):
+                is_block = hasattr(node, "body")
+                assert not is_block or following.lineno > (node.end_lineno or 0) + 1, block.code
 
 
 @each_page
@@ -66,7 +70,10 @@ def test_the_commands_and_their_options_are_there(page: Path) -> None:
             for call in re.split(r" · ", found[1]) if found else ():
                 name, *rest = shlex.split(call)
                 assert name in commands, line
-                options = {each for param in commands[name].params for each in param.opts}
+                command = commands[name]
+                while rest and rest[0] in getattr(command, "commands", {}):
+                    command = command.commands[rest.pop(0)]
+                options = {each for param in command.params for each in param.opts}
                 assert {word for word in rest if re.match("--[a-z]", word)} <= options, line
 
 
