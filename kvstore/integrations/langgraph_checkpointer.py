@@ -36,7 +36,7 @@ with needing("LangGraphCheckpointer", "langgraph-checkpoint", "4.0", extra="lang
     )
     from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from kvstore.integrations.langgraph_checkpoints import Checkpoints, Write
+from kvstore.integrations.langgraph_checkpoints import Checkpoints, VanishedError, Write
 from kvstore.integrations.langgraph_drafts import Place, Saved
 from kvstore.integrations.langgraph_listing import Newest
 from kvstore.integrations.langgraph_memory import Memory
@@ -300,10 +300,13 @@ class LangGraphCheckpointer(Recipe, BaseCheckpointSaver[str]):
 
     async def _get_tuple(self, store: Store, config: RunnableConfig) -> CheckpointTuple | None:
         checkpoints, place, id = self._on(store), _place_of(config), _id_of(config)
-        saved = await checkpoints.get(place, id)
-        if saved is None:
-            return None
-        return await self._tuple(checkpoints, place, saved, config if id else None, remember=True)
+        named = config if id else None
+        while (saved := await checkpoints.get(place, id)) is not None:
+            try:
+                return await self._tuple(checkpoints, place, saved, named, remember=True)
+            except VanishedError:
+                continue  # another one may be the last now
+        return None
 
     async def _tuple(
         self,
@@ -430,8 +433,11 @@ class _Listing:
                 break
             source = max(there, key=lambda each: each.page[0].id)
             saved = source.page.popleft()
-            found.append(await self._saver._tuple(checkpoints, source.place, saved))
             self._sources = there
+            try:
+                found.append(await self._saver._tuple(checkpoints, source.place, saved))
+            except VanishedError:
+                continue
             self._left = None if self._left is None else self._left - 1
             self.is_over = self._left == 0
         return found

@@ -54,11 +54,15 @@ from kvstore.store import Store
 from kvstore.transaction import Transaction
 from kvstore.types import Item
 
-__all__ = ["Checkpoints", "Write"]
+__all__ = ["Checkpoints", "VanishedError", "Write"]
 
 _COPY_ATTEMPTS: Final = 5
 _SLICE: Final = 500  # pieces freed in one transaction
 _DELTA_COUNTERS: Final = "counters_since_delta_snapshot"  # LangGraph's, in metadata
+
+
+class VanishedError(Exception):
+    """The checkpoint was deleted, or written anew, while it was read."""
 
 
 class Write(NamedTuple):
@@ -131,6 +135,10 @@ class Checkpoints:
             saved: the checkpoint.
             channels: those wanted; `None`: all.
             remember: whether a child of it is likely to be written.
+
+        Raises:
+            VanishedError: somebody has deleted it meanwhile.
+            StoreCorruptError: a part of it is damaged or missing.
         """
         wanted = list(saved.values if channels is None else channels)
         known = self.memory.get(place, saved.id) if has_states(self.serde) else None
@@ -189,6 +197,9 @@ class Checkpoints:
                 kind, data = unpack(found[key].value)
                 stored[piece] = kind, data
             except (LookupError, TypeError, ValueError) as exc:
+                now = await self.get(place, known.saved.id)
+                if now is None or now.version != known.saved.version:
+                    raise VanishedError from None
                 raise StoreCorruptError(
                     f"the piece {show(place.pieces, key)}, of the channel {channel!r} of the "
                     f"checkpoint {known.saved.id!r}, is {'damaged' if key in found else 'missing'}"
@@ -261,7 +272,11 @@ class Checkpoints:
                 if write.channel in open_:
                     written[write.channel].append(write)
             there = [channel for channel in open_ if channel in saved.values]
-            for channel, value in (await self.values(place, saved, there)).items():
+            try:
+                values = await self.values(place, saved, there)
+            except VanishedError:
+                break
+            for channel, value in values.items():
                 seeds[channel].append(value)
         return {channel: (written[channel][::-1], seeds[channel]) for channel in channels}
 
@@ -308,7 +323,10 @@ class Checkpoints:
         if saved is None:
             return None
         channels = [channel for channel in saved.values if channel in new]
-        await self.values(place, saved, channels, remember=True)
+        try:
+            await self.values(place, saved, channels, remember=True)
+        except VanishedError:
+            return None
         return self.memory.get(place, id)
 
     async def put_writes(

@@ -606,3 +606,26 @@ async def test_a_filter_is_the_stores_to_apply(
         pages = saver.alist(thread(), before=before)
         assert [(await anext(pages)).checkpoint["id"] for _ in range(3)] == ["199", "198", "197"]
         assert len(read) == 50
+
+
+async def test_what_is_deleted_while_it_is_read_was_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "agent.db"
+    async with LangGraphCheckpointer(path) as other:
+        await chat(other).ainvoke(say(TEXT), thread())
+        await chat(other).ainvoke(say(TEXT), thread("t2"))
+        async with kvstore.open(path) as store, LangGraphCheckpointer(store) as saver:
+            read = store.get_many
+
+            async def late(*args: Any) -> Any:
+                await other.adelete_thread("t1")
+                return await read(*args)
+
+            monkeypatch.setattr(store, "get_many", late)
+            there = [each.config["configurable"] async for each in saver.alist(None)]
+            whole = [each async for each in other.alist(thread("t2"))]
+            assert sum(each["thread_id"] == "t2" for each in there) == len(whole)
+            assert await saver.aget_tuple(thread()) is None
+            await chat(other).ainvoke(say(TEXT), thread())
+            assert await saver.aget_tuple(thread()) is None
