@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from kvstore.errors import InvalidArgumentError, StoreError
 from kvstore.integrations.access import Access, Target, Work
@@ -42,6 +42,7 @@ with needing("kvstore.integrations.deepagents", "deepagents", "0.7.10", extra="d
 
 __all__ = ["KVFilesBackend"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _LINES: Final = 2_000
@@ -81,12 +82,11 @@ class KVFilesBackend(Recipe, BackendProtocol):  # type: ignore[misc, unused-igno
 
     async def als(self, path: str) -> LsResult:
         """List a folder."""
-        return await self._access.run(self._work(lambda files: _ls(files, path)))
+        return await self._access.run(self._work(_ls, path))
 
     async def aread(self, file_path: str, offset: int = 0, limit: int = _LINES) -> ReadResult:
         """Return lines of a file; of one that holds no text all of it, in base64."""
-        work = self._work(lambda files: _read(files, file_path, offset, limit))
-        return await self._access.run(work)
+        return await self._access.run(self._work(_read, file_path, offset, limit))
 
     async def agrep(
         self,
@@ -97,48 +97,44 @@ class KVFilesBackend(Recipe, BackendProtocol):  # type: ignore[misc, unused-igno
         max_count: int | None = None,
     ) -> GrepResult:
         """Find the lines that hold a text."""
-        work = self._work(lambda files: _grep(files, pattern, path, glob, max_count))
-        return await self._access.run(work)
+        return await self._access.run(self._work(_grep, pattern, path, glob, max_count))
 
     async def aglob(self, pattern: str, path: str | None = None) -> GlobResult:
         """Find files by their paths, the latest first."""
-        return await self._access.run(self._work(lambda files: _glob(files, pattern, path)))
+        return await self._access.run(self._work(_glob, pattern, path))
 
     async def awrite(self, file_path: str, content: str) -> WriteResult:
         """Make a file, over one that is there."""
-        return await self._access.run(self._work(lambda files: _write(files, file_path, content)))
+        return await self._access.run(self._work(_write, file_path, content))
 
     async def aedit(
         self, file_path: str, old_string: str, new_string: str, replace_all: bool = False
     ) -> EditResult:
         """Replace a text in a file, atomically."""
-        work = self._work(
-            lambda files: _edit(files, file_path, old_string, new_string, replace_all)
-        )
+        work = self._work(_edit, file_path, old_string, new_string, replace_all)
         return await self._access.run(work)
 
     async def adelete(self, file_path: str) -> DeleteResult:
         """Delete a file, or a folder with all that is below it, at once."""
-        return await self._access.run(self._work(lambda files: _delete(files, file_path)))
+        return await self._access.run(self._work(_delete, file_path))
 
     async def aupload_files(self, files: list[tuple[str, bytes]]) -> list[FileUploadResponse]:
         """Store files, each by itself."""
-        return await self._access.run(self._work(lambda there: _upload(there, files)))
+        return await self._access.run(self._work(_upload, files))
 
     async def adownload_files(self, paths: list[str]) -> list[FileDownloadResponse]:
         """Return what is in files."""
-        return await self._access.run(self._work(lambda there: _download(there, paths)))
+        return await self._access.run(self._work(_download, paths))
 
     # From sync code
 
     def ls(self, path: str) -> LsResult:
         """List a folder."""
-        return self._access.run_sync("ls", self._work(lambda files: _ls(files, path)))
+        return self._access.run_sync("ls", self._work(_ls, path))
 
     def read(self, file_path: str, offset: int = 0, limit: int = _LINES) -> ReadResult:
         """Return lines of a file; see `aread`."""
-        work = self._work(lambda files: _read(files, file_path, offset, limit))
-        return self._access.run_sync("read", work)
+        return self._access.run_sync("read", self._work(_read, file_path, offset, limit))
 
     def grep(
         self,
@@ -149,47 +145,46 @@ class KVFilesBackend(Recipe, BackendProtocol):  # type: ignore[misc, unused-igno
         max_count: int | None = None,
     ) -> GrepResult:
         """Find the lines that hold a text."""
-        work = self._work(lambda files: _grep(files, pattern, path, glob, max_count))
-        return self._access.run_sync("grep", work)
+        return self._access.run_sync("grep", self._work(_grep, pattern, path, glob, max_count))
 
     def glob(self, pattern: str, path: str | None = None) -> GlobResult:
         """Find files by their paths, the latest first."""
-        return self._access.run_sync("glob", self._work(lambda files: _glob(files, pattern, path)))
+        return self._access.run_sync("glob", self._work(_glob, pattern, path))
 
     def write(self, file_path: str, content: str) -> WriteResult:
         """Make a file, over one that is there."""
-        work = self._work(lambda files: _write(files, file_path, content))
-        return self._access.run_sync("write", work)
+        return self._access.run_sync("write", self._work(_write, file_path, content))
 
     def edit(
         self, file_path: str, old_string: str, new_string: str, replace_all: bool = False
     ) -> EditResult:
         """Replace a text in a file, atomically."""
-        work = self._work(
-            lambda files: _edit(files, file_path, old_string, new_string, replace_all)
-        )
+        work = self._work(_edit, file_path, old_string, new_string, replace_all)
         return self._access.run_sync("edit", work)
 
     def delete(self, file_path: str) -> DeleteResult:
         """Delete a file, or a folder with all that is below it, at once."""
-        return self._access.run_sync("delete", self._work(lambda files: _delete(files, file_path)))
+        return self._access.run_sync("delete", self._work(_delete, file_path))
 
     def upload_files(self, files: list[tuple[str, bytes]]) -> list[FileUploadResponse]:
         """Store files, each by itself."""
-        work = self._work(lambda there: _upload(there, files))
-        return self._access.run_sync("upload_files", work)
+        return self._access.run_sync("upload_files", self._work(_upload, files))
 
     def download_files(self, paths: list[str]) -> list[FileDownloadResponse]:
         """Return what is in files."""
-        work = self._work(lambda there: _download(there, paths))
-        return self._access.run_sync("download_files", work)
+        return self._access.run_sync("download_files", self._work(_download, paths))
 
-    def _work(self, do: Callable[[Files], Awaitable[T]]) -> Work[T]:
+    def _work(
+        self,
+        do: Callable[Concatenate[Files, P], Awaitable[T]],
+        *args: P.args,
+        **options: P.kwargs,
+    ) -> Work[T]:
         """Return what does something with the files that the caller may see."""
         labels = self._namespace(_runtime()) if callable(self._namespace) else self._namespace
 
         async def work(store: Store) -> T:
-            return await do(Files(store, labels))
+            return await do(Files(store, labels), *args, **options)
 
         return work
 

@@ -13,7 +13,6 @@ import copy
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
-from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
 from kvstore.driving import Guest, Runner, runner_for
@@ -204,12 +203,7 @@ class LangGraphStore(Recipe, BaseStore):
         await self.setup()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
 
     async def key_value_store(
