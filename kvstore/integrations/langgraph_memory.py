@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from kvstore.integrations.langgraph_drafts import Known, Place
+from kvstore.lifecycle import remember
 
 __all__ = ["Memory"]
 
@@ -24,6 +25,11 @@ class Memory:
         self._bytes = 0
         self._sure: OrderedDict[bytes, None] = OrderedDict()
         self._sure_bytes = 0
+        remember(self)
+
+    def cross_fork(self) -> None:
+        """Let no lock be held, in a forked child, by a thread of the parent."""
+        self._lock = threading.Lock()
 
     def get(self, place: Place, id: str) -> Known | None:
         """Return one, if it is remembered."""
