@@ -38,22 +38,19 @@ class Verdict:
 # What kvstore promises: work, tasks, contender, factor. Against a contender the factor is its
 # time by ours, at least; against raw sqlite3 our time by its time, at most.
 BARS: tuple[tuple[str, int, str, float], ...] = (
-    ("get", 1, "langgraph", 25),
+    ("get", 1, "raw", 0.5),
+    ("get", 1, "langgraph", 60),
     ("get", 1, "diskstore", 2),
-    ("get", 1, "raw", 2.5),
+    ("get", 100, "raw", 1.2),
+    ("get", 100, "langgraph", 1.6),
+    ("get", 100, "diskstore", 2.5),
+    ("put", 1, "raw", 2.6),
     ("put", 1, "langgraph", 3),
     ("put", 1, "diskstore", 1),
-    ("get", 100, "langgraph", 1.4),
-    ("get", 100, "diskstore", 2.5),
-    ("get", 100, "raw", 2.5),
-    ("put", 100, "langgraph", 1.4),
-    ("put", 100, "diskstore", 6),
-    ("put", 100, "raw", 2),
-    ("put", 1000, "langgraph", 1.4),
-    ("put", 1000, "diskstore", 6),
-    ("put", 1000, "raw", 2),
+    ("put", 100, "langgraph", 1.35),
+    ("put", 1000, "langgraph", 1.1),
 )
-BULK_FACTOR = 5.0  # search, list_namespaces, put_many; a wildcard remove by raw SQL's time
+REMOVE_BY_RAW = 5.0  # a wildcard remove, by raw SQL's time
 LATE_P999_MS, LATE_WORST_MS, COLD_WORST_MS = 1.0, 10.0, 25.0
 OPEN_MS, SCAN_RSS_MIB = 50.0, 100.0
 REMOVE_FACTOR = 2.0  # a wildcard remove, by raw SQL that deletes as many rows
@@ -120,10 +117,8 @@ def judge(results: Results) -> Iterator[Verdict]:
                 yield against(row, name, factor, results["small"]["title"])
     for group in ("small", "million"):
         for row in results.get(group, {}).get("rows", ()):
-            if row["op"] in ("put_many", "search", "list_namespaces"):
-                yield against(row, "langgraph", BULK_FACTOR, results[group]["title"])
-            elif row["op"] == "remove":
-                yield against(row, "raw", BULK_FACTOR, results[group]["title"])
+            if row["op"] == "remove":
+                yield against(row, "raw", REMOVE_BY_RAW, results[group]["title"])
     for group in ("large", "million"):
         for name in ("langgraph", "diskstore"):
             rows = [r for r in results.get(group, {}).get("rows", ()) if name in r["contenders"]]

@@ -57,6 +57,7 @@ from benchmarks.workloads import (
     place,
     value,
 )
+from kvstore.distribution import NAME
 
 __all__ = ["main"]
 
@@ -348,7 +349,7 @@ def circumstances(scratch: Path) -> dict[str, Any]:
             command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent
         ).stdout.strip()
 
-    names = {"kvstore", "orjson"}.union(*(kind.distributions for kind in CONTENDERS))
+    names = {NAME, "orjson"}.union(*(kind.distributions for kind in CONTENDERS))
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

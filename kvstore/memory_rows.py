@@ -12,6 +12,7 @@ from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings, 
 from kvstore.context import with_tail
 from kvstore.embedding import Embedder
 from kvstore.filters import Filter, matches
+from kvstore.memory_filters import DeclaredRows
 from kvstore.memory_index import MemoryIndex
 from kvstore.namespace import decode_namespace, subtree_range
 from kvstore.operations import Record
@@ -42,6 +43,8 @@ class MemoryRows(Backend):
         super().attach(settings, index, embedder)
         if index is not None and self._index is None:
             self._index = MemoryIndex(has_vectors=embedder is not None)
+            if index.filters:
+                self._rows = DeclaredRows(index.filters)
 
     def peek(self, namespace: Namespace, path: str, key: str) -> list[Item]:
         row = self._live(path, key, self.now())
@@ -54,7 +57,7 @@ class MemoryRows(Backend):
 
     async def select(self, path: str, selection: Selection) -> list[Item]:
         found = []
-        for address, row in self._range(path, selection.subtree):
+        for address, row in self._may_pass(path, selection):
             value = codec.decode(row.data)
             if matches(selection.filter, value) and (
                 selection.text is None or contains(address[1], value, selection.text)
@@ -86,6 +89,16 @@ class MemoryRows(Backend):
         items = [item_of_row(decode_namespace(path), key, row) for (path, key), row in page]
         passing = [item for item in items if matches(filter, item.value)]
         return Page(passing, page[-1][0] if len(page) == limit else None)
+
+    def _may_pass(self, path: str, selection: Selection) -> Iterator[tuple[Address, Record]]:
+        """Yield the live rows that declared filters let through, or else all."""
+        known = None
+        if isinstance(self._rows, DeclaredRows) and not selection.subtree:
+            known = self._rows.candidates(path, selection.filter)
+        if known is None:
+            return self._range(path, selection.subtree)
+        now, rows = self.now(), self._rows
+        return ((at, rows[at]) for at in known if rows[at].is_live(now))
 
     def _live(self, path: str, key: str, now: int) -> Record | None:
         row = self._rows.get((path, key))

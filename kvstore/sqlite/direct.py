@@ -219,7 +219,14 @@ class DirectBackend(FileBackend):
         return reading.live_item(namespace, key, entry, self.now)
 
     async def get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
-        return self._read(reading.get_many, namespace, path, keys, self.now())
+        cache = self._cache
+        entries = None if cache is None else cache.find_all(path, keys)
+        if entries is None:
+            return self._read(reading.get_many, namespace, path, keys, self.now())
+        items: list[Item] = []
+        for key, entry in zip(keys, entries, strict=True):
+            items += reading.live_item(namespace, key, entry, self.now)
+        return items
 
     async def select(self, path: str, selection: Selection) -> list[Item]:
         found = self._read(reading.select, path, selection, self.now(), self.asked)

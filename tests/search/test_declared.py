@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kvstore import IndexConfig, InMemoryStore, InvalidArgumentError, SQLiteStore
-from kvstore.filters import parse_filter
+from kvstore.filters import Filter, matches, parse_filter
 from kvstore.paths import parse_path
 from kvstore.sqlite import declared, driver, filter_statements, statements
 from kvstore.sqlite.connection import connect
@@ -72,12 +72,13 @@ async def test_they_find_what_is_found_without_through_any_history(tmp_path: Pat
     async with (
         SQLiteStore(path, index=DECLARED, **options) as store,
         SQLiteStore(path, **options) as other,
-        InMemoryStore(index=DECLARED, **options) as oracle,
+        InMemoryStore(index=DECLARED, **options) as memory,
+        InMemoryStore(**options) as oracle,
     ):
         for turn in range(6):
             writer = (store, other)[turn % 2]
             changed = {f"k{chance.randrange(150):03}": value(chance) for _ in range(80)}
-            for each in (writer, oracle):
+            for each in (writer, memory, oracle):
                 await each.put_many((*NS, "below"), dict(list(changed.items())[:9]))
                 await each.put_many(NS, changed, ttl=5 if turn == 2 else None)
                 await each.delete_many(NS, [f"k{turn * 7 + at:03}" for at in range(7)])
@@ -87,7 +88,7 @@ async def test_they_find_what_is_found_without_through_any_history(tmp_path: Pat
             if turn == 4:
                 file = io.BytesIO()
                 await oracle.export_items(file)
-                for each in (writer, oracle):
+                for each in (writer, memory, oracle):
                     file.seek(0)
                     await each.import_items(file)
                     await each.sweep()
@@ -95,11 +96,37 @@ async def test_they_find_what_is_found_without_through_any_history(tmp_path: Pat
                 for subtree in (False, True):
                     asked: dict[str, Any] = {"filter": spec, "limit": 500, "subtree": subtree}
                     expected = await oracle.search(NS, **asked)
-                    for each in (store, other):
+                    for each in (store, other, memory):
                         found = await each.search(NS, **asked)
                         same = [(item.namespace, item.key, item.value) for item in found]
                         assert same == [(i.namespace, i.key, i.value) for i in expected], spec
             assert (await store.check()).ok
+
+
+async def test_in_memory_they_look_at_what_may_pass_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with InMemoryStore(index=DECLARED) as store:
+        await store.put_many(NS, {f"k{at}": {"status": at, "tags": ["a", at]} for at in range(500)})
+        await store.put(NS, "k3", {"status": "three"})
+        await store.search(NS, filter={"status": 1})
+        looked = 0
+
+        def count(node: Filter, value: object) -> bool:
+            nonlocal looked
+            looked += 1
+            return matches(node, value)
+
+        monkeypatch.setattr("kvstore.memory_rows.matches", count)
+        for spec, expected in (
+            ({"status": 7}, 1),
+            ({"status": {"$in": [7, 8, 3]}}, 2),
+            ({"status": {"$gte": 490}}, 10),
+            ({"status": {"$gt": "a"}}, 1),
+            ({"tags": {"$contains": 9}}, 1),
+            ({"status": {"$lt": 200}, "tags": {"$contains": 9}}, 1),
+        ):
+            looked = 0
+            assert len(await store.search(NS, filter=spec, limit=500)) == expected
+            assert looked <= expected + 1
 
 
 @needs_exact_json
