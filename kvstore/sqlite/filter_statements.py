@@ -346,9 +346,7 @@ def first_entries(
             most -= ask(Sql("SELECT count(*)") + part)
             continue
         if low != high:  # one bound a side: SQLite takes but one of several as a range's
-            bound = Sql(
-                f"scalar {_AT_LEAST if descends else _AT_MOST} ?", (_beyond(last, descends),)
-            )
+            bound = Sql(_AT_LEAST if descends else _AT_MOST, (_beyond(last, descends),))
             other = Sql(_between(None, high) if descends else _between(low, None))
             part = begin + (all_of([bound, other]) if other.text else bound)
         selected = Sql("SELECT item") + part

@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 
 from kvstore import IndexConfig, InMemoryStore, InvalidArgumentError, SearchQuery, SQLiteStore
-from kvstore.sqlite import reading
+from kvstore.ordering import Order
+from kvstore.sqlite import declared, reading
+from kvstore.sqlite.connection import connect
+from kvstore.sqlite.filters import CAN_DECLARE
 from kvstore.testing import ManualClock
 
 NS = ("notes",)
+needs_exact_json = pytest.mark.skipif(not CAN_DECLARE, reason="this SQLite reads numbers inexactly")
 VALUES: list[Any] = [
     *(None, True, False, 0, 1, 1.5, -2, 2**53 + 1, 2**62, 1e300, "", "a", "b", "\uffff", "😀"),
     *([], {}, ["a"], b"a", "x\0y"),
@@ -25,27 +29,29 @@ ORDERS: list[str | list[str]] = [
 ]
 
 
-def value(chance: random.Random) -> dict[str, Any]:
+def value(chance: random.Random, has_nul: bool) -> dict[str, Any]:
+    values = VALUES if has_nul else [each for each in VALUES if each != "x\0y"]
     found: dict[str, Any] = {"group": chance.randrange(3)}
     for name in ("score", "odd.one", "list", "$bytes"):
         if chance.random() < 0.8:
-            found[name] = chance.choice(VALUES)
-    found["user"] = {"name": chance.choice(VALUES)} if chance.random() < 0.7 else "nobody"
+            found[name] = chance.choice(values)
+    found["user"] = {"name": chance.choice(values)} if chance.random() < 0.7 else "nobody"
     if chance.random() < 0.3:
-        found["list"] = chance.choices(VALUES, k=2)
-    if chance.random() < 0.1:
+        found["list"] = chance.choices(values, k=2)
+    if has_nul and chance.random() < 0.1:
         found["score\0odd"] = 1
     return found
 
 
-@pytest.mark.parametrize("declared", [("group",), ("group", "score", "user.name", "list[0]")])
+@pytest.mark.parametrize("has_nul", [True, False])
+@pytest.mark.parametrize("paths", [("group",), ("group", "score", "user.name", "list[0]")])
 async def test_a_file_orders_as_memory_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, declared: tuple[str, ...]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paths: tuple[str, ...], has_nul: bool
 ) -> None:
     monkeypatch.setattr(reading, "_SPARE", 1)
     monkeypatch.setattr(reading, "_TRIED", 10)
     chance, clock = random.Random(3), ManualClock()
-    index = IndexConfig(fields=(), filters=declared)
+    index = IndexConfig(fields=(), filters=paths)
     options: dict[str, Any] = {"clock": clock, "index": index, "sweep_interval": None}
     async with (
         SQLiteStore(tmp_path / "store.db", **options) as store,
@@ -53,7 +59,7 @@ async def test_a_file_orders_as_memory_does(
     ):
         for turn in range(120):
             where = NS if turn % 5 else (*NS, "below")
-            put: tuple[str, Any] = (f"k{chance.randrange(90):02}", value(chance))
+            put: tuple[str, Any] = (f"k{chance.randrange(90):02}", value(chance, has_nul))
             ttl = chance.choice([None, None, 50, 70 + turn])
             for each in (store, oracle):
                 await each.put(where, *put, ttl=ttl)
@@ -91,3 +97,24 @@ async def test_what_is_no_order_is_refused(wrong: Any) -> None:
             await store.search(NS, order_by=wrong)
         with pytest.raises(InvalidArgumentError, match="order_by"):
             await store.search(NS, "words", order_by="key")
+
+
+@needs_exact_json
+async def test_the_first_by_a_declared_path_are_a_range_of_its_entries(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with SQLiteStore(path, index=IndexConfig(fields=(), filters=("score",))) as store:
+        values = [*range(40), *map(str, range(40)), None, True, False, [], 0.5]
+        await store.put_many(NS, {f"k{at:02}": {"score": each} for at, each in enumerate(values)})
+    connection = connect(path, "ro")
+    for descends in (False, True):
+        for most in (1, 3, 4, 20, 50, 80):
+            order = Order(("score",), descends)
+            statement = declared.first(connection, "notes\t", order, most)
+            assert statement is not None
+            found = connection.execute(statement.text, statement.params).fetchall()
+            assert most <= len(found) <= most + 1
+            plan = connection.execute(f"EXPLAIN QUERY PLAN {statement.text}", statement.params)
+            looks = [row[3] for row in plan if "filter_scalars" in row[3]]
+            assert all("field=? AND path=? AND scalar" in look for look in looks), looks
+        assert declared.first(connection, "notes\t", order, len(values) + 1) is None
+    connection.close()
