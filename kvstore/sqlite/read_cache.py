@@ -42,7 +42,7 @@ _LAYOUT: Final = 3_007_000  # of the WAL index, since SQLite 3.7.0
 _FEW: Final = 16  # items that one commit adds to the cache; of more, it only keeps those up to date
 _OVERHEAD_BYTES: Final = 400  # of an entry, beside its key and data
 _PREFIX = struct.Struct("=III")  # layout, padding, count of commits; in the machine's byte order
-_PAGES = struct.Struct("=20xI")
+_PAGES = struct.Struct("=16xII")  # frames in the log, and pages of the file with them
 _SUMMED_BYTES: Final = 40  # of the header, before its own checksum of 64 bits
 _SUM_AT: Final = 5  # the checksum, among the header's numbers of 64 bits
 _COUNT_AT: Final = 2  # the count of commits, among its numbers of 32 bits
@@ -85,10 +85,11 @@ def is_as_known(index: Header, page_count: Callable[[], int]) -> bool:
         header, copy = index[:HEADER_BYTES], index[HEADER_BYTES : 2 * HEADER_BYTES]
         pages = page_count()
         if index[:HEADER_BYTES] == header == copy:  # nobody has committed meanwhile
+            frames, pages_in_log = _PAGES.unpack_from(header)
             return (
                 commits(header) is not None
                 and _checksum(header[:_SUMMED_BYTES]) == header[_SUMMED_BYTES:]
-                and _PAGES.unpack_from(header) == (pages,)
+                and (pages_in_log == pages or frames == pages_in_log == 0)  # or: it is new
             )
     return False
 

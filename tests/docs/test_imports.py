@@ -28,7 +28,7 @@ LAYERS = (
     "exchange feed lines",
     "targets",
     "backend",
-    "log memory_index past_view queue typed",
+    "log memory_filters memory_index past_view queue typed",
     "bulk memory_past watching",
     "transaction",
     "store",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from kvstore import SQLiteStore, SyncStore
 from kvstore.sqlite import driver
 from kvstore.sqlite.read_cache import ABSENT, HEADER_BYTES, Entry, ReadCache, commits, is_as_known
 
@@ -211,6 +212,40 @@ def test_it_knows_the_layout_of_the_index(file: File) -> None:
         other = bytearray(file.index[: 2 * HEADER_BYTES])
         other[at] ^= 1
         assert not is_as_known(bytes(other), page_count)
+
+
+def test_the_header_of_a_log_that_is_new_is_known(file: File, tmp_path: Path) -> None:
+    file.run("PRAGMA wal_checkpoint(TRUNCATE)")
+    file.connection.close()  # the last one takes log and index away
+    file.connection = driver.connect(f"file:{file.path}")
+
+    def page_count() -> int:
+        return int(file.connection.execute("PRAGMA page_count").fetchone()[0])
+
+    page_count()
+    with Path(f"{file.path}-shm").open("rb") as opened:
+        new = opened.read(2 * HEADER_BYTES)
+    assert new[16:24] == bytes(8)  # neither a frame, nor a page
+    assert is_as_known(new, page_count)
+
+
+@pytest.mark.parametrize("is_direct", [False, True])
+async def test_a_file_that_is_opened_again_has_a_cache_from_the_beginning(
+    tmp_path: Path, is_direct: bool
+) -> None:
+    for _ in range(3):
+        if is_direct:
+            with SyncStore(tmp_path / "store.db") as direct:
+                direct.get(("a",), "k")
+                hits = direct.metrics().cache_hits
+                assert direct.get(("a",), "k") is None
+                assert direct.metrics().cache_hits == hits + 1
+            continue
+        async with SQLiteStore(tmp_path / "store.db") as store:
+            await store.get(("a",), "k")
+            hits = store.metrics().cache_hits
+            assert await store.get(("a",), "k") is None
+            assert store.metrics().cache_hits == hits + 1
 
 
 def test_a_commit_that_leaves_the_header_alone_ends_it(file: File, cache: ReadCache) -> None:
