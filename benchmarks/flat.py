@@ -85,7 +85,12 @@ async def measure_looks(folder: Path, sizes: tuple[int, ...]) -> dict[str, dict[
 
 async def measure_puts(folder: Path) -> dict[str, float]:
     """Return the processor time of a put in a namespace of which more is kept, by a plain one's."""
-    asked = {"plain": None, "two declared filters": DECLARED, "its latest were asked for": None}
+    asked = {
+        "plain": None,
+        "two declared filters, whose scalars stay": DECLARED,
+        "two declared filters, whose scalars change": DECLARED,
+        "its latest were asked for": None,
+    }
     times: dict[str, list[float]] = {name: [] for name in asked}
     stores = {
         name: SQLiteStore(folder / f"put {at}.db", index=index)
@@ -101,7 +106,9 @@ async def measure_puts(folder: Path) -> dict[str, float]:
         for name, store in stores.items():
             began = time.process_time()
             for at in range(100):
-                await store.put(NS, f"k{(turn * 7919 + at * 101) % 10_000:06}", value(turn + at))
+                number = (turn * 7919 + at * 101) % 10_000
+                changed = {"n": turn} if name.endswith("stay") else value(turn + at)
+                await store.put(NS, f"k{number:06}", value(number) | changed)
             times[name].append(time.process_time() - began)
     for store in stores.values():
         await store.close()
