@@ -1650,6 +1650,32 @@ class StoreConformance:
         clock.seconds = right
         assert await store.get(NS, "k") == before
 
+    @pytest.mark.parametrize(
+        ("order_by", "expected"),
+        [
+            *(("key", "abcdefgh"), ("-key", "hgfedcba"), ("version", "abcdefgh")),
+            *(("-version", "hgfedcba"), ("$.n", "cefgadhb"), ("-n", "hdgafecb")),
+            *((["$.n", "key"], "cefagdhb"), (["-n", "-key"], "hdgafecb"), ("nothing", "hgfedcba")),
+        ],
+        ids=stable_id,
+    )
+    async def test_search_in_an_order_of_ones_own(
+        self, store: Store, order_by: str | list[str], expected: str
+    ) -> None:
+        """By type, then by value; what is missing last; where all is equal, the latest first."""
+        values: list[Any] = [2, ..., None, "1", True, -1.5, 2, [0]]
+        mapping = {
+            key: {} if value is ... else {"n": value}
+            for key, value in zip("abcdefgh", values, strict=True)
+        }
+        await store.put_many(NS, mapping)
+        found = [item.key for item in await store.search(NS, order_by=order_by)]
+        assert "".join(found) == expected
+        page = await store.search(NS, order_by=order_by, limit=3, offset=2)
+        assert [item.key for item in page] == found[2:5]
+        numbers = await store.search(NS, order_by=order_by, filter={"n": {"$lt": 5}})
+        assert [item.key for item in numbers] == [key for key in found if key in "afg"]
+
     async def test_search_keeps_to_its_namespace_unless_told(self, store: Store) -> None:
         for namespace in [("foo",), ("foo", "b"), ("foo", "a"), ("foobar",), ("fo",), ()]:
             await store.put(namespace, "k", 1)
