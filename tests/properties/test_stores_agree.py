@@ -25,6 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import kvstore
 from kvstore import InMemoryStore, Item, SQLiteStore, Store, StoreError, Transaction
+from kvstore.postgres.store import PostgresBackend
 from kvstore.testing import ManualClock
 from tests.postgres.server import Database
 
@@ -52,6 +53,13 @@ KEYS = [
     *("", "a", "A", "aa", "a\x00", "a\x00b", "\x00", "*", "[a]", "a.b", "$", "'", '"', "\n"),
     *("é", "e\u0301", "\ufffd", "\ufffe", "\uffff", "\U00010000", "🙂", "\U0010ffff"),
 ]  # fmt: skip
+LOGS: list[Namespace] = [("log",), ("a", "log")]
+QUEUES: list[Namespace] = [("jobs",), ("a", "jobs")]
+ORDERS: list[Any] = [
+    *(None, None, "key", "-key", "version", "-updated_at", "created_at", "-expires_at", "a", "-a"),
+    ["-a", "key"],
+    ["expires_at", "-version"],
+]
 QUERIES = ["a", "A", "É", "ss", "1", "0.3", "\x00", "%", "🙂", "", "bytes", "\ufffe"]
 
 labels = st.sampled_from(LABELS)
@@ -96,7 +104,33 @@ writes = (
 )
 
 
+def _work(name: str, **options: st.SearchStrategy[Any]) -> Any:
+    return st.tuples(st.just(name), st.integers(0, 9), st.fixed_dictionaries(options))
+
+
+# What is done to a queue; the numbers say to which job, or what it is to be.
+works = (
+    _work("put")
+    | _work(
+        "put",
+        delay=st.sampled_from([0, 0, 1, 10]),
+        unique=st.sampled_from([None, None, "n", "m"]),
+    )
+    | _work("take", lease=st.sampled_from([0.5, 4, 30]), attempts=st.integers(1, 3))
+    | _work("take")
+    | _work("finish")
+    | _work("finish")
+    | _work("retry", delay=st.sampled_from([0, 0, 1]), error=st.just("why"))
+    | _work("extend", seconds=st.just(5))
+    | _work("give_back")
+    | _work("revive")
+    | _work("cancel")
+)
+
+
 class StoresAgree(RuleBasedStateMachine):
+    has_sequences = keeps_history = True
+
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
@@ -105,15 +139,23 @@ class StoresAgree(RuleBasedStateMachine):
         self.others: list[Store] = []
         self.versions = {0: 0}  # the others' for each of the model's
         self.greatest = (0, 0)
+        self.moments: list[tuple[int, int]] = []  # versions after a step, the model's and theirs
+        self.held: list[tuple[Namespace, str, dict[bool, int]]] = []  # jobs, and whose tokens
 
     @initialize(
         default_ttl=ttls,
         refresh_ttl=st.booleans(),
         durability=st.sampled_from(["normal", "normal", "full"]),
+        history=st.sampled_from([None, 3_600]),
         first=st.lists(st.dictionaries(keys, stored_values, min_size=5), max_size=3),
     )
     def open(
-        self, default_ttl: Any, refresh_ttl: bool, durability: Any, first: list[dict[str, Any]]
+        self,
+        default_ttl: Any,
+        refresh_ttl: bool,
+        durability: Any,
+        history: float | None,
+        first: list[dict[str, Any]],
     ) -> None:
         options: dict[str, Any] = {
             "default_ttl": default_ttl,
@@ -122,6 +164,9 @@ class StoresAgree(RuleBasedStateMachine):
             "sweep_interval": None,
             "max_value_bytes": 2_000,
         }
+        self.has_history = history is not None and self.keeps_history
+        if self.has_history:
+            options["history"] = history
         self.model = InMemoryStore(**options)
         self.make_other = self.maker(durability, options)
         self.runner.run(self.model.open())
@@ -189,6 +234,8 @@ class StoresAgree(RuleBasedStateMachine):
             for store in self.others:
                 self.compare(expected, self.ask(store, _everything))
             self.greatest = (max(self.versions, default=0), max(self.versions.values(), default=0))
+            if self.greatest not in self.moments:
+                self.moments.append(self.greatest)
 
     # Time, and the file
 
@@ -346,6 +393,105 @@ class StoresAgree(RuleBasedStateMachine):
 
         self.agree(write)
 
+    # Logs and queues
+
+    @rule(
+        namespace=st.sampled_from(LOGS),
+        values=st.lists(json_values, min_size=1, max_size=3),
+        ttl=ttls,
+    )
+    def append_to_a_log(self, namespace: Namespace, values: list[Any], ttl: Any) -> None:
+        if self.has_sequences:
+            self.agree(lambda store: store.log(namespace).append(*values, ttl=ttl))
+
+    @rule(namespace=st.sampled_from(LOGS), keep=st.none() | st.integers(0, 4))
+    def shorten_a_log(self, namespace: Namespace, keep: int | None) -> None:
+        if self.has_sequences and keep is None:
+            self.agree(lambda store: store.log(namespace).pop())
+        elif self.has_sequences and keep is not None:
+            self.agree(lambda store: store.log(namespace).trim(keep))
+
+    @rule(namespace=st.sampled_from(LOGS), after=st.integers(0, 8), limit=st.integers(0, 5))
+    def read_a_log(self, namespace: Namespace, after: int, limit: int) -> None:
+        async def read(store: Store) -> list[Any]:
+            log = store.log(namespace)
+            last = await log.tail(limit)
+            return [await log.length(), last, [entry async for entry in log.read(after)]]
+
+        if self.has_sequences:
+            self.agree(read)
+
+    @rule(namespace=st.sampled_from(QUEUES), script=st.lists(works, min_size=2, max_size=10))
+    def work_on_a_queue(self, namespace: Namespace, script: list[Any]) -> None:
+        taken: dict[bool, list[tuple[str, int]]] = {}
+
+        async def work(store: Store) -> list[Any]:
+            answers: list[Any] = []
+            is_model = store is self.model
+            held = [(id, tokens[is_model]) for place, id, tokens in self.held if place == namespace]
+            mine = taken[is_model] = []
+            for name, number, options in script:
+                queue = store.queue(namespace, **(options if name == "take" else {}))
+                try:
+                    match name:
+                        case "put":
+                            answers.append(await queue.put(number, **options))
+                        case "take":
+                            job = await queue.take(timeout=0)
+                            answers.append(job and [job.id, job.value, job.attempt])
+                            if job is not None:
+                                mine.append((job.id, job.token))
+                        case "revive":
+                            answers.append(await queue.revive(f"{number:019}", "no such job"))
+                        case "cancel":
+                            answers.append(await store.delete(namespace, f"{number:019}"))
+                        case _ if held or mine:
+                            id, token = [*held, *mine][-1 - number % len([*held, *mine])]
+                            end = getattr(queue, name)
+                            args = (
+                                (token,) if name == "give_back" else (id, token, *options.values())
+                            )
+                            answers.append(await end(*args))
+                except StoreError as exc:
+                    answers.append(type(exc))
+                answers.append(await queue.size())
+            answers += [[job.id, job.attempt, job.error] for job in await queue.dead()]
+            return answers
+
+        if self.has_sequences:
+            self.agree(work)
+            for (id, ours), (_, theirs) in zip(taken[True], taken[False], strict=True):
+                self.held.append((namespace, id, {True: ours, False: theirs}))
+
+    # The past
+
+    @rule(back=st.integers(0, 6), filter=st.none() | filters)
+    def look_back(self, back: int, filter: dict[str, Any] | None) -> None:
+        if not self.has_history or not self.moments:
+            return
+        ours, theirs = self.moments[-1 - back % len(self.moments)]
+
+        async def look(store: Store) -> list[Item]:
+            past = store.at(ours if store is self.model else theirs)
+            return [item async for item in past.scan(filter=filter, batch_size=3)]
+
+        self.agree(look)
+
+    @rule(
+        back=st.integers(0, 6),
+        namespace=st.just(()) | namespaces | st.sampled_from(LOGS + QUEUES),
+        subtree=st.booleans(),
+    )
+    def go_back(self, back: int, namespace: Namespace, subtree: bool) -> None:
+        if not self.has_history or not self.moments:
+            return
+        ours, theirs = self.moments[-1 - back % len(self.moments)]
+        self.agree(
+            lambda store: store.rewind(
+                ours if store is self.model else theirs, namespace=namespace, subtree=subtree
+            )
+        )
+
     # Reads
 
     @rule(namespace=namespaces, key=keys, refresh=refreshing)
@@ -360,6 +506,7 @@ class StoresAgree(RuleBasedStateMachine):
         namespace=namespaces,
         query=st.none() | st.sampled_from(QUERIES),
         filter=st.none() | filters,
+        order_by=st.sampled_from(ORDERS),
         limit=st.integers(0, 12),
         offset=st.integers(0, 3),
         subtree=st.booleans(),
@@ -370,6 +517,7 @@ class StoresAgree(RuleBasedStateMachine):
         namespace: Namespace,
         query: str | None,
         filter: dict[str, Any] | None,
+        order_by: Any,
         limit: int,
         offset: int,
         subtree: bool,
@@ -380,6 +528,7 @@ class StoresAgree(RuleBasedStateMachine):
                 namespace,
                 query,
                 filter=filter,
+                order_by=order_by,
                 limit=limit,
                 offset=offset,
                 subtree=subtree,
@@ -496,6 +645,8 @@ def _comparable(answer: Any, versions: list[int]) -> Any:
 
 class PostgresAgrees(StoresAgree):
     database: Database
+    has_sequences = PostgresBackend.has_sequences
+    keeps_history = PostgresBackend.keeps_history
 
     def maker(self, durability: Any, options: dict[str, Any]) -> Callable[[], Store]:
         self.url = self.database.new_schema()
