@@ -67,6 +67,16 @@ def test_values_are_coloured_for_people(terminal: Start, filled: Path) -> None:
         assert "\x1b[" in screen.seen
 
 
+def test_stats_draw_the_sizes_of_the_roots(terminal: Start, run: Run, tmp_path: Path) -> None:
+    run("put", "agent.db", "large", "k", "--text", "x" * 1000)
+    run("put", "agent.db", "small", "k", "--text", "x" * 100)
+    drawn = terminal("stats", "agent.db")
+    assert drawn.end() == 0
+    bars = [line.count("█") for line in drawn.text().splitlines() if "█" in line]
+    assert bars == [20, 2]
+    assert "█" not in run("stats", "agent.db").stdout.decode()
+
+
 def test_a_listing_fits_the_terminal(terminal: Start, run: Run) -> None:
     run("put", "agent.db", "long", "k", orjson.dumps("x" * 500).decode())
     run("put", "agent.db", "long", "猫" * 20, orjson.dumps(["猫" * 200]).decode())
