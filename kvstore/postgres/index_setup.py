@@ -18,6 +18,7 @@ from kvstore.own_vectors import OwnVectors
 from kvstore.postgres import index_statements as sql
 from kvstore.postgres import statements
 from kvstore.postgres.connection import Connection, DriverError
+from kvstore.postgres.distributed import distribute_table
 from kvstore.postgres.indexing import Setup, quoted, vectors_table
 from kvstore.postgres.roots import lock_root, store_state
 from kvstore.text import WORDS_REVISION
@@ -166,3 +167,5 @@ async def make_vectors(connection: Connection, setup: Setup, length: int) -> Non
                 await connection.execute(sql.CREATE_HNSW.format(**names))
             elif length <= MAX_HALF_INDEXED:
                 await connection.execute(sql.CREATE_HALF_HNSW.format(**names))
+            if connection.is_distributed:
+                await distribute_table(connection, table)

@@ -6,7 +6,7 @@ both come from our own code and from the server's catalogue, never from a caller
 
 from __future__ import annotations
 
-from kvstore.sql import Sql, all_of
+from kvstore.sql import TRUE, Sql, all_of
 
 # Writing
 
@@ -40,7 +40,6 @@ SELECT EXISTS (
 )
 """
 LOCK_TABLES = f"SELECT pg_advisory_xact_lock({0x6B767374})"  # as migrations do
-_WANTED = "unnest($1::text[], $2::text[], $3::text[]) AS wanted (root, path, key)"
 CREATE_VECTORS = """
 CREATE TABLE {table} (
     root text COLLATE "C" NOT NULL,
@@ -152,17 +151,17 @@ WHERE term = ANY($1::bigint[]) GROUP BY term
 # Items, and the live ones on either side of each: the primary key, once for each. The counts are of
 # the terms in the order in which they are asked for.
 _NEAR = """
-    SELECT near.root, near.path, near.key FROM wanted
+    SELECT near.path, near.key FROM wanted
     CROSS JOIN LATERAL (
-        SELECT items.root, items.path, items.key FROM kvstore_items AS items
-        WHERE items.root = wanted.root AND items.path = wanted.path AND items.key {sign} wanted.key
+        SELECT items.path, items.key FROM kvstore_items AS items
+        WHERE items.root = $1 AND items.path = wanted.path AND items.key {sign} wanted.key
             AND (items.expires_at IS NULL OR items.expires_at > $4)
         ORDER BY items.key {order} LIMIT $5
     ) AS near
 """.format
 GET_AROUND = f"""
-WITH wanted AS (SELECT * FROM {_WANTED}), near AS (
-    SELECT root COLLATE "C" AS root, path COLLATE "C" AS path, key COLLATE "C" AS key FROM wanted
+WITH wanted AS (SELECT * FROM unnest($2::text[], $3::text[]) AS wanted (path, key)), near AS (
+    SELECT path COLLATE "C" AS path, key COLLATE "C" AS key FROM wanted
     UNION {_NEAR(sign="<", order="DESC")}
     UNION {_NEAR(sign=">", order="ASC")}
 )
@@ -173,7 +172,7 @@ SELECT near.path, near.key, entries.length, (
 ) AS counts
 FROM near
 LEFT JOIN kvstore_entries AS entries
-    ON entries.root = near.root AND entries.path = near.path AND entries.key = near.key
+    ON entries.root = $1 AND entries.path = near.path AND entries.key = near.key
 """
 
 # A search sees one state of everything. Neighbours come from the HNSW index, which alone gives them
@@ -184,6 +183,7 @@ SET LOCAL hnsw.iterative_scan = relaxed_order;
 SET LOCAL hnsw.ef_search = {ef_search};
 SET LOCAL enable_sort = off
 """
+PROPAGATE = "SET LOCAL citus.propagate_set_commands = 'local';"  # to the machine that searches
 
 # BM25's part of a word, with what is constant of it in its first parameter. There is no count of a
 # word that is not there.
@@ -195,8 +195,19 @@ _NO_VALUE = "NULL::text AS value, items.version"
 _VALUE = "items.value, items.version, items.created_at, items.updated_at, items.expires_at"
 
 
-def join_items(candidates: Sql, condition: Sql, *, with_values: bool) -> Sql:
-    """Add to candidates what is known of the items that meet a condition, by the primary key."""
+def join_items(
+    candidates: Sql, condition: Sql, *, with_values: bool, root: str | None = None
+) -> Sql:
+    """Add to candidates what is known of the items that meet a condition, by the primary key.
+
+    Args:
+        candidates: a ranking.
+        condition: on the items.
+        with_values: whether the values are wanted.
+        root: of all candidates, if there is one.
+    """
+    if root is not None:
+        condition = all_of([Sql("items.root = ?", (root,)), condition])
     return (
         Sql("WITH ranked AS MATERIALIZED (")
         + candidates
@@ -220,7 +231,12 @@ def _page(limit: int, offset: int) -> Sql:
 
 
 def by_words(
-    weights: list[tuple[int, float]], token: int | None, mean: float, limit: int, offset: int
+    weights: list[tuple[int, float]],
+    token: int | None,
+    mean: float,
+    limit: int,
+    offset: int,
+    within: Sql = TRUE,
 ) -> Sql:
     """Rank entries by BM25; uses the GIN index of words.
 
@@ -230,8 +246,10 @@ def by_words(
         mean: length of an entry, in words.
         limit: how many.
         offset: after how many.
+        within: a condition on entries that says no more than the token, for engines that have to
+            know on which machine they are.
     """
-    parts = [Sql("entries.words && ?::bigint[]", ([term for term, _ in weights],))]
+    parts = [within, Sql("entries.words && ?::bigint[]", ([term for term, _ in weights],))]
     if token is not None:
         parts.append(Sql("entries.words @> ?::bigint[]", ([token],)))
     weight = Sql(
@@ -280,11 +298,11 @@ OFFSET 0) AS passing
 CROSS JOIN LATERAL (
     SELECT * FROM {table} AS vectors
     WHERE vectors.root = passing.root AND vectors.path = passing.path
-        AND vectors.key = passing.key
-    OFFSET 0
-) AS vectors
+        AND vectors.key = passing.key AND
 """
         )
+        + within
+        + Sql("OFFSET 0) AS vectors")
     )
 
 

@@ -66,6 +66,31 @@ def columns(addresses: Iterable[Address]) -> tuple[list[str], list[str], list[st
     return [root_of(path) for path in paths], paths, [key for _, key in pairs]
 
 
+async def _fetch_each(
+    connection: Connection, across: str, under: str, addresses: Sequence[Address], *rest: Any
+) -> list[tuple[Any, ...]]:
+    """Run a statement for some addresses; its rows begin with the number of one, from 1 on.
+
+    Args:
+        connection: over which.
+        across: the statement for addresses of any roots.
+        under: that for those of one, which each machine gets of which rows are distributed.
+        addresses: for which.
+        rest: of the parameters.
+    """
+    if not connection.is_distributed:
+        return list(map(tuple, await connection.fetch(across, *columns(addresses), *rest)))
+    by_root: dict[str, list[int]] = {}
+    for at, (path, _) in enumerate(addresses):
+        by_root.setdefault(root_of(path), []).append(at)
+    found = []
+    for root, places in by_root.items():
+        _, paths, keys = columns(addresses[at] for at in places)
+        for number, *row in await connection.fetch(under, root, paths, keys, *rest):
+            found.append((places[number - 1] + 1, *row))
+    return found
+
+
 def item_of(namespace: Namespace, key: str, row: Sequence[Any]) -> Item:
     """As `make`, of an address that is decoded already."""
     value, version, created_at, updated_at, expires_at = row
@@ -100,7 +125,9 @@ async def get_points(
     """Return, for each address, the live item in a list, an empty one, or what is wrong."""
     answers: list[list[Item] | StoreCorruptError] = [[] for _ in points]
     addresses = [(path, encode_key(key)) for _, path, key in points]
-    for at, *row in await link.raw.fetch(statements.GET_POINTS, *columns(addresses), now):
+    for at, *row in await _fetch_each(
+        link.raw, statements.GET_POINTS, statements.GET_POINTS_UNDER, addresses, now
+    ):
         namespace, _, key = points[at - 1]
         try:
             answers[at - 1] = [item_of(namespace, key, row)]
@@ -122,8 +149,10 @@ async def get_by_address(
     connection: Connection, addresses: Sequence[Address]
 ) -> dict[Address, Item]:
     """Return the items at some addresses, be they live or not."""
-    rows = await connection.fetch(statements.GET_BY_ADDRESS, *columns(addresses))
-    return {(row[0], row[1]): make(row[0], row[1], tuple(row)[2:]) for row in rows}
+    rows = await _fetch_each(
+        connection, statements.GET_BY_ADDRESS, statements.GET_BY_ADDRESS_UNDER, addresses
+    )
+    return {(path, key): make(path, key, row) for _, path, key, *row in rows}
 
 
 async def items_before(
@@ -132,8 +161,8 @@ async def items_before(
     """Return the live item before each path and key, in its namespace."""
     found: list[Item | None] = [None] * len(places)
     encoded = [(path, encode_key(key)) for path, key in places]
-    for number, path, key, *row in await link.raw.fetch(
-        statements.GET_BEFORE, *columns(encoded), now
+    for number, path, key, *row in await _fetch_each(
+        link.raw, statements.GET_BEFORE, statements.GET_BEFORE_UNDER, encoded, now
     ):
         found[number - 1] = make(path, key, row)
     return found
@@ -181,8 +210,9 @@ async def list_namespaces(
     """Return the namespaces that match, cut, distinct, sorted and paged."""
     root = encode_namespace(asked.root)
     if asked.max_depth is None or asked.suffix or len(asked.prefix) > asked.max_depth:
-        rows = await fetch(link.raw, statements.list_paths(root, now))
-        found = (labels for (path,) in rows if asked.matches(labels := decode_namespace(path)))
+        statement = statements.list_paths(root, now, is_distributed=link.raw.is_distributed)
+        rows = await fetch(link.raw, statement)
+        found = (labels for path, *_ in rows if asked.matches(labels := decode_namespace(path)))
         cut = list(dict.fromkeys(labels[: asked.max_depth] for labels in found))
     else:
         most = None if limit is None else offset + limit
@@ -234,7 +264,9 @@ async def matching_addresses(
     connection: Connection, span: Span, limit: int | None, now: int
 ) -> list[Address]:
     """Return the addresses of a span's items, in its order."""
-    statement, exact = statements.select_addresses(span, now, limit)
+    statement, exact = statements.select_addresses(
+        span, now, limit, is_distributed=connection.is_distributed
+    )
     rows = await fetch(connection, statement)
     if exact:
         return [(row[0], row[1]) for row in rows]
@@ -244,7 +276,9 @@ async def matching_addresses(
 
 async def count(link: Link, path: str, pattern: Pattern, subtree: bool, now: int) -> int:
     """Count the matching items."""
-    statement = statements.count(path, subtree, pattern, now)
+    statement = statements.count(
+        path, subtree, pattern, now, is_distributed=link.raw.is_distributed
+    )
     if statement is None:
         return len(await matching_addresses(link.raw, Span(path, pattern, subtree), None, now))
     number: int = await link.raw.fetchval(statement.render(), *statement.params)

@@ -36,7 +36,7 @@ from kvstore.postgres.keys import Address, root_of
 from kvstore.postgres.reading import columns, fetch, get_by_address, make
 from kvstore.postgres.roots import store_state
 from kvstore.ranking import FUSION_DEPTH, Hit, Search, WordWeights, page_of, similarity
-from kvstore.sql import Sql, all_of
+from kvstore.sql import TRUE, Sql, all_of
 from kvstore.types import Item
 
 __all__ = ["EXACT_VECTORS", "search"]
@@ -81,26 +81,48 @@ async def _search(
 ) -> list[Item]:
     begin = sql.BEGIN
     if asked.vector:
+        if connection.is_distributed:
+            begin += sql.PROPAGATE
         begin += sql.USE_HNSW.format(ef_search=min(1_000, max(EF_SEARCH, _neighbours_for(asked))))
     await connection.execute(begin)
     try:
-        described = await _describe(connection, path, asked)
-        for description in described.descriptions:
-            check_index(
-                description,
-                setup,
-                asked.vector,
-                by_words=asked.words is not None,
-                is_own=asked.is_own,
-            )
-        finder = _Finder(connection, described, quoted(setup.schema), path, asked, now)
-        items = await finder.find()
+        items = await _find(connection, setup, path, asked, now)
     except Exception:
         with suppress(*DriverError):
             await connection.execute("ROLLBACK")
         raise
     await connection.execute("COMMIT")
     return items
+
+
+async def _find(
+    connection: Connection, setup: Setup, path: str, asked: Search, now: int
+) -> list[Item]:
+    if connection.is_distributed and asked.subtree and not path:
+        return await _find_in_each(connection, setup, asked, now)
+    described = await _describe(connection, path, asked)
+    for description in described.descriptions:
+        check_index(
+            description,
+            setup,
+            asked.vector,
+            by_words=asked.words is not None,
+            is_own=asked.is_own,
+        )
+    return await _Finder(connection, described, quoted(setup.schema), path, asked, now).find()
+
+
+async def _find_in_each(
+    connection: Connection, setup: Setup, asked: Search, now: int
+) -> list[Item]:
+    """Search root by root, each on its machine; every one ranks by the words of its own."""
+    whole = replace(asked, offset=0, limit=asked.offset + asked.limit)
+    found = []
+    for root, _ in await connection.fetch(statements.LIST_ROOTS):
+        scope = replace(whole, subtree=bool(root))  # the root namespace lies in no other's subtree
+        found += await _find(connection, setup, root, scope, now)
+    found.sort(key=lambda item: (-(item.score or 0.0), item.namespace, item.key))
+    return found[asked.offset :][: asked.limit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +266,9 @@ class _Finder:
         """Return candidates, best first, with what is known of the items that pass."""
         few = self.asked.offset + self.asked.limit <= _VALUES_AT_ONCE
         with_values = self._is_filtered or (is_first and few)
-        statement = sql.join_items(candidates, self._condition, with_values=with_values)
+        statement = sql.join_items(
+            candidates, self._condition, with_values=with_values, root=self.described.root
+        )
         return sorted(await fetch(self.connection, statement), key=_by_weight)
 
     def _passing(
@@ -277,6 +301,13 @@ class _Finder:
         """What an item must be: alive, and passing the filter, as far as SQL can tell."""
         return all_of([statements.live(self.now), compile_filter(self.asked.filter)])
 
+    @property
+    def _condition_here(self) -> Sql:
+        within = TRUE
+        if self.described.root is not None:
+            within = Sql("items.root = ?", (self.described.root,))
+        return all_of([within, self._condition])
+
     def _within(self, alias: str) -> Sql:
         within = statements.in_range(self.path, self.asked.subtree)
         return Sql(within.text.replace("items.", alias + "."), within.params)
@@ -307,8 +338,12 @@ class _Finder:
         elif self.path:
             token = subtree_term(self.path)
 
+        within = TRUE
+        if root is not None and self.connection.is_distributed:
+            within = Sql("entries.root = ?", (root,))
+
         def ranking(limit: int, offset: int) -> Sql:
-            return sql.by_words(by_term, token, weights.mean, limit, offset)
+            return sql.by_words(by_term, token, weights.mean, limit, offset, within)
 
         def score(weight: float) -> float:
             return weights.score(-weight)
@@ -328,14 +363,16 @@ class _Finder:
 
     async def _around(self, hits: list[Hit], terms: list[int]) -> list[Neighbour]:
         """Return some items, and what stands around them, with what it takes to weigh them."""
-        places = columns(hit.place for hit in hits)
-        rows = await self.connection.fetch(
-            sql.GET_AROUND,
-            *places,
-            self.now,
-            2 * self.asked.context,
-            terms,
-        )
+        by_root: dict[str, list[Address]] = {}
+        for hit in hits:
+            by_root.setdefault(root_of(hit.place[0]), []).append(hit.place)
+        rows: list[Any] = []
+        for root, places in by_root.items():
+            _, paths, keys = columns(places)
+            most = 2 * self.asked.context
+            rows += await self.connection.fetch(
+                sql.GET_AROUND, root, paths, keys, self.now, most, terms
+            )
         return [
             Neighbour((row["path"], row["key"]), row["counts"] or [0] * len(terms),
                       row["length"] or 0)
@@ -418,7 +455,7 @@ class _Finder:
             self.schema,
             query,
             self._within("vectors"),
-            self._condition if self._is_filtered else None,
+            self._condition_here if self._is_filtered else None,
             count,
             dimensions if dimensions > MAX_INDEXED else None,
         )

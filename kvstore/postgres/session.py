@@ -79,16 +79,18 @@ class Session(asyncpg.Connection):  # type: ignore[misc]
         pid: of the server's process, and
         started: when that began; `None` behind a pooler, and where the server does not tell.
         schema: of the store's tables.
+        is_distributed: whether the store's tables are spread over machines.
         is_proxied: whether something stands between that gives sessions numbers of its own.
     """
 
-    __slots__ = ("_opening", "is_proxied", "pid", "schema", "started")
+    __slots__ = ("_opening", "is_distributed", "is_proxied", "pid", "schema", "started")
 
     def __init__(self, protocol: Any, transport: Any, *args: Any) -> None:
         super().__init__(protocol, transport, *args)
         self.pid: int | None = None
         self.started: Any = None
         self.schema: str | None = None
+        self.is_distributed = False
         self.is_proxied = False
         self._opening = ""  # of each transaction
         _keep_alive(transport.get_extra_info("socket"))
@@ -101,6 +103,7 @@ class Session(asyncpg.Connection):  # type: ignore[misc]
             DriverError: the server refused.
         """
         schema = target.schema
+        self.is_distributed = target.is_distributed
         if schema is None:
             await super().execute("BEGIN READ ONLY")
             if target.search_path is not None:

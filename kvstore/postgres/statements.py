@@ -41,42 +41,52 @@ CROSS JOIN LATERAL (
 ) AS items
 """
 
-# The primary key, once for each address
-GET_POINTS = f"""
+# Those of several roots at once, and those of one, which engines that hash rows over machines send
+# to one of them. The primary key, once for each address
+_WANTED = """
+    unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS wanted (root, path, key, number)
+"""
+_WANTED_UNDER = "unnest($2::text[], $3::text[]) WITH ORDINALITY AS wanted (path, key, number)"
+_GET_POINTS = f"""
 SELECT wanted.number, {ROW}
-FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY
-    AS wanted (root, path, key, number)
+FROM {{wanted}}
 CROSS JOIN LATERAL (
     SELECT * FROM kvstore_items AS items
-    WHERE items.root = wanted.root AND items.path = wanted.path AND items.key = wanted.key
+    WHERE items.root = {{root}} AND items.path = wanted.path AND items.key = wanted.key
         AND {_LIVE("$4")}
     LIMIT 1
 ) AS items
-"""
+""".format
+GET_POINTS = _GET_POINTS(wanted=_WANTED, root="wanted.root")
+GET_POINTS_UNDER = _GET_POINTS(wanted=_WANTED_UNDER, root="$1")
 
-# The primary key, once for each address; of expired rows, too
-GET_BY_ADDRESS = f"""
-SELECT {ADDRESS}, {ROW}
-FROM unnest($1::text[], $2::text[], $3::text[]) AS wanted (root, path, key)
+# As these; of expired rows, too
+_GET_BY_ADDRESS = f"""
+SELECT wanted.number, {ADDRESS}, {ROW}
+FROM {{wanted}}
 CROSS JOIN LATERAL (
     SELECT * FROM kvstore_items AS items
-    WHERE items.root = wanted.root AND items.path = wanted.path AND items.key = wanted.key
+    WHERE items.root = {{root}} AND items.path = wanted.path AND items.key = wanted.key
     LIMIT 1
 ) AS items
-"""
+""".format
+GET_BY_ADDRESS = _GET_BY_ADDRESS(wanted=_WANTED, root="wanted.root")
+GET_BY_ADDRESS_UNDER = _GET_BY_ADDRESS(wanted=_WANTED_UNDER, root="$1")
 
 # The primary key, backwards
-GET_BEFORE = f"""
+_GET_BEFORE = f"""
 SELECT wanted.number, {ADDRESS}, {ROW}
-FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS wanted (root, path, key, number)
+FROM {{wanted}}
 CROSS JOIN LATERAL (
     SELECT * FROM kvstore_items AS items
-    WHERE items.root = wanted.root AND items.path = wanted.path AND items.key < wanted.key
+    WHERE items.root = {{root}} AND items.path = wanted.path AND items.key < wanted.key
         AND (items.expires_at IS NULL OR items.expires_at > $4)
     ORDER BY items.key DESC
     LIMIT 1
 ) AS items
-"""
+""".format
+GET_BEFORE = _GET_BEFORE(wanted=_WANTED, root="wanted.root")
+GET_BEFORE_UNDER = _GET_BEFORE(wanted=_WANTED_UNDER, root="$1")
 
 # The rows that operations name under one root, values only where they are asked for: the primary
 # key, once for each
@@ -327,19 +337,31 @@ def distinct_paths(path: str) -> Sql:
     return Sql(_DISTINCT_PATHS.format(range=within.text), within.params * 2)
 
 
-def list_paths(path: str, now: int) -> Sql:
-    """List the paths in a subtree that hold live items, sorted: costs by their number."""
-    return distinct_paths(path) + Sql(
-        f"""
-SELECT path FROM namespaces
-WHERE EXISTS (
-    SELECT 1 FROM kvstore_items AS items
-    WHERE items.root = namespaces.root AND items.path = namespaces.path AND {LIVE}
-)
-ORDER BY root, path
-""",
-        (now,),
+def list_paths(path: str, now: int, *, is_distributed: bool) -> Sql:
+    """List the paths in a subtree that hold live items, sorted: costs by their number.
+
+    That of all roots cost by the items where these are distributed.
+    """
+    if is_distributed and not path:
+        return (
+            Sql("SELECT DISTINCT items.path, items.root FROM kvstore_items AS items WHERE")
+            + live(now)
+            + Sql("ORDER BY items.root, items.path")
+        )
+    return (
+        distinct_paths(path)
+        + Sql(
+            "SELECT path FROM namespaces WHERE EXISTS (SELECT 1 FROM kvstore_items AS items WHERE"
+        )
+        + _in_found(path)
+        + Sql(f"AND {LIVE}) ORDER BY root, path", (now,))
     )
+
+
+def _in_found(path: str) -> Sql:
+    """Lie in one of `namespaces`, which are in a subtree."""
+    within = Sql("items.root = namespaces.root AND items.path = namespaces.path")
+    return all_of([within, Sql("items.root = ?", (root_of(path),))]) if path else within
 
 
 def first_live_path(low: str, within: str, now: int) -> Sql:
@@ -353,7 +375,7 @@ def first_live_path(low: str, within: str, now: int) -> Sql:
     )
 
 
-def matching(columns: str, path: str, subtree: bool, condition: Sql, *, by_namespace: bool) -> Sql:
+def _matching(columns: str, path: str, subtree: bool, condition: Sql, *, by_namespace: bool) -> Sql:
     """Select from the items of a namespace or subtree that meet a condition.
 
     Args:
@@ -373,13 +395,15 @@ def matching(columns: str, path: str, subtree: bool, condition: Sql, *, by_names
         distinct_paths(path)
         + Sql(f"SELECT {columns} FROM namespaces CROSS JOIN LATERAL (")
         + Sql("SELECT * FROM kvstore_items AS items")
-        + Sql("WHERE items.root = namespaces.root AND items.path = namespaces.path AND")
-        + condition
+        + Sql("WHERE")
+        + all_of([_in_found(path), condition])
         + Sql("OFFSET 0) AS items")
     )
 
 
-def select_addresses(span: Span, now: int, limit: int | None) -> tuple[Sql, bool]:
+def select_addresses(
+    span: Span, now: int, limit: int | None, *, is_distributed: bool
+) -> tuple[Sql, bool]:
     """Select the addresses of a span's items, in its order; and whether that is exact.
 
     If not, there is no limit.
@@ -387,7 +411,8 @@ def select_addresses(span: Span, now: int, limit: int | None) -> tuple[Sql, bool
     condition, is_exact = key_matches(span.pattern)
     conditions = all_of([condition, live(now), _between(span)])
     by_namespace = bool(span.pattern.head) and span.bounds == (None, None)
-    found = matching(ADDRESS, span.path, span.subtree, conditions, by_namespace=by_namespace)
+    by_namespace &= not is_distributed or bool(span.path)
+    found = _matching(ADDRESS, span.path, span.subtree, conditions, by_namespace=by_namespace)
     ordered = found + _in_order(span)
     if is_exact and limit is not None:
         ordered += Sql("LIMIT ?", (limit,))
@@ -411,14 +436,16 @@ def _in_order(span: Span) -> Sql:
     return Sql(f"ORDER BY items.root{down}, items.path{down}, items.key{down}")
 
 
-def count(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql | None:
+def count(
+    path: str, subtree: bool, pattern: Pattern, now: int, *, is_distributed: bool
+) -> Sql | None:
     """Count the matching items, or `None` if SQL cannot."""
     condition, is_exact = key_matches(pattern)
     if not is_exact:
         return None
-    return matching(
-        "count(*)", path, subtree, all_of([condition, live(now)]), by_namespace=bool(pattern.head)
-    )
+    by_namespace = bool(pattern.head) and (not is_distributed or bool(path))
+    conditions = all_of([condition, live(now)])
+    return _matching("count(*)", path, subtree, conditions, by_namespace=by_namespace)
 
 
 def delete_range(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from random import getrandbits
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from kvstore.arguments import check_seconds
 from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings, Span
@@ -18,8 +18,8 @@ from kvstore.feed import ChangePage
 from kvstore.filters import Filter
 from kvstore.jobs import JobState, QueueSize, SequenceRecord
 from kvstore.metrics import Metrics
-from kvstore.namespace import encode_namespace, root_of
-from kvstore.operations import Operation, Record
+from kvstore.namespace import decode_namespace, encode_namespace, root_of, show
+from kvstore.operations import Operation, Record, named_of
 from kvstore.past import Moment
 from kvstore.patterns import Pattern
 from kvstore.positions import Position
@@ -32,6 +32,7 @@ from kvstore.postgres.connection import (
     require_own_session,
     translated,
 )
+from kvstore.postgres.distributed import distribute, is_distributed
 from kvstore.postgres.engine import Writer
 from kvstore.postgres.index_checks import count_pending
 from kvstore.postgres.index_setup import (
@@ -88,6 +89,12 @@ class PostgresStore(Store):
         read_url: of a streaming replica of that database, to which reads go while it is up to
             date: what this store has written, its reads see. What is written elsewhere they may
             see a moment later. `check`, `stats` and watches ask the primary.
+        distributed: spread the tables over the machines of a Citus cluster, by root label;
+            `?distributed=true` in the URL says the same. A store that is spread already is found
+            to be so.
+        cross_root: of a store that is spread: `"unisolated"` lets `transact` write under several
+            roots, atomically, though a reader may see half of it for a moment; `None`: it is
+            refused.
         options: those of `Store`: `default_ttl`, `refresh_ttl`, `max_value_bytes`, `clock`,
             `sweep_interval`, `history`.
     """
@@ -104,6 +111,8 @@ class PostgresStore(Store):
         statement_timeout: float | None = STATEMENT_TIMEOUT_S,
         pooler: bool = False,
         read_url: str | None = None,
+        distributed: bool = False,
+        cross_root: Literal["unisolated"] | None = None,
         **options: Any,
     ) -> None:
         if not isinstance(url, str):
@@ -120,12 +129,15 @@ class PostgresStore(Store):
         parse = partial(
             Target.parse,
             is_pooler=pooler,
+            is_distributed=distributed,
             busy_timeout=float(busy_timeout),
             statement_timeout=statement_timeout or None,
         )
         read_target = None if read_url is None else parse(read_url)
         target = parse(url)
-        backend = PostgresBackend(target, read_target, pool_size)
+        if cross_root not in (None, "unisolated"):
+            raise InvalidArgumentError(f"cross_root is 'unisolated' or None, not {cross_root!r}")
+        backend = PostgresBackend(target, read_target, pool_size, cross_root == "unisolated")
         super().__init__(backend, index=index, **options)
         self._shown = target.name
 
@@ -145,17 +157,25 @@ class PostgresBackend(Backend):
         target: where to.
         read_target: a replica of it; `None`: there is none.
         pool_size: how many connections reads may open.
+        may_cross: whether several roots may be written together where they are spread.
     """
 
     most_dimensions = 16_000  # of pgvector's type
     has_sequences = True
     keeps_history = True
 
-    def __init__(self, target: Target, read_target: Target | None, pool_size: int) -> None:
+    def __init__(
+        self,
+        target: Target,
+        read_target: Target | None,
+        pool_size: int,
+        may_cross: bool = False,
+    ) -> None:
         super().__init__()
         self.target = target
         self._read_target = read_target
         self._pool_size = pool_size
+        self._may_cross = may_cross
         self._setup: Setup | None = None
 
     def attach(
@@ -185,6 +205,11 @@ class PostgresBackend(Backend):
                 await require_migrated(connection, target)
             else:
                 await migrate(connection, target)
+                if target.is_distributed or await is_distributed(connection, target):
+                    await distribute(connection, target)
+            connection.is_distributed = await is_distributed(connection, target)
+            target = replace(target, is_distributed=connection.is_distributed)
+            self.target = replace(self.target, is_distributed=connection.is_distributed)
             channel, newest = await self._prepare(connection)
             if replica is not None:
                 with translated(target.name):
@@ -391,6 +416,8 @@ class PostgresBackend(Backend):
         self._learn_dimensions()
         if is_upkeep(ops):
             return self._look_after(ops)
+        if self.target.is_distributed and not self._may_cross:
+            _require_one_root(ops)
         if self._lacks_tables(ops):
             return self._apply_vectors(ops)
         return self._writer.apply(ops)
@@ -459,3 +486,14 @@ class PostgresBackend(Backend):
         finally:
             await asyncio.shield(hang_up(connection))
         return max(0, before - after)
+
+
+def _require_one_root(ops: Sequence[Operation]) -> None:
+    """Refuse operations that name several roots, where these are on several machines."""
+    roots = {root_of(op.path) for op in named_of(ops)}
+    if len(roots) > 1:
+        labels = " and ".join(show(decode_namespace(root)) for root in sorted(roots))
+        raise InvalidArgumentError(
+            f"a transaction over {labels} would not be isolated: this store is spread over "
+            "machines by root label. Keep it under one, or say cross_root='unisolated'"
+        )

@@ -14,7 +14,6 @@ __all__ = ["STATEMENT_TIMEOUT_S", "Target"]
 
 STATEMENT_TIMEOUT_S: Final = 60.0
 _HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:[0-9]*)?")
-_POOLER = "pooler"  # our own part of a URL's query
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +25,7 @@ class Target:
         name: for messages: without the password.
         is_pooler: whether a pooler stands before it that gives a session's server to others
             between two transactions.
+        is_distributed: whether the store's tables are spread over machines, or are to be.
         is_read_only: whether the server is asked to refuse all writes.
         search_path: that the URL asks for; `None`: nothing, or by `options`.
         application: the name under which the server lists the sessions.
@@ -38,6 +38,7 @@ class Target:
     url: str = field(repr=False)
     name: str
     is_pooler: bool
+    is_distributed: bool = field(default=False, compare=False)
     is_read_only: bool = False
     search_path: str | None = None
     application: str = field(default="kvstore", compare=False)
@@ -51,6 +52,7 @@ class Target:
         url: str,
         *,
         is_pooler: bool = False,
+        is_distributed: bool = False,
         busy_timeout: float = 5.0,
         statement_timeout: float | None = STATEMENT_TIMEOUT_S,
     ) -> Target:
@@ -79,11 +81,8 @@ class Target:
         if any("@" in name for name in query):
             raise InvalidArgumentError("a ? in the password of a PostgreSQL URL is written %3F")
         given = len(query)
-        said = query.pop(_POOLER, None)
-        if said is not None:
-            if said not in ("true", "false"):
-                raise InvalidArgumentError(f"{_POOLER} of a PostgreSQL URL is 'true' or 'false'")
-            is_pooler = said == "true"
+        is_pooler = _flag(query, "pooler", is_pooler)
+        is_distributed = _flag(query, "distributed", is_distributed)
         # A pooler refuses a session that begins with one: it is set later.
         search_path = query.pop("search_path", None)
         application = query.pop("application_name", None) or os.environ.get("PGAPPNAME")
@@ -100,8 +99,23 @@ class Target:
             url,
             f"the PostgreSQL database {name}/{database}",
             is_pooler,
+            is_distributed,
             search_path=search_path,
             application=application or "kvstore",
             busy_timeout=busy_timeout,
             statement_timeout=statement_timeout,
         )
+
+
+def _flag(query: dict[str, str], name: str, default: bool) -> bool:
+    """Take a part of our own out of a URL's query.
+
+    Raises:
+        InvalidArgumentError: it says neither yes nor no.
+    """
+    said = query.pop(name, None)
+    if said is None:
+        return default
+    if said not in ("true", "false"):
+        raise InvalidArgumentError(f"{name} of a PostgreSQL URL is 'true' or 'false'")
+    return said == "true"

@@ -89,6 +89,7 @@ class Server:
     Args:
         settings: of `postgresql.conf`, over `SETTINGS`.
         primary: make a streaming replica of this one, instead of a new database cluster.
+        programs: the folder of PostgreSQL's programs; `None`: those of the package.
 
     Attributes:
         url: of the database `postgres`, as its superuser.
@@ -96,7 +97,11 @@ class Server:
     """
 
     def __init__(
-        self, settings: Mapping[str, str] | None = None, *, primary: Server | None = None
+        self,
+        settings: Mapping[str, str] | None = None,
+        *,
+        primary: Server | None = None,
+        programs: Path | None = None,
     ) -> None:
         package = _package()
         self._folder = Path(tempfile.mkdtemp(prefix="kvstore-pg-")).resolve()
@@ -108,7 +113,8 @@ class Server:
         try:
             self.data = self._folder / "data"
             self.data.mkdir(mode=0o700)
-            self.bin: Path = package.POSTGRES_VERSIONS[package.TARGET_POSTGRES_VERSION]
+            packaged: Path = package.POSTGRES_VERSIONS[package.TARGET_POSTGRES_VERSION]
+            self.bin = programs or packaged
             self._user: str | None = None
             self.url = f"postgresql://postgres@/postgres?host={self._folder}"
             if os.geteuid() == 0:

@@ -93,9 +93,13 @@ BUILT: dict[str, Sql] = {
         Span(PATH, ALL, True, None, (PATH, "k1"), True), TRUE, TRUE, NOW, 10
     ),
     "records": statements.select_records("users\t", NOW, (PATH, "k"), 10),
-    "keys": statements.select_addresses(Span(PATH, HEAD, False), NOW, None)[0],
-    "keys of a subtree": statements.select_addresses(Span("users\t", HEAD, True), NOW, None)[0],
-    "paths": statements.list_paths("users\t", NOW),
+    "keys": statements.select_addresses(Span(PATH, HEAD, False), NOW, None, is_distributed=False)[
+        0
+    ],
+    "keys of a subtree": statements.select_addresses(
+        Span("users\t", HEAD, True), NOW, None, is_distributed=False
+    )[0],
+    "paths": statements.list_paths("users\t", NOW, is_distributed=False),
     "the first path": statements.first_live_path("users\tu5\n", "users\t", NOW),
     "the latest": statements.select_latest(
         PATH, False, compile_filter(parse_filter({"a": 1})), NOW

@@ -1,0 +1,93 @@
+"""Row-level security by root, as docs/postgres.md has it: a tenant sees its own root alone."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from kvstore import IndexConfig, StoreAccessError
+
+from .server import Database, reason_to_skip, schema_of
+
+if reason_to_skip() is not None:
+    pytest.skip(str(reason_to_skip()), allow_module_level=True)
+
+from kvstore.postgres import PostgresStore
+
+GUIDE = Path(__file__).parents[2] / "docs" / "postgres.md"
+FIND_TABLES = """SELECT count(*) FROM pg_class
+WHERE relnamespace = '{schema}'::regnamespace AND relkind = 'r' AND NOT relrowsecurity
+    AND EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'root')
+"""
+
+
+def said(schema: str, role: str) -> str:
+    """What the guide tells an administrator to run, for a schema and a role."""
+    guide = GUIDE.read_text("utf-8")
+    block: str = re.findall(r"```sql\n(-- Row-level security.*?)```", guide, re.DOTALL)[0]
+    return block.replace("kv.", f"{schema}.").replace("'kv'", f"'{schema}'").replace("acme", role)
+
+
+@pytest.fixture
+def tenants(postgres: Database, postgres_url: str) -> Iterator[dict[str, str]]:
+    """The addresses of two tenants, each of whom has a role of its name."""
+    schema = schema_of(postgres_url)
+    names = [f"{schema}_{label}" for label in ("acme", "globex")]
+    parts = urlsplit(postgres_url)
+    host = parts.netloc.rpartition("@")[2]
+
+    async def prepare() -> None:
+        async with PostgresStore(postgres_url, index=IndexConfig()) as store:
+            await store.put(("shared",), "k", "of nobody")
+
+    asyncio.run(prepare())
+    for name in names:
+        postgres.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'secret'")
+        postgres.execute(f"GRANT USAGE ON SCHEMA {schema} TO {name}")
+        postgres.execute(said(schema, name))
+    yield {name: parts._replace(netloc=f"{name}:secret@{host}").geturl() for name in names}
+    for name in names:
+        postgres.execute(f"DROP OWNED BY {name} CASCADE")
+        postgres.execute(f"DROP ROLE {name}")
+
+
+async def test_a_tenant_sees_and_writes_its_own_root_alone(
+    postgres: Database, postgres_url: str, tenants: dict[str, str]
+) -> None:
+    (mine, url), (other, other_url) = tenants.items()
+    assert not postgres.execute(FIND_TABLES.format(schema=schema_of(postgres_url)))
+    async with (
+        PostgresStore(url, index=IndexConfig()) as store,
+        PostgresStore(other_url, index=IndexConfig()) as stranger,
+    ):
+        await stranger.put((other, "notes"), "secret", "their words")
+        async with store.watch((mine,)) as changes:
+            await store.put((mine, "notes"), "k", "my words", ttl=60)
+            await stranger.put((other, "notes"), "more", "their words")
+            assert await store.increment((mine,), "n") == 1
+            async with asyncio.timeout(20):
+                assert [(await anext(changes)).key for _ in range(2)] == ["k", "n"]
+        assert await store.list_namespaces() == [(mine,), (mine, "notes")]
+        assert await store.get((other, "notes"), "secret") is None
+        assert await store.count((), subtree=True) == 2
+        for scope in ((mine,), (other,), ()):
+            found = await store.search(scope, "words", mode="text", subtree=True)
+            assert [item.key for item in found] == ([] if scope == (other,) else ["k"])
+        for write in (
+            lambda: store.put((other, "notes"), "mine now", 1),
+            lambda: store.put(("new",), "k", 1),
+            lambda: store.increment((other, "notes"), "n"),
+        ):
+            with pytest.raises(StoreAccessError, match="does not let this user"):
+                await write()
+        with pytest.raises(StoreAccessError, match="does not let this user"):
+            await anext(store.watch())  # of all roots
+        assert await store.remove((), "*", subtree=True) == 2
+        await store.sweep()
+        assert await stranger.count((other,), subtree=True) == 2
+        assert (await stranger.check()).ok
