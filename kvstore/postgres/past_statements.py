@@ -6,6 +6,7 @@ kvstore_past that has one, or else of the item itself. One that is empty is forg
 
 from __future__ import annotations
 
+from kvstore.namespace import root_of
 from kvstore.patterns import Pattern
 from kvstore.postgres.statements import LIVE, in_range, key_matches
 from kvstore.sql import Sql, all_of
@@ -23,16 +24,16 @@ _WHOLE = """coalesce(
     past.value,
     (
         SELECT later.value FROM kvstore_past AS later
-        WHERE later.root = past.root AND later.path = past.path AND later.key = past.key
+        WHERE later.root = {0} AND later.path = past.path AND later.key = past.key
             AND later.version > past.version AND later.value IS NOT NULL
         ORDER BY later.version LIMIT 1
     ),
     (
         SELECT items.value FROM kvstore_items AS items
-        WHERE items.root = past.root AND items.path = past.path AND items.key = past.key
+        WHERE items.root = {0} AND items.path = past.path AND items.key = past.key
     )
-)"""
-_PAST = f"past.path, past.key, {_WHOLE}, {_OWN('past')}"
+)""".format
+_PAST = f"past.path, past.key, {_WHOLE('$1')}, {_OWN('past')}"
 _LIVE = LIVE.replace("?", "{}").format
 _PAST_LIVE = LIVE.replace("?", "{}").replace("items.", "past.").format
 
@@ -243,13 +244,17 @@ def select_page(
     gone = all_of(
         [*within, Sql("items.ended > ?", (version,)), Sql("items.value IS DISTINCT FROM ''")]
     )
-    whole = f"past.path, past.key, {_WHOLE}, {_OWN('past')}"
+    root = root_of(path)
+    whole = f"past.path, past.key, {_WHOLE('?')}, {_OWN('past')}"
     return (
         Sql("SELECT * FROM (")
         + Sql(f"(SELECT {_ITEM} FROM kvstore_items AS items WHERE")
         + present
         + Sql("ORDER BY items.path, items.key LIMIT ?)", (limit,))
-        + Sql(f"UNION ALL (SELECT {whole} FROM (SELECT * FROM kvstore_past AS items WHERE")
+        + Sql(
+            f"UNION ALL (SELECT {whole} FROM (SELECT * FROM kvstore_past AS items WHERE",
+            (root,) * 2,
+        )
         + gone
         + Sql("ORDER BY items.path, items.key LIMIT ?) AS past)", (limit,))
         + Sql(") AS found ORDER BY path, key LIMIT ?", (limit,))
