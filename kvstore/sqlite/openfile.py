@@ -3,8 +3,9 @@
 SQLite does not notice that a file, or its log, was removed, renamed or replaced under it, and goes
 on writing to what nobody will ever read (https://sqlite.org/howtocorrupt.html, section 4). So each
 transaction asks before it commits, and each read from time to time. Nearly always, one call of the
-system answers: as long as the directory is the same, and no name in it has changed, none of ours
-has.
+system answers: as long as no name in the directory has changed, none of ours has. What happens
+further up (a file system that is unmounted, a directory that is renamed) takes nothing away, and is
+noticed by the next look.
 
 Nor can SQLite keep its locks in a transaction when another library in the process closes the file
 (see `guard`). So a transaction also claims the log by a lock that no other descriptor can drop. It
@@ -40,7 +41,7 @@ if sys.platform != "win32":
 
 __all__ = ["OpenFile"]
 
-LOOK_S = 0.25  # a store that only reads looks at least this often
+LOOK_S = 0.25  # who reads or writes looks at least this often
 _SETTLED_NS = 50_000_000  # a change may have the same time as another within a kernel's tick
 _INDEX_HEADER = struct.Struct("=14xHI12x8s")  # page size, frames, salts; walformat.html, 2.3
 _INDEX_HEADER_BYTES = 48
@@ -70,15 +71,14 @@ class OpenFile:
         self.next_look = 0.0  # by `time.monotonic`
         self._hold = hold
         self._log_path = Path(f"{hold.path}-wal")
-        self._folder = str(hold.path.parent)
-        self._log = self._claims = -1
+        self._folder = self._log = self._claims = -1
         self._index: mmap | None = None
         self._sum: int | None = None  # of the index's header, in a transaction
-        self._unchanged_since = -1  # the directory's time of change, if it can be trusted ...
-        self._folder_inode = -1  # ... and which directory it is
+        self._unchanged_since = -1  # the directory's time of change, if it can be trusted
         if not IS_POSIX:  # there, nobody can remove a file that is open
             return
         try:
+            self._folder = os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
             self._log = os.open(self._log_path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             self._is_gone()
@@ -98,7 +98,10 @@ class OpenFile:
             StoreReplacedError: it could not.
             StoreBusyError: somebody else has written during the transaction.
         """
-        if IS_POSIX and not self._is_unchanged():
+        if IS_POSIX and (
+            os.fstat(self._folder).st_ctime_ns != self._unchanged_since
+            or monotonic() >= self.next_look
+        ):
             self.look()
         sum, index = self._sum, self._index
         if sum is not None and index is not None and _log_state(index)[1] != sum:
@@ -107,13 +110,6 @@ class OpenFile:
                 "have locked any more: another library in this process has closed the file. "
                 "Nothing of the transaction is written; retry"
             )
-
-    def _is_unchanged(self) -> bool:
-        try:
-            folder = os.stat(self._folder)  # noqa: PTH116 - on a hot path
-        except OSError:  # `look` tells
-            return False
-        return folder.st_ctime_ns == self._unchanged_since and folder.st_ino == self._folder_inode
 
     def look(self) -> None:
         """Look at everything: the directory, the file, its header, its log.
@@ -127,16 +123,10 @@ class OpenFile:
             return
         now = time_ns()
         try:
-            folder = _stat(self.path.parent)  # before the rest: what follows is newer
+            changed = os.fstat(self._folder).st_ctime_ns  # before the rest: what follows is newer
             file = inode_of(self.path)
             log = inode_of(self._log_path)
-            if (
-                folder is None
-                or file is None
-                or log is None
-                or file != self._hold.inode
-                or log != self._log_inode
-            ):
+            if file is None or log is None or file != self._hold.inode or log != self._log_inode:
                 self._tell(file, log)
             if not self._hold.has_log:
                 self._is_gone("another file was copied over it")
@@ -144,9 +134,7 @@ class OpenFile:
                 self._is_gone("its log was cut off")
         except OSError as exc:
             raise StoreAccessError(f"{self.path} cannot be reached: {exc.strerror}") from exc
-        changed = folder.st_ctime_ns
         self._unchanged_since = changed if now - changed > _SETTLED_NS else -1
-        self._folder_inode = folder.st_ino
 
     def _tell(self, file: Inode | None, log: Inode | None) -> NoReturn:
         if file is None and not self.path.parent.is_dir():
@@ -242,22 +230,16 @@ class OpenFile:
 
     def close(self) -> None:
         """Let go; in a forked child, this takes nothing from the parent."""
-        if self._log >= 0:
-            os.close(self._log)
+        for descriptor in (self._folder, self._log):
+            if descriptor >= 0:
+                os.close(descriptor)
         if self._claims >= 0:
             self._hold.take_back(self._claims)
-        self._log = self._claims = -1
+        self._folder = self._log = self._claims = -1
         self._index = None
 
     def __del__(self) -> None:
         self.close()
-
-
-def _stat(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except FileNotFoundError:
-        return None
 
 
 def _inode(descriptor: int) -> Inode:

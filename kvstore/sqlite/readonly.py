@@ -58,7 +58,7 @@ class ReadOnlyFile(OpenFile):
         self.path = hold.path
         self.next_look = math.inf  # each read looks by itself
         self._hold = hold
-        self._log = self._claims = -1
+        self._folder = self._log = self._claims = -1
         self._inode = hold.inode
         self._retired: list[driver.Connection] = []
         self._lock = threading.Lock()

@@ -69,7 +69,6 @@ def remove_directory(path: Path) -> None:
 ACTS = [
     *(remove, remove_all, rename, rename_and_back_as_a_copy, replace),
     *(remove_log, replace_log, rename_directory, remove_directory),
-    rename_directory_above,
 ]
 
 
@@ -85,7 +84,7 @@ def copy_backup_over(path: Path) -> None:
     shutil.copyfile(path.parent.with_name("backup.db"), path)
 
 
-IN_PLACE = [cut_log, cut_log_in_half, copy_backup_over]
+IN_PLACE = [cut_log, cut_log_in_half, copy_backup_over, rename_directory_above]
 
 
 @pytest.fixture
