@@ -8,6 +8,7 @@ DEMO_VENV ?= $(VENV)-demo
 FRAMEWORKS_VENV ?= $(VENV)-frameworks
 URL ?= demo.db
 TESTS ?=
+WORKERS ?= auto
 SEEDS ?= 20000
 SECONDS ?= 3600
 KILLS ?= 1000
@@ -17,6 +18,7 @@ HISTORIES ?= /tmp/kvstore-histories.db
 ARGS ?=
 
 BIN = $(VENV)/bin
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 CODE = $(wildcard kvstore migrations tests benchmarks)
 FRAMEWORKS_TESTS = $(addprefix tests/integrations/test_,deepagents.py frameworks_page.py google_adk.py haystack.py \
 	langchain.py llama_index.py openai_agents.py lifetimes.py) tests/examples
@@ -31,6 +33,7 @@ help: ## what there is
 	@echo "  PYTHON=python3.12  another interpreter (give VENV=... with it)"
 	@echo "  URL=other.db       another store for the demo"
 	@echo "  TESTS=tests/docs   some of the tests; ARGS='-k ttl -x' goes to pytest"
+	@echo "  WORKERS=0          all in one process, for a debugger; else one for each core"
 
 install: $(VENV)/ready ## a virtual environment for development, in .venv
 
@@ -39,10 +42,10 @@ demo: $(DEMO_VENV)/ready $(if $(filter postgres%,$(URL)),$(DEMO_VENV)/postgres) 
 	@$(DEMO_VENV)/bin/python -m kvstore.examples.demo "$(URL)"
 
 test: $(VENV)/ready ## all tests
-	$(BIN)/python -m pytest $(ARGS) $(TESTS)
+	$(PYTEST) $(ARGS) $(TESTS)
 
 test-fast: $(VENV)/ready ## the tests that take no time
-	$(BIN)/python -m pytest -m "not slow" $(ARGS) $(TESTS)
+	$(PYTEST) -m "not slow" $(ARGS) $(TESTS)
 
 simulate: $(VENV)/ready ## SEEDS=20000 schedules of concurrent calls, cancelled and failing
 	$(BIN)/python -m tests.simulation.schedules --seeds $(SEEDS) $(ARGS)
