@@ -40,6 +40,7 @@ from kvstore.postgres.connection import (
     reconnect,
     translate,
 )
+from kvstore.postgres.copying import LEAST_COPIED, copy_plain
 from kvstore.postgres.keys import SURELY_SHORT, check_length
 from kvstore.postgres.puts import find_puts, put_plain
 from kvstore.postgres.queueing import Flight, Lines, RootLine, Unit
@@ -430,12 +431,18 @@ class Writer:
         began = self._loop.time()
         attempt.is_sent = True
         try:
-            if self._target.is_pooler:
-                await raw.execute(statements.BEGIN)
-            items, attempt.is_news = await put_plain(
-                raw, root, attempt.puts, attempt.now, self.newest, stamp
-            )
-            if self._target.is_pooler:
+            copied = None
+            if len(attempt.puts) >= LEAST_COPIED:
+                copied = await self._copy_plain(raw, root, attempt, stamp)
+            if copied is not None:
+                items, attempt.is_news = copied, False
+            else:
+                if self._target.is_pooler:
+                    await raw.execute(statements.BEGIN)
+                items, attempt.is_news = await put_plain(
+                    raw, root, attempt.puts, attempt.now, self.newest, stamp
+                )
+            if raw.is_in_transaction():
                 await raw.execute("COMMIT")
         except asyncpg.PostgresError as exc:
             if exc.sqlstate not in (statements.NO_ROOT, statements.NOT_PLAIN):
@@ -452,6 +459,17 @@ class Writer:
         self._overhead += (max(0.0, taken - len(items) * ROW_S) - self._overhead) / 8
         self._give_out(units, items, attempt)
         return attempt
+
+    async def _copy_plain(
+        self, raw: Connection, root: str, attempt: _Try, stamp: Stamp
+    ) -> list[Any] | None:
+        """Write many puts in a transaction, which is left open; `None`: it takes more than that."""
+        assert attempt.puts is not None
+        await raw.execute(statements.BEGIN)
+        items = await copy_plain(raw, root, attempt.puts, attempt.now, self.newest, stamp)
+        if items is None:
+            await raw.execute("ROLLBACK")
+        return items
 
     async def _add_root(self, raw: Connection, root: str) -> None:
         async with raw.transaction():

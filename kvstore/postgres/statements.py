@@ -151,6 +151,18 @@ VALUES ($1, 0, 0, $2::bigint, 0, $2::bigint, 0, 0)
 ADVANCE = """
 SELECT * FROM kvstore_advance($1, NULL, NULL, NULL, $2, $3, false, 0, $4, NULL, NULL, NULL)
 """
+ADVANCE_PUTS = """
+SELECT * FROM kvstore_advance($1, NULL, $2, $3, NULL, $4, false, 0, 0, $5, $6, $7)
+"""
+# The primary key, once for each; whose columns come as texts, each value after a separator
+DELETE_PRESENT = """
+DELETE FROM kvstore_items AS items
+USING unnest(
+    (string_to_array($2, E'\\x01'))[2:], (string_to_array($3, E'\\x01'))[2:]
+) AS gone (path, key)
+WHERE items.root = $1 AND items.path = gone.path AND items.key = gone.key
+RETURNING items.path, items.key, items.created_at, items.expires_at
+"""
 # All roots: the whole table
 GET_NEWEST = "SELECT max(version) FROM kvstore_turns"
 LIST_ROOTS = "SELECT root, version FROM kvstore_turns ORDER BY root"

@@ -24,6 +24,7 @@ from kvstore.operations import (
 from kvstore.plan import Address, Admission, is_rewound, named, rewound
 from kvstore.postgres import past, sequence_statements, statements
 from kvstore.postgres.connection import Connection
+from kvstore.postgres.copying import copy_rows
 from kvstore.postgres.keys import SURELY_SHORT, check_length, decode_key, root_of
 from kvstore.postgres.reading import item_of, matching_addresses
 from kvstore.postgres.workspace import MakeIndexer, Stamp, Workspace
@@ -33,6 +34,8 @@ __all__ = ["Transaction", "UnreadableError", "roots_of"]
 
 _REMOVED_AT_ONCE = 5_000
 _REWOUND_AT_ONCE = 500
+_COPIED_AT_ONCE = 5_000  # rows of an import
+_COPIED_BYTES = 8 * 2**20
 
 
 class UnreadableError(Exception):
@@ -229,8 +232,7 @@ class Transaction:
     async def _remove_under(self, root: str, op: Remove) -> int:
         space = await self.lock(root)
         statement = statements.delete_range(op.path, op.subtree, op.pattern, self._now)
-        is_plain = not space.is_watched and space.indexer is None and not space.ledger.has_any
-        if statement is not None and is_plain:
+        if statement is not None and space.is_plain and not space.ledger.has_any:
             done: str = await self._connection.execute(statement.render(), *statement.params)
             number = int(done.rpartition(" ")[2])
             space.skip(number)
@@ -343,6 +345,8 @@ class Transaction:
                     admissions[root] = await self._admission(space, op)
                 touched |= await self._admit(space, admissions[root], by_root[root])
             await self.flush()
+            for space in self._spaces.values():
+                space.forget_rows()
         await self._recount(op, touched)
         return sum(admission.written for admission in admissions.values())
 
@@ -377,12 +381,30 @@ class Transaction:
         for row, _ in effects.writes:
             if len(row.path) + len(row.key) > SURELY_SHORT:
                 check_length(decode_namespace(row.path), row.path, row.key)
-        space.write(effects)
+        if space.is_plain and not inside:
+            written = [row for row, _ in effects.writes]
+            await copy_rows(self._connection, space.state.root, written)
+            space.skip(effects.version - space.version)
+        else:
+            space.write(effects)
         return set(inside)
 
 
 async def _next_piece(records: Iterator[Record]) -> list[Record]:
     try:
-        return await asyncio.to_thread(take_piece, records)
+        return await asyncio.to_thread(_take_pieces, records)
     except Exception as exc:
         raise UnreadableError(exc) from exc
+
+
+def _take_pieces(records: Iterator[Record]) -> list[Record]:
+    """Take what is written at once."""
+    taken = take_piece(records)
+    size = sum(len(record.data) for record in taken)
+    while taken and len(taken) < _COPIED_AT_ONCE and size < _COPIED_BYTES:
+        more = take_piece(records)
+        if not more:
+            break
+        taken += more
+        size += sum(len(record.data) for record in more)
+    return taken

@@ -29,7 +29,7 @@ from kvstore.postgres.sequences import OF_JOBS, Ledger
 from kvstore.sequences import key_of
 from kvstore.types import pack_item
 
-__all__ = ["Decision", "MakeIndexer", "Stamp", "Workspace", "is_decided"]
+__all__ = ["Decision", "MakeIndexer", "Stamp", "Workspace", "columns_of", "is_decided"]
 
 _WRITTEN_AT_ONCE = 5_000  # rows in one call
 _WRITTEN_BYTES = 16 * 2**20
@@ -179,6 +179,11 @@ class Workspace:
         return self.state.watched_until != 0
 
     @property
+    def is_plain(self) -> bool:
+        """Whether rows may be written and deleted by themselves, as nothing goes with them."""
+        return not self.is_watched and self.indexer is None and self._keeper is None
+
+    @property
     def is_changed(self) -> bool:
         """Whether there is something to write."""
         return (
@@ -302,6 +307,10 @@ class Workspace:
         )
         self.take(Decision(effects))
 
+    def forget_rows(self) -> None:
+        """Let go of the rows that were read and written, once all is flushed."""
+        self._rows.clear()
+
     def skip(self, number: int) -> None:
         """Give out versions for what a statement has done that nobody watches."""
         self.version += number
@@ -403,7 +412,7 @@ class Workspace:
                     parts.append((kind, path, encode_key(key), *[None] * 4, *lifetime, None))
                 else:
                     row = rows[path, key]
-                    parts.append((kind, *_columns_of(row)))
+                    parts.append((kind, *columns_of(row)))
                     size += len(row.data)
                 if size > _WRITTEN_BYTES or len(parts) >= _WRITTEN_AT_ONCE:
                     yield list(zip(*parts, strict=True))
@@ -425,8 +434,8 @@ def _columns(addresses: Iterable[Address]) -> tuple[list[str], list[str]]:
     return [path for path, _ in pairs], [encode_key(key) for _, key in pairs]
 
 
-def _columns_of(row: Record) -> tuple[Any, ...]:
-    """Return a row as it is to be written."""
+def columns_of(row: Record) -> tuple[Any, ...]:
+    """Return a row as it is to be written, but for its root."""
     indexing = None if row.indexing is None else orjson.dumps(row.indexing).decode()
     return (
         row.path, encode_key(row.key), row.version, row.created_at, row.updated_at,

@@ -1,0 +1,146 @@
+"""Thousands of items at once go by COPY, and come to what as many puts do."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from kvstore import ConflictError, IndexConfig, InMemoryStore, Item
+from kvstore.testing import ManualClock
+
+from .server import Database, reason_to_skip
+
+if reason_to_skip() is not None:
+    pytest.skip(str(reason_to_skip()), allow_module_level=True)
+
+from kvstore.postgres import PostgresStore
+from kvstore.postgres.copying import LEAST_COPIED
+
+NS = ("a", "b")
+MANY = LEAST_COPIED + 500
+
+
+def values(number: int = MANY, add: int = 0) -> dict[str, Any]:
+    return {f"k{at:05}": {"n": at + add, "text": "tea\n\t\x00\\N"} for at in range(number)}
+
+
+async def test_many_puts_are_as_one_by_one(postgres_url: str) -> None:
+    clock = ManualClock()
+    async with PostgresStore(postgres_url, clock=clock, sweep_interval=None) as store:
+        old = await store.put(NS, "k00003", "old")
+        await store.put(NS, "k00004", "over by then", ttl=5)
+        await store.put(("a",), "k00003", "another")
+        clock.advance(10)
+        items = await store.put_many(NS, values(), ttl=60)
+        assert [item.version for item in items] == list(range(4, 4 + MANY))
+        assert items[3].created_at == old.created_at
+        assert items[4].created_at == items[3].updated_at == clock.now
+        assert [item async for item in store.scan(NS)] == items
+        again = await store.put_many(NS, values(add=1))
+        assert [item.created_at for item in again] == [item.created_at for item in items]
+        assert await store.get_many(NS, list(values())) == {item.key: item for item in again}
+        assert await store.count(NS) == MANY
+        assert await store.count((), subtree=True) == MANY + 1
+        clock.advance(100)
+        assert await store.count(NS) == MANY
+        assert (await store.check()).ok
+
+
+@pytest.mark.parametrize("beside", ["watch", "history", "index", "log"])
+async def test_what_goes_with_them_is_not_forgotten(postgres_url: str, beside: str) -> None:
+    options: dict[str, Any] = {"history": {"history": 60}, "index": {"index": IndexConfig()}}
+    async with PostgresStore(postgres_url, **options.get(beside, {})) as store:
+        if beside == "log":
+            await store.log(("a", "log")).append(1)
+        async with store.watch(NS) as changes:
+            first = await store.put_many(NS, values())
+            await store.put_many(NS, values(add=1))
+            if beside == "watch":
+                told = [await anext(changes) for _ in range(2 * MANY)]
+                assert [each.version for each in told[:MANY]] == [item.version for item in first]
+        if beside == "history":
+            found = await store.history(NS, "k00001")
+            assert [each.item and each.item.value["n"] for each in found] == [2, 1]
+        if beside == "index":
+            assert (await store.search(NS, "tea", limit=1))[0].score is not None
+            assert (await store.check()).ok
+
+
+async def test_an_import_goes_over_what_is_there_or_not(postgres_url: str) -> None:
+    file = io.BytesIO()
+    async with InMemoryStore() as source:
+        await source.put_many(NS, values())
+        await source.put_many(("other",), values(7_000))
+        await source.export_items(file)
+    async with PostgresStore(postgres_url) as store:
+        there = await store.put(NS, "k00007", "there")
+        file.seek(0)
+        with pytest.raises(ConflictError):
+            await store.import_items(file, on_conflict="error")
+        assert await store.count((), subtree=True) == 1
+        file.seek(0)
+        assert await store.import_items(file, on_conflict="skip") == MANY + 7_000 - 1
+        assert await store.get(NS, "k00007") == there
+        for _ in range(2):
+            file.seek(0)
+            assert await store.import_items(file) == MANY + 7_000
+        found: dict[str, Item] = await store.get_many(NS, list(values()))
+        assert {key: item.value for key, item in found.items()} == values()
+        assert await store.count((), subtree=True) == MANY + 7_000
+        assert (await store.check()).ok
+
+
+async def test_others_write_under_other_roots_during_an_import(postgres_url: str) -> None:
+    file = io.BytesIO()
+    async with InMemoryStore() as source:
+        await source.put_many(NS, values(20_000))
+        await source.export_items(file)
+    file.seek(0)
+    async with (
+        PostgresStore(postgres_url, busy_timeout=30) as one,
+        PostgresStore(postgres_url, busy_timeout=1) as two,
+    ):
+        importing = asyncio.create_task(one.import_items(file))
+        number = 0
+        while not importing.done():
+            await two.put(("tenant",), "k", number)
+            number += 1
+            await asyncio.sleep(0.01)
+        assert await importing == 20_000
+        assert number > 3
+
+
+async def test_a_lost_connection_leaves_all_or_is_made_good(
+    postgres: Database, postgres_url: str
+) -> None:
+    async with PostgresStore(postgres_url) as store:
+        await store.put(NS, "first", 1)
+        end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE "
+        end += "application_name = 'kvstore' AND pid <> pg_backend_pid()"
+        version = 1
+        for number in range(6):
+            putting = asyncio.create_task(store.put_many(NS, values(add=number)))
+            await asyncio.sleep(0.03 * number)
+            await asyncio.to_thread(postgres.execute, end)
+            items = await putting
+            assert [item.version for item in items] == list(range(version + 1, version + 1 + MANY))
+            version += MANY
+            found = await store.get_many(NS, list(values()))
+            assert found == {item.key: item for item in items}
+
+
+async def test_many_puts_take_little_memory(postgres_url: str) -> None:
+    many = values(20_000)
+    async with PostgresStore(postgres_url) as store:
+        await store.put_many(NS, values())
+        tracemalloc.start()
+        try:
+            await store.put_many(NS, many)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < 20 * 2**20  # 100 MB for five times as many
