@@ -42,7 +42,7 @@ _ROWS_AT_ONCE = 1_000
 _BYTES_AT_ONCE = 4 * 2**20  # of values, roughly
 HEARD_POLL_S = 0.5  # how often a watch looks for what it may not have heard of, such as expiries
 _RETRY_S = 1.0  # between two tries to listen
-_PAUSE_S = 0.01  # between two notices of one store: each wakes all who watch, everywhere
+_PAUSE_S = 0.05  # between two notices of one store: each wakes all who watch, everywhere
 
 
 async def read_changes(

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 
 from kvstore.namespace import decode_namespace, show
-from kvstore.postgres import reading, statements
+from kvstore.postgres import past_statements, reading, sequence_reading, statements
 from kvstore.postgres.connection import DriverError, is_damage, snapshot
 from kvstore.postgres.index_checks import find_problems, find_waiting
 from kvstore.postgres.pool import Link
@@ -66,6 +66,9 @@ class _Looking:
                 self.problems.append(
                     f"the version of {where}, {version}, is none that writing leads to"
                 )
+        for (root,) in await raw.fetch(past_statements.FIND_AHEAD):
+            self.problems.append(f"the past of {show(decode_namespace(root))} is ahead of it")
+        self.problems += await sequence_reading.find_problems(raw)
         self.problems += await find_problems(raw)
         self.waiting = await find_waiting(raw)
 

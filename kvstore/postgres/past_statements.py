@@ -177,6 +177,12 @@ UPDATE kvstore_roots SET
     history_begin = $2, history_begin_at = $3, changes_begin = greatest(changes_begin, $2)
 WHERE root = $1
 """
+FIND_AHEAD = """
+SELECT DISTINCT past.root
+FROM kvstore_past AS past LEFT JOIN kvstore_turns AS turns USING (root)
+WHERE past.version >= past.ended OR past.ended > turns.version OR turns.version IS NULL
+LIMIT 100
+"""
 MEASURE = "SELECT count(*), coalesce(sum(octet_length(value)), 0) FROM kvstore_past"
 
 

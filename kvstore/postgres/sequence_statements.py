@@ -178,3 +178,23 @@ SELECT count(*) FILTER (WHERE kind = 'log'), count(*) FILTER (WHERE kind = 'queu
     coalesce(sum(dead), 0)
 FROM kvstore_sequences
 """
+
+# What is kept of each, and what there is. The whole tables
+CHECK_SEQUENCES = f"""
+SELECT sequences.path, sequences.kind, sequences.last, sequences.size, sequences.delayed,
+    sequences.leased, sequences.dead, entries.last, entries.number, jobs.*
+FROM kvstore_sequences AS sequences
+CROSS JOIN LATERAL (
+    SELECT max(items.key) AS last, count(*) AS number
+    FROM kvstore_items AS items
+    WHERE items.root = sequences.root AND items.path = sequences.path
+        AND items.key <= '{LAST_KEY}' AND {IS_ENTRY}
+) AS entries
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2),
+        count(*) FILTER (WHERE state = 3), count(*)
+    FROM kvstore_jobs AS jobs
+    WHERE jobs.root = sequences.root AND jobs.path = sequences.path
+) AS jobs
+ORDER BY sequences.root, sequences.path
+"""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+import subprocess
 import sys
 import time
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +28,7 @@ from kvstore.postgres import PostgresStore
 
 JOBS, LOG = ("jobs",), ("log",)
 WORKERS, NUMBER = 3, 60
+ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import asyncio, sys
 import kvstore
@@ -57,6 +61,59 @@ async def test_workers_in_several_processes_share_the_jobs(postgres_url: str) ->
         assert [entry.position for entry in entries] == list(range(1, NUMBER + 1))
         assert sorted(entry.value for entry in entries) == list(range(NUMBER))
         assert (await store.check()).ok
+
+
+@pytest.mark.slow
+async def test_every_job_is_finished_once_whoever_is_killed(postgres_url: str) -> None:
+    dice = random.Random(5)
+
+    def worker() -> subprocess.Popen[bytes]:
+        seed = str(dice.randrange(10**9))
+        arguments = "-m", "tests.faults.programs", "work", postgres_url, seed
+        return subprocess.Popen([sys.executable, *arguments], cwd=ROOT)
+
+    async with PostgresStore(postgres_url) as store:
+        queue = store.queue(JOBS)
+        for number in range(NUMBER):
+            await queue.put(number, unique=f"job {number}", delay=number % 3 / 10)
+        workers = [worker() for _ in range(WORKERS)]
+        try:
+            until = time.monotonic() + 60
+            while await queue.size() != QueueSize(0, 0, 0, 0):
+                assert time.monotonic() < until, await queue.size()
+                await asyncio.sleep(dice.uniform(0.5, 1.5))
+                at = dice.randrange(WORKERS)
+                workers[at].kill()
+                workers[at].wait()
+                workers[at] = worker()
+        finally:
+            for each in workers:
+                each.kill()
+                each.wait()
+        entries = [entry async for entry in store.log(("finished",)).read()]
+        assert sorted(entry.value for entry in entries) == list(range(1, NUMBER, 2))
+        assert [entry.position for entry in entries] == list(range(1, NUMBER // 2 + 1))
+        assert (await store.check()).ok
+
+
+async def test_a_check_tells_what_is_not_true_of_a_queue(postgres_url: str) -> None:
+    async with PostgresStore(postgres_url, history=60) as store:
+        await store.log(LOG).append(1, 2)
+        await store.queue(JOBS).put("a", delay=5)
+        await store.queue(JOBS).put("b")
+        await store.put(("a",), "k", 1)
+        await store.put(("a",), "k", 2)
+        assert (await store.check()).ok
+        connection = await asyncpg.connect(postgres_url)
+        try:
+            await connection.execute("UPDATE kvstore_sequences SET size = size + 1")
+            await connection.execute("DELETE FROM kvstore_jobs WHERE state = 1")
+            await connection.execute("UPDATE kvstore_past SET ended = 1000")
+        finally:
+            await connection.close()
+        problems = "\n".join((await store.check()).problems)
+    for each in ("log: ('log',): 2 are there", "0 jobs are delayed", "the past of ('a',)"):
+        assert each in problems
 
 
 async def test_another_store_wakes_a_taker_and_a_follower(postgres_url: str) -> None:
