@@ -137,8 +137,9 @@ class StoresAgree(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="kvstore-agree-"))
         self.clock = ManualClock()
         self.others: list[Store] = []
-        self.versions = {0: 0}  # the others' for each of the model's
-        self.greatest = (0, 0)
+        # The others' for each of the model's, by root where those are of a root
+        self.versions: dict[tuple[str, int], int] = {}
+        self.greatest: dict[str, tuple[int, int]] = {}
         self.moments: list[tuple[int, int]] = []  # versions after a step, the model's and theirs
         self.held: list[tuple[Namespace, str, dict[bool, int]]] = []  # jobs, and whose tokens
 
@@ -202,30 +203,43 @@ class StoresAgree(RuleBasedStateMachine):
         self.others.reverse()
         self.compare(self.ask(self.model, call), self.ask(self.others[0], call))
 
-    def ask(self, store: Store, call: Call) -> tuple[Any, list[int]]:
+    def root_of(self, namespace: Namespace) -> str:
+        """Return whose version an item of a namespace has: here, all have the store's."""
+        return ""
+
+    def greatest_of(self, root: str) -> tuple[int, int]:
+        return self.greatest.get(root, (0, 0))
+
+    def ask(self, store: Store, call: Call) -> tuple[Any, list[tuple[str, int]]]:
         """Return the answer, or the error, in a form to compare; and the versions in it."""
 
         async def answer() -> Any:
             return await call(store)
 
-        versions: list[int] = []
+        versions: list[tuple[str, int]] = []
         try:
-            return _comparable(self.runner.run(answer()), versions), versions
+            found = _comparable(self.runner.run(answer()), versions, self.root_of)
+            return found, versions
         except StoreError as exc:
             return type(exc), versions
 
-    def compare(self, expected: tuple[Any, list[int]], found: tuple[Any, list[int]]) -> None:
+    def compare(
+        self,
+        expected: tuple[Any, list[tuple[str, int]]],
+        found: tuple[Any, list[tuple[str, int]]],
+    ) -> None:
         """Compare answers, and the order of versions.
 
         Writes of one step may get their versions in any order, but greater than all before.
         """
         assert found[0] == expected[0]
-        for ours, theirs in zip(expected[1], found[1], strict=True):
-            if ours not in self.versions:
-                assert theirs not in self.versions.values()
-                assert theirs > self.greatest[1] or ours < self.greatest[0]
-                self.versions[ours] = theirs
-            assert self.versions[ours] == theirs
+        for (root, ours), (_, theirs) in zip(expected[1], found[1], strict=True):
+            if (root, ours) not in self.versions:
+                assert theirs not in [each for (of, _), each in self.versions.items() if of == root]
+                known = self.greatest_of(root)
+                assert theirs > known[1] or ours < known[0]
+                self.versions[root, ours] = theirs
+            assert self.versions[root, ours] == theirs
 
     @invariant()
     def both_hold_the_same(self) -> None:
@@ -233,9 +247,11 @@ class StoresAgree(RuleBasedStateMachine):
             expected = self.ask(self.model, _everything)
             for store in self.others:
                 self.compare(expected, self.ask(store, _everything))
-            self.greatest = (max(self.versions, default=0), max(self.versions.values(), default=0))
-            if self.greatest not in self.moments:
-                self.moments.append(self.greatest)
+            for (root, ours), theirs in self.versions.items():
+                known = self.greatest_of(root)
+                self.greatest[root] = max(ours, known[0]), max(theirs, known[1])
+            if self.greatest_of("") not in self.moments:
+                self.moments.append(self.greatest_of(""))
 
     # Time, and the file
 
@@ -282,7 +298,8 @@ class StoresAgree(RuleBasedStateMachine):
     def write_over_some_version(
         self, namespace: Namespace, key: str, back: int, delete: bool
     ) -> None:
-        pairs = list(self.versions.items())
+        root = self.root_of(namespace)
+        pairs = [(0, 0), *((ours, all) for (of, ours), all in self.versions.items() if of == root)]
         ours, theirs = pairs[-1 - back % len(pairs)]
 
         async def write(store: Store) -> Any:
@@ -523,6 +540,8 @@ class StoresAgree(RuleBasedStateMachine):
         subtree: bool,
         refresh: bool | None,
     ) -> None:
+        if not namespace and self.root_of(("a",)) != self.root_of(("b",)):
+            subtree = False  # which write of two roots is the later one, nobody knows
         self.agree(
             lambda store: store.search(
                 namespace,
@@ -630,16 +649,18 @@ async def _everything(store: Store) -> list[Item]:
     return [item async for item in store.scan(batch_size=100)]
 
 
-def _comparable(answer: Any, versions: list[int]) -> Any:
+def _comparable(
+    answer: Any, versions: list[tuple[str, int]], root_of: Callable[[Namespace], str]
+) -> Any:
     """Return the answer with values as text, which tells 1, 1.0 and True apart."""
     match answer:
         case Item():
-            versions.append(answer.version)
+            versions.append((root_of(answer.namespace), answer.version))
             return replace(answer, version=0, value=repr(answer.value))
         case list():
-            return [_comparable(each, versions) for each in answer]
+            return [_comparable(each, versions, root_of) for each in answer]
         case dict() if answer and all(isinstance(each, Item) for each in answer.values()):
-            return [(key, _comparable(each, versions)) for key, each in answer.items()]
+            return [(key, _comparable(each, versions, root_of)) for key, each in answer.items()]
     return repr(answer)
 
 
@@ -647,6 +668,9 @@ class PostgresAgrees(StoresAgree):
     database: Database
     has_sequences = PostgresBackend.has_sequences
     keeps_history = False  # it does, and a version is a root label's there
+
+    def root_of(self, namespace: Namespace) -> str:
+        return f"of {namespace[:1]}"
 
     def maker(self, durability: Any, options: dict[str, Any]) -> Callable[[], Store]:
         self.url = self.database.new_schema()
