@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import operator
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +10,7 @@ from kvstore.context import CONTEXT_HITS, Neighbour, in_context
 from kvstore.index_plan import Words
 from kvstore.own_vectors import OwnVectors
 from kvstore.plan import Address, Vectors
-from kvstore.ranking import Hit, WordWeights, similarity
+from kvstore.ranking import Hit, WordWeights, cosine_with
 
 __all__ = ["MemoryIndex"]
 
@@ -87,14 +85,13 @@ class MemoryIndex:
 
     def by_meaning(self, scope: Iterable[Address], vector: bytes) -> list[Hit]:
         """Rank items by the cosine of their best vectors."""
-        query = array("f", vector)
+        cosine = cosine_with(vector)
         hits = []
         for address in scope:
             entry = self._entries.get(address)
             held = [] if entry is None else [each for each in entry.all_vectors if each]
             if held:
-                best = max(sum(map(operator.mul, query, array("f", each))) for each in held)
-                hits.append(Hit(similarity(best), address, 0))
+                hits.append(Hit(max(map(cosine, held)), address, 0))
         return sorted(hits, key=lambda hit: (-hit.score, hit.place))
 
     def in_context(self, scope: Sequence[Address], words: Sequence[str], context: int) -> list[Hit]:

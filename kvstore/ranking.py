@@ -7,6 +7,8 @@ page of it is the same list cut elsewhere.
 from __future__ import annotations
 
 import math
+import operator
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,10 +21,10 @@ __all__ = [
     "Ranking",
     "Search",
     "WordWeights",
+    "cosine_with",
     "page_of",
     "rarity",
     "similarity",
-    "similarity_of_distance",
 ]
 
 SCORE_DIGITS = 6  # of a similarity: what float32 vectors can tell
@@ -79,9 +81,18 @@ def similarity(cosine: float) -> float:
     return round(cosine, SCORE_DIGITS)
 
 
-def similarity_of_distance(distance: float) -> float:
-    """Return the cosine of two unit vectors of their Euclidean distance."""
-    return round(1.0 - distance * distance / 2.0, SCORE_DIGITS)
+def cosine_with(vector: bytes) -> Callable[[bytes], float]:
+    """Return what gives the cosine of a unit vector with others, all float32.
+
+    It is summed in double precision, so that every backend has the same one to the last digit
+    that is kept, whatever has found the other vector.
+    """
+    query = array("d", array("f", vector))
+
+    def cosine(other: bytes) -> float:
+        return similarity(sum(map(operator.mul, query, array("f", other))))
+
+    return cosine
 
 
 def rarity(entries: int, holding: int) -> float:

@@ -306,6 +306,19 @@ CROSS JOIN LATERAL (
     )
 
 
+def vectors_at(table: str, schema: str) -> str:
+    """Give the vectors of some items, as pgvector sends them."""
+    return f"""
+SELECT vectors.path, vectors.key, {schema}.vector_send(vectors.embedding) AS vector
+FROM unnest($1::text[], $2::text[], $3::text[]) AS wanted (root, path, key)
+CROSS JOIN LATERAL (
+    SELECT * FROM {table} AS vectors
+    WHERE vectors.root = wanted.root AND vectors.path = wanted.path AND vectors.key = wanted.key
+    OFFSET 0
+) AS vectors
+"""
+
+
 def page_of(ranking: Sql, limit: int, offset: int) -> Sql:
     """Cut a page of a ranking."""
     return ranking + _page(limit, offset)

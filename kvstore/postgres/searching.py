@@ -13,6 +13,7 @@ if it gives up before, an exact walk follows.
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,7 +36,7 @@ from kvstore.postgres.indexing import Setup, quoted, vectors_table
 from kvstore.postgres.keys import Address, root_of
 from kvstore.postgres.reading import columns, fetch, get_by_address, make
 from kvstore.postgres.roots import store_state
-from kvstore.ranking import FUSION_DEPTH, Hit, Search, WordWeights, page_of, similarity
+from kvstore.ranking import FUSION_DEPTH, Hit, Search, WordWeights, cosine_with, page_of, similarity
 from kvstore.sql import TRUE, Sql, all_of
 from kvstore.types import Item
 
@@ -45,6 +46,8 @@ EXACT_VECTORS = 10_000  # in scope, that are compared one by one: some 5 ms of 3
 FEW = 0.05  # of a sample; if less pass a filter, those that do are compared one by one
 SAMPLE = 100  # items from either end of the scope
 MOST_NEIGHBOURS = 1_000  # of a page that HNSW gives; deeper ones are exact
+_MORE = 8  # hits than are asked for: in single precision, some are not in their right order
+_SENT_HEAD = 4  # bytes of what pgvector sends before the numbers, which come in network order
 MOST_SCANNED = 20_000  # vectors that HNSW may have to look at; beyond, an exact walk is quicker
 EF_SEARCH = 200
 _FIRST_NEIGHBOURS = 64
@@ -216,7 +219,8 @@ class _Finder:
         depth = _depth(asked)
         by_meaning = by_words = None
         if asked.vector is not None:
-            meant = await self._by_meaning(asked.vector, depth)
+            found = await self._by_meaning(asked.vector, depth + _MORE)
+            meant = (await self._exactly(asked.vector, found))[:depth]
 
             def by_meaning(wanted: int) -> list[Hit]:
                 return meant[:wanted]
@@ -413,6 +417,22 @@ class _Finder:
             return sql.page_of(compared, limit, offset)
 
         return await self._walk(ranking, _cosine, wanted)
+
+    async def _exactly(self, vector: bytes, hits: list[Hit]) -> list[Hit]:
+        """Give hits the scores of double precision, as the other backends have them."""
+        if not hits or self.connection.is_distributed:
+            return hits
+        table = vectors_table(self.described.dimensions or 0)
+        statement = sql.vectors_at(table, self.schema)
+        rows = await self.connection.fetch(statement, *columns(hit.place for hit in hits))
+        cosine = cosine_with(vector)
+        best: dict[Address, float] = {}
+        for row in rows:
+            place, sent = (row["path"], row["key"]), array("f", row["vector"][_SENT_HEAD:])
+            if sys.byteorder == "little":
+                sent.byteswap()
+            best[place] = max(best.get(place, -1.0), cosine(sent.tobytes()))
+        return sorted((hit._replace(score=best[hit.place]) for hit in hits), key=_rank)
 
     async def _passing_addresses(self) -> tuple[Sql | None, float | None]:
         """Find out whose vectors an exact ranking has to compare, and whether they are many.

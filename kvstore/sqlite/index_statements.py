@@ -279,7 +279,8 @@ def sample(path: str, subtree: bool, condition: Sql, rows: int) -> Sql:
 def nearest(table: str, within: Sql | None, among: Sql | None, vector: bytes, count: int) -> Sql:
     """Find the vectors of a range of namespaces, and among some, that are nearest."""
     statement = Sql(
-        f"SELECT rowid, distance FROM {table} WHERE embedding MATCH ? AND k = ?", (vector, count)
+        f"SELECT distance, rowid, embedding FROM {table} WHERE embedding MATCH ? AND k = ?",
+        (vector, count),
     )
     for condition in (within, among):
         if condition is not None:
@@ -290,7 +291,8 @@ def nearest(table: str, within: Sql | None, among: Sql | None, vector: bytes, co
 def all_distances(table: str, within: Sql | None, among: Sql | None, vector: bytes) -> Sql:
     """List the vectors of a range of namespaces, and among some, nearest first."""
     statement = Sql(
-        f"SELECT rowid, vec_distance_L2(embedding, ?) AS distance FROM {table} WHERE", (vector,)
+        f"SELECT vec_distance_L2(embedding, ?) AS distance, rowid, embedding FROM {table} WHERE",
+        (vector,),
     )
     statement += within or TRUE
     if among is not None:

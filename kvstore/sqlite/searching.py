@@ -18,12 +18,7 @@ from kvstore.context import CONTEXT_HITS, Neighbour, in_context, with_tail
 from kvstore.description import Description, check_index
 from kvstore.errors import IndexMismatchError
 from kvstore.filters import ALL
-from kvstore.ranking import (
-    Hit,
-    Search,
-    page_of,
-    similarity_of_distance,
-)
+from kvstore.ranking import SCORE_DIGITS, Hit, Search, cosine_with, page_of
 from kvstore.sql import TRUE, Sql, all_of
 from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite import index_statements as sql
@@ -31,7 +26,7 @@ from kvstore.sqlite.connection import snapshot
 from kvstore.sqlite.filters import compile_filter
 from kvstore.sqlite.index_file import SMALL_CHUNK, Setup, describe, described, load_vectors
 from kvstore.sqlite.slots import ITEM_MASK
-from kvstore.sqlite.vectors import VectorCache, scores_of_chunks
+from kvstore.sqlite.vectors import VectorCache, cosines_of, scores_of_chunks
 from kvstore.sqlite.words import Weigher
 from kvstore.types import Item
 
@@ -40,6 +35,10 @@ __all__ = ["search", "search_small"]
 Block = list[tuple[float, int]]
 """Candidates: scores and ids of items, best first; no later block has a better one."""
 
+_Row = tuple[float, int, bytes]  # of vec0: distance, rowid, vector
+
+# What vec0 and numpy say of two scores in single precision, in which others may come after all
+SLACK = 2 * 10.0**-SCORE_DIGITS
 SAMPLE = 100  # items that a filter is tried on, to see whether many pass
 MANY = 0.2
 MOST_NEIGHBOURS = 4096  # that vec0 gives at once
@@ -169,8 +168,9 @@ def search_small(
             nearest = sql.nearest(
                 "vectors_small", Sql("path = ?", (path,)), None, vector, SMALL_CHUNK * len(chunks)
             )
-            rows = connection.execute(nearest.text, nearest.params)
-            scores = [(similarity_of_distance(distance), rowid) for rowid, distance in rows]
+            rows = connection.execute(nearest.text, nearest.params).fetchall()
+            cosines = cosines_of([held for _, _, held in rows], vector)
+            scores = [(cosine, row[1]) for cosine, row in zip(cosines, rows, strict=True)]
         scores.sort(reverse=True)
         best: dict[int, float] = {}
         for score, rowid in scores:
@@ -234,7 +234,7 @@ def _walk(
             for item, path, key, words, length in rows
         ]
         hits.sort(key=_rank)
-        if len(hits) >= wanted and (not wanted or hits[wanted - 1].score > block[-1][0]):
+        if len(hits) >= wanted and (not wanted or hits[wanted - 1].score > block[-1][0] + SLACK):
             break
     return hits[:wanted]
 
@@ -334,12 +334,10 @@ def _share(connection: driver.Connection, scope: _Scope) -> float:
     return float(connection.execute(statement.text, statement.params).fetchone()[0] or 0)
 
 
-def _any_passes(
-    connection: driver.Connection, scope: _Scope, rows: Iterable[tuple[float, int]]
-) -> bool:
+def _any_passes(connection: driver.Connection, scope: _Scope, rows: Iterable[_Row]) -> bool:
     """Whether one of some vectors, by distance and rowid, is of an item in the scope."""
     statement = sql.select_among(scope.condition)
-    items = orjson.dumps([rowid & ITEM_MASK for _, rowid in rows]).decode()
+    items = orjson.dumps([rowid & ITEM_MASK for _, rowid, _ in rows]).decode()
     found = connection.execute(f"{statement.text} LIMIT 1", (items, *statement.params))
     return found.fetchone() is not None
 
@@ -374,19 +372,17 @@ def _unseen_neighbours(
         and _share(connection, scope) >= MANY
     )
     among = None if tries_all else _among(connection, setup, scope)
+    score_of = cosine_with(vector)
     seen: set[int] = set()
     is_complete = False
     while not is_complete:
         asked_for = min(MOST_NEIGHBOURS, 4 * count) if tries_all else count
         # One table may have given all it has, while the other's next one is nearer than its last.
-        found: list[list[tuple[float, int]]] = []
+        found: list[list[_Row]] = []
         reach = 3.0  # the largest distance up to which both have given all: 2 is the largest
         for table in sql.VECTOR_TABLES:
             statement = sql.nearest(table, within, among, vector, asked_for)
-            rows = [
-                (distance, rowid)
-                for rowid, distance in connection.execute(statement.text, statement.params)
-            ]
+            rows = connection.execute(statement.text, statement.params).fetchall()
             found.append(rows)
             if len(rows) >= asked_for:
                 reach = min(reach, rows[-1][0])
@@ -394,17 +390,20 @@ def _unseen_neighbours(
                     found = []
                     break
         is_complete = reach == 3.0
-        block: Block = []
-        for distance, rowid in merge(*found):
+        items: list[int] = []
+        vectors: list[bytes] = []
+        for distance, rowid, held in merge(*found):
             if distance > reach:
                 break
             item = rowid & ITEM_MASK
             if item in seen or rowid in garbage:
                 continue
             seen.add(item)
-            block.append((similarity_of_distance(distance), item))
-        if block:
-            yield block
+            items.append(item)
+            vectors.append(held)
+        if items:
+            block = list(zip(cosines_of(vectors, vector), items, strict=True))
+            yield sorted(block, key=lambda candidate: -candidate[0])
         if tries_all:
             if is_complete:
                 return
@@ -419,8 +418,8 @@ def _unseen_neighbours(
                 )
             )
             yield from _unseen(
-                (similarity_of_distance(distance), rowid & ITEM_MASK)
-                for distance, rowid in rest
+                (score_of(held), rowid & ITEM_MASK)
+                for _, rowid, held in rest
                 if rowid & ITEM_MASK not in seen and rowid not in garbage
             )
             return
@@ -433,8 +432,7 @@ def _all_by_distance(
     within: Sql | None,
     among: Sql | None,
     vector: bytes,
-) -> Iterator[tuple[float, int]]:
+) -> Iterator[_Row]:
     """Yield all neighbours, however many: slow, for very deep pages and very many equals."""
     statement = sql.all_distances(table, within, among, vector)
-    for rowid, distance in connection.execute(statement.text, statement.params):
-        yield distance, rowid
+    yield from connection.execute(statement.text, statement.params)

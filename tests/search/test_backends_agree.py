@@ -1,7 +1,11 @@
-"""By words, every backend finds the same items, in the same order, with the same scores."""
+"""Every backend finds the same items, in the same order, with the same scores.
+
+`KVSTORE_TEST_QUERIES=10000` asks so many; without it, a few hundred.
+"""
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,8 +16,11 @@ import pytest_asyncio
 
 import kvstore
 from kvstore import IndexConfig, Store
+from kvstore.embeddings import HashingEmbeddings
+from kvstore.postgres import PostgresStore
 
 NAMESPACES = [("x",), ("x", "a"), ("y",), ()]
+OF_ONE_ROOT = [("x",), ("x", "a"), ("x", "b"), ("x", "b", "c")]  # a server counts each root's words
 RARE = [f"{one}{two}" for one in ("ba", "ko", "li", "mu", "ra") for two in ("ka", "lo", "mi", "nu")]
 COMMON = ["the", "common", "word"]  # in half of the texts, and more
 ODD = [
@@ -53,13 +60,14 @@ async def stores(
 )
 async def test_scores_agree_to_the_last_digit(stores: list[Store], seed: int, size: int) -> None:
     chance = random.Random(seed)
+    namespaces = OF_ONE_ROOT if isinstance(stores[1], PostgresStore) else NAMESPACES
 
     def text() -> str:
         words = chance.choices(RARE + ODD, k=chance.choice([1, 3, 8, 30, 200]))
         return " ".join(words + chance.choices(COMMON, k=chance.randint(0, 4)))
 
     for _ in range(3):
-        namespace, other = chance.choices(NAMESPACES, k=2)
+        namespace, other = chance.choices(namespaces, k=2)
         items = {
             f"k{chance.randrange(size)}": {"text": text(), "n": chance.randrange(5)}
             for _ in range(size)
@@ -68,7 +76,7 @@ async def test_scores_agree_to_the_last_digit(stores: list[Store], seed: int, si
         for store in stores:
             await store.put_many(namespace, items)
             await store.delete_many(other, gone)
-        for _ in range(40):
+        for _ in range(int(os.environ.get("KVSTORE_TEST_QUERIES", "0")) // 18 or 40):
             query = " ".join(chance.choices(RARE + ODD + COMMON * 4 + ["absent"], k=5))
             asked: dict[str, Any] = {
                 "mode": "text",
@@ -76,9 +84,43 @@ async def test_scores_agree_to_the_last_digit(stores: list[Store], seed: int, si
                 "offset": chance.choice([0, 0, 5, 50]),
                 "filter": chance.choice([None, {"n": {"$gte": 3}}]),
             }
-            namespace = chance.choice(NAMESPACES)
+            namespace = chance.choice(namespaces)
             told = [
                 [(item.namespace, item.key, item.score) for item in found]
                 for found in [await store.search(namespace, query, **asked) for store in stores]
             ]
             assert told[0] == told[1], query
+
+
+@pytest.mark.parametrize("mode", ["semantic", "hybrid"])
+async def test_rankings_by_meaning_agree(tmp_path: Path, postgres_url: str, mode: str) -> None:
+    """Vectors are computed by each backend's own means, and still come to the same scores."""
+    chance = random.Random(mode)
+    queries = int(os.environ.get("KVSTORE_TEST_QUERIES", "120"))
+    index = IndexConfig(HashingEmbeddings(dimensions=64))
+    async with (
+        kvstore.open("memory://", index=index) as memory,
+        kvstore.open(tmp_path / "store.db", index=index) as file,
+        kvstore.open(postgres_url, index=index) as server,
+    ):
+        stores = [memory, file, server]
+        for at in range(queries):
+            if at % 400 == 0:
+                items = {
+                    f"k{chance.randrange(300)}": " ".join(
+                        chance.choices(RARE + ODD + COMMON, k=chance.choice([1, 3, 8, 30]))
+                    )
+                    for _ in range(150)
+                }
+                for store in stores:
+                    await store.put_many(NAMESPACES[0], items)
+                    await store.delete_many(NAMESPACES[0], list(items)[:20])
+            query = " ".join(chance.choices(RARE + ODD + COMMON, k=chance.randint(1, 5)))
+            told = [
+                [
+                    (item.key, item.score)
+                    for item in await store.search(NAMESPACES[0], query, mode=mode, limit=10)
+                ]
+                for store in stores
+            ]
+            assert told[0] == told[1] == told[2], query
