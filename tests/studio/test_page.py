@@ -245,11 +245,13 @@ async def test_a_large_store_is_there_within_a_second(tmp_path: Path) -> None:
     async with opened(tmp_path, fill) as (_, page):
         await choose(page, "large")
         await page.get_by_text("10,000+ items").wait_for()
-        times = {
-            name: min([await seconds(name) for _ in range(3)]) for name in ("few", "large", "many")
-        }
-        # A machine that is busy takes its time for few items, too.
-        assert max(times["large"], times["many"]) < max(1, 2 * times["few"]), times
+        best = dict.fromkeys(("few", "large", "many"), 60.0)
+        for _ in range(8):  # a machine that is busy with others has quiet moments
+            for name in best:
+                best[name] = min(best[name], await seconds(name))
+            if max(best.values()) < 1:
+                break
+        assert max(best["large"], best["many"]) < max(1, 2 * best["few"]), best
         assert await page.locator("""[data-namespace^='["many",']""").count() == 100
         await page.get_by_role("tab", name="Sizes").click()
         await page.get_by_text("and all below it: 10,000 items").wait_for()
