@@ -129,7 +129,8 @@ async def trim(connection: Connection, op: Trim, now: int) -> int:
     """Do a slice of the upkeep; return how many rows went."""
     if op.keeps is not None:
         await keep(connection, Keep(op.keeps), now)
-    await connection.execute(sql.END_HISTORY_OF_STORE, now)
+    if await connection.fetchval(sql.IS_HISTORY_OVER, now):
+        await connection.execute(sql.END_HISTORY_OF_STORE, now)
     done = 0
     for root, span, until, begin in await connection.fetch(sql.LIST_PASTS):
         if done >= op.limit:

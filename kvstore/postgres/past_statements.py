@@ -160,6 +160,9 @@ FROM kvstore_turns AS turns
 WHERE roots.root = $1 AND turns.root = $1 AND turns.era = roots.era
 """
 IS_KEPT = "SELECT history <> 0 FROM kvstore_state WHERE id = 1"
+IS_HISTORY_OVER = """
+SELECT history <> 0 AND history_until < $1 FROM kvstore_state WHERE id = 1
+"""
 END_HISTORY_OF_STORE = "UPDATE kvstore_state SET history = 0 WHERE id = 1 AND history_until < $1"
 END_HISTORY = "UPDATE kvstore_roots SET history = 0 WHERE root = $1"
 LIST_PASTS = """
