@@ -8,7 +8,6 @@ DEMO_VENV ?= $(VENV)-demo
 FRAMEWORKS_VENV ?= $(VENV)-frameworks
 URL ?= demo.db
 TESTS ?=
-WORKERS ?= auto
 SEEDS ?= 20000
 SECONDS ?= 3600
 KILLS ?= 1000
@@ -16,16 +15,18 @@ TRACES ?= 200
 STATES ?= 16
 HISTORIES ?= /tmp/kvstore-histories.db
 ARGS ?=
+WORKERS ?= auto
 
 BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 CODE = $(wildcard kvstore migrations tests benchmarks)
+CORE_TESTS = $(addprefix tests/,unit flow sqlite conformance/test_memory.py conformance/test_sqlite.py)
 FRAMEWORKS_TESTS = $(addprefix tests/integrations/test_,deepagents.py frameworks_page.py google_adk.py haystack.py \
 	langchain.py llama_index.py openai_agents.py lifetimes.py) tests/examples
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo docs release test test-fast test-frameworks simulate histories crash-states lint format type bench bench-quick build
+.PHONY: help install demo docs release test test-slow test-fast test-frameworks simulate histories crash-states lint format type bench bench-quick build
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +34,7 @@ help: ## what there is
 	@echo "  PYTHON=python3.12  another interpreter (give VENV=... with it)"
 	@echo "  URL=other.db       another store for the demo"
 	@echo "  TESTS=tests/docs   some of the tests; ARGS='-k ttl -x' goes to pytest"
-	@echo "  WORKERS=0          all in one process, for a debugger; else one for each core"
+	@echo "  WORKERS=0          tests one after the other, as --pdb needs it"
 
 install: $(VENV)/ready ## a virtual environment for development, in .venv
 
@@ -41,11 +42,14 @@ install: $(VENV)/ready ## a virtual environment for development, in .venv
 demo: $(DEMO_VENV)/ready $(if $(filter postgres%,$(URL)),$(DEMO_VENV)/postgres) ## show the store at work; run it twice
 	@$(DEMO_VENV)/bin/python -m kvstore.examples.demo "$(URL)"
 
-test: $(VENV)/ready ## all tests
-	$(PYTEST) $(ARGS) $(TESTS)
-
-test-fast: $(VENV)/ready ## the tests that take no time
+test: $(VENV)/ready ## the tests, in some minutes
 	$(PYTEST) -m "not slow" $(ARGS) $(TESTS)
+
+test-slow: $(VENV)/ready ## those that install, kill or grow something real
+	$(PYTEST) -m slow $(ARGS) $(TESTS)
+
+test-fast: $(VENV)/ready ## those of the core, in a minute
+	$(PYTEST) -m "not slow" $(ARGS) $(CORE_TESTS)
 
 simulate: $(VENV)/ready ## SEEDS=20000 schedules of concurrent calls, cancelled and failing
 	$(BIN)/python -m tests.simulation.schedules --seeds $(SEEDS) $(ARGS)
