@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["Position", "Positions", "is_behind"]
+__all__ = ["Position", "Positions", "is_ahead", "is_behind"]
 
 
 class Positions:
@@ -66,3 +66,15 @@ def is_behind(position: Position, begin: Position) -> bool:
     assert isinstance(position, int)
     assert isinstance(begin, int)
     return position < begin
+
+
+def is_ahead(position: Position, newest: Position) -> bool:
+    """Whether a position is one that the store has not come to yet.
+
+    Args:
+        position: of a watch.
+        newest: of the store.
+    """
+    if isinstance(position, Positions) and isinstance(newest, Positions):
+        return position.least > newest.least or is_behind(newest, position)
+    return is_behind(newest, position)

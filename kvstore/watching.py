@@ -19,7 +19,7 @@ from kvstore.feed import ChangePage
 from kvstore.namespace import root_of
 from kvstore.operations import Lease, Operation, Sweep, Trim
 from kvstore.patterns import Pattern
-from kvstore.positions import Position, Positions, is_behind
+from kvstore.positions import Position, Positions, is_ahead, is_behind
 from kvstore.types import Change
 
 __all__ = ["Watch", "trim_of"]
@@ -67,9 +67,9 @@ class Watch(AsyncIterator[Change]):
         """
         if self._position is None:
             return self._since.version if isinstance(self._since, Change) else self._since
-        if not isinstance(self._position, int):
-            return None
-        return self._ready[0].version - 1 if self._ready else self._position
+        if self._ready and _version_of(self._position) is not None:
+            return self._ready[0].version - 1
+        return _version_of(self._position)
 
     def __aiter__(self) -> Self:
         return self
@@ -142,7 +142,7 @@ class Watch(AsyncIterator[Change]):
         self._store.require_open()
         newest, begin = (await self._store.apply((self._lease(),)))[0]
         since = newest if self._since is None else self._resumed(self._since, newest)
-        if is_behind(newest, since):
+        if is_ahead(since, newest):
             raise InvalidArgumentError(
                 f"since={_said(since)} is ahead of the store, which is at {_said(newest)}; was it "
                 "restored from a backup? Read the items anew, and watch from now on"
@@ -173,7 +173,8 @@ class Watch(AsyncIterator[Change]):
                 f"since={version} is a version, and each of the roots that are watched counts "
                 "versions of its own: give the last Change of such a watch, or watch one root"
             )
-        return Positions(dict.fromkeys(newest.roots, version), newest.least)
+        least = newest.least if newest.roots else max(version, newest.least)
+        return Positions(dict.fromkeys(newest.roots, version), least)
 
     async def _maintain(self, page: ChangePage) -> None:
         """Renew the lease when half of it is over, and have expiries recorded in time."""
@@ -187,9 +188,19 @@ class Watch(AsyncIterator[Change]):
                 await self._store.apply(ops)
 
 
+def _version_of(position: Position) -> int | None:
+    """Return the version that a position is, unless it is one for each of several roots."""
+    if isinstance(position, int):
+        return position
+    roots = position.roots
+    return next(iter(roots.values())) if len(roots) == 1 else None
+
+
 def _said(position: Position) -> str:
-    return f"version {position}" if isinstance(position, int) else "what was seen"
+    version = _version_of(position)
+    return "what was seen" if version is None else f"version {version}"
 
 
 def _kept(begin: Position) -> str:
-    return f" (the history begins after {begin})" if isinstance(begin, int) else ""
+    version = _version_of(begin)
+    return "" if version is None else f" (the history begins after {version})"

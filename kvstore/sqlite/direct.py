@@ -252,7 +252,7 @@ class DirectBackend(FileBackend):
             return
         with self._lock:
             if self._is_usable and not self._is_writing:
-                large.extend(self._writer, path, self.options.busy_timeout, self.opened)
+                large.extend(self._writer, path, self.opened)
 
     async def page(self, span: Span, filter: Filter, limit: int) -> Page:
         return self._read(reading.page, span, filter, limit, self.now())

@@ -97,10 +97,13 @@ def _kept(connection: driver.Connection, path: str) -> int | None:
     return None if row is None or row[1] is not None else int(row[0])
 
 
-def extend(connection: driver.Connection, path: str, timeout: float, file: OpenFile) -> None:
-    """Take the next slice of a namespace in; where that fails, things stay as they are."""
+def extend(connection: driver.Connection, path: str, file: OpenFile) -> None:
+    """Take the next slice of a namespace in; where that fails, things stay as they are.
+
+    A search waits for it, so that it waits for no other process itself.
+    """
     try:
-        with translated(file.path), transaction(connection, timeout, file):
+        with translated(file.path), transaction(connection, 0, file):
             _extend(connection, path)
     except StoreError as exc:  # busy or full: the search has had its answer
         where = show(decode_namespace(path))

@@ -339,8 +339,8 @@ class SQLiteBackend(FileBackend):
     async def _extend(self, path: str | None) -> None:
         """Have the order of a large namespace kept, a slice of it."""
         if path is not None and not self.settings.read_only:
-            timeout, file = self.options.busy_timeout, self.opened
-            await self._writer.run(lambda raw: large.extend(raw, path, timeout, file))
+            file = self.opened
+            await self._writer.run(lambda raw: large.extend(raw, path, file))
 
     async def select(self, path: str, selection: Selection) -> list[Item]:
         subtree, filter, text = selection.subtree, selection.filter, selection.text

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import logging
 import os
 import resource
 import signal
@@ -24,6 +25,7 @@ from kvstore.embeddings import HashingEmbeddings
 from kvstore.sqlite import codes, driver
 from kvstore.sqlite.connection import connect, is_unclear, translate
 from kvstore.sqlite.guard import Hold
+from kvstore.sqlite.large import LARGE
 from kvstore.sqlite.migrate import check_file, migrate
 
 NS = ("n",)
@@ -214,6 +216,39 @@ async def filter_a_row_that_is_not(path: Path) -> None:
     run_sql(path, """UPDATE items SET value = '{"a":'""")
     async with kvstore.open(path) as store:
         await store.search(NS, filter={"a": {"$gt": 1}})
+
+
+class Told(logging.Handler):
+    """Keeps the errors that a logger is told of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[StoreError] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        assert isinstance(record.args, tuple)
+        self.errors += [arg for arg in record.args if isinstance(arg, StoreError)]
+
+
+@seam("large.extend", StoreBusyError)
+async def count_many_while_another_writes(path: Path) -> None:
+    """The count has its answer at once, and the log is told why the next one takes as long."""
+    told, logger = Told(), logging.getLogger("kvstore")
+    async with kvstore.SQLiteStore(path, busy_timeout=60) as store:
+        await store.put_many(NS, {str(number): number for number in range(LARGE + 1)})
+        holder = driver.connect(f"file:{path}")
+        holder.execute("BEGIN IMMEDIATE")
+        before = logger.level
+        logger.setLevel(logging.INFO)
+        logger.addHandler(told)
+        try:
+            async with asyncio.timeout(30):
+                assert [await store.count(NS) for _ in range(2)] == [LARGE + 1] * 2
+        finally:
+            logger.removeHandler(told)
+            logger.setLevel(before)
+            holder.close()
+    raise told.errors[0]
 
 
 @seam("connection.translated", StoreAccessError)
