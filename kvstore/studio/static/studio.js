@@ -197,7 +197,8 @@ for (const tab of document.querySelectorAll('[role="tab"]')) tab.addEventListene
 trying(async () => {
   const about = await ask("store");
   Object.assign(state, { edit: about.edit, modes: about.modes });
-  $("#store").textContent = about.store;
+  $("#store").textContent = about.store.replace(/'(?!\w+:\/\/)[^']*[/\\]([^'/\\]+)'/, "'$1'"); // the name alone
+  $("#store").title = about.store;
   $("#mode").textContent = about.edit ? "editing" : "read-only";
   const root = treeItem([], "(root)");
   $("#tree").append(root);
