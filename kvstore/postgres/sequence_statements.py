@@ -78,6 +78,10 @@ CHANGED_COLUMNS = 22
 _CHANGES = ", ".join(f"${number}" for number in range(2, 2 + CHANGED_COLUMNS))
 WRITE_SEQUENCES = f"SELECT kvstore_write_sequences($1, {_CHANGES})"
 
+# Those that are ready are due at 0; said so that kvstore_jobs_order alone gives them in order, and
+# not the primary key, where those that are delayed lie in between
+_READY_FROM = "(jobs.due, jobs.position) >= (0, {}) AND jobs.due <= 0".format
+
 # What a transaction needs of a queue, each part by its index: by position the primary key, by name
 # kvstore_jobs_name, the rest by kvstore_jobs_order. $3 is the instant; $8 is how many ready ones
 # are wanted, from position $9 on; $10, whether what time alone changes is, and $11 the latest
@@ -93,8 +97,8 @@ UNION ALL
 UNION ALL
 {_JOBS} AND jobs.state = 2 AND jobs.token = ANY ($7::bigint[])
 UNION ALL
-({_JOBS} AND jobs.state = 0 AND jobs.due = 0 AND jobs.position >= $9
-ORDER BY jobs.position LIMIT $8)
+({_JOBS} AND jobs.state = 0 AND {_READY_FROM("$9")}
+ORDER BY jobs.due, jobs.position LIMIT $8)
 UNION ALL
 {_JOBS} AND jobs.state = 2 AND jobs.due <= $3 AND $10::bool
 UNION ALL
@@ -126,7 +130,7 @@ _FIRST = """(
     ) IS NOT NULL""".format
 IS_RIPE = f"""
 SELECT sequences.seen > $3
-    OR {_FIRST(state=0, condition="jobs.due = 0 AND jobs.position >= sequences.head")}
+    OR {_FIRST(state=0, condition=_READY_FROM("sequences.head"))}
     OR {_FIRST(state=1, condition="jobs.due <= $3")}
     OR {_FIRST(state=2, condition="jobs.due <= $3")}
 FROM kvstore_sequences AS sequences
