@@ -114,15 +114,3 @@ def test_nothing_but_the_driver_imports_sqlite3() -> None:
         )
     ]
     assert importing == ["sqlite/driver.py"]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(driver.NAME == "sqlite3", reason="the other tests run on the stock module")
-def test_the_contract_holds_on_the_stock_module() -> None:
-    done = stock(
-        "import pytest; sys.exit(pytest.main(sys.argv[1:]))",
-        *("-q", "-p", "no:cacheprovider", "--deselect", "tests/conformance/test_memory.py"),
-        *("-k", "not FullDurability", "tests/conformance/test_sqlite.py"),
-        *("tests/properties/test_filters.py", "tests/properties/test_stores_agree.py"),
-    )
-    assert done.returncode == 0, done.stdout[-5_000:]
