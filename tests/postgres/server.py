@@ -81,6 +81,10 @@ def _package() -> Any:
     return utils
 
 
+# Chosen now: a test may choose another for itself, in which no other user can read
+_TEMPORARY = tempfile.gettempdir()
+
+
 class Server:
     """A PostgreSQL server of one's own, with sockets in a temporary directory.
 
@@ -104,7 +108,7 @@ class Server:
         programs: Path | None = None,
     ) -> None:
         package = _package()
-        self._folder = Path(tempfile.mkdtemp(prefix="kvstore-pg-")).resolve()
+        self._folder = Path(tempfile.mkdtemp(prefix="kvstore-pg-", dir=_TEMPORARY)).resolve()
         self._janitor = subprocess.Popen(
             [sys.executable, "-c", _JANITOR, str(self._folder)],
             stdin=subprocess.PIPE,
