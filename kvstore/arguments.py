@@ -11,7 +11,7 @@ from typing import Any, Final
 from kvstore.errors import InvalidArgumentError, InvalidKeyError, InvalidNamespaceError
 from kvstore.instants import Forever
 from kvstore.namespace import address, check_key, check_label, is_text
-from kvstore.types import Item
+from kvstore.types import Item, SearchQuery
 
 __all__ = [
     "TTL",
@@ -27,6 +27,7 @@ __all__ = [
     "check_seconds",
     "check_span",
     "check_version",
+    "whole_query",
 ]
 
 TTL = float | timedelta | Forever | None
@@ -129,6 +130,27 @@ def check_label_pattern(labels: LabelPattern, what: str) -> tuple[str | Ellipsis
         if label is not ...:
             check_label(label, f"label {position} of the {what}")
     return tuple(label if label is ... else str.__str__(label) for label in labels)
+
+
+def whole_query(
+    query: str | SearchQuery | None,
+    filter: Mapping[str, Any] | None,
+    order_by: str | Sequence[str] | None,
+    limit: int,
+    offset: int,
+    mode: str,
+    subtree: bool,
+    min_score: float | None,
+    vector: Any = None,
+) -> SearchQuery:
+    """Return the arguments of a search as one value, or the one that `query` is."""
+    rest = limit, offset, mode, subtree, min_score, vector
+    asked = SearchQuery(query, filter, order_by, *rest)  # type: ignore[arg-type]
+    if not isinstance(query, SearchQuery):
+        return asked
+    if vector is not None or asked != SearchQuery(query):  # type: ignore[arg-type]
+        raise InvalidArgumentError("a SearchQuery says it all: put the other arguments into it")
+    return query
 
 
 def check_query(query: Any) -> None:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -148,6 +148,11 @@ class NamespaceQuery:
         return all(map(_label_matches, before, namespace)) and all(
             map(_label_matches, reversed(after), reversed(namespace))
         )
+
+    def cut(self, namespaces: Iterable[Namespace]) -> list[Namespace]:
+        """Return those that match, cut to `max_depth`, each once."""
+        matching = filter(self.matches, namespaces)
+        return list(dict.fromkeys(labels[: self.max_depth] for labels in matching))
 
 
 def _label_matches(wanted: str | EllipsisType, label: str) -> bool:

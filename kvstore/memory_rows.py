@@ -71,9 +71,7 @@ class MemoryRows(Backend):
         self, asked: NamespaceQuery, limit: int | None, offset: int
     ) -> list[Namespace]:
         paths = dict.fromkeys(path for (path, _), _ in self._range("", subtree=True))
-        found = (decode_namespace(path) for path in paths)
-        cut = dict.fromkeys(labels[: asked.max_depth] for labels in found if asked.matches(labels))
-        return list(cut)[offset:][:limit]
+        return asked.cut(map(decode_namespace, paths))[offset:][:limit]
 
     async def keys(self, span: Span, limit: int | None) -> list[str]:
         matching = span.pattern.matches

@@ -16,7 +16,6 @@ from kvstore.jobs import (
     QueueSize,
     SequenceRecord,
     other_items,
-    require_lease,
 )
 from kvstore.memory_jobs import MemoryJobs, MemoryQueue
 from kvstore.memory_rows import MemoryRows, item_of_row
@@ -32,8 +31,8 @@ from kvstore.operations import (
     ReviveJobs,
     TakeJob,
 )
-from kvstore.plan import Effects
-from kvstore.sequences import EntryPage, SequenceState, key_of, position_of, require_kind
+from kvstore.plan import Effects, run_job
+from kvstore.sequences import EntryPage, SequenceState, key_of, position_of
 from kvstore.types import Item
 
 __all__ = ["MemorySequences"]
@@ -115,32 +114,11 @@ class MemorySequences(MemoryRows):
         jobs: Jobs,
         now: int,
     ) -> Any:
-        state = self._sequences.get(op.path)
-        if state is not None:
-            require_kind(state, "queue")
-        match op:
-            case TakeJob():
-                if state is None:
-                    return None
-                taken = jobs.take(op.path, op.token, op.lease, op.attempts)
-                if taken is None:
-                    return None
-                row = self._rows[op.path, key_of(taken.position)]
-                return item_of_row(op.namespace, row.key, row), taken.attempt
-            case RetryJob() | ExtendJob():
-                job = None if state is None else jobs.get(op.path, position_of(op.key) or 0)
-                held = require_lease(job, op.token, now, op.namespace, op.key)
-                if isinstance(op, RetryJob):
-                    jobs.retry(held, op.delay, op.error)
-                else:
-                    jobs.extend(held, op.lease)
-            case GiveBackJob():
-                if state is not None:
-                    jobs.give_back(op.path, op.token)
-            case ReviveJobs():
-                positions = [position_of(key) or 0 for key in op.keys]
-                return 0 if state is None else jobs.revive(op.path, positions)
-        return None
+        answer = run_job(op, jobs, self._sequences.get(op.path), now)
+        if not isinstance(answer, JobState):
+            return answer
+        row = self._rows[op.path, key_of(answer.position)]
+        return item_of_row(op.namespace, row.key, row), answer.attempt
 
     async def queue_size(self, path: str) -> QueueSize:
         state, now = self._state(path), self.now()

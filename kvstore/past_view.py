@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from itertools import islice
+from dataclasses import replace
 from typing import Any
 
 from kvstore import codec
-from kvstore.arguments import LabelPattern, check_count, check_keys, check_limit, check_query
+from kvstore.arguments import (
+    LabelPattern,
+    check_count,
+    check_keys,
+    check_limit,
+    check_query,
+    whole_query,
+)
 from kvstore.backend import Host, NamespaceQuery
 from kvstore.errors import InvalidArgumentError
 from kvstore.filters import Filter, matches, parse_filter
@@ -148,9 +155,7 @@ class Past:
         paths: dict[str, None] = {}
         async for row in self._rows("", _EVERY_KEY, subtree=True):
             paths[row.path] = None
-        labels = (each for each in map(decode_namespace, paths) if asked.matches(each))
-        cut = dict.fromkeys(each[: asked.max_depth] for each in labels)
-        return list(islice(cut, first, None if most is None else first + most))
+        return asked.cut(map(decode_namespace, paths))[first:][:most]
 
     async def search(
         self,
@@ -173,23 +178,8 @@ class Past:
         Raises:
             InvalidArgumentError: it is by meaning, for which old vectors are not kept.
         """
-        asked = SearchQuery(
-            query,  # type: ignore[arg-type]
-            filter=filter,
-            order_by=order_by,
-            limit=limit,
-            offset=offset,
-            mode=mode,  # type: ignore[arg-type]
-            subtree=subtree,
-            min_score=min_score,
-        )
-        if isinstance(query, SearchQuery):
-            if asked != SearchQuery(query):  # type: ignore[arg-type]
-                raise InvalidArgumentError(
-                    "a SearchQuery says it all: put the other arguments into it"
-                )
-            asked = query
-        return await self._find(namespace, asked)
+        rest = limit, offset, mode, subtree, min_score
+        return await self._find(namespace, whole_query(query, filter, order_by, *rest))
 
     async def _find(self, namespace: Sequence[str], asked: SearchQuery) -> list[Item]:
         _, path = address(namespace)
@@ -226,7 +216,7 @@ class Past:
         hits = [(at, score) for at, score in ranked if at in passing]
         least = asked.min_score or 0.0
         page = hits[first : first + most]
-        return [_scored(items[at], score) for at, score in page if score >= least]
+        return [replace(items[at], score=score) for at, score in page if score >= least]
 
     async def _rows(
         self, path: str, pattern: Pattern, subtree: bool, size: int = _PAGE
@@ -262,16 +252,3 @@ def _by_words(
         index.put((row.path, row.key), texts_of(codec.decode(row.data), fields), {})
         addresses.append((row.path, row.key))
     return [(hit.place, hit.score) for hit in index.by_words(addresses, query_words(query))]
-
-
-def _scored(item: Item, score: float) -> Item:
-    return Item(
-        item.namespace,
-        item.key,
-        item.value,
-        item.created_at,
-        item.updated_at,
-        item.version,
-        item.expires_at,
-        score,
-    )

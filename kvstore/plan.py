@@ -12,7 +12,7 @@ changes that they leave are by `gone`. A `Restore`, which may be long, is decide
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, assert_never
 
@@ -56,6 +56,7 @@ __all__ = [
     "Effects",
     "Kind",
     "Note",
+    "carry_jobs",
     "decide",
     "ends_of",
     "gone",
@@ -309,6 +310,16 @@ def run_job(
             positions = [at for key in op.keys if (at := position_of(key)) is not None]
             return 0 if state is None else jobs.revive(op.path, positions)
     assert_never(op)
+
+
+def carry_jobs(effects: Effects, jobs: Jobs, is_queue: Callable[[str], bool]) -> None:
+    """Take over what was decided about jobs: whose items are gone, and which are new."""
+    for path, key in effects.drops:
+        position = position_of(key)
+        if position is not None and is_queue(path):
+            jobs.drop(path, position)
+    for job in effects.jobs:
+        jobs.put(job)
 
 
 class Admission:

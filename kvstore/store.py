@@ -44,6 +44,7 @@ from kvstore.arguments import (
     check_seconds,
     check_span,
     check_version,
+    whole_query,
 )
 from kvstore.backend import Backend, NamespaceQuery, Selection, Settings, Span
 from kvstore.embedding import Embedder, UnavailableError
@@ -531,14 +532,7 @@ class Store(WithAsync, Recipe):
         """
         self.require_open()
         rest = limit, offset, mode, subtree, min_score, vector
-        asked = SearchQuery(query, filter, order_by, *rest)  # type: ignore[arg-type]
-        if isinstance(query, SearchQuery):
-            if vector is not None or asked != SearchQuery(query):  # type: ignore[arg-type]
-                raise InvalidArgumentError(
-                    "a SearchQuery says it all: put the other arguments into it"
-                )
-            asked = query
-        return await self.find(namespace, asked, refresh_ttl)
+        return await self.find(namespace, whole_query(query, filter, order_by, *rest), refresh_ttl)
 
     async def list_namespaces(
         self,

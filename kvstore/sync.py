@@ -99,42 +99,49 @@ def blocking(
 
 
 def _iterating(
-    method: Callable[Concatenate[Any, P], AsyncIterator[T]],
-) -> Callable[Concatenate[Any, P], Iterator[T]]:
-    """Return the method that iterates over what one of the other awaited gives."""
+    method: Callable[Concatenate[Any, P], V], deliver: Callable[[Runner, V], T]
+) -> Callable[Concatenate[Any, P], T]:
+    """Return the method that delivers what one of the other awaited makes."""
     name = method.__name__
 
     @wraps(method)
-    def call(self: Driven, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+    def call(self: Driven, *args: P.args, **kwargs: P.kwargs) -> T:
         runner, make = self._runner, getattr(self._awaited, name)
-        return _batches(runner, runner.run(_made(make, *args, **kwargs)))
+        return deliver(runner, runner.run(_made(make, *args, **kwargs)))
 
     return call  # type: ignore[return-value]
 
 
-def _following(
-    method: Callable[Concatenate[Any, P], AsyncIterator[T]],
-) -> Callable[Concatenate[Any, P], Iterator[T]]:
-    """As `_iterating`, of what comes one by one and is waited for."""
-    name = method.__name__
-
-    @wraps(method)
-    def call(self: Driven, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-        runner, make = self._runner, getattr(self._awaited, name)
-        return _one_by_one(runner, runner.run(_made(make, *args, **kwargs)))
-
-    return call  # type: ignore[return-value]
+async def _made(make: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    return make(*args, **kwargs)
 
 
-def _watching(
-    method: Callable[Concatenate[Any, P], Watch],
-) -> Callable[Concatenate[Any, P], SyncWatch]:
-    @wraps(method)
-    def call(self: Driven, *args: P.args, **kwargs: P.kwargs) -> SyncWatch:
-        runner = self._runner
-        return SyncWatch(runner, runner.run(_made(self._awaited.watch, *args, **kwargs)))
+def _batches(runner: Runner, items: AsyncIterator[T]) -> Iterator[T]:
+    while some := runner.run(_some(items)):
+        yield from some
 
-    return call  # type: ignore[return-value]
+
+async def _some(items: AsyncIterator[T]) -> list[T]:
+    taken: list[T] = []
+    async for item in items:
+        taken.append(item)
+        if len(taken) >= _AT_ONCE:
+            break
+    return taken
+
+
+def _one_by_one(runner: Runner, items: AsyncIterator[T]) -> Iterator[T]:
+    """As `_batches`, of what comes one by one and is waited for."""
+    while (found := runner.run(_first(items))) is not None:
+        yield found
+
+
+async def _first(items: AsyncIterator[T]) -> T | None:
+    return await anext(items, None)
+
+
+def _watching(runner: Runner, watch: Watch) -> SyncWatch:
+    return SyncWatch(runner, watch)
 
 
 class SyncStore(Driven):
@@ -213,8 +220,8 @@ class SyncStore(Driven):
     history = blocking(Store.history)
     rewind = blocking(Store.rewind)
     forget = blocking(Store.forget)
-    scan = _iterating(Store.scan)
-    watch = _watching(Store.watch)
+    scan = _iterating(Store.scan, _batches)
+    watch = _iterating(Store.watch, _watching)
 
     def typed(self, namespace: Sequence[str], model: type[V]) -> SyncTyped[V]:
         """Return a namespace whose values are of one type; see `Store.typed`."""
@@ -279,33 +286,6 @@ class SyncStore(Driven):
         return runner.run_with(lambda tx: fn(SyncTransaction(runner, tx)), run)
 
 
-async def _made(make: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    return make(*args, **kwargs)
-
-
-def _batches(runner: Runner, items: AsyncIterator[T]) -> Iterator[T]:
-    while some := runner.run(_some(items)):
-        yield from some
-
-
-def _one_by_one(runner: Runner, items: AsyncIterator[T]) -> Iterator[T]:
-    while (found := runner.run(_first(items))) is not None:
-        yield found
-
-
-async def _first(items: AsyncIterator[T]) -> T | None:
-    return await anext(items, None)
-
-
-async def _some(items: AsyncIterator[T]) -> list[T]:
-    taken: list[T] = []
-    async for item in items:
-        taken.append(item)
-        if len(taken) >= _AT_ONCE:
-            break
-    return taken
-
-
 class SyncLog(Driven):
     """A `Log` for code that does not await; `read` and `follow` are iterators."""
 
@@ -320,8 +300,8 @@ class SyncLog(Driven):
 
     append = blocking(Log.append)
     tail = blocking(Log.tail)
-    read = _iterating(Log.read)
-    follow = _following(Log.follow)
+    read = _iterating(Log.read, _batches)
+    follow = _iterating(Log.follow, _one_by_one)
     pop = blocking(Log.pop)
     length = blocking(Log.length)
     trim = blocking(Log.trim)
@@ -492,7 +472,7 @@ class SyncPast(Driven):
     count = blocking(Past.count)
     list_namespaces = blocking(Past.list_namespaces)
     search = blocking(Past.search)
-    scan = _iterating(Past.scan)
+    scan = _iterating(Past.scan, _batches)
 
 
 class SyncTransaction:

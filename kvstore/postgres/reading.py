@@ -212,8 +212,7 @@ async def list_namespaces(
     if asked.max_depth is None or asked.suffix or len(asked.prefix) > asked.max_depth:
         statement = statements.list_paths(root, now, is_distributed=link.raw.is_distributed)
         rows = await fetch(link.raw, statement)
-        found = (labels for path, *_ in rows if asked.matches(labels := decode_namespace(path)))
-        cut = list(dict.fromkeys(labels[: asked.max_depth] for labels in found))
+        cut = asked.cut(decode_namespace(path) for path, *_ in rows)
     else:
         most = None if limit is None else offset + limit
         async with snapshot(link.raw):

@@ -32,7 +32,7 @@ from kvstore.operations import (
     ReviveJobs,
     TakeJob,
 )
-from kvstore.plan import Effects, run_job
+from kvstore.plan import Effects, carry_jobs, run_job
 from kvstore.postgres import sequence_statements as sql
 from kvstore.postgres.connection import Connection
 from kvstore.postgres.keys import decode_key, encode_key
@@ -218,12 +218,7 @@ class Ledger:
             return
         self._states.update(effects.sequences.changed)
         self._changed |= effects.sequences.changed.keys()
-        for path, key in effects.drops:
-            position = position_of(key)
-            if position is not None and self._is_queue(path):
-                self._jobs.drop(path, position)
-        for job in effects.jobs:
-            self._jobs.put(job)
+        carry_jobs(effects, self._jobs, self._is_queue)
         self.is_news = self.is_news or bool(effects.writes)
 
     def run(self, op: Any) -> Any:

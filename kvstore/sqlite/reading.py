@@ -314,11 +314,7 @@ def list_namespaces(
     root = encode_namespace(asked.root)
     if asked.max_depth is None or asked.suffix or len(asked.prefix) > asked.max_depth:
         paths = (path for (path,) in _run(connection, statements.list_paths(root, now)))
-        found = (labels for labels in map(decode_namespace, paths) if asked.matches(labels))
-        cut: Iterator[Namespace] = iter(
-            dict.fromkeys(labels[: asked.max_depth] for labels in found)
-        )
-        return list(cut)[offset:][:limit]
+        return asked.cut(map(decode_namespace, paths))[offset:][:limit]
     with snapshot(connection):
         below = _skip_below(connection, root, asked, asked.max_depth, now)
         return list(islice(below, offset, None if limit is None else offset + limit))

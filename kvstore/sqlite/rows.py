@@ -21,11 +21,12 @@ from kvstore.plan import (
     Address,
     Effects,
     Note,
+    carry_jobs,
     ends_of,
     gone,
     not_before,
 )
-from kvstore.sequences import SequenceState, position_of
+from kvstore.sequences import SequenceState
 from kvstore.sql import Sql
 from kvstore.sqlite import (
     driver,
@@ -243,12 +244,7 @@ class Rows:
             self._sequences = {**(self._sequences or {}), **effects.sequences.changed}
             self._changed |= effects.sequences.changed.keys()
             self._has_jobs |= bool(effects.writes)
-            for path, key in effects.drops:
-                position = position_of(key)
-                if position is not None and self._is_queue(path):
-                    self._jobs.drop(path, position)
-            for job in effects.jobs:
-                self._jobs.put(job)
+            carry_jobs(effects, self._jobs, self._is_queue)
 
     def _delete_rows(self, kind: Literal["delete", "expire"], doomed: Sql) -> int:
         """Delete rows, which continue a DELETE as FROM and WHERE; return how many."""

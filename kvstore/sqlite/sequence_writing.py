@@ -7,10 +7,10 @@ of `quick_jobs` where a job takes its usual way.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, assert_never
+from typing import Any
 
 from kvstore.errors import StoreCorruptError
-from kvstore.jobs import JobState, SequenceRecord, lease_lost, other_items, require_lease
+from kvstore.jobs import JobState, SequenceRecord, other_items
 from kvstore.namespace import show
 from kvstore.operations import (
     Append,
@@ -26,12 +26,7 @@ from kvstore.operations import (
     TakeJob,
     TrimLog,
 )
-from kvstore.plan import (
-    Address,
-    Effects,
-    decide,
-    named,
-)
+from kvstore.plan import Address, Effects, decide, named, run_job
 from kvstore.sequences import SequenceKind, SequenceState, key_of, position_of, require_kind
 from kvstore.sql import Sql
 from kvstore.sqlite import (
@@ -132,49 +127,17 @@ class SequenceRows(Rows):
                 return None
 
     def _run_job(self, op: TakeJob | RetryJob | ExtendJob | GiveBackJob | ReviveJobs) -> Any:
-        match op:
-            case TakeJob():
-                return self._take_job(op)
-            case RetryJob():
-                self._jobs.retry(self._held(op), op.delay, op.error)
-                self._has_jobs |= not op.delay
-                return None
-            case ExtendJob():
-                self._jobs.extend(self._held(op), op.lease)
-                return None
-            case GiveBackJob():
-                if self._begun(op.path, "queue") is not None:
-                    self._jobs.give_back(op.path, op.token)
-                    self._has_jobs = True
-                return None
-            case ReviveJobs():
-                positions = [position_of(key) for key in op.keys]
-                known = [position for position in positions if position is not None]
-                if self._begun(op.path, "queue") is None:
-                    return 0
-                self._has_jobs = True
-                return self._jobs.revive(op.path, known)
-        assert_never(op)
-
-    def _held(self, op: RetryJob | ExtendJob) -> JobState:
-        """Return the job that an operation's token holds."""
-        position = position_of(op.key)
-        if position is None or self._begun(op.path, "queue") is None:
-            raise lease_lost(op.namespace, op.key)
-        job = self._jobs.get(op.path, position)
-        return require_lease(job, op.token, self._now, op.namespace, op.key)
-
-    def _take_job(self, op: TakeJob) -> tuple[Item, int] | None:
-        if self._begun(op.path, "queue") is None:
-            return None
-        job = self._jobs.take(op.path, op.token, op.lease, op.attempts)
-        if job is None:
-            return None
-        key = key_of(job.position)
+        state = self._known_states((op.path,)).get(op.path)
+        answer = run_job(op, self._jobs, state, self._now)
+        if isinstance(op, (GiveBackJob, ReviveJobs)) or (isinstance(op, RetryJob) and not op.delay):
+            self._has_jobs |= state is not None
+        if not isinstance(answer, JobState):
+            return answer
+        key = key_of(answer.position)
         row = self._execute(statements.GET, (op.path, key, self._now)).fetchone()
         if row is None:
             raise StoreCorruptError(f"the job {show(op.namespace, key)} has lost its item")
-        return reading.item_of(op.namespace, op.path, key, row), job.attempt
+        return reading.item_of(op.namespace, op.path, key, row), answer.attempt
 
     def _pop_entry(self, op: PopEntry) -> Item | None:
         if self._begun(op.path, "log") is None:

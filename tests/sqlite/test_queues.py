@@ -106,16 +106,21 @@ async def test_a_job_costs_the_same_beside_many_that_are_not_ready(
     assert many == pytest.approx(few, rel=0.25)
 
 
+async def fill(store: kvstore.Store) -> None:
+    """Make a log, and a queue with jobs that are ready, dead and delayed."""
+    await store.log(("log",)).append(1, 2, 3)
+    queue = store.queue(JOBS, attempts=1)
+    for value in range(12):
+        await queue.put(value)
+    await (await taken(queue)).retry()
+    await queue.put("later", delay=60)
+
+
 async def test_check_counts_logs_and_queues(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     async with kvstore.open(path) as store:
-        await store.log(("log",)).append(1, 2, 3)
-        queue = store.queue(JOBS, attempts=1)
-        for value in range(12):
-            await queue.put(value)
-        await (await taken(queue)).retry()
-        await queue.put("later", delay=60)
-        await taken(queue)
+        await fill(store)
+        await taken(store.queue(JOBS, attempts=1))
         report, stats = await store.check(), await store.stats()
         assert report.problems == ()
         assert (stats.logs, stats.queues, stats.dead_jobs) == (1, 1, 1)
@@ -137,12 +142,7 @@ async def test_check_counts_logs_and_queues(tmp_path: Path) -> None:
 async def test_check_tells_what_is_wrong_with_them(tmp_path: Path, damage: str, told: str) -> None:
     path = tmp_path / "store.db"
     async with kvstore.open(path) as store:
-        await store.log(("log",)).append(1, 2, 3)
-        queue = store.queue(JOBS, attempts=1)
-        for value in range(12):
-            await queue.put(value)
-        await (await taken(queue)).retry()
-        await queue.put("later", delay=60)
+        await fill(store)
     connection = connect(path, "rw")
     connection.execute(damage)
     connection.close()

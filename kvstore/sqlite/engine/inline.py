@@ -182,20 +182,11 @@ class InlineReader:
 
     def scan(self, path: str, read: Callable[[driver.Connection], T]) -> tuple[T] | None:
         """Run a read of a whole namespace, if it is small, or return `None`: ask a thread."""
-        began = time.perf_counter()
-        try:
-            self.is_running = True
-            self.raw.text_factory = str
-            return (read(self.raw),) if reading.is_light(self.raw, INLINE_BYTES, path) else None
-        except BaseException as exc:
-            release(exc)
-            if isinstance(exc, StoreError) or not isinstance(exc, Exception):
-                raise
-            return None  # the thread meets it again, and has the time to deal with it
-        finally:
-            self.raw.text_factory = bytes
-            self.is_running = False
-            self._pace.record(began)
+        return self._run(
+            time.perf_counter(),
+            1,
+            lambda raw: (read(raw),) if reading.is_light(raw, INLINE_BYTES, path) else None,
+        )
 
     def quickly(
         self, path: str, keys: Sequence[str], read: Callable[[driver.Connection], T]
@@ -206,6 +197,12 @@ class InlineReader:
         is_little, is_busy = are_few(path, keys), self._worker.is_busy
         if pace.is_turn_over or not pace.allows(began, is_little=is_little, is_thread_busy=is_busy):
             return None
+        return self._run(began, len(keys), read)
+
+    def _run(
+        self, began: float, parts: int, read: Callable[[driver.Connection], T | None]
+    ) -> T | None:
+        """Run a read that began at an instant, as texts are read elsewhere."""
         try:
             self.is_running = True
             self.raw.text_factory = str
@@ -218,7 +215,7 @@ class InlineReader:
         finally:
             self.raw.text_factory = bytes
             self.is_running = False
-            pace.record(began, len(keys))
+            self._pace.record(began, parts)
 
     def close(self) -> None:
         """Have the worker read what waits, and release the connection."""
