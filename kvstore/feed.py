@@ -68,10 +68,6 @@ class Bell:
             line = self._lines.setdefault(name, self._new_line())
         return line
 
-    def has_line(self, name: str) -> bool:
-        """Whether anybody waits for it."""
-        return name in self._lines
-
     _new_line: Callable[[], Line] = Line
 
     def listen(self) -> Any:

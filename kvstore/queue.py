@@ -123,18 +123,17 @@ class Queue:
         if timeout is not None and timeout != 0:
             check_seconds(timeout, "timeout")
         bell = self.store.backend.bell
-        if not bell.has_line(self._path):  # nobody waits: what is ready is for whoever comes
-            job = await self._lease_one()
-            if job is not None or timeout == 0:
-                return job
-        until = None if timeout is None else time.monotonic() + timeout
         line = bell.line(self._path)
-        if not await line.enter(timeout):
-            return None
+        place = line.join()
         try:
-            return await self._wait(until)
+            if not line.is_waiting:  # what is ready is for whoever comes
+                job = await self._lease_one()
+                if job is not None or timeout == 0:
+                    return job
+            until = None if timeout is None else time.monotonic() + timeout
+            return await self._wait(until) if await line.wait(place, timeout) else None
         finally:
-            line.leave()
+            line.leave(place)
 
     async def _wait(self, until: float | None) -> Job | None:
         """Lease a job as soon as there is one; `None`: there was none until then."""
