@@ -29,7 +29,8 @@ _HAS_COMPANY = bool(os.environ.get("KVSTORE_TEST_COMPANY"))
 if _IS_STOCK:  # before the library is imported
     block_pysqlite3()
 
-pytest.register_assert_rewrite("kvstore.testing")
+for _suite in ("", "_history", "_search", "_sequences"):
+    pytest.register_assert_rewrite(f"kvstore.testing{_suite}")
 
 _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
 

@@ -154,18 +154,22 @@ async def make_vectors(connection: Connection, setup: Setup, length: int) -> Non
     """
     if not setup.schema:
         await require_extension(connection, setup)
-    setup.lengths.add(length)
     table = vectors_table(length)
     if not await connection.fetchval(sql.HAS_TABLE, connection.schema, table):
-        names = {"table": table, "schema": quoted(setup.schema), "dimensions": length}
         async with connection.transaction():
             await connection.execute(sql.LOCK_TABLES)
-            if await connection.fetchval(sql.HAS_TABLE, connection.schema, table):
-                return
-            await connection.execute(sql.CREATE_VECTORS.format(**names))
-            if length <= MAX_INDEXED:
-                await connection.execute(sql.CREATE_HNSW.format(**names))
-            elif length <= MAX_HALF_INDEXED:
-                await connection.execute(sql.CREATE_HALF_HNSW.format(**names))
-            if connection.is_distributed:
-                await distribute_table(connection, table)
+            if not await connection.fetchval(sql.HAS_TABLE, connection.schema, table):
+                await _create_vectors(connection, setup, length)
+    setup.lengths.add(length)  # only now: whoever finds it there writes at once
+
+
+async def _create_vectors(connection: Connection, setup: Setup, length: int) -> None:
+    table = vectors_table(length)
+    names = {"table": table, "schema": quoted(setup.schema), "dimensions": length}
+    await connection.execute(sql.CREATE_VECTORS.format(**names))
+    if length <= MAX_INDEXED:
+        await connection.execute(sql.CREATE_HNSW.format(**names))
+    elif length <= MAX_HALF_INDEXED:
+        await connection.execute(sql.CREATE_HALF_HNSW.format(**names))
+    if connection.is_distributed:
+        await distribute_table(connection, table)

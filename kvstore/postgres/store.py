@@ -194,6 +194,7 @@ class PostgresBackend(Backend):
             target = replace(target, is_read_only=True)
         connection = await connect(target)
         self._schema = connection.schema
+        self._making_tables = asyncio.Lock()
         target = replace(target, schema=connection.schema)
         if self._read_target is not None:
             replica = Replica(
@@ -436,15 +437,22 @@ class PostgresBackend(Backend):
         return await self._writer.apply(ops)
 
     async def _make_tables(self, ops: Sequence[Operation]) -> None:
-        """Make the tables for vectors, which are known by the first that come."""
+        """Make the tables for vectors, which are known by the first that come.
+
+        A crowd of first writers waits for one of them, over one connection.
+        """
         assert self._setup is not None
-        connection = await connect(replace(self.target, schema=self._schema))
-        try:
-            with translated(self.target.name):
-                for length in sorted(lengths_of(ops) - self._setup.lengths):
-                    await make_vectors(connection, self._setup, length)
-        finally:
-            await asyncio.shield(hang_up(connection))
+        async with self._making_tables:
+            lengths = lengths_of(ops) - self._setup.lengths
+            if not lengths:
+                return
+            connection = await connect(replace(self.target, schema=self._schema))
+            try:
+                with translated(self.target.name):
+                    for length in sorted(lengths):
+                        await make_vectors(connection, self._setup, length)
+            finally:
+                await asyncio.shield(hang_up(connection))
 
     def _learn_dimensions(self) -> None:
         if self._setup is not None and self.embedder is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -68,6 +69,29 @@ async def test_check_finds_what_is_wrong_with_an_index(
         problems = (await store.check()).problems
     for what in ("'b'", "'c'", "kvstore_entries", "kvstore_facts", "kvstore_vectors", "numbers"):
         assert sum(what in problem for problem in problems) == 1, (what, problems)
+
+
+async def test_first_vectors_wait_for_the_table_that_another_put_makes(
+    postgres_url: str, model: RecordingEmbeddings
+) -> None:
+    raw = await connect(Target.parse(postgres_url))
+    waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    async with store_with(postgres_url, model) as store:
+        await raw.execute("BEGIN")
+        await raw.execute(index_statements.LOCK_TABLES)
+        first = asyncio.create_task(store.put(NS, "a", "apple"))
+        async with asyncio.timeout(30):
+            while not await raw.fetchval(waits):  # noqa: ASYNC110 - the server knows no events
+                await asyncio.sleep(0.005)
+        others = [asyncio.create_task(store.put(NS, key, key)) for key in "bcd"]
+        await model.asked(2)
+        await asyncio.sleep(0.05)
+        assert await raw.fetchval(waits) == 1
+        await raw.execute("COMMIT")
+        await asyncio.gather(first, *others)
+    async with store_with(postgres_url, model) as store:
+        assert sorted(found(await store.search(NS, "apple"))) == ["a", "b", "c", "d"]
+    await raw.close()
 
 
 # Among many vectors
