@@ -17,9 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
-from random import getrandbits
 from typing import Any, Final, cast
 
 import asyncpg
@@ -27,10 +25,10 @@ import asyncpg
 from kvstore.backlog import Backlog
 from kvstore.errors import StoreAccessError, StoreBusyError, StoreError
 from kvstore.feed import Bell
-from kvstore.instants import to_micros
 from kvstore.metrics import Counters
 from kvstore.operations import Append, Mutate, Operation, Put, PutJob
 from kvstore.postgres import statements
+from kvstore.postgres.channels import Channel, Try
 from kvstore.postgres.connection import (
     Connection,
     DriverError,
@@ -43,10 +41,10 @@ from kvstore.postgres.connection import (
 from kvstore.postgres.copying import LEAST_COPIED, copy_plain
 from kvstore.postgres.keys import SURELY_SHORT, check_length
 from kvstore.postgres.puts import find_puts, put_plain
-from kvstore.postgres.queueing import Flight, Lines, RootLine, Unit
+from kvstore.postgres.queueing import Group, Lines, RootLine, Unit
 from kvstore.postgres.replica import Replica
 from kvstore.postgres.roots import add_root
-from kvstore.postgres.watchman import Watched, Watchman
+from kvstore.postgres.watchman import Watchman
 from kvstore.postgres.wide import Transaction, UnreadableError, last_of
 from kvstore.postgres.workspace import MakeIndexer, Stamp, Workspace
 from kvstore.sequences import DIGITS, LAST_KEY
@@ -60,48 +58,11 @@ ROW_S = 10e-6  # what one more row takes the server, roughly
 CALLER_S = 6e-6  # what one more put takes this process, which it can do while the server works
 OVERHEAD_S = 2e-3  # what a transaction is believed to take by itself, before one was seen
 LOCKED_TURNS = 64  # transactions that lock before they read, after one that did not and failed
-FEW_LANES = 4  # connections that a store writes over, unless some of them wait for others
+FEW_CHANNELS = 4  # connections that a store writes over, unless some of them wait for others
 _WAITS_S = 0.1  # after which a transaction is believed to wait for others
 _TRIES = 5  # for one transaction
 _READ_ONLY: Final = "25006"
 _CONFLICTS: Final = ("40001", "40P01")  # the server gave up one transaction of several
-
-
-@dataclass(slots=True)
-class _Try:
-    """A transaction as it was sent, perhaps in vain.
-
-    Attributes:
-        number: by which the root knows it.
-        now: its instant.
-        root: where to ask for it.
-        outcomes: for the units, in order.
-        is_news: whether somebody watches what it wrote.
-        puts: of one that is `put_plain`, which learns the rest by the answer.
-        is_sent: whether the server may have committed it.
-    """
-
-    number: int
-    now: int
-    root: str = ""
-    outcomes: list[list[Any] | Exception] = field(default_factory=list)
-    is_news: bool = False
-    puts: list[Put] | None = None
-    is_sent: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class _Lane(Watched):
-    """A connection for writing, and what is on its way over it.
-
-    Attributes:
-        writer: its name.
-        number: of its last transaction.
-    """
-
-    writer: int = field(default_factory=lambda: getrandbits(62))
-    number: int = 0
-    task: asyncio.Task[None] | None = None
 
 
 class Writer:
@@ -156,12 +117,12 @@ class Writer:
         self._lines = Lines()
         self._backlog = backlog
         self._counters = counters
-        self._is_scheduled = False  # `_launch` is, for the end of this turn of the loop
+        self._is_scheduled = False  # `_begin_waiting` is, for the end of this turn of the loop
         self._impatience: asyncio.TimerHandle | None = None
-        self._lanes = [_Lane(connection)]
+        self._channels = [Channel(connection)]
         self.newest = least
         self._overhead = OVERHEAD_S
-        self._landed = 0.0  # when the last flight did
+        self._last_done = 0.0  # when the last group did
         self._quiet: asyncio.Future[None] | None = None  # set by `close`, done when all is
 
     def apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
@@ -191,45 +152,45 @@ class Writer:
             await self._quiet
         if self._impatience is not None:
             self._impatience.cancel()
-        for lane in self._lanes:
-            if lane.raw is not None:
-                await hang_up(lane.raw)
+        for channel in self._channels:
+            if channel.raw is not None:
+                await hang_up(channel.raw)
 
     # Who goes when
 
     def _schedule(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
-            self._loop.call_soon(self._launch)
+            self._loop.call_soon(self._begin_waiting)
 
-    def _launch(self) -> None:
+    def _begin_waiting(self) -> None:
         """Send off what waits, as far as it may go now."""
         self._is_scheduled = False
-        while (lane := self._free_lane()) is not None:
-            flight = self._lines.next(self._share)
-            if flight is None:
+        while (channel := self._free_channel()) is not None:
+            group = self._lines.next(self._share)
+            if group is None:
                 return
-            lane.task = self._loop.create_task(self._fly(flight, lane))
+            channel.task = self._loop.create_task(self._commit_group(group, channel))
 
-    def _free_lane(self) -> _Lane | None:
+    def _free_channel(self) -> Channel | None:
         """Return a connection over which nothing is on its way, or a place for one.
 
         There are few; but those do not count that have been busy for long, as they wait for
         another program that writes under their root, or for the network.
         """
-        for lane in self._lanes:
-            if lane.task is None:
-                return lane
+        for channel in self._channels:
+            if channel.task is None:
+                return channel
         late = self._loop.time() - _WAITS_S
-        quick = sum(1 for lane in self._lanes if not lane.since or lane.since > late)
-        if len(self._lanes) >= self._most:
+        quick = sum(1 for channel in self._channels if not channel.since or channel.since > late)
+        if len(self._channels) >= self._most:
             return None
-        if quick >= FEW_LANES:
+        if quick >= FEW_CHANNELS:
             if self._impatience is None:
                 self._impatience = self._loop.call_later(_WAITS_S, self._look_again)
             return None
-        self._lanes.append(_Lane(None))
-        return self._lanes[-1]
+        self._channels.append(Channel(None))
+        return self._channels[-1]
 
     def _look_again(self) -> None:
         self._impatience = None
@@ -243,25 +204,25 @@ class Writer:
         """
         if line.is_indexed:
             return 1
-        puts = len(line.waiting) + sum(len(flight.units) for flight in line.flights)
+        puts = len(line.waiting) + sum(len(group.units) for group in line.committing)
         return 2 if puts >= LEAST_PUTS and puts * CALLER_S > self._overhead else 1
 
-    async def _fly(self, flight: Flight, lane: _Lane) -> None:
+    async def _commit_group(self, group: Group, channel: Channel) -> None:
         """Commit units, and tell their callers."""
-        units = flight.units
+        units = group.units
         try:
-            await self._commit_or_fail(flight, lane)
+            await self._commit_or_fail(group, channel)
         except BaseException as exc:
             for unit in units:
                 unit.settle(exc)
             if not isinstance(exc, Exception):
                 raise
         finally:
-            self._watchman.end(lane)
-            lane.since = 0.0
-            lane.task = None
-            self._landed = self._loop.time()
-            self._lines.landed(flight)
+            self._watchman.end(channel)
+            channel.since = 0.0
+            channel.task = None
+            self._last_done = self._loop.time()
+            self._lines.done(group)
             self._backlog.subtract(len(units), sum(unit.size for unit in units))
             self._schedule()
             if self._quiet is not None and not self._backlog.units and not self._quiet.done():
@@ -269,26 +230,26 @@ class Writer:
 
     # What becomes of a transaction
 
-    async def _commit_or_fail(self, flight: Flight, lane: _Lane) -> None:
+    async def _commit_or_fail(self, group: Group, channel: Channel) -> None:
         """Commit units, each alone if they cannot be together, and tell their callers."""
-        units = flight.units
+        units = group.units
         failure: BaseException | None = None
         has_left = False
-        tries: list[_Try] = []
+        tries: list[Try] = []
         for _ in range(_TRIES):
             wanted = units if tries else [unit for unit in units if not unit.future.cancelled()]
             if not wanted:
                 return
             units = wanted
             try:
-                done = await self._commit(Flight(units, flight.addresses), lane, tries)
+                done = await self._commit(Group(units, group.addresses), channel, tries)
             except DriverError as exc:
                 failure = exc
-                await self._leave_transaction(exc, lane)
+                await self._leave_transaction(exc, channel)
                 if self._replica is not None:
                     self._replica.forget()
                 if getattr(exc, "sqlstate", None) == _READ_ONLY:
-                    self._leave_server(lane)
+                    self._leave_server(channel)
                     if has_left:  # and came to another that is no better
                         break
                     has_left = True
@@ -307,7 +268,7 @@ class Writer:
             error.__cause__ = failure
         elif len(units) > 1 and not isinstance(failure, StoreError) and not is_lost(failure):
             for unit in units:
-                await self._commit_or_fail(Flight([unit], flight.addresses), lane)
+                await self._commit_or_fail(Group([unit], group.addresses), channel)
             return
         else:
             error = translate(failure, self._target.name)
@@ -316,9 +277,9 @@ class Writer:
         for unit in units:
             unit.settle(error)
 
-    async def _leave_transaction(self, exc: BaseException, lane: _Lane) -> None:
+    async def _leave_transaction(self, exc: BaseException, channel: Channel) -> None:
         """See to it that a connection on which something failed has no transaction open."""
-        raw = lane.raw
+        raw = channel.raw
         if raw is None or raw.is_closed():
             return
         if is_lost(exc) or not isinstance(exc, asyncpg.PostgresError) or is_client_side(exc):
@@ -329,14 +290,14 @@ class Writer:
             except DriverError:
                 raw.terminate()
 
-    def _leave_server(self, lane: _Lane) -> None:
+    def _leave_server(self, channel: Channel) -> None:
         """Go from a server that takes no writes any more, to where the URL leads by now."""
         _LOG.warning("%s is read-only now: its connections are given up", self._target.name)
-        if lane.raw is not None:
-            lane.raw.terminate()
+        if channel.raw is not None:
+            channel.raw.terminate()
         self._demoted()
 
-    def _deliver(self, units: list[Unit], done: _Try) -> None:
+    def _deliver(self, units: list[Unit], done: Try) -> None:
         for unit, outcome in zip(units, done.outcomes, strict=True):
             future = unit.future
             if future.done():  # its caller was cancelled
@@ -349,12 +310,12 @@ class Writer:
             self._bell.ring()
             self._tell()
 
-    async def _commit(self, flight: Flight, lane: _Lane, tries: list[_Try]) -> _Try:
+    async def _commit(self, group: Group, channel: Channel, tries: list[Try]) -> Try:
         """Apply units in one transaction; one that fails by itself leaves the others be.
 
         Args:
-            flight: with these units.
-            lane: over which to.
+            group: with these units.
+            channel: over which to.
             tries: earlier ones of the same units; this one is added.
 
         Returns:
@@ -363,34 +324,27 @@ class Writer:
         Raises:
             DriverError: the transaction as a whole failed.
         """
-        raw = await self._connection(lane)
-        done = await self._send(raw, flight, lane, tries)
-        self._counters.committed(len(flight.units))
+        raw = await self._connected(channel)
+        done = await self._send(raw, group, channel, tries)
+        self._counters.committed(len(group.units))
         if self._replica is not None:
             await self._replica.note(raw)
         return done
 
-    async def _connection(self, lane: _Lane) -> Connection:
-        if lane.raw is None or lane.raw.is_closed():
-            if lane.raw is not None:
+    async def _connected(self, channel: Channel) -> Connection:
+        if channel.raw is None or channel.raw.is_closed():
+            if channel.raw is not None:
                 self._counters.reconnects += 1
                 _LOG.info("the writer connects to %s anew", self._target.name)
-            lane.raw = await reconnect(self._target, self._target.busy_timeout)
-        self._watchman.begin(lane)
-        return lane.raw
-
-    def _begin(self, lane: _Lane, tries: list[_Try], root: str) -> tuple[_Try, Stamp]:
-        """Number a new try, by which it is known as one of these."""
-        lane.number += 1
-        attempt = _Try(lane.number, to_micros(self._clock()), root)
-        tries.append(attempt)
-        return attempt, Stamp(lane.writer, tries[0].number, attempt.number)
+            channel.raw = await reconnect(self._target, self._target.busy_timeout)
+        self._watchman.begin(channel)
+        return channel.raw
 
     async def _find_done(
-        self, raw: Connection, root: str, units: list[Unit], lane: _Lane, sent: list[_Try]
-    ) -> _Try:
+        self, raw: Connection, root: str, units: list[Unit], channel: Channel, sent: list[Try]
+    ) -> Try:
         """Return the earlier try of the same units that was committed after all."""
-        number, base = await last_of(raw, root, lane.writer)
+        number, base = await last_of(raw, root, channel.writer)
         done = next(each for each in sent if each.number == number)
         if done.puts is not None:
             self._give_out(units, await find_puts(raw, root, done.puts, done.now, base), done)
@@ -399,34 +353,34 @@ class Writer:
 
     # Ways to commit
 
-    async def _send(self, raw: Connection, flight: Flight, lane: _Lane, tries: list[_Try]) -> _Try:
-        units = flight.units
+    async def _send(self, raw: Connection, group: Group, channel: Channel, tries: list[Try]) -> Try:
+        units = group.units
         roots = units[0].roots
         is_again = any(each.is_sent for each in tries)
         if is_again or roots is None or len(roots) != 1 or not units[0].is_decided:
-            return await self._send_locked(raw, units, lane, tries)
+            return await self._send_locked(raw, units, channel, tries)
         (root,) = roots
         line = self._lines.line(root)
-        if flight.addresses is not None and not line.is_indexed:
-            done = await self._send_plain(raw, flight, lane, tries)
+        if group.addresses is not None and not line.is_indexed:
+            done = await self._send_plain(raw, group, channel, tries)
             if done is not None:
                 return done
         if not line.locked_turns and not self._target.is_pooler:
             line.locked_turns = LOCKED_TURNS  # unless this goes well
-            done = await self._send_looked(raw, units, lane, tries, line)
+            done = await self._send_looked(raw, units, channel, tries, line)
             if done is not None:
                 line.locked_turns = 0
                 return done
         line.locked_turns = max(0, line.locked_turns - 1)
-        return await self._send_locked(raw, units, lane, tries)
+        return await self._send_locked(raw, units, channel, tries)
 
     async def _send_plain(
-        self, raw: Connection, flight: Flight, lane: _Lane, tries: list[_Try]
-    ) -> _Try | None:
+        self, raw: Connection, group: Group, channel: Channel, tries: list[Try]
+    ) -> Try | None:
         """Commit plain puts by one call; `None`: it takes more than that."""
-        units = flight.units
+        units = group.units
         (root,) = cast("frozenset[str]", units[0].roots)
-        attempt, stamp = self._begin(lane, tries, root)
+        attempt, stamp = channel.begin(self._clock(), tries, root)
         attempt.puts = [op for unit in units for op in unit.ops]  # type: ignore[misc]
         began = self._loop.time()
         attempt.is_sent = True
@@ -453,15 +407,15 @@ class Writer:
                 await raw.execute("ROLLBACK")
             if exc.sqlstate == statements.NO_ROOT:
                 await self._add_root(raw, root)
-                return await self._send_plain(raw, flight, lane, tries)
+                return await self._send_plain(raw, group, channel, tries)
             return None
-        taken = self._loop.time() - max(began, self._landed)  # before, it waited for another
+        taken = self._loop.time() - max(began, self._last_done)  # before, it waited for another
         self._overhead += (max(0.0, taken - len(items) * ROW_S) - self._overhead) / 8
         self._give_out(units, items, attempt)
         return attempt
 
     async def _copy_plain(
-        self, raw: Connection, root: str, attempt: _Try, stamp: Stamp
+        self, raw: Connection, root: str, attempt: Try, stamp: Stamp
     ) -> list[Any] | None:
         """Write many puts in a transaction, which is left open; `None`: it takes more than that."""
         assert attempt.puts is not None
@@ -475,7 +429,7 @@ class Writer:
         async with raw.transaction():
             await add_root(raw, root)
 
-    def _give_out(self, units: list[Unit], items: list[Any], attempt: _Try) -> None:
+    def _give_out(self, units: list[Unit], items: list[Any], attempt: Try) -> None:
         self.newest = max(self.newest, items[-1].version)
         if len(items) == len(units):
             attempt.outcomes = [[item] for item in items]
@@ -484,10 +438,15 @@ class Writer:
         attempt.outcomes = [list(islice(rest, len(unit.ops))) for unit in units]
 
     async def _send_looked(
-        self, raw: Connection, units: list[Unit], lane: _Lane, tries: list[_Try], line: RootLine
-    ) -> _Try | None:
+        self,
+        raw: Connection,
+        units: list[Unit],
+        channel: Channel,
+        tries: list[Try],
+        line: RootLine,
+    ) -> Try | None:
         """Read, decide, and only then lock and write; `None`: somebody has written meanwhile."""
-        attempt, stamp = self._begin(lane, tries, line.root)
+        attempt, stamp = channel.begin(self._clock(), tries, line.root)
         ops: Any = [unit.ops for unit in units]
         make = self._make_indexer
         space = None
@@ -520,7 +479,7 @@ class Writer:
         self.newest = max(self.newest, space.version)
         return attempt
 
-    async def _sent(self, attempt: _Try, sending: Awaitable[Any]) -> Any:
+    async def _sent(self, attempt: Try, sending: Awaitable[Any]) -> Any:
         """Wait for what the server may commit."""
         attempt.is_sent = True
         try:
@@ -530,11 +489,11 @@ class Writer:
             raise
 
     async def _send_locked(
-        self, raw: Connection, units: list[Unit], lane: _Lane, tries: list[_Try]
-    ) -> _Try:
+        self, raw: Connection, units: list[Unit], channel: Channel, tries: list[Try]
+    ) -> Try:
         """Lock, then read and write; unless an earlier try turns out to be committed."""
         sent = [each for each in tries if each.is_sent]
-        attempt, stamp = self._begin(lane, tries, "")
+        attempt, stamp = channel.begin(self._clock(), tries, "")
         make = self._make_indexer
         await raw.execute(statements.BEGIN)
         transaction = Transaction(raw, attempt.now, self.newest, make, stamp)
@@ -544,7 +503,7 @@ class Writer:
                 raise self._unknown()
             if is_done:
                 await raw.execute("ROLLBACK")
-                return await self._find_done(raw, root, units, lane, sent)
+                return await self._find_done(raw, root, units, channel, sent)
         if len(units) > 1 or units[0].is_decided:
             ops: Any = [unit.ops for unit in units]
             attempt.outcomes = await transaction.apply(ops)

@@ -19,7 +19,7 @@ from kvstore.types import Item, Namespace
 
 __all__ = ["PointReader"]
 
-FLIGHTS: Final = 2
+MOST_STATEMENTS: Final = 2
 MOST: Final = 500  # reads that share a statement
 
 _Asked = tuple[Namespace, str, str, "asyncio.Future[list[Item]]"]
@@ -41,17 +41,17 @@ class PointReader:
         self._run = run
         self._now = now
         self._pool = pool
-        self._flights = 0
+        self._on_their_way = 0
         self._waiting: list[_Asked] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def get(self, namespace: Namespace, path: str, key: str) -> list[Item]:
         """Return the live item in a list, or an empty one."""
-        if self._flights >= FLIGHTS:
+        if self._on_their_way >= MOST_STATEMENTS:
             future: asyncio.Future[list[Item]] = asyncio.get_running_loop().create_future()
             self._waiting.append((namespace, path, key, future))
             return await future
-        self._flights += 1
+        self._on_their_way += 1
         try:
             link = None if self._pool is None else self._pool.take()
             if link is not None:
@@ -79,16 +79,16 @@ class PointReader:
         return found
 
     def _land(self) -> None:
-        """Send off what waits in the place of a flight that has ended."""
-        self._flights -= 1
+        """Send off what waits in the place of a statement that has ended."""
+        self._on_their_way -= 1
         if self._waiting:
             asked, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
-            self._flights += 1
-            task = asyncio.get_running_loop().create_task(self._fly(asked))
+            self._on_their_way += 1
+            task = asyncio.get_running_loop().create_task(self._read_group(asked))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _fly(self, asked: Sequence[_Asked]) -> None:
+    async def _read_group(self, asked: Sequence[_Asked]) -> None:
         wanted = [each for each in asked if not each[3].done()]  # whose callers still wait
         try:
             answers: list[list[Item] | StoreCorruptError] = []

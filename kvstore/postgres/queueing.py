@@ -17,7 +17,7 @@ from kvstore.plan import Address
 from kvstore.postgres.wide import roots_of
 from kvstore.postgres.workspace import is_decided
 
-__all__ = ["Flight", "Lines", "RootLine", "Unit"]
+__all__ = ["Group", "Lines", "RootLine", "Unit"]
 
 BATCH_OPS = 2_000  # what one group commit may hold, so that it never holds the lock long
 BATCH_BYTES = 8 * 2**20
@@ -73,22 +73,22 @@ class RootLine:
 
     Attributes:
         waiting: in order.
-        flights: what is on its way.
+        committing: what is on its way.
         is_indexed: whether there was an index, at the last look.
         locked_turns: transactions to come that lock before they read, after one that did not and
             failed.
     """
 
-    __slots__ = ("flights", "is_indexed", "locked_turns", "root", "waiting")
+    __slots__ = ("committing", "is_indexed", "locked_turns", "root", "waiting")
 
     def __init__(self, root: str) -> None:
         self.root = root
         self.waiting: deque[Unit] = deque()
-        self.flights: list[Flight] = []
+        self.committing: list[Group] = []
         self.is_indexed = False
         self.locked_turns = 0
 
-    def take(self, share: int) -> Flight:
+    def take(self, share: int) -> Group:
         """Take what one transaction may hold.
 
         Puts without conditions go together, as long as no two are of one item; so does anything
@@ -100,7 +100,7 @@ class RootLine:
         waiting = self.waiting
         first = waiting[0]
         if not first.is_decided or first.roots is None or len(first.roots) > 1:
-            return Flight([waiting.popleft()], None)
+            return Group([waiting.popleft()], None)
         is_plain = first.is_plain and not self.is_indexed
         most = min(BATCH_OPS, -(-len(waiting) // share)) if is_plain else BATCH_OPS
         addresses: set[Address] = set()
@@ -127,11 +127,11 @@ class RootLine:
                 if len(addresses) < before + len(named):  # a unit with two puts of an item
                     is_plain = False
             taken.append(waiting.popleft())
-        return Flight(taken, addresses if is_plain else None)
+        return Group(taken, addresses if is_plain else None)
 
 
 @dataclass(slots=True, eq=False)
-class Flight:
+class Group:
     """Units that are on their way in one transaction.
 
     Attributes:
@@ -156,7 +156,7 @@ class Lines:
         self._ready: dict[str, None] = {}  # roots of which the first may go, in order
         self._later: deque[Unit] = deque()  # from a unit on that finds its roots itself
         self._waiting = 0  # in the lines
-        self._flying = 0
+        self._committing = 0
 
     def add(self, unit: Unit) -> None:
         """Have a unit wait."""
@@ -182,10 +182,10 @@ class Lines:
 
     def _forget(self) -> None:
         self._lines = {
-            root: line for root, line in self._lines.items() if line.waiting or line.flights
+            root: line for root, line in self._lines.items() if line.waiting or line.committing
         }
 
-    def next(self, share: Callable[[RootLine], int]) -> Flight | None:
+    def next(self, share: Callable[[RootLine], int]) -> Group | None:
         """Take what goes next; `None`: nothing may go now.
 
         Args:
@@ -194,61 +194,61 @@ class Lines:
         while True:
             for root in list(self._ready):
                 line = self._lines[root]
-                flight = self._first_of(line, share(line))
-                if flight is None or not line.waiting:
-                    del self._ready[root]  # until something lands, or comes
-                if flight is not None:
-                    return self._send(flight)
-            if self._flying or self._waiting or not self._later:
+                group = self._first_of(line, share(line))
+                if group is None or not line.waiting:
+                    del self._ready[root]  # until something is committed, or comes
+                if group is not None:
+                    return self._send(group)
+            if self._committing or self._waiting or not self._later:
                 return None
             unit = self._later.popleft()
             if unit.roots is None:
-                return self._send(Flight([unit], None))
+                return self._send(Group([unit], None))
             self._enter(unit, unit.roots)
             while self._later and (roots := self._later[0].roots) is not None:
                 self._enter(self._later.popleft(), roots)
 
-    def _first_of(self, line: RootLine, share: int) -> Flight | None:
-        """Take the next flight of a line, if it may go."""
+    def _first_of(self, line: RootLine, share: int) -> Group | None:
+        """Take the next group of a line, if it may go."""
         if not line.waiting:
             return None
         roots = line.waiting[0].roots
         assert roots is not None
         if len(roots) > 1:
             others = [self._lines[root] for root in roots]
-            if any(each.flights or each.waiting[0] is not line.waiting[0] for each in others):
+            if any(each.committing or each.waiting[0] is not line.waiting[0] for each in others):
                 return None
-            flight = line.take(1)
+            group = line.take(1)
             for each in others:
                 if each is not line:
                     each.waiting.popleft()
-            return flight
-        if not line.flights:
+            return group
+        if not line.committing:
             return line.take(share)
-        others_write = [flight.addresses for flight in line.flights]
+        others_write = [group.addresses for group in line.committing]
         if len(others_write) >= share or None in others_write:
             return None
-        flight = line.take(1)
-        if flight.addresses is None or not all(
-            map(flight.addresses.isdisjoint, others_write)  # type: ignore[arg-type]
+        group = line.take(1)
+        if group.addresses is None or not all(
+            map(group.addresses.isdisjoint, others_write)  # type: ignore[arg-type]
         ):
-            line.waiting.extendleft(reversed(flight.units))
+            line.waiting.extendleft(reversed(group.units))
             return None
-        return flight
+        return group
 
-    def _send(self, flight: Flight) -> Flight:
-        self._flying += 1
-        if flight.units[0].roots is not None:
-            self._waiting -= len(flight.units)
-            for root in flight.units[0].roots:
-                self._lines[root].flights.append(flight)
-        return flight
+    def _send(self, group: Group) -> Group:
+        self._committing += 1
+        if group.units[0].roots is not None:
+            self._waiting -= len(group.units)
+            for root in group.units[0].roots:
+                self._lines[root].committing.append(group)
+        return group
 
-    def landed(self, flight: Flight) -> None:
-        """Have those go who waited for a flight."""
-        self._flying -= 1
-        for root in flight.units[0].roots or ():
+    def done(self, group: Group) -> None:
+        """Have those go who waited for a group."""
+        self._committing -= 1
+        for root in group.units[0].roots or ():
             line = self._lines[root]
-            line.flights.remove(flight)
+            line.committing.remove(group)
             if line.waiting:
                 self._ready[root] = None

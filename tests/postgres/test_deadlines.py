@@ -232,7 +232,7 @@ async def test_a_server_that_became_read_only_is_left(server: Server, admin: Any
         await store.put(NS, "k", 1)
         await store.get(NS, "k")
         pool, writer = store.backend._pool, store.backend._writer
-        before = {writer._lanes[0].raw, *(link.raw for link in pool._idle)}
+        before = {writer._channels[0].raw, *(link.raw for link in pool._idle)}
         assert len(before) == 2
         try:
             await is_read_only("on")

@@ -32,7 +32,7 @@ async def test_many_puts_at_once_go_by_two_connections(postgres_url: str) -> Non
             assert versions == list(range(at * 1_000 + 1, (at + 1) * 1_000 + 1))
             stored = [item async for item in store.scan(NS)]
             assert {item.key: item for item in stored} == {item.key: item for item in items}
-        assert store.backend._writer._lanes[1].raw is not None
+        assert store.backend._writer._channels[1].raw is not None
 
 
 async def test_writes_of_an_item_keep_the_order_of_the_calls(postgres_url: str) -> None:
