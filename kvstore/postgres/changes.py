@@ -31,7 +31,7 @@ from kvstore.postgres.connection import (
     snapshot,
 )
 from kvstore.postgres.keys import decode_key, encode_key
-from kvstore.postgres.pool import Link, Pool
+from kvstore.postgres.pool import Pool, Pooled
 from kvstore.postgres.reading import item_of
 from kvstore.postgres.roots import store_state
 from kvstore.types import Change
@@ -46,14 +46,14 @@ _PAUSE_S = 0.05  # between two notices of one store: each wakes all who watch, e
 
 
 async def read_changes(
-    link: Link, after: Position, path: str, pattern: Pattern, subtree: bool, now: int
+    pooled: Pooled, after: Position, path: str, pattern: Pattern, subtree: bool, now: int
 ) -> ChangePage:
     """Return the next changes after a position, with the items as they are at that instant."""
     if isinstance(after, Positions):
-        async with snapshot(link.raw):
-            return await _read_roots(link.raw, after, pattern, now)
-    has_expired = await link.raw.fetchval(statements.IS_ANY_EXPIRED, now)
-    read = await _read_root(link.raw, root_of(path), after)
+        async with snapshot(pooled.raw):
+            return await _read_roots(pooled.raw, after, pattern, now)
+    has_expired = await pooled.raw.fetchval(statements.IS_ANY_EXPIRED, now)
+    read = await _read_root(pooled.raw, root_of(path), after)
     low, high = subtree_range(path)
     found = []
     for row in read.rows:
@@ -207,8 +207,8 @@ class Herald:
         finally:
             self._task = None
 
-    async def _send(self, link: Link) -> None:
-        await link.raw.execute(self._notify)
+    async def _send(self, pooled: Pooled) -> None:
+        await pooled.raw.execute(self._notify)
 
     async def close(self) -> None:
         """Tell what is left to tell."""

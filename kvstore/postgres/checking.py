@@ -9,7 +9,7 @@ from kvstore.namespace import decode_namespace, show
 from kvstore.postgres import past_statements, reading, sequence_reading, statements
 from kvstore.postgres.connection import DriverError, is_damage, snapshot
 from kvstore.postgres.index_checks import find_problems, find_waiting
-from kvstore.postgres.pool import Link
+from kvstore.postgres.pool import Pooled
 from kvstore.report import Meter, Report
 
 __all__ = ["check"]
@@ -18,15 +18,15 @@ _SLICE = 1_000  # rows looked at by one statement
 _MOST_PROBLEMS = 100
 
 
-async def check(link: Link, meter: Meter) -> Report:
+async def check(pooled: Pooled, meter: Meter) -> Report:
     """Look everything over, in one transaction.
 
     Raises:
         DriverError: it is no damage that keeps something from being read.
     """
-    looking = _Looking(link, meter)
+    looking = _Looking(pooled, meter)
     try:
-        async with snapshot(link.raw):
+        async with snapshot(pooled.raw):
             await looking.at_everything()
     except DriverError as exc:
         if not is_damage(exc):
@@ -45,8 +45,8 @@ async def check(link: Link, meter: Meter) -> Report:
 class _Looking:
     """A look at a store, and what it has found so far."""
 
-    def __init__(self, link: Link, meter: Meter) -> None:
-        self._link = link
+    def __init__(self, pooled: Pooled, meter: Meter) -> None:
+        self._link = pooled
         self._meter = meter
         self.problems: list[str] = []
         self.waiting: list[str] = []

@@ -122,7 +122,7 @@ class Writer:
         self._channels = [Channel(connection)]
         self.newest = least
         self._overhead = OVERHEAD_S
-        self._last_done = 0.0  # when the last group did
+        self._last_done = 0.0  # when the last group was
         self._quiet: asyncio.Future[None] | None = None  # set by `close`, done when all is
 
     def apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:

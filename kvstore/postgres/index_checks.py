@@ -13,9 +13,9 @@ from kvstore.index_plan import coded, codes_in, has_own, is_as_wanted
 from kvstore.namespace import decode_namespace, show
 from kvstore.postgres import index_statements as sql
 from kvstore.postgres.connection import Connection, snapshot
-from kvstore.postgres.facts import facts_of
 from kvstore.postgres.indexing import embeds, vectors_table
 from kvstore.postgres.keys import decode_key
+from kvstore.postgres.scalars import scalars_of
 from kvstore.report import WAITS
 
 __all__ = ["count_pending", "find_problems", "find_waiting"]
@@ -72,7 +72,7 @@ async def _slices(connection: Connection, statement: str) -> AsyncIterator[list[
 
 def _problem(row: Sequence[Any], description: Description) -> str | None:
     """Say what is wrong with one item's entries."""
-    path, key, value, indexing, held, facts, is_pending = row
+    path, key, value, indexing, held, scalars, is_pending = row
     if is_pending:
         return None
     fields = description.fields if indexing is None else orjson.loads(indexing)
@@ -81,7 +81,7 @@ def _problem(row: Sequence[Any], description: Description) -> str | None:
     where = f"index: {show(decode_namespace(path), decode_key(key))}"
     if not is_as_wanted(codes, texts) or (texts and held is None):
         return f"{where} is not indexed as it is, and not marked for reindex"
-    has_facts = has_own(codes) or (texts and embeds(description))
-    if facts != (facts_of(decoded) if has_facts else None):
+    has_scalars = has_own(codes) or (texts and embeds(description))
+    if scalars != (scalars_of(decoded) if has_scalars else None):
         return f"{where} has other scalars than the index says"
     return None

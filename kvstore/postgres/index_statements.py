@@ -373,9 +373,9 @@ EXISTS (
     )
 
 
-def passing_facts(within: Sql, conditions: list[list[int]]) -> Sql:
-    """Select the addresses of items that have a fact of each list; uses the GIN index of facts."""
-    wanted = [Sql("facts.facts && ?::bigint[]", (facts,)) for facts in conditions]
+def passing_scalars(within: Sql, conditions: list[list[int]]) -> Sql:
+    """Select the addresses of items that have a code of each list; uses the GIN index of codes."""
+    wanted = [Sql("facts.facts && ?::bigint[]", (codes,)) for codes in conditions]
     return Sql("SELECT facts.root, facts.path, facts.key FROM kvstore_facts AS facts WHERE") + (
         all_of([within, *wanted])
     )

@@ -11,7 +11,8 @@ not the index's model leaves an item's new texts without vectors, and marks the 
   one that the other backends give.
 - `kvstore_vectors_of_N` has a row for each distinct text of an item whose vector has N numbers. It
   has an HNSW index from the beginning.
-- `kvstore_facts` makes filters by equality quick among many vectors: see kvstore/postgres/facts.py.
+- `kvstore_facts` makes filters by equality quick among many vectors: see
+  kvstore/postgres/scalars.py.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ from kvstore.operations import Reindex
 from kvstore.plan import Vectors
 from kvstore.postgres import index_statements as sql
 from kvstore.postgres.connection import Connection
-from kvstore.postgres.facts import facts_of
 from kvstore.postgres.index_terms import Terms
 from kvstore.postgres.keys import Address
+from kvstore.postgres.scalars import scalars_of
 
 __all__ = ["Entry", "IndexChanges", "Indexer", "Setup", "embeds", "quoted", "vectors_table"]
 
@@ -92,33 +93,33 @@ class Setup(IndexSetup):
 
 
 @dataclass(slots=True)
-class _State:
+class _Indexed:
     """What the index holds of an item, and what it is to hold at the transaction's end.
 
     Attributes:
         stored: the hashes of the texts in the tables; `None`: it has no entry there.
-        stored_facts: those in the tables.
+        stored_scalars: those in the tables.
         was_pending: whether it is marked in the tables.
         texts: the hashes in the index, as of now; `None`: it has no entry.
-        facts: as of now.
+        scalars: as of now.
         is_pending: as of now.
         words: to be written; `None`: they are as they were.
         vectors: to be written, by the hashes of their texts.
     """
 
     stored: frozenset[bytes] | None = None
-    stored_facts: list[int] | None = None
+    stored_scalars: list[int] | None = None
     was_pending: bool = False
     texts: frozenset[bytes] | None = None
-    facts: list[int] | None = None
+    scalars: list[int] | None = None
     is_pending: bool = False
     words: Terms | None = None
     vectors: dict[bytes, bytes] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, texts: bytes | None, facts: list[int] | None, is_pending: bool) -> _State:
+    def of(cls, texts: bytes | None, scalars: list[int] | None, is_pending: bool) -> _Indexed:
         held = None if texts is None else frozenset(codes_in(texts))
-        return cls(held, facts, is_pending, held, facts, is_pending)
+        return cls(held, scalars, is_pending, held, scalars, is_pending)
 
 
 @dataclass(slots=True)
@@ -126,12 +127,12 @@ class _Plan:
     """What the index is to hold of an item.
 
     Attributes:
-        facts: of its value, if it has vectors.
+        scalars: of its value, if it has vectors.
     """
 
     address: Address
     wanted: Wanted
-    facts: list[int] | None
+    scalars: list[int] | None
 
 
 class Indexer:
@@ -149,14 +150,14 @@ class Indexer:
         self._description = Description.parse(description)
         self._text = self._description.text
         self._setup = setup
-        self._states: dict[Address, _State] = {}
-        self._changed: dict[Address, _State] = {}
+        self._states: dict[Address, _Indexed] = {}
+        self._changed: dict[Address, _Indexed] = {}
 
     def learn(
-        self, path: str, key: str, texts: bytes | None, facts: list[int] | None, is_pending: bool
+        self, path: str, key: str, texts: bytes | None, scalars: list[int] | None, is_pending: bool
     ) -> None:
         """Take note of what the index holds of an item."""
-        self._states[path, key] = _State.of(texts, facts, is_pending)
+        self._states[path, key] = _Indexed.of(texts, scalars, is_pending)
 
     @property
     def is_changed(self) -> bool:
@@ -208,20 +209,20 @@ class Indexer:
         value = codec.decode(entry.data)
         fields = description.fields if entry.indexing is None else entry.indexing
         # What was not looked up is an entry of a log, or a job: a key that was never there
-        state = self._states.setdefault((entry.path, entry.key), _State())
+        state = self._states.setdefault((entry.path, entry.key), _Indexed())
         kept = state.texts or () if entry.keeps_own else ()
         wanted = Wanted.of(coded(value, fields), entry.vectors, kept)
         codes = wanted.codes
-        has_facts = wanted.own or (wanted.texts and embeds(description))
-        facts = facts_of(value) if has_facts else None
+        has_scalars = wanted.own or (wanted.texts and embeds(description))
+        scalars = scalars_of(value) if has_scalars else None
         if (
             not state.is_pending
             and (state.texts is not None or not codes)
             and set(codes) == (state.texts or frozenset())
-            and facts == state.facts
+            and scalars == state.scalars
         ):
             return None
-        return _Plan((entry.path, entry.key), wanted, facts)
+        return _Plan((entry.path, entry.key), wanted, scalars)
 
     def put(self, planned: Any) -> None:
         """Apply what was planned for a unit."""
@@ -238,7 +239,7 @@ class Indexer:
                 if vector:
                     state.vectors[code] = vector
             state.texts = codes if all_codes else None
-            state.facts = plan.facts
+            state.scalars = plan.scalars
             state.is_pending = len(codes) < len(all_codes)
             self._changed[plan.address] = state
 
@@ -247,7 +248,7 @@ class Indexer:
         state = self._states[path, key]
         if state.texts is None and not state.is_pending:
             return
-        state.texts = state.facts = state.words = None
+        state.texts = state.scalars = state.words = None
         state.is_pending = False
         self._changed[path, key] = state
 
@@ -271,7 +272,7 @@ class Indexer:
         self._text = description.text
         arguments = _arguments(changed) if changed else IndexChanges.NONE
         for state in changed.values():
-            state.stored, state.stored_facts = state.texts, state.facts
+            state.stored, state.stored_scalars = state.texts, state.scalars
             state.was_pending, state.words = state.is_pending, None
             state.vectors = {}
         if description.model is None or description.dimensions is None:
@@ -379,7 +380,7 @@ class IndexChanges:
             await connection.execute(put, root, *_columns(addresses), codes, vectors)
 
 
-def _arguments(changed: Mapping[Address, _State]) -> Sequence[Any]:
+def _arguments(changed: Mapping[Address, _Indexed]) -> Sequence[Any]:
     """Return what changes in words, scalars and marks; lists of lists go as one, and their ends."""
     gone = [
         at
@@ -391,15 +392,15 @@ def _arguments(changed: Mapping[Address, _State]) -> Sequence[Any]:
         for at, state in changed.items()
         if state.texts is not None and state.words is not None
     }
-    gone_facts = [
+    gone_scalars = [
         at
         for at, state in changed.items()
-        if state.facts is None and state.stored_facts is not None
+        if state.scalars is None and state.stored_scalars is not None
     ]
-    facts = {
-        at: state.facts
+    scalars = {
+        at: state.scalars
         for at, state in changed.items()
-        if state.facts is not None and state.facts != state.stored_facts
+        if state.scalars is not None and state.scalars != state.stored_scalars
     }
     marked = [at for at, state in changed.items() if state.is_pending > state.was_pending]
     unmarked = [at for at, state in changed.items() if state.was_pending > state.is_pending]
@@ -411,9 +412,9 @@ def _arguments(changed: Mapping[Address, _State]) -> Sequence[Any]:
         [terms.length for terms in entries.values()],
         *_joined([terms.numbers for terms in entries.values()]),
         *_joined([terms.counts for terms in entries.values()]),
-        *_columns(gone_facts),
-        *_columns(facts),
-        *_joined(list(facts.values())),
+        *_columns(gone_scalars),
+        *_columns(scalars),
+        *_joined(list(scalars.values())),
         *_columns(marked),
         *_columns(unmarked),
         list(numbers),

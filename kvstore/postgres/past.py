@@ -27,7 +27,7 @@ from kvstore.postgres import past_statements as sql
 from kvstore.postgres import statements
 from kvstore.postgres.connection import Connection, snapshot
 from kvstore.postgres.keys import decode_key, encode_key
-from kvstore.postgres.pool import Link
+from kvstore.postgres.pool import Pooled
 from kvstore.postgres.reading import fetch, record_of
 from kvstore.postgres.roots import lock_root
 from kvstore.types import Change
@@ -189,25 +189,25 @@ async def _parts(connection: Connection, path: str, subtree: bool) -> list[tuple
 
 
 async def find_moment(
-    link: Link, version: int | None, instant: int | None, root: str | None, now: int
+    pooled: Pooled, version: int | None, instant: int | None, root: str | None, now: int
 ) -> Moment:
     """Find a moment; the errors are those of `Backend.moment`.
 
     Args:
-        link: to read over.
+        pooled: to read over.
         version: or
         instant: which it is.
         root: of which it is a version; `None`: of each.
         now: the present instant.
     """
-    async with snapshot(link.raw):
-        kept = await _kept_of_all(link.raw) if root is None else await _kept_of(link.raw, root)
+    async with snapshot(pooled.raw):
+        kept = await _kept_of_all(pooled.raw) if root is None else await _kept_of(pooled.raw, root)
         if version is None:
             assert instant is not None
             kept.require_instant(instant, now)
             return _InstantMoment(_BY_INSTANT, instant)
         kept.require_version(version)
-        at = await link.raw.fetchval(
+        at = await pooled.raw.fetchval(
             sql.GET_INSTANT_OF_ALL if root is None else sql.GET_INSTANT_OF,
             *(() if root is None else (root,)), version,
         )  # fmt: skip
@@ -257,10 +257,10 @@ async def _require(connection: Connection, root: str, moment: Moment, now: int) 
 
 
 async def get_many(
-    link: Link, moment: Moment, path: str, keys: Sequence[str], now: int
+    pooled: Pooled, moment: Moment, path: str, keys: Sequence[str], now: int
 ) -> list[Record]:
     """Return the items among some keys that were there."""
-    raw, root = link.raw, root_of(path)
+    raw, root = pooled.raw, root_of(path)
     when = await _resolve(raw, root, moment)
     found = await _at(raw, root, when, [(path, key) for key in keys])
     await _require(raw, root, when, now)
@@ -282,7 +282,7 @@ def _columns(addresses: Sequence[Address]) -> tuple[list[str], list[str]]:
 
 
 async def page(
-    link: Link,
+    pooled: Pooled,
     moment: Moment,
     path: str,
     pattern: Pattern,
@@ -293,15 +293,15 @@ async def page(
 ) -> tuple[list[Record], Address | None]:
     """Return the next items that were there and match, and where to go on."""
     if path or not subtree:
-        return await _page(link.raw, moment, path, pattern, subtree, after, limit, now)
+        return await _page(pooled.raw, moment, path, pattern, subtree, after, limit, now)
     found: list[Record] = []
     root = "" if after is None else root_of(after[0])
     while True:
-        rows = await link.raw.fetch(sql.LIST_ROOTS_FROM, root, _ROOTS_AT_ONCE)
+        rows = await pooled.raw.fetch(sql.LIST_ROOTS_FROM, root, _ROOTS_AT_ONCE)
         for (root,) in rows:
             place = after if after is not None and root_of(after[0]) == root else None
             left = limit - len(found)
-            some, end = await _page(link.raw, moment, root, pattern, bool(root), place, left, now)
+            some, end = await _page(pooled.raw, moment, root, pattern, bool(root), place, left, now)
             found += some
             if end is not None or len(found) >= limit:
                 return found, end or (found[-1].path, found[-1].key)
@@ -354,7 +354,7 @@ async def then(
     return [at for at in addresses if at in found or at not in unknown], found
 
 
-async def history(link: Link, path: str, key: str, limit: int | None) -> list[Change]:
+async def history(pooled: Pooled, path: str, key: str, limit: int | None) -> list[Change]:
     """Return the kept changes of an item, the newest first."""
     labels, place = decode_namespace(path), (root_of(path), path, encode_key(key))
     found: list[Change] = []
@@ -364,12 +364,12 @@ async def history(link: Link, path: str, key: str, limit: int | None) -> list[Ch
         instant = to_datetime(record.updated_at if at is None else at)
         found.append(Change("put", labels, key, record.version, instant, item_of(labels, record)))
 
-    async with snapshot(link.raw):
-        row = await link.raw.fetchrow(sql.GET_PRESENT, *place)
+    async with snapshot(pooled.raw):
+        row = await pooled.raw.fetchrow(sql.GET_PRESENT, *place)
         if row is not None:
             *columns, at = row
             add_put(columns, at)
-        for each in await link.raw.fetch(sql.GET_PAST_OF, *place, limit):
+        for each in await pooled.raw.fetch(sql.GET_PAST_OF, *place, limit):
             *columns, at, ended, ended_at, ended_by = each
             if ended_by != "put":
                 found.append(Change(ended_by, labels, key, ended, to_datetime(ended_at)))

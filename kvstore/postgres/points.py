@@ -53,25 +53,25 @@ class PointReader:
             return await future
         self._on_their_way += 1
         try:
-            link = None if self._pool is None else self._pool.take()
-            if link is not None:
+            pooled = None if self._pool is None else self._pool.take()
+            if pooled is not None:
                 assert self._pool is not None
                 try:
-                    if link.get is None:
-                        link.get = await link.raw.prepare(statements.GET)
+                    if pooled.get is None:
+                        pooled.get = await pooled.raw.prepare(statements.GET)
                     now = self._now()
-                    row = await link.get.fetchrow(root_of(path), path, encode_key(key), now)
+                    row = await pooled.get.fetchrow(root_of(path), path, encode_key(key), now)
                 except DriverError as exc:
-                    link.get = None  # what follows meets it again, and deals with it
-                    if link.raw.is_closed() or is_lost(exc):
-                        self._pool.lost(link, exc)
+                    pooled.get = None  # what follows meets it again, and deals with it
+                    if pooled.raw.is_closed() or is_lost(exc):
+                        self._pool.lost(pooled, exc)
                     else:
-                        self._pool.release(link)
+                        self._pool.release(pooled)
                 except BaseException:  # the caller has gone
-                    self._pool.mend(link)
+                    self._pool.mend(pooled)
                     raise
                 else:
-                    self._pool.put_back(link)
+                    self._pool.put_back(pooled)
                     return [] if row is None else [reading.item_of(namespace, key, row)]
             found: list[Item] = await self._run(reading.get_one, namespace, path, key, self._now())
         finally:

@@ -27,7 +27,7 @@ from kvstore.postgres.connection import (
 )
 from kvstore.postgres.watchman import Watched, Watchman
 
-__all__ = ["Link", "Pool"]
+__all__ = ["Pool", "Pooled"]
 
 _LOG = logging.getLogger("kvstore")
 
@@ -39,7 +39,7 @@ _FULL_S: Final = 0.5  # after the server took no more connections, before it is 
 
 
 @dataclass(slots=True, eq=False)
-class Link(Watched):
+class Pooled(Watched):
     """A connection of a pool, with the statement that it runs most."""
 
     raw: Connection = None
@@ -67,10 +67,10 @@ class Pool:
         self._counters = counters
         self._size = size
         self._timeout = timeout
-        self._idle: list[Link] = []
+        self._idle: list[Pooled] = []
         self._opened = 0
         self._age = 0
-        self._waiting: deque[asyncio.Future[Link | None]] = deque()
+        self._waiting: deque[asyncio.Future[Pooled | None]] = deque()
         self._mending: set[asyncio.Task[None]] = set()
         self._full_until = 0.0  # by the loop's clock
         self._is_closed = False
@@ -92,7 +92,10 @@ class Pool:
         return len(self._waiting)
 
     async def run(
-        self, read: Callable[Concatenate[Link, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+        self,
+        read: Callable[Concatenate[Pooled, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> T:
         """Run a read on a connection; once more on a new one, if that was lost.
 
@@ -101,59 +104,62 @@ class Pool:
         if not self.target.is_pooler:
             return await self.run_alone(read, *args, **kwargs)
 
-        async def read_in_transaction(link: Link) -> T:
-            async with snapshot(link.raw):
-                return await read(link, *args, **kwargs)
+        async def read_in_transaction(pooled: Pooled) -> T:
+            async with snapshot(pooled.raw):
+                return await read(pooled, *args, **kwargs)
 
         return await self.run_alone(read_in_transaction)
 
     async def run_alone(
-        self, read: Callable[Concatenate[Link, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+        self,
+        read: Callable[Concatenate[Pooled, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> T:
         """As `run`, for a read that begins a transaction itself."""
-        link = self.take() or await self.acquire()
+        pooled = self.take() or await self.acquire()
         try:
-            found = await read(link, *args, **kwargs)
+            found = await read(pooled, *args, **kwargs)
         except DriverError as exc:
-            if not (is_lost(exc) or link.raw.is_closed()) or isinstance(exc, StoreError):
-                self.mend(link)
+            if not (is_lost(exc) or pooled.raw.is_closed()) or isinstance(exc, StoreError):
+                self.mend(pooled)
                 if isinstance(exc, StoreError):
                     raise
                 raise translate(exc, self.target.name) from exc
-            self.lost(link, exc)
+            self.lost(pooled, exc)
         except Exception:
-            self.release(link)
+            self.release(pooled)
             raise
         except BaseException:
-            self.mend(link)
+            self.mend(pooled)
             raise
         else:
-            self.release(link)
+            self.release(pooled)
             return found
         self._counters.retries += 1
         self.forget_idle()  # they go to the same server
-        link = await self.acquire()
+        pooled = await self.acquire()
         try:
-            found = await read(link, *args, **kwargs)
+            found = await read(pooled, *args, **kwargs)
         except BaseException as exc:
-            self.mend(link)
+            self.mend(pooled)
             if isinstance(exc, DriverError) and not isinstance(exc, StoreError):
                 raise translate(exc, self.target.name) from exc
             raise
-        self.release(link)
+        self.release(pooled)
         return found
 
-    def take(self) -> Link | None:
+    def take(self) -> Pooled | None:
         """Return an idle connection, or `None`."""
         while self._idle:
-            link = self._idle.pop()
-            if not link.raw.is_closed():
-                self.watchman.begin(link)
-                return link
+            pooled = self._idle.pop()
+            if not pooled.raw.is_closed():
+                self.watchman.begin(pooled)
+                return pooled
             self._opened -= 1
         return None
 
-    async def acquire(self) -> Link:
+    async def acquire(self) -> Pooled:
         """Return a connection; `release` it, or `mend` it if something went wrong.
 
         Raises:
@@ -162,9 +168,9 @@ class Pool:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         while True:
-            link = self.take()
-            if link is not None:
-                return link
+            pooled = self.take()
+            if pooled is not None:
+                return pooled
             if self._is_closed:
                 raise StoreClosedError(f"the store over {self.target.name} is closed")
             if self._opened < self._size and (not self._opened or loop.time() >= self._full_until):
@@ -177,7 +183,7 @@ class Pool:
                 self.watchman.begin(given)
                 return given
 
-    async def _open(self, deadline: float) -> Link | None:
+    async def _open(self, deadline: float) -> Pooled | None:
         """Open one more, or wait a little where the server takes no more.
 
         Raises:
@@ -198,13 +204,13 @@ class Pool:
             if not self._opened:
                 await asyncio.sleep(min(_FULL_S / 5, max(0.0, deadline - loop.time())))
             return None
-        link = Link(raw, age=self._age)
-        self.watchman.begin(link)
-        return link
+        pooled = Pooled(raw, age=self._age)
+        self.watchman.begin(pooled)
+        return pooled
 
-    async def _wait(self, deadline: float) -> Link | None:
+    async def _wait(self, deadline: float) -> Pooled | None:
         """Wait for a connection that comes back, or for word that one may be opened."""
-        waiter: asyncio.Future[Link | None] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[Pooled | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
             async with asyncio.timeout_at(deadline):
@@ -223,28 +229,28 @@ class Pool:
                 ) from None
             raise
 
-    def release(self, link: Link) -> None:
+    def release(self, pooled: Pooled) -> None:
         """Give a connection back."""
-        self.watchman.end(link)
-        raw = link.raw
+        self.watchman.end(pooled)
+        raw = pooled.raw
         if not raw.is_closed() and raw.is_in_transaction():
-            self.mend(link)
+            self.mend(pooled)
             return
-        if raw.is_closed() or self._is_closed or link.age != self._age:
+        if raw.is_closed() or self._is_closed or pooled.age != self._age:
             raw.terminate()
             self._opened -= 1
             self._hand_on(None)
         elif self._waiting:
-            self._hand_on(link)
+            self._hand_on(pooled)
         else:
-            self._idle.append(link)
+            self._idle.append(pooled)
         if self._quiet is not None and not self._opened and not self._quiet.done():
             self._quiet.set_result(None)
 
-    def lost(self, link: Link, exc: BaseException) -> None:
+    def lost(self, pooled: Pooled, exc: BaseException) -> None:
         """Give up a connection that is lost."""
-        link.raw.terminate()  # it may not know yet
-        self.release(link)
+        pooled.raw.terminate()  # it may not know yet
+        self.release(pooled)
         self._counters.reconnects += 1
         _LOG.info(
             "a read lost its connection to %s (%s): again on a new one",
@@ -252,30 +258,30 @@ class Pool:
             type(exc).__name__,
         )
 
-    def put_back(self, link: Link) -> None:
+    def put_back(self, pooled: Pooled) -> None:
         """As `release`, after one statement outside a transaction."""
-        if self._waiting or self._is_closed or link.age != self._age:
-            self.release(link)
+        if self._waiting or self._is_closed or pooled.age != self._age:
+            self.release(pooled)
         else:
-            self.watchman.end(link)
-            self._idle.append(link)
+            self.watchman.end(pooled)
+            self._idle.append(pooled)
 
-    def mend(self, link: Link) -> None:
+    def mend(self, pooled: Pooled) -> None:
         """Give back a connection on which something failed, or whose caller has gone.
 
         A statement may still be at work there, and a transaction open: both are ended first, and
         nobody waits for that.
         """
-        if link.raw.is_closed() or self._is_closed:
-            link.raw.terminate()
-            self.release(link)
+        if pooled.raw.is_closed() or self._is_closed:
+            pooled.raw.terminate()
+            self.release(pooled)
             return
-        task = asyncio.get_running_loop().create_task(self._mend(link))
+        task = asyncio.get_running_loop().create_task(self._mend(pooled))
         self._mending.add(task)
         task.add_done_callback(self._mending.discard)
 
-    async def _mend(self, link: Link) -> None:
-        raw = link.raw
+    async def _mend(self, pooled: Pooled) -> None:
+        raw = pooled.raw
         try:
             async with asyncio.timeout(MEND_S):
                 try:
@@ -291,17 +297,17 @@ class Pool:
         finally:
             if not raw.is_closed() and raw.is_in_transaction():
                 raw.terminate()
-            self.release(link)
+            self.release(pooled)
 
-    def _hand_on(self, link: Link | None) -> None:
+    def _hand_on(self, pooled: Pooled | None) -> None:
         """Give the first who waits a connection, or word that one may be opened."""
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
-                waiter.set_result(link)
+                waiter.set_result(pooled)
                 return
-        if link is not None:
-            self._idle.append(link)
+        if pooled is not None:
+            self._idle.append(pooled)
 
     def forget_idle(self) -> None:
         """Drop the idle connections."""
@@ -321,7 +327,7 @@ class Pool:
         self._opened -= len(idle)
         while self._waiting:
             self._hand_on(None)
-        await asyncio.gather(*(hang_up(link.raw) for link in idle))
+        await asyncio.gather(*(hang_up(pooled.raw) for pooled in idle))
         if self._opened:
             self._quiet = asyncio.get_running_loop().create_future()
             await self._quiet

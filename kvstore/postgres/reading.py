@@ -18,7 +18,7 @@ from kvstore.postgres import past_statements, sequence_statements, statements
 from kvstore.postgres.connection import Connection, snapshot
 from kvstore.postgres.filters import compile_filter, compile_text, is_exact
 from kvstore.postgres.keys import Address, decode_key, encode_key, root_of
-from kvstore.postgres.pool import Link
+from kvstore.postgres.pool import Pooled
 from kvstore.report import RootStats, Stats
 from kvstore.rules import row_problem
 from kvstore.sql import Sql, all_of
@@ -113,20 +113,22 @@ def make(path: str, key: str, row: Sequence[Any]) -> Item:
     return item_of(decode_namespace(path), decode_key(key), row)
 
 
-async def get_one(link: Link, namespace: Namespace, path: str, key: str, now: int) -> list[Item]:
+async def get_one(
+    pooled: Pooled, namespace: Namespace, path: str, key: str, now: int
+) -> list[Item]:
     """Return the live item in a list, or an empty one."""
-    row = await link.raw.fetchrow(statements.GET, root_of(path), path, encode_key(key), now)
+    row = await pooled.raw.fetchrow(statements.GET, root_of(path), path, encode_key(key), now)
     return [] if row is None else [item_of(namespace, key, row)]
 
 
 async def get_points(
-    link: Link, points: Sequence[tuple[Namespace, str, str]], now: int
+    pooled: Pooled, points: Sequence[tuple[Namespace, str, str]], now: int
 ) -> list[list[Item] | StoreCorruptError]:
     """Return, for each address, the live item in a list, an empty one, or what is wrong."""
     answers: list[list[Item] | StoreCorruptError] = [[] for _ in points]
     addresses = [(path, encode_key(key)) for _, path, key in points]
     for at, *row in await _fetch_each(
-        link.raw, statements.GET_POINTS, statements.GET_POINTS_UNDER, addresses, now
+        pooled.raw, statements.GET_POINTS, statements.GET_POINTS_UNDER, addresses, now
     ):
         namespace, _, key = points[at - 1]
         try:
@@ -137,11 +139,11 @@ async def get_points(
 
 
 async def get_many(
-    link: Link, namespace: Namespace, path: str, keys: Sequence[str], now: int
+    pooled: Pooled, namespace: Namespace, path: str, keys: Sequence[str], now: int
 ) -> list[Item]:
     """Return the live items among `keys`."""
     wanted = [encode_key(key) for key in keys]
-    rows = await link.raw.fetch(statements.GET_MANY, root_of(path), path, wanted, now)
+    rows = await pooled.raw.fetch(statements.GET_MANY, root_of(path), path, wanted, now)
     return [item_of(namespace, decode_key(row[1]), tuple(row)[2:]) for row in rows]
 
 
@@ -156,37 +158,37 @@ async def get_by_address(
 
 
 async def items_before(
-    link: Link, places: Sequence[tuple[str, str]], now: int
+    pooled: Pooled, places: Sequence[tuple[str, str]], now: int
 ) -> list[Item | None]:
     """Return the live item before each path and key, in its namespace."""
     found: list[Item | None] = [None] * len(places)
     encoded = [(path, encode_key(key)) for path, key in places]
     for number, path, key, *row in await _fetch_each(
-        link.raw, statements.GET_BEFORE, statements.GET_BEFORE_UNDER, encoded, now
+        pooled.raw, statements.GET_BEFORE, statements.GET_BEFORE_UNDER, encoded, now
     ):
         found[number - 1] = make(path, key, row)
     return found
 
 
-async def select(link: Link, path: str, selection: Selection, now: int) -> list[Item]:
+async def select(pooled: Pooled, path: str, selection: Selection, now: int) -> list[Item]:
     """Return the live items that pass, latest first."""
     filter, text = selection.filter, selection.text
     condition = all_of([compile_filter(filter), compile_text(text)])
     statement = statements.select_latest(path, selection.subtree, condition, now)
     limit, offset = selection.limit, selection.offset
     if filter == ALL and text is None:
-        rows = await fetch(link.raw, statement + Sql("LIMIT ? OFFSET ?", (limit, offset)))
+        rows = await fetch(pooled.raw, statement + Sql("LIMIT ? OFFSET ?", (limit, offset)))
         return [make(row[0], row[1], tuple(row)[2:]) for row in rows]
     end = offset + limit
     if text is None and is_exact(filter) and end <= _MOST_SKIPPED:
-        rows = await fetch(link.raw, statement + Sql("LIMIT ?", (end,)))
+        rows = await fetch(pooled.raw, statement + Sql("LIMIT ?", (end,)))
         found = list(_passing(rows, selection))
         if len(found) == len(rows):
             return found[offset:]
     passed = 0
     items: list[Item] = []
-    async with snapshot(link.raw):
-        cursor = await link.raw.cursor(statement.render(), *statement.params)
+    async with snapshot(pooled.raw):
+        cursor = await pooled.raw.cursor(statement.render(), *statement.params)
         while len(items) < limit and (rows := await cursor.fetch(_AT_ONCE)):
             for item in _passing(rows, selection):
                 passed += 1
@@ -205,20 +207,20 @@ def _passing(rows: Iterable[Sequence[Any]], selection: Selection) -> Iterator[It
 
 
 async def list_namespaces(
-    link: Link, asked: NamespaceQuery, limit: int | None, offset: int, now: int
+    pooled: Pooled, asked: NamespaceQuery, limit: int | None, offset: int, now: int
 ) -> list[Namespace]:
     """Return the namespaces that match, cut, distinct, sorted and paged."""
     root = encode_namespace(asked.root)
     if asked.max_depth is None or asked.suffix or len(asked.prefix) > asked.max_depth:
-        statement = statements.list_paths(root, now, is_distributed=link.raw.is_distributed)
-        rows = await fetch(link.raw, statement)
+        statement = statements.list_paths(root, now, is_distributed=pooled.raw.is_distributed)
+        rows = await fetch(pooled.raw, statement)
         cut = asked.cut(decode_namespace(path) for path, *_ in rows)
     else:
         most = None if limit is None else offset + limit
-        async with snapshot(link.raw):
+        async with snapshot(pooled.raw):
             cut = [
                 labels
-                async for labels in _skip_below(link.raw, root, asked, asked.max_depth, most, now)
+                async for labels in _skip_below(pooled.raw, root, asked, asked.max_depth, most, now)
             ]
     return cut[offset:][:limit]
 
@@ -253,9 +255,9 @@ async def _skip_below(
         low = beyond
 
 
-async def keys(link: Link, span: Span, limit: int | None, now: int) -> list[str]:
+async def keys(pooled: Pooled, span: Span, limit: int | None, now: int) -> list[str]:
     """Return the keys of a span, in its order."""
-    found = await matching_addresses(link.raw, span, limit, now)
+    found = await matching_addresses(pooled.raw, span, limit, now)
     return [decode_key(key) for _, key in found]
 
 
@@ -273,22 +275,22 @@ async def matching_addresses(
     return found[:limit]
 
 
-async def count(link: Link, path: str, pattern: Pattern, subtree: bool, now: int) -> int:
+async def count(pooled: Pooled, path: str, pattern: Pattern, subtree: bool, now: int) -> int:
     """Count the matching items."""
     statement = statements.count(
-        path, subtree, pattern, now, is_distributed=link.raw.is_distributed
+        path, subtree, pattern, now, is_distributed=pooled.raw.is_distributed
     )
     if statement is None:
-        return len(await matching_addresses(link.raw, Span(path, pattern, subtree), None, now))
-    number: int = await link.raw.fetchval(statement.render(), *statement.params)
+        return len(await matching_addresses(pooled.raw, Span(path, pattern, subtree), None, now))
+    number: int = await pooled.raw.fetchval(statement.render(), *statement.params)
     return number
 
 
-async def page(link: Link, span: Span, filter: Filter, limit: int, now: int) -> Page:
+async def page(pooled: Pooled, span: Span, filter: Filter, limit: int, now: int) -> Page:
     """Return the first piece of a span."""
     matching, exact = statements.key_matches(span.pattern)
     statement = statements.select_page(span, matching, compile_filter(filter), now, limit)
-    rows = await fetch(link.raw, statement)
+    rows = await fetch(pooled.raw, statement)
     items = [
         item
         for row in rows
@@ -301,11 +303,11 @@ async def page(link: Link, span: Span, filter: Filter, limit: int, now: int) -> 
 
 
 async def records(
-    link: Link, path: str, after: tuple[str, str] | None, limit: int, now: int
+    pooled: Pooled, path: str, after: tuple[str, str] | None, limit: int, now: int
 ) -> tuple[list[Record], tuple[str, str] | None]:
     """Return the next piece of a subtree's live records, and where the one after it begins."""
     place = None if after is None else (after[0], encode_key(after[1]))
-    rows = await fetch(link.raw, statements.select_records(path, now, place, limit))
+    rows = await fetch(pooled.raw, statements.select_records(path, now, place, limit))
     found = [record_of(row) for row in rows]
     return found, (found[-1].path, found[-1].key) if len(rows) == limit else None
 
@@ -361,17 +363,17 @@ def check_row(row: Sequence[Any], newest: int | None) -> str | None:
 
 
 async def stats(
-    link: Link, now: int, count_pending: Callable[[Connection], Awaitable[int]]
+    pooled: Pooled, now: int, count_pending: Callable[[Connection], Awaitable[int]]
 ) -> Stats:
     """Measure everything, at one instant."""
-    async with snapshot(link.raw):
-        rows = await link.raw.fetch(statements.MEASURE, now)
-        version, _, index = await link.raw.fetchrow(statements.GET_STATE)
-        newest = await link.raw.fetchval(statements.GET_NEWEST)
-        expired, changes, size = await link.raw.fetchrow(statements.COUNT_REST, now)
-        past, past_bytes = await link.raw.fetchrow(past_statements.MEASURE)
-        logs, queues, dead = await link.raw.fetchrow(sequence_statements.MEASURE)
-        pending = None if index is None else await count_pending(link.raw)
+    async with snapshot(pooled.raw):
+        rows = await pooled.raw.fetch(statements.MEASURE, now)
+        version, _, index = await pooled.raw.fetchrow(statements.GET_STATE)
+        newest = await pooled.raw.fetchval(statements.GET_NEWEST)
+        expired, changes, size = await pooled.raw.fetchrow(statements.COUNT_REST, now)
+        past, past_bytes = await pooled.raw.fetchrow(past_statements.MEASURE)
+        logs, queues, dead = await pooled.raw.fetchrow(sequence_statements.MEASURE)
+        pending = None if index is None else await count_pending(pooled.raw)
     roots = {
         decode_namespace(root): RootStats(items, namespaces, int(length))
         for root, items, namespaces, length in rows
@@ -395,7 +397,7 @@ async def stats(
     )
 
 
-async def size(link: Link) -> int:
+async def size(pooled: Pooled) -> int:
     """Return the bytes that the tables take on the server's disk."""
-    taken: int = await link.raw.fetchval(statements.GET_SIZE)
+    taken: int = await pooled.raw.fetchval(statements.GET_SIZE)
     return taken

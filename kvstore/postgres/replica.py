@@ -14,7 +14,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 from kvstore.errors import StoreAccessError, StoreBusyError
 from kvstore.metrics import Counters
 from kvstore.postgres.connection import Connection, Target
-from kvstore.postgres.pool import Link, Pool
+from kvstore.postgres.pool import Pool, Pooled
 from kvstore.postgres.watchman import Watchman
 
 __all__ = ["Replica"]
@@ -75,7 +75,7 @@ class Replica:
     async def run(
         self,
         primary: Pool,
-        read: Callable[Concatenate[Link, P], Awaitable[T]],
+        read: Callable[Concatenate[Pooled, P], Awaitable[T]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
@@ -85,7 +85,7 @@ class Replica:
     async def run_alone(
         self,
         primary: Pool,
-        read: Callable[Concatenate[Link, P], Awaitable[T]],
+        read: Callable[Concatenate[Pooled, P], Awaitable[T]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
@@ -97,7 +97,7 @@ class Replica:
     async def _run(
         self,
         primary: Callable[..., Awaitable[T]],
-        read: Callable[Concatenate[Link, P], Awaitable[T]],
+        read: Callable[Concatenate[Pooled, P], Awaitable[T]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
@@ -105,20 +105,20 @@ class Replica:
         if self._is_lost or loop.time() < self._not_before:
             return await primary(read, *args, **kwargs)
 
-        async def read_if_fresh(link: Link) -> T:
-            if link.replayed < self._needed:
-                replayed = await link.raw.fetchval(_REPLAYED)
+        async def read_if_fresh(pooled: Pooled) -> T:
+            if pooled.replayed < self._needed:
+                replayed = await pooled.raw.fetchval(_REPLAYED)
                 if replayed is None or replayed < self._needed:  # None: another kind of replica
                     raise _BehindError
                 if not self._is_pooler:  # behind one it may be another server next time
-                    link.replayed = replayed
-            return await read(link, *args, **kwargs)
+                    pooled.replayed = replayed
+            return await read(pooled, *args, **kwargs)
 
-        async def read_in_transaction(link: Link) -> T:
+        async def read_in_transaction(pooled: Pooled) -> T:
             # Not as of one state: that would be the one before the look at how far it is.
-            await link.raw.execute(_BEGIN)
-            found = await read_if_fresh(link)
-            await link.raw.execute("COMMIT")
+            await pooled.raw.execute(_BEGIN)
+            found = await read_if_fresh(pooled)
+            await pooled.raw.execute("COMMIT")
             return found
 
         try:

@@ -29,7 +29,7 @@ class RootState:
 
     Attributes:
         version: of the last write under it.
-        turn: counts the transactions that wrote.
+        writes: counts the transactions that wrote.
         watched_until: see migrations/postgres/0002_changes.sql; 0: changes are not recorded.
         changes_begin: the version after which the feed holds all.
         recorded: the last version that the feed has told of.
@@ -40,7 +40,7 @@ class RootState:
 
     root: str
     version: int
-    turn: int
+    writes: int
     watched_until: int
     changes_begin: int
     recorded: int

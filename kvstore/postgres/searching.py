@@ -6,7 +6,7 @@ passing the filter. The walk ends when no candidate can be better than what was 
 is never short, and its order never depends on where the page is cut.
 
 Among few vectors the walk is exact. Among many, it depends on what passes the filter. Few, by the
-index of facts or by a sample: their vectors alone are compared, which is exact, too. Many:
+index of scalars or by a sample: their vectors alone are compared, which is exact, too. Many:
 pgvector's HNSW index gives the neighbours, by an iterative scan that goes on until enough pass; and
 if it gives up before, an exact walk follows.
 """
@@ -28,7 +28,6 @@ from kvstore.filters import ALL, matches
 from kvstore.postgres import index_statements as sql
 from kvstore.postgres import statements
 from kvstore.postgres.connection import Connection, DriverError
-from kvstore.postgres.facts import conditions_of
 from kvstore.postgres.filters import compile_filter
 from kvstore.postgres.index_setup import MAX_HALF_INDEXED, MAX_INDEXED
 from kvstore.postgres.index_terms import namespace_term, subtree_term, term_of
@@ -36,6 +35,7 @@ from kvstore.postgres.indexing import Setup, quoted, vectors_table
 from kvstore.postgres.keys import Address, root_of
 from kvstore.postgres.reading import columns, fetch, get_by_address, make
 from kvstore.postgres.roots import store_state
+from kvstore.postgres.scalars import conditions_of
 from kvstore.ranking import FUSION_DEPTH, Hit, Search, WordWeights, cosine_with, page_of, similarity
 from kvstore.sql import TRUE, Sql, all_of
 from kvstore.types import Item
@@ -448,7 +448,7 @@ class _Finder:
         within = self._within("items")
         conditions = conditions_of(self.asked.filter)
         if conditions:
-            passing = sql.passing_facts(self._within("facts"), conditions)
+            passing = sql.passing_scalars(self._within("facts"), conditions)
         else:
             passing = sql.passing_items(within, self._condition)
         if not can_approximate:

@@ -9,7 +9,7 @@ from kvstore.namespace import decode_namespace, show, subtree_range
 from kvstore.postgres import sequence_statements as sql
 from kvstore.postgres.connection import Connection, snapshot
 from kvstore.postgres.keys import root_of
-from kvstore.postgres.pool import Link
+from kvstore.postgres.pool import Pooled
 from kvstore.postgres.reading import item_of
 from kvstore.postgres.sequences import job_of
 from kvstore.sequences import EntryPage, SequenceState, key_of, position_of
@@ -21,21 +21,21 @@ _PAGE_BYTES = 4 * 2**20  # of values, roughly
 _FIRST = 50  # entries that are read at once, before it is known how long they are
 
 
-async def entries(link: Link, path: str, after: int | None, limit: int, now: int) -> EntryPage:
+async def entries(pooled: Pooled, path: str, after: int | None, limit: int, now: int) -> EntryPage:
     """Return live entries of a log, oldest first: those after a position, or the last ones."""
     labels, place = decode_namespace(path), (root_of(path), path)
     if after is None:
-        rows = await link.raw.fetch(sql.LAST_ENTRIES, *place, now, limit)
+        rows = await pooled.raw.fetch(sql.LAST_ENTRIES, *place, now, limit)
     else:
         key = key_of(after) if after else ""
-        rows = await link.raw.fetch(sql.ENTRIES_AFTER, *place, now, min(limit, _FIRST), key)
+        rows = await pooled.raw.fetch(sql.ENTRIES_AFTER, *place, now, min(limit, _FIRST), key)
         if len(rows) == _FIRST < limit:
             size = sum(len(row["value"]) for row in rows) // _FIRST
             more = min(limit, max(_FIRST, _PAGE_BYTES // max(1, size)))
             if more > _FIRST:
-                rows = await link.raw.fetch(sql.ENTRIES_AFTER, *place, now, more, key)
+                rows = await pooled.raw.fetch(sql.ENTRIES_AFTER, *place, now, more, key)
     if not rows:
-        size, last, _ = await link.raw.fetchrow(sql.COUNT_ENTRIES, *place, now)
+        size, last, _ = await pooled.raw.fetchrow(sql.COUNT_ENTRIES, *place, now)
         last = 0 if last is None else position_of(last) or 0
         return EntryPage(SequenceState(path, last=last, size=size), [])
     kind, last, trimmed, size = tuple(rows[0])[:4]
@@ -43,17 +43,17 @@ async def entries(link: Link, path: str, after: int | None, limit: int, now: int
     return EntryPage(state, [item_of(labels, row[4], tuple(row)[5:]) for row in rows if row[4]])
 
 
-async def length(link: Link, path: str, now: int) -> int:
+async def length(pooled: Pooled, path: str, now: int) -> int:
     """Count the live entries of a log."""
-    number = await link.raw.fetchval(sql.LENGTH, root_of(path), path, now)
+    number = await pooled.raw.fetchval(sql.LENGTH, root_of(path), path, now)
     if number is None:
-        return int((await link.raw.fetchrow(sql.COUNT_ENTRIES, root_of(path), path, now))[0])
+        return int((await pooled.raw.fetchrow(sql.COUNT_ENTRIES, root_of(path), path, now))[0])
     return int(number)
 
 
-async def queue_size(link: Link, path: str, now: int) -> QueueSize:
+async def queue_size(pooled: Pooled, path: str, now: int) -> QueueSize:
     """Count the jobs of a queue; costs by what time alone has changed, and nobody written yet."""
-    row = await link.raw.fetchrow(sql.SIZE_OF_QUEUE, root_of(path), path, now)
+    row = await pooled.raw.fetchrow(sql.SIZE_OF_QUEUE, root_of(path), path, now)
     if row is None:
         return QueueSize(0, 0, 0, 0)
     size, delayed, leased, dead, woken, over, died = row
@@ -61,11 +61,11 @@ async def queue_size(link: Link, path: str, now: int) -> QueueSize:
     return QueueSize(size - delayed - leased - dead, delayed, leased, dead)
 
 
-async def dead_jobs(link: Link, path: str, limit: int, now: int) -> list[tuple[Item, JobState]]:
+async def dead_jobs(pooled: Pooled, path: str, limit: int, now: int) -> list[tuple[Item, JobState]]:
     """Return the first dead jobs of a queue, in order."""
     labels = decode_namespace(path)
     found = []
-    for row in await link.raw.fetch(sql.DEAD_JOBS, root_of(path), path, now, limit):
+    for row in await pooled.raw.fetch(sql.DEAD_JOBS, root_of(path), path, now, limit):
         job = job_of(tuple(row)[:10])
         if job.state != DEAD:
             job = replace(job, error=RAN_OUT)
@@ -73,21 +73,21 @@ async def dead_jobs(link: Link, path: str, limit: int, now: int) -> list[tuple[I
     return found
 
 
-async def records(link: Link, path: str) -> list[SequenceRecord]:
+async def records(pooled: Pooled, path: str) -> list[SequenceRecord]:
     """Return the logs and queues of a subtree, as exports carry them."""
     low, high = subtree_range(path)
     found = []
-    async with snapshot(link.raw):
-        rows = await link.raw.fetch(sql.GET_SEQUENCES, root_of(path), low, high)
+    async with snapshot(pooled.raw):
+        rows = await pooled.raw.fetch(sql.GET_SEQUENCES, root_of(path), low, high)
         for there, kind, last, trimmed in rows:
-            noted = await link.raw.fetch(sql.JOBS_OF_NOTE, root_of(there), there)
+            noted = await pooled.raw.fetch(sql.JOBS_OF_NOTE, root_of(there), there)
             found.append(SequenceRecord(there, kind, last, trimmed, tuple(map(job_of, noted))))
     return found
 
 
-async def is_ripe(link: Link, path: str, now: int) -> bool:
+async def is_ripe(pooled: Pooled, path: str, now: int) -> bool:
     """Whether there is a job to take, or a clock that was set back to be dealt with."""
-    return bool(await link.raw.fetchval(sql.IS_RIPE, root_of(path), path, now))
+    return bool(await pooled.raw.fetchval(sql.IS_RIPE, root_of(path), path, now))
 
 
 async def find_problems(connection: Connection) -> list[str]:

@@ -44,7 +44,7 @@ from kvstore.postgres.index_setup import (
 from kvstore.postgres.indexing import Indexer, Setup
 from kvstore.postgres.migrate import migrate, require_migrated
 from kvstore.postgres.points import PointReader
-from kvstore.postgres.pool import Link, Pool
+from kvstore.postgres.pool import Pool, Pooled
 from kvstore.postgres.replica import Replica
 from kvstore.postgres.searching import search
 from kvstore.postgres.target import STATEMENT_TIMEOUT_S
@@ -302,7 +302,10 @@ class PostgresBackend(Backend):
     # Read
 
     def _read(
-        self, read: Callable[Concatenate[Link, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+        self,
+        read: Callable[Concatenate[Pooled, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> Awaitable[T]:
         """Run a read, on the replica if that will do."""
         if self._replica is None:
@@ -399,10 +402,10 @@ class PostgresBackend(Backend):
         assert setup is not None
         self._learn_dimensions()
 
-        async def run(link: Link) -> list[Item]:
+        async def run(pooled: Pooled) -> list[Item]:
             if asked.vector is not None and not setup.schema:
-                await find_extension(link.raw, setup)
-            return await search(link.raw, setup, path, asked, self.now())
+                await find_extension(pooled.raw, setup)
+            return await search(pooled.raw, setup, path, asked, self.now())
 
         if self._replica is not None:
             return await self._replica.run_alone(self._pool, run)

@@ -21,7 +21,7 @@ from kvstore.postgres.engine import Writer
 from kvstore.postgres.index_checks import count_pending
 from kvstore.postgres.indexing import Indexer, Setup
 from kvstore.postgres.keys import decode_key, root_of
-from kvstore.postgres.pool import Link, Pool
+from kvstore.postgres.pool import Pool, Pooled
 from kvstore.postgres.roots import RootState, lock_root, store_state
 from kvstore.postgres.workspace import MakeIndexer, Stamp, Workspace
 
@@ -71,22 +71,22 @@ class Upkeep:
         """Do some, one after the other, and return the answers."""
         return [await self._pool.run_alone(self._run, op) for op in ops]
 
-    async def _run(self, link: Link, op: Operation) -> Any:
+    async def _run(self, pooled: Pooled, op: Operation) -> Any:
         match op:
             case Lease():
-                return await self._lease(link.raw, op)
+                return await self._lease(pooled.raw, op)
             case Trim():
-                return await self._trim(link.raw, op)
+                return await self._trim(pooled.raw, op)
             case Sweep():
-                return await self._sweep(link.raw, op)
+                return await self._sweep(pooled.raw, op)
             case Adopt():
-                return await self._adopt(link.raw)
+                return await self._adopt(pooled.raw)
             case Reindex():
-                return await self._reindex(link.raw, op)
+                return await self._reindex(pooled.raw, op)
             case Keep():
-                return await past.keep(link.raw, op, self._clock())
+                return await past.keep(pooled.raw, op, self._clock())
             case Forget():
-                return await past.forget(link.raw, op)
+                return await past.forget(pooled.raw, op)
         raise AssertionError(op)
 
     @asynccontextmanager

@@ -331,7 +331,7 @@ class Workspace:
             past = self._keeper.take_arguments()
             state = self.state
             if not await connection.fetchval(
-                past_statements.KEEP_PAST, state.root, state.turn, self.now, *past
+                past_statements.KEEP_PAST, state.root, state.writes, self.now, *past
             ):
                 return False
         for piece in pieces:
@@ -381,7 +381,7 @@ class Workspace:
             notes = versions, kinds, paths, [*map(encode_key, keys)]
         index = IndexChanges.NONE if changes is None else changes.arguments
         return (
-            state.root, state.turn, stamp.writer, stamp.first, number, self.now,
+            state.root, state.writes, stamp.writer, stamp.first, number, self.now,
             version, None if changes is None else changes.description, *rows, *notes, *index,
         )  # fmt: skip
 
@@ -389,7 +389,7 @@ class Workspace:
         """Take note that a call has done all that there was, but for rows to come."""
         self._calls += 1
         self._notes.clear()
-        self.state.turn += 1
+        self.state.writes += 1
         if self.version != self._base:
             self.state.version = self._base = self.version
 

@@ -103,7 +103,7 @@ def _checksum(data: bytes) -> bytes:
     return struct.pack("=II", first, second)
 
 
-class _State:
+class _Snapshot:
     """What was read while the header was the same."""
 
     __slots__ = ("entries", "size", "sum")
@@ -132,13 +132,13 @@ class ReadCache:
         both = memoryview(index)[: 2 * HEADER_BYTES]
         self._sums, self._counts = both.cast("Q"), both.cast("I")
         self._budget = budget
-        self._state = _State(_NO_SUM)
+        self._snapshot = _Snapshot(_NO_SUM)
         self._lock = Lock()  # of changes; `find` needs none
         self.hits = 0
 
     def find(self, path: str, key: str) -> Entry | None:
         """Return the entry of an item, `ABSENT`, or `None`: it must be read."""
-        state = self._state
+        state = self._snapshot
         if self._sums[_SUM_AT] != state.sum:
             return None
         entry = state.entries.get((path, key))
@@ -148,7 +148,7 @@ class ReadCache:
 
     def find_all(self, path: str, keys: Sequence[str]) -> list[Entry] | None:
         """Return the entries of items as they are at one moment, or `None`: read them."""
-        state = self._state
+        state = self._snapshot
         sum, get = state.sum, state.entries.get
         found = [entry for key in keys if (entry := get((path, key))) is not None]
         if len(found) < len(keys):
@@ -168,8 +168,8 @@ class ReadCache:
             sum = before[0]
             if self._sums[_SUM_AT] != sum:
                 return  # a commit came while it was read: which of the two it saw is not known
-            if self._state.sum != sum:
-                self._state = _State(sum)
+            if self._snapshot.sum != sum:
+                self._snapshot = _Snapshot(sum)
             self._keep(read)
 
     def follow(self, before: Mark, changed: Mapping[Address, Entry | None] | None) -> Mark | None:
@@ -184,10 +184,10 @@ class ReadCache:
                 of which that is not known; `None` alone: it is not known which they are.
         """
         with self._lock:
-            state, now = self._state, self._sums[_SUM_AT]
+            state, now = self._snapshot, self._sums[_SUM_AT]
             if now == before[0]:  # nobody has committed: we had nothing to write ...
                 if changed:  # ... or else the header is not what it was taken for
-                    self._budget, self._state = 0, _State(_NO_SUM)
+                    self._budget, self._snapshot = 0, _Snapshot(_NO_SUM)
                     return None
                 return before
             # Whoever commits writes the copy first. So as long as that is ours, the sum was, too.
@@ -203,7 +203,7 @@ class ReadCache:
     @property
     def size(self) -> int:
         """The bytes that the entries take, by estimate."""
-        return self._state.size
+        return self._snapshot.size
 
     def _keep(
         self, found: Iterable[tuple[Address, Entry | None]], *, is_crowd: bool = False
@@ -212,7 +212,7 @@ class ReadCache:
 
         What was written last is the last to be dropped.
         """
-        state, entries, longest = self._state, self._state.entries, self._budget // 8
+        state, entries, longest = self._snapshot, self._snapshot.entries, self._budget // 8
         more = 0
         for address, entry in found:
             old = entries.pop(address, None)

@@ -28,7 +28,7 @@ pytest.importorskip("asyncpg", reason=reason_to_skip())
 
 from kvstore.postgres import PostgresStore, index_statements, searching
 from kvstore.postgres.connection import Target, connect
-from kvstore.postgres.facts import MANY, conditions_of, facts_of
+from kvstore.postgres.scalars import MANY, conditions_of, scalars_of
 from kvstore.sql import Sql
 
 NS = ("notes",)
@@ -129,7 +129,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("few")
 async def test_filters_among_many_vectors_lose_nothing(postgres_url: str) -> None:
-    """By the HNSW index, by facts, and by a sample; also where what passes lies farthest."""
+    """By the HNSW index, by scalars, and by a sample; also where what passes lies farthest."""
     model = Hilly()
     values: dict[str, dict[str, Any]] = {}
     for at in range(4000):
@@ -263,19 +263,19 @@ filters = st.recursive(
 
 
 @given(filters, st.one_of(values, json_values))
-def test_facts_never_leave_out_what_passes(filter: Any, value: Any) -> None:
+def test_scalars_never_leave_out_what_passes(filter: Any, value: Any) -> None:
     node = parse_filter(filter)
-    facts = set(facts_of(value))
-    has = all(facts & set(condition) for condition in conditions_of(node))
+    codes = set(scalars_of(value))
+    has = all(codes & set(condition) for condition in conditions_of(node))
     assert has or not matches(node, value)
 
 
-def test_facts_are_of_use() -> None:
+def test_scalars_are_of_use() -> None:
     node = parse_filter({"a": {"b": 1}} | {"c": "x"})
     assert conditions_of(parse_filter({"a.b": 1.0, "c": "x"})) != []
-    assert not set(facts_of({"c": "y"})) & set(conditions_of(node)[-1])
-    assert facts_of({"a": 1}) == facts_of({"a": 1.0}) != facts_of({"a": True})
-    assert facts_of({str(at): at for at in range(100)}) == [MANY]
+    assert not set(scalars_of({"c": "y"})) & set(conditions_of(node)[-1])
+    assert scalars_of({"a": 1}) == scalars_of({"a": 1.0}) != scalars_of({"a": True})
+    assert scalars_of({str(at): at for at in range(100)}) == [MANY]
 
 
 # Words
@@ -429,7 +429,7 @@ async def test_statements_use_their_indexes(postgres_url: str, model: RecordingE
                 assert "hnsw" not in await plan(index_statements.page_of(compared, 10, 0))
                 found = await plan(index_statements.by_words([(1, 1.0)], 2, 3.0, 10, 0))
                 assert "kvstore_entries_words" in found
-                found = await plan(index_statements.passing_facts(within, [[1, 0]]))
+                found = await plan(index_statements.passing_scalars(within, [[1, 0]]))
                 assert "kvstore_facts_facts" in found
         finally:
             await raw.close()

@@ -1,8 +1,8 @@
 """Scalars of a value as numbers, by which a filter finds the items that may pass it.
 
-A fact says that an object has a scalar at a path of names. An item's facts are kept in
-`kvstore_facts`, with a GIN index. A filter by equality asks for items with one fact or another;
-what comes back may include items that do not pass, and never leaves one out that does.
+A code stands for a scalar at a path of names. An item's codes are kept in `kvstore_facts`, with a
+GIN index. A filter by equality asks for items with one code or another; what comes back may
+include items that do not pass, and never leaves one out that does.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from kvstore.caching import cache_short
 from kvstore.filters import And, Compare, Filter, In, Or
 from kvstore.paths import Path
 
-__all__ = ["MANY", "conditions_of", "facts_of"]
+__all__ = ["MANY", "conditions_of", "scalars_of"]
 
-MANY = 0  # the fact of an item with more facts than are kept: it may pass any filter
+MANY = 0  # the code of an item with more scalars than are kept: it may pass any filter
 MOST_FACTS = 64
 MOST_CHARS = 200  # of a string; longer ones are not looked for
 MOST_DEPTH = 4
@@ -25,14 +25,14 @@ MOST_DEPTH = 4
 _SCALARS = (str, int, float, bool, type(None))
 
 
-def facts_of(value: Any) -> list[int]:
-    """Return the facts of a value, sorted."""
-    facts = set()
+def scalars_of(value: Any) -> list[int]:
+    """Return the codes of the scalars of a value, sorted."""
+    codes = set()
     for path, scalar in _scalars(value, ()):
-        facts.add(_fact(path, _same(scalar)))
-        if len(facts) > MOST_FACTS:
+        codes.add(_code(path, _same(scalar)))
+        if len(codes) > MOST_FACTS:
             return [MANY]
-    return sorted(facts)
+    return sorted(codes)
 
 
 def _scalars(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -54,23 +54,23 @@ def _same(scalar: Any) -> Any:
 
 
 @cache_short(16_384, typed=True)
-def _fact(path: tuple[str, ...], scalar: Any) -> int:
+def _code(path: tuple[str, ...], scalar: Any) -> int:
     said = repr((path, scalar)).encode("utf-8", "backslashreplace")
     return int.from_bytes(blake2b(said, digest_size=8).digest(), signed=True)
 
 
 def conditions_of(node: Filter) -> list[list[int]]:
-    """Return what an item must have to pass a filter: of each list one fact, or `MANY`.
+    """Return what an item must have to pass a filter: of each list one code, or `MANY`.
 
     No list: it may have anything.
     """
     match node:
         case Compare(path, "eq", operand):
-            fact = _wanted(path, operand)
-            return [] if fact is None else [[fact, MANY]]
+            code = _wanted(path, operand)
+            return [] if code is None else [[code, MANY]]
         case In(path, operands):
             wanted = [_wanted(path, operand) for operand in operands]
-            known = [fact for fact in wanted if fact is not None]
+            known = [code for code in wanted if code is not None]
             return [[*known, MANY]] if len(known) == len(wanted) else []
         case And(parts):
             return [condition for part in parts for condition in conditions_of(part)]
@@ -78,16 +78,16 @@ def conditions_of(node: Filter) -> list[list[int]]:
             each = [conditions_of(part) for part in parts]
             if not all(each):
                 return []
-            return [[fact for conditions in each for fact in conditions[0]]]
+            return [[code for conditions in each for code in conditions[0]]]
     return []
 
 
 def _wanted(path: Path, operand: Any) -> int | None:
-    """Return the fact of an equality, or `None` if that is not kept."""
+    """Return the code of an equality, or `None` if that is not kept."""
     names = tuple(segment for segment in path if isinstance(segment, str))
     is_kept = (
         0 < len(names) == len(path) <= MOST_DEPTH
         and isinstance(operand, _SCALARS)
         and _is_short(operand)
     )
-    return _fact(names, _same(operand)) if is_kept else None
+    return _code(names, _same(operand)) if is_kept else None
