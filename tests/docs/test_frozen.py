@@ -62,7 +62,7 @@ def test_a_frozen_program_opens_files_and_searches_by_meaning(tmp_path: Path) ->
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=550,
         check=False,
     )
     assert built.returncode == 0, built.stderr[-3_000:]
