@@ -10,6 +10,8 @@ import errno
 import os
 import struct
 import sys
+from collections.abc import Callable
+from functools import partial
 
 if sys.platform != "win32":
     import fcntl
@@ -21,6 +23,7 @@ __all__ = [
     "UNLOCK",
     "WRITE_LOCK",
     "Span",
+    "call_for",
     "is_free",
     "pack",
     "set_lock",
@@ -54,15 +57,22 @@ def pack(kind: int, span: Span) -> bytes:
     return _LAYOUT.pack(kind, os.SEEK_SET, *span, 0)
 
 
-def set_lock(descriptor: int, lock: bytes) -> bool:
-    """Take, change or release a lock; whether nobody else's was in the way.
+def call_for(descriptor: int, lock: bytes) -> Callable[[], object]:
+    """Return the call of the system that takes, changes or releases a lock.
 
     Args:
         descriptor: of the file.
         lock: as `pack` returns it.
+
+    It raises `BlockingIOError` or `PermissionError` where another's lock is in the way.
     """
+    return partial(fcntl.fcntl, descriptor, _SET, lock)
+
+
+def set_lock(descriptor: int, lock: bytes) -> bool:
+    """Take, change or release a lock; whether nobody else's was in the way. See `call_for`."""
     try:
-        fcntl.fcntl(descriptor, _SET, lock)
+        call_for(descriptor, lock)()
     except (BlockingIOError, PermissionError):
         return False
     return True

@@ -24,11 +24,13 @@ from __future__ import annotations
 import os
 import struct
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from mmap import mmap
 from pathlib import Path
 from time import monotonic, time_ns
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from kvstore.errors import StoreAccessError, StoreBusyError, StoreReplacedError
 from kvstore.sqlite import locks
@@ -37,22 +39,37 @@ from kvstore.sqlite.guard import IS_POSIX, Hold, Inode, count_open, inode_of
 if sys.platform != "win32":
     from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 
-    _WHOLE_CLAIM = int(LOCK_EX | LOCK_NB)
-
 __all__ = ["OpenFile"]
 
 LOOK_S = 0.25  # who reads or writes looks at least this often
 _SETTLED_NS = 50_000_000  # a change may have the same time as another within a kernel's tick
 _INDEX_HEADER = struct.Struct("=14xHI12x8s")  # page size, frames, salts; walformat.html, 2.3
 _INDEX_HEADER_BYTES = 48
-# Frames in the log, the header's checksum, and how many frames are copied into the file
-_log_state = struct.Struct("=16xI20xQ48xI").unpack_from
+# Where an index has, in its numbers of 4 bytes, how many frames the log has, and how many of them
+# are copied into the file; and in those of 8 bytes, its header's checksum
+_FRAMES_AT, _COPIED_AT, _SUM_AT = 16 // 4, 96 // 4, 40 // 8
+_NUMBERS_BYTES = 104
 # Bytes of an index (wal.c): that of checkpoints, and that of rebuilding it
 _CHECKPOINT_BYTE, _RECOVERY_BYTE = 121, 122
 _CLAIM = locks.pack(locks.WRITE_LOCK, (_CHECKPOINT_BYTE, 2))
 _CLAIM_TO_COPY = locks.pack(locks.WRITE_LOCK, (_RECOVERY_BYTE, 1))
 _UNCLAIM = locks.pack(locks.UNLOCK, (_CHECKPOINT_BYTE, 2))
 _FRAME_HEADER_BYTES, _LOG_HEADER_BYTES = 24, 32
+
+
+class _Claim(NamedTuple):
+    """Calls of the system that claim a log; what is in the way is an `OSError`."""
+
+    take: Callable[[], object]
+    take_to_copy: Callable[[], object]
+    give_back: Callable[[], object]
+
+
+def _nothing() -> None:
+    """Claim nothing: the file is not open, or nobody could take the log away."""
+
+
+_NO_CLAIM = _Claim(_nothing, _nothing, _nothing)
 
 
 class OpenFile:
@@ -72,7 +89,10 @@ class OpenFile:
         self._hold = hold
         self._log_path = Path(f"{hold.path}-wal")
         self._folder = self._log = self._claims = -1
+        self._claim = _NO_CLAIM
         self._index: mmap | None = None
+        self._numbers: memoryview | None = None  # of the index, 4 bytes each
+        self._sums: memoryview | None = None  # the same, 8 bytes each
         self._sum: int | None = None  # of the index's header, in a transaction
         self._unchanged_since = -1  # the directory's time of change, if it can be trusted
         if not IS_POSIX:  # there, nobody can remove a file that is open
@@ -86,7 +106,11 @@ class OpenFile:
             raise StoreAccessError(f"{self.path} cannot be opened: {exc.strerror}") from exc
         self._log_inode = _inode(self._log)
         self._index = hold.map_index()
+        if self._index is not None:
+            numbers = memoryview(self._index)[:_NUMBERS_BYTES]
+            self._numbers, self._sums = numbers.cast("I"), numbers.cast("Q")
         self._claims = hold.lend_index()
+        self._claim = self._how_to_claim()
         self.look()
         if count_open(self._log_inode) < 2:  # SQLite has another one open
             self._is_gone("its log was replaced")
@@ -103,8 +127,8 @@ class OpenFile:
             or monotonic() >= self.next_look
         ):
             self.look()
-        sum, index = self._sum, self._index
-        if sum is not None and index is not None and _log_state(index)[1] != sum:
+        sum = self._sum
+        if sum is not None and self._sums is not None and self._sums[_SUM_AT] != sum:
             raise StoreBusyError(
                 f"another program wrote to {self.path} during a transaction, which SQLite cannot "
                 "have locked any more: another library in this process has closed the file. "
@@ -172,20 +196,20 @@ class OpenFile:
 
     def begins_log(self) -> bool:
         """Take note that a transaction has begun; whether the file holds all that is in the log."""
-        if self._index is None:
+        numbers, sums = self._numbers, self._sums
+        if numbers is None or sums is None:
             return False
-        frames, sum, copied = _log_state(self._index)
-        is_first = bool(frames == copied)
-        self._sum = None if is_first else sum  # a transaction may start the log over by itself
-        return is_first
+        if numbers[_FRAMES_AT] == numbers[_COPIED_AT]:
+            self._sum = None  # a transaction may start the log over by itself
+            return True
+        self._sum = sums[_SUM_AT]
+        return False
 
     @property
     def pages_to_copy(self) -> int | None:
         """How many pages of the log are not yet copied into the file; `None`: nobody knows."""
-        if self._index is None:
-            return None
-        frames, _, copied = _log_state(self._index)
-        return int(frames - copied)
+        numbers = self._numbers
+        return None if numbers is None else numbers[_FRAMES_AT] - numbers[_COPIED_AT]
 
     @property
     def owns_log(self) -> bool:
@@ -204,13 +228,10 @@ class OpenFile:
         Args:
             to_copy: claim it for a checkpoint.
         """
-        if not IS_POSIX:
-            return True
+        claim = self._claim
         try:
-            if self._claims >= 0:
-                return locks.set_lock(self._claims, _CLAIM_TO_COPY if to_copy else _CLAIM)
-            flock(self._log, _WHOLE_CLAIM)
-        except BlockingIOError:
+            claim.take_to_copy() if to_copy else claim.take()
+        except (BlockingIOError, PermissionError):
             return False
         except OSError:  # a file system without such locks
             pass
@@ -218,15 +239,18 @@ class OpenFile:
 
     def release(self) -> None:
         """Give the log back, after the transaction's end."""
-        if not IS_POSIX:
-            return
         try:
-            if self._claims >= 0:
-                locks.set_lock(self._claims, _UNCLAIM)
-            else:
-                flock(self._log, LOCK_UN)
-        except OSError:  # it has none, or was closed
+            self._claim.give_back()
+        except OSError:  # a file system without such locks
             return
+
+    def _how_to_claim(self) -> _Claim:
+        """Return the calls themselves: two of them come with each transaction."""
+        if self._claims >= 0:
+            calls = (_CLAIM, _CLAIM_TO_COPY, _UNCLAIM)
+            return _Claim(*(locks.call_for(self._claims, each) for each in calls))
+        take = partial(flock, self._log, LOCK_EX | LOCK_NB)
+        return _Claim(take, take, partial(flock, self._log, LOCK_UN))
 
     def close(self) -> None:
         """Let go; in a forked child, this takes nothing from the parent."""
@@ -236,7 +260,8 @@ class OpenFile:
         if self._claims >= 0:
             self._hold.take_back(self._claims)
         self._folder = self._log = self._claims = -1
-        self._index = None
+        self._claim = _NO_CLAIM
+        self._index = self._numbers = self._sums = None
 
     def __del__(self) -> None:
         self.close()
