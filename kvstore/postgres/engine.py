@@ -43,7 +43,6 @@ from kvstore.postgres.keys import SURELY_SHORT, check_length
 from kvstore.postgres.puts import find_puts, put_plain
 from kvstore.postgres.queueing import Group, Lines, RootLine, Unit
 from kvstore.postgres.replica import Replica
-from kvstore.postgres.roots import add_root
 from kvstore.postgres.watchman import Watchman
 from kvstore.postgres.wide import Transaction, UnreadableError, last_of
 from kvstore.postgres.workspace import MakeIndexer, Stamp, Workspace
@@ -399,15 +398,12 @@ class Writer:
             if raw.is_in_transaction():
                 await raw.execute("COMMIT")
         except asyncpg.PostgresError as exc:
-            if exc.sqlstate not in (statements.NO_ROOT, statements.NOT_PLAIN):
+            if exc.sqlstate != statements.NOT_PLAIN:
                 attempt.is_sent = is_lost(exc) or is_client_side(exc)
                 raise
             attempt.is_sent = False
             if raw.is_in_transaction():
                 await raw.execute("ROLLBACK")
-            if exc.sqlstate == statements.NO_ROOT:
-                await self._add_root(raw, root)
-                return await self._send_plain(raw, group, channel, tries)
             return None
         taken = self._loop.time() - max(began, self._last_done)  # before, it waited for another
         self._overhead += (max(0.0, taken - len(items) * ROW_S) - self._overhead) / 8
@@ -424,10 +420,6 @@ class Writer:
         if items is None:
             await raw.execute("ROLLBACK")
         return items
-
-    async def _add_root(self, raw: Connection, root: str) -> None:
-        async with raw.transaction():
-            await add_root(raw, root)
 
     def _give_out(self, units: list[Unit], items: list[Any], attempt: Try) -> None:
         self.newest = max(self.newest, items[-1].version)
@@ -455,7 +447,7 @@ class Writer:
                 raw, line.root, ops, attempt.now, self.newest, make, is_indexed=line.is_indexed
             )
             if space is None:
-                await self._add_root(raw, line.root)
+                await raw.execute(statements.BEGIN_ROOT, line.root)
         line.is_indexed = space.indexer is not None
         if space.ledger.needs_lock or (space.ledger.begins and len(units) > 1):
             return None
@@ -463,7 +455,7 @@ class Writer:
         attempt.is_news = space.is_news
         if not space.is_changed:
             return attempt
-        call = space.in_one_call(stamp)
+        call = space.in_one_call(stamp, raw.patience)
         if call is not None:
             is_done = await self._sent(attempt, raw.fetchval(call[0], *call[1]))
         else:

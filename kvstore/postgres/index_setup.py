@@ -20,7 +20,7 @@ from kvstore.postgres import statements
 from kvstore.postgres.connection import Connection, DriverError
 from kvstore.postgres.distributed import distribute_table
 from kvstore.postgres.indexing import Setup, quoted, vectors_table
-from kvstore.postgres.roots import lock_root, store_state
+from kvstore.postgres.roots import await_roots, lock_root, store_state
 from kvstore.text import WORDS_REVISION
 
 __all__ = [
@@ -63,6 +63,7 @@ async def prepare_index(connection: Connection, setup: Setup) -> None:
         # That not all roots have it yet is kept as if it lacked words.
         present.words, present.has_all_words = WORDS_REVISION, False
         await connection.execute(statements.SET_INDEX, present.text)
+    await await_roots(connection)
     for (root,) in await connection.fetch(statements.LIST_ROOTS_BY_WORDS, WORDS_REVISION):
         async with connection.transaction():
             await _prepare_root(connection, root, present)

@@ -6,6 +6,7 @@ both come from our own code and from the server's catalogue, never from a caller
 
 from __future__ import annotations
 
+from kvstore.postgres.statements import WANTED, WANTED_UNDER
 from kvstore.sql import TRUE, Sql, all_of
 
 # Writing
@@ -183,7 +184,6 @@ SET LOCAL hnsw.iterative_scan = relaxed_order;
 SET LOCAL hnsw.ef_search = {ef_search};
 SET LOCAL enable_sort = off
 """
-PROPAGATE = "SET LOCAL citus.propagate_set_commands = 'local';"  # to the machine that searches
 
 # BM25's part of a word, with what is constant of it in its first parameter. There is no count of a
 # word that is not there.
@@ -306,17 +306,18 @@ CROSS JOIN LATERAL (
     )
 
 
-def vectors_at(table: str, schema: str) -> str:
-    """Give the vectors of some items, as pgvector sends them."""
-    return f"""
-SELECT vectors.path, vectors.key, {schema}.vector_send(vectors.embedding) AS vector
-FROM unnest($1::text[], $2::text[], $3::text[]) AS wanted (root, path, key)
+def vectors_at(table: str, schema: str) -> tuple[str, str]:
+    """Give the vectors of some items, as pgvector sends them: of any roots, and of one."""
+    statement = f"""
+SELECT wanted.number, {schema}.vector_send(vectors.embedding) AS vector
+FROM {{wanted}}
 CROSS JOIN LATERAL (
     SELECT * FROM {table} AS vectors
-    WHERE vectors.root = wanted.root AND vectors.path = wanted.path AND vectors.key = wanted.key
+    WHERE vectors.root = {{root}} AND vectors.path = wanted.path AND vectors.key = wanted.key
     OFFSET 0
 ) AS vectors
-"""
+""".format
+    return statement(wanted=WANTED, root="wanted.root"), statement(wanted=WANTED_UNDER, root="$1")
 
 
 def page_of(ranking: Sql, limit: int, offset: int) -> Sql:

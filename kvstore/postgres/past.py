@@ -29,7 +29,7 @@ from kvstore.postgres.connection import Connection, snapshot
 from kvstore.postgres.keys import decode_key, encode_key
 from kvstore.postgres.pool import Pooled
 from kvstore.postgres.reading import fetch, record_of
-from kvstore.postgres.roots import lock_root
+from kvstore.postgres.roots import await_roots, lock_root
 from kvstore.types import Change
 
 __all__ = [
@@ -118,6 +118,7 @@ async def keep(connection: Connection, op: Keep, now: int) -> None:
     done: str = await connection.execute(sql.KEEP_STORE, op.span, now)
     if done.endswith(" 0"):
         return
+    await await_roots(connection)
     for (root,) in await connection.fetch(sql.LIST_UNKEPT, op.span, now):
         async with connection.transaction():
             await lock_root(connection, root)

@@ -37,8 +37,8 @@ async def put_plain(
         The items as stored, and whether somebody watches.
 
     Raises:
-        DriverError: by its state, one of `statements`: nothing is done, as there is no such root,
-            or the stamp's call was done before, or there is more to do than this.
+        DriverError: by its state, one of `statements`: nothing is done, as the stamp's call was
+            done before, or there is more to do than this.
     """
     lifetimes: Sequence[Any] = (None, None, None)
     if any(op.ttl is not None or op.indexing is not None for op in puts):
@@ -47,12 +47,13 @@ async def put_plain(
             [op.ttl for op in puts],
             [None if op.indexing is None else orjson.dumps(op.indexing).decode() for op in puts],
         )
+    patience = connection.patience
     rows = await connection.fetch(
-        statements.PUT, root,
+        statements.PUT if patience is None else statements.PUT_SOON, root,
         _BEFORE.join(["", *[op.path for op in puts]]),
         _BEFORE.join(["", *[encode_key(op.key) for op in puts]]),
         _BEFORE_BYTES.join([b"", *[op.data for op in puts]]).decode(),
-        *lifetimes, len(puts), now, at_least, *stamp,
+        *lifetimes, len(puts), now, at_least, *stamp, *(() if patience is None else (patience,)),
     )  # fmt: skip
     first = min(row[0] for row in rows) if len(rows) > 1 else rows[0][0]
     created = {row[0]: row[1] for row in rows}

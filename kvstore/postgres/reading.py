@@ -31,6 +31,7 @@ __all__ = [
     "columns",
     "count",
     "fetch",
+    "fetch_each",
     "get_by_address",
     "get_many",
     "get_one",
@@ -51,6 +52,7 @@ __all__ = [
 _AT_ONCE = 100  # rows that a search looks at before it asks for more
 _KEYS_AT_ONCE = 5_000
 _MOST_SKIPPED = 1_000  # rows of an offset that are fetched, only to be left out
+_MOST_ROOTS = 1_000  # on several machines that are asked one by one for their namespaces
 
 
 async def fetch(connection: Connection, statement: Sql) -> list[Any]:
@@ -66,7 +68,7 @@ def columns(addresses: Iterable[Address]) -> tuple[list[str], list[str], list[st
     return [root_of(path) for path in paths], paths, [key for _, key in pairs]
 
 
-async def _fetch_each(
+async def fetch_each(
     connection: Connection, across: str, under: str, addresses: Sequence[Address], *rest: Any
 ) -> list[tuple[Any, ...]]:
     """Run a statement for some addresses; its rows begin with the number of one, from 1 on.
@@ -127,7 +129,7 @@ async def get_points(
     """Return, for each address, the live item in a list, an empty one, or what is wrong."""
     answers: list[list[Item] | StoreCorruptError] = [[] for _ in points]
     addresses = [(path, encode_key(key)) for _, path, key in points]
-    for at, *row in await _fetch_each(
+    for at, *row in await fetch_each(
         pooled.raw, statements.GET_POINTS, statements.GET_POINTS_UNDER, addresses, now
     ):
         namespace, _, key = points[at - 1]
@@ -151,7 +153,7 @@ async def get_by_address(
     connection: Connection, addresses: Sequence[Address]
 ) -> dict[Address, Item]:
     """Return the items at some addresses, be they live or not."""
-    rows = await _fetch_each(
+    rows = await fetch_each(
         connection, statements.GET_BY_ADDRESS, statements.GET_BY_ADDRESS_UNDER, addresses
     )
     return {(path, key): make(path, key, row) for _, path, key, *row in rows}
@@ -163,7 +165,7 @@ async def items_before(
     """Return the live item before each path and key, in its namespace."""
     found: list[Item | None] = [None] * len(places)
     encoded = [(path, encode_key(key)) for path, key in places]
-    for number, path, key, *row in await _fetch_each(
+    for number, path, key, *row in await fetch_each(
         pooled.raw, statements.GET_BEFORE, statements.GET_BEFORE_UNDER, encoded, now
     ):
         found[number - 1] = make(path, key, row)
@@ -210,34 +212,52 @@ async def list_namespaces(
     pooled: Pooled, asked: NamespaceQuery, limit: int | None, offset: int, now: int
 ) -> list[Namespace]:
     """Return the namespaces that match, cut, distinct, sorted and paged."""
-    root = encode_namespace(asked.root)
+    connection, root = pooled.raw, encode_namespace(asked.root)
+    parts = [(root, True)]
+    if connection.is_distributed and not root:  # a root namespace lies in no other's subtree
+        roots = await connection.fetch(statements.LIST_ROOTS)
+        parts = [(root, bool(root)) for root, _ in roots]
     if asked.max_depth is None or asked.suffix or len(asked.prefix) > asked.max_depth:
-        statement = statements.list_paths(root, now, is_distributed=pooled.raw.is_distributed)
-        rows = await fetch(pooled.raw, statement)
-        cut = asked.cut(decode_namespace(path) for path, *_ in rows)
+        cut = asked.cut(map(decode_namespace, await _paths(connection, parts, now)))
     else:
         most = None if limit is None else offset + limit
-        async with snapshot(pooled.raw):
-            cut = [
-                labels
-                async for labels in _skip_below(pooled.raw, root, asked, asked.max_depth, most, now)
-            ]
+        cut = []
+        async with snapshot(connection):
+            for part in parts:
+                left = None if most is None else most - len(cut)
+                below = _skip_below(connection, part, asked, asked.max_depth, left, now)
+                cut += [labels async for labels in below]
     return cut[offset:][:limit]
+
+
+async def _paths(connection: Connection, parts: Sequence[tuple[str, bool]], now: int) -> list[str]:
+    """Return the paths that hold live items in some namespaces or their subtrees."""
+    if len(parts) > _MOST_ROOTS:
+        return [path for path, _ in await fetch(connection, statements.scan_paths(now))]
+    found: list[str] = []
+    for path, subtree in parts:
+        if subtree:
+            statement = statements.list_paths(path, now)
+        else:
+            statement = statements.first_live_path(path, path, now, subtree=False)
+        found += [row[0] for row in await fetch(connection, statement)]
+    return found
 
 
 async def _skip_below(
     connection: Connection,
-    root: str,
+    part: tuple[str, bool],
     asked: NamespaceQuery,
     max_depth: int,
     most: int | None,
     now: int,
 ) -> AsyncIterator[Namespace]:
     """Yield the namespaces cut to a depth, jumping over all that lies below each."""
+    root, subtree = part
     low = root
     number = 0
     while most is None or number < most:
-        statement = statements.first_live_path(low, root, now)
+        statement = statements.first_live_path(low, root, now, subtree=subtree)
         path = await connection.fetchval(statement.render(), *statement.params)
         if path is None:
             return

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kvstore.description import Description
-from kvstore.errors import SchemaError
+from kvstore.errors import SchemaError, StoreAccessError
 from kvstore.postgres import statements
 from kvstore.postgres.connection import Connection
+from kvstore.postgres.session import qualify
 
-__all__ = ["RootState", "add_root", "lock_root", "store_state"]
+__all__ = ["RootState", "await_roots", "lock_root", "store_state"]
 
 _NO_STATE = "kvstore_state has lost its row; restore it from a backup"
 
@@ -57,24 +57,27 @@ class RootState:
 async def lock_root(connection: Connection, root: str) -> RootState:
     """Lock a root to the end of the transaction; it is made if it is not there."""
     while await connection.fetchval(statements.LOCK_ROOT, root) is None:
-        await add_root(connection, root)
+        await connection.execute(statements.BEGIN_ROOT, root)
     return RootState.of(root, await connection.fetchrow(statements.GET_ROOT, root))
 
 
-async def add_root(connection: Connection, root: str) -> None:
-    """Make a root, inside a transaction.
+async def await_roots(connection: Connection) -> None:
+    """Wait until the roots that are being made are there, so that they are found.
 
-    The store's own row is shared until it is committed: who changes what new roots begin with
-    waits for those that are being made, and then finds them.
+    Args:
+        connection: outside a transaction; it has changed what new roots begin with.
+
+    Raises:
+        StoreAccessError: a machine over which the store is spread cannot be asked.
+        DriverError: as the connection has it.
     """
-    version, watched_until, index = await store_state(connection, statements.SHARE_STATE)
-    if index is not None:
-        description = Description.parse(index)
-        description.has_all_words = description.has_all_vectors = True
-        index = description.text
-    added = await connection.fetchval(statements.ADD_ROOT, root, watched_until, version, index)
-    if added is not None:
-        await connection.execute(statements.ADD_TURN, root, version)
+    if not connection.is_distributed:
+        await connection.execute(statements.AWAIT_ROOTS)
+        return
+    command = qualify(statements.AWAIT_ROOTS, connection.schema)
+    limited = f"SET lock_timeout = {connection.patience}; {command}"
+    if not await connection.fetchval(statements.AWAIT_ROOTS_OF_ALL, limited):
+        raise StoreAccessError("a machine of the cluster does not answer; retry in a moment")
 
 
 async def store_state(

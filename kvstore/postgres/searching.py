@@ -33,7 +33,7 @@ from kvstore.postgres.index_setup import MAX_HALF_INDEXED, MAX_INDEXED
 from kvstore.postgres.index_terms import namespace_term, subtree_term, term_of
 from kvstore.postgres.indexing import Setup, quoted, vectors_table
 from kvstore.postgres.keys import Address, root_of
-from kvstore.postgres.reading import columns, fetch, get_by_address, make
+from kvstore.postgres.reading import columns, fetch, fetch_each, get_by_address, make
 from kvstore.postgres.roots import store_state
 from kvstore.postgres.scalars import conditions_of
 from kvstore.ranking import FUSION_DEPTH, Hit, Search, WordWeights, cosine_with, page_of, similarity
@@ -84,8 +84,6 @@ async def _search(
 ) -> list[Item]:
     begin = sql.BEGIN
     if asked.vector:
-        if connection.is_distributed:
-            begin += sql.PROPAGATE
         begin += sql.USE_HNSW.format(ef_search=min(1_000, max(EF_SEARCH, _neighbours_for(asked))))
     await connection.execute(begin)
     try:
@@ -420,15 +418,14 @@ class _Finder:
 
     async def _exactly(self, vector: bytes, hits: list[Hit]) -> list[Hit]:
         """Give hits the scores of double precision, as the other backends have them."""
-        if not hits or self.connection.is_distributed:
+        if not hits:
             return hits
-        table = vectors_table(self.described.dimensions or 0)
-        statement = sql.vectors_at(table, self.schema)
-        rows = await self.connection.fetch(statement, *columns(hit.place for hit in hits))
+        both = sql.vectors_at(vectors_table(self.described.dimensions or 0), self.schema)
+        places = [hit.place for hit in hits]
         cosine = cosine_with(vector)
         best: dict[Address, float] = {}
-        for row in rows:
-            place, sent = (row["path"], row["key"]), array("f", row["vector"][_SENT_HEAD:])
+        for number, vector_sent in await fetch_each(self.connection, *both, places):
+            place, sent = places[number - 1], array("f", vector_sent[_SENT_HEAD:])
             if sys.byteorder == "little":
                 sent.byteswap()
             best[place] = max(best.get(place, -1.0), cosine(sent.tobytes()))

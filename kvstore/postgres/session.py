@@ -25,6 +25,7 @@ from kvstore.postgres.target import Target
 
 __all__ = ["IDLE_S", "Session", "choose_schema", "literal", "qualify"]
 
+_PROPAGATE: Final = "SET LOCAL citus.propagate_set_commands = 'local'"
 IDLE_S: Final = 3.0  # after which the server ends a transaction whose client says nothing more
 _PROBE_AFTER_S = 10  # of silence, before the kernel asks whether the other end is still there
 _PROBE_EVERY_S = 5
@@ -72,6 +73,27 @@ SELECT pg_catalog.current_setting('search_path') AS search_path,
 """
 
 
+# What the driver asks for when it meets a type that it does not know, in its columns. Its own
+# question goes over all types and tables of the database, which takes seconds where Citus has a
+# word to say about each table; those of a store's columns are plain ones, and arrays of them.
+_FIND_TYPES = """
+SELECT types.oid, spaces.nspname AS ns, types.typname AS name, types.typtype AS kind,
+    NULL::oid AS basetype, types.typelem AS elemtype, elements.typdelim AS elemdelim,
+    NULL::oid AS range_subtype, NULL::oid[] AS attrtypoids, NULL::text[] AS attrnames,
+    0 AS depth, NULL::text AS basetype_name, types.typelem::regtype::text AS elemtype_name,
+    NULL::text AS range_subtype_name
+FROM pg_catalog.pg_type AS types
+JOIN pg_catalog.pg_namespace AS spaces ON spaces.oid = types.typnamespace
+LEFT JOIN pg_catalog.pg_type AS elements ON elements.oid = types.typelem
+WHERE types.oid = ANY (
+    $1::oid[] || ARRAY(
+        SELECT asked.typelem FROM pg_catalog.pg_type AS asked WHERE asked.oid = ANY ($1::oid[])
+    )
+)
+ORDER BY types.typelem <> 0
+"""
+
+
 class Session(asyncpg.Connection):  # type: ignore[misc]
     """A connection of a store.
 
@@ -80,17 +102,21 @@ class Session(asyncpg.Connection):  # type: ignore[misc]
         started: when that began; `None` behind a pooler, and where the server does not tell.
         schema: of the store's tables.
         is_distributed: whether the store's tables are spread over machines.
+        patience: how long to wait there for others, in milliseconds, as settings of the session
+            do not reach them; `None`: they are here.
         is_proxied: whether something stands between that gives sessions numbers of its own.
     """
 
-    __slots__ = ("_opening", "is_distributed", "is_proxied", "pid", "schema", "started")
+    __slots__ = ("_opening", "is_distributed", "is_proxied", "patience", "pid", "schema", "started")
 
     def __init__(self, protocol: Any, transport: Any, *args: Any) -> None:
         super().__init__(protocol, transport, *args)
+        self._intro_query = _FIND_TYPES  # type: ignore[misc]
         self.pid: int | None = None
         self.started: Any = None
         self.schema: str | None = None
         self.is_distributed = False
+        self.patience: int | None = None
         self.is_proxied = False
         self._opening = ""  # of each transaction
         _keep_alive(transport.get_extra_info("socket"))
@@ -103,7 +129,6 @@ class Session(asyncpg.Connection):  # type: ignore[misc]
             DriverError: the server refused.
         """
         schema = target.schema
-        self.is_distributed = target.is_distributed
         if schema is None:
             await super().execute("BEGIN READ ONLY")
             if target.search_path is not None:
@@ -134,17 +159,29 @@ class Session(asyncpg.Connection):  # type: ignore[misc]
         settings = _settings(target, found)
         if target.is_pooler:
             self._opening = f"; {settings}"
-            return
-        await super().execute(settings)
-        if found["started"] is not None:
-            self.pid, self.started = found["pid"], found["started"]
+        else:
+            await super().execute(settings)
+            if found["started"] is not None:
+                self.pid, self.started = found["pid"], found["started"]
+        if target.is_distributed:
+            self.spread(target)
+
+    def spread(self, target: Target) -> None:
+        """Take note that the store's tables are spread over machines.
+
+        What a transaction sets for itself reaches those that it comes to, and nothing else does.
+        """
+        self.is_distributed = True
+        self.patience = _milliseconds(target.busy_timeout)
+        self._opening += f"; {_PROPAGATE}; SET LOCAL lock_timeout = {self.patience}"
 
     # What names tables; all else is the driver's
 
     async def execute(self, query: str, *args: Any, **options: Any) -> Any:
         """As the driver has it."""
         if self._opening and query.lstrip().startswith("BEGIN"):
-            query = f"{query.rstrip().rstrip(';')}{self._opening}"
+            begin, _, rest = query.partition(";")
+            query = f"{begin}{self._opening};{rest}"
         return await super().execute(qualify(query, self.schema), *args, **options)
 
     async def executemany(self, command: str, *args: Any, **options: Any) -> Any:

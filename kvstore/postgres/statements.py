@@ -43,10 +43,10 @@ CROSS JOIN LATERAL (
 
 # Those of several roots at once, and those of one, which engines that hash rows over machines send
 # to one of them. The primary key, once for each address
-_WANTED = """
+WANTED = """
     unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS wanted (root, path, key, number)
 """
-_WANTED_UNDER = "unnest($2::text[], $3::text[]) WITH ORDINALITY AS wanted (path, key, number)"
+WANTED_UNDER = "unnest($2::text[], $3::text[]) WITH ORDINALITY AS wanted (path, key, number)"
 _GET_POINTS = f"""
 SELECT wanted.number, {ROW}
 FROM {{wanted}}
@@ -57,8 +57,8 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS items
 """.format
-GET_POINTS = _GET_POINTS(wanted=_WANTED, root="wanted.root")
-GET_POINTS_UNDER = _GET_POINTS(wanted=_WANTED_UNDER, root="$1")
+GET_POINTS = _GET_POINTS(wanted=WANTED, root="wanted.root")
+GET_POINTS_UNDER = _GET_POINTS(wanted=WANTED_UNDER, root="$1")
 
 # As these; of expired rows, too
 _GET_BY_ADDRESS = f"""
@@ -70,8 +70,8 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS items
 """.format
-GET_BY_ADDRESS = _GET_BY_ADDRESS(wanted=_WANTED, root="wanted.root")
-GET_BY_ADDRESS_UNDER = _GET_BY_ADDRESS(wanted=_WANTED_UNDER, root="$1")
+GET_BY_ADDRESS = _GET_BY_ADDRESS(wanted=WANTED, root="wanted.root")
+GET_BY_ADDRESS_UNDER = _GET_BY_ADDRESS(wanted=WANTED_UNDER, root="$1")
 
 # The primary key, backwards
 _GET_BEFORE = f"""
@@ -85,8 +85,8 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS items
 """.format
-GET_BEFORE = _GET_BEFORE(wanted=_WANTED, root="wanted.root")
-GET_BEFORE_UNDER = _GET_BEFORE(wanted=_WANTED_UNDER, root="$1")
+GET_BEFORE = _GET_BEFORE(wanted=WANTED, root="wanted.root")
+GET_BEFORE_UNDER = _GET_BEFORE(wanted=WANTED_UNDER, root="$1")
 
 # The rows that operations name under one root, values only where they are asked for: the primary
 # key, once for each
@@ -129,25 +129,20 @@ LOOK = _LOOK.format(more="", beside="")
 LOOK_INDEXED = _LOOK.format(more=_INDEX_COLUMNS, beside=_INDEXED)
 GET_ROOT = f"SELECT {_ROOT} FROM kvstore_roots AS roots {_TURN} WHERE roots.root = $1"
 LOCK_ROOT = "SELECT 1 FROM kvstore_roots WHERE root = $1 FOR NO KEY UPDATE"
-# New roots begin as the store's own row says; it is kept as it is until they are there.
-SHARE_STATE = "SELECT version, watched_until, index FROM kvstore_state WHERE id = 1 FOR SHARE"
+# New roots begin as the store's own row says. Who has changed it waits, with the second, until
+# those that are being made meanwhile are there.
+BEGIN_ROOT = "SELECT * FROM kvstore_begin($1)"
+AWAIT_ROOTS = f"""
+SELECT pg_catalog.pg_advisory_xact_lock(
+    {0x6B767374}, ('kvstore_state'::regclass)::oid::integer
+)
+"""
+# The same on every machine
+AWAIT_ROOTS_OF_ALL = "SELECT bool_and(success) FROM run_command_on_all_nodes($1)"
 GET_STATE = "SELECT version, watched_until, index FROM kvstore_state WHERE id = 1"
 LOCK_STATE = f"{GET_STATE} FOR UPDATE"
 SET_INDEX = "UPDATE kvstore_state SET index = $1 WHERE id = 1"
 SET_WATCHED_UNTIL = "UPDATE kvstore_state SET watched_until = $1 WHERE id = 1"
-ADD_ROOT = """
-INSERT INTO kvstore_roots (
-    root, watched_until, changes_begin, index, history, history_until, history_begin,
-    history_begin_at
-)
-SELECT $1, $2, $3, $4, history, history_until, history_begin, history_begin_at
-FROM kvstore_state WHERE id = 1
-ON CONFLICT DO NOTHING RETURNING root
-"""
-ADD_TURN = """
-INSERT INTO kvstore_turns (root, era, turn, version, instant, recorded, entries, words)
-VALUES ($1, 0, 0, $2::bigint, 0, $2::bigint, 0, 0)
-"""
 ADVANCE = """
 SELECT * FROM kvstore_advance($1, NULL, NULL, NULL, $2, $3, false, 0, $4, NULL, NULL, NULL)
 """
@@ -183,15 +178,17 @@ BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 # Whose it is goes along: a store has told its own watches already.
 NOTIFY = """SET LOCAL synchronous_commit = off; NOTIFY "{channel}", '{sender}'"""
 
-# What writes: one call each, which locks the root first. See migrations/postgres/0004_roots.sql.
+# What writes: one call each, which locks the root first, and makes it if it is not there. See
+# migrations/postgres/0004_roots.sql, and 0007_calls.sql.
 SEPARATOR = "\x01"
 PUT = "SELECT * FROM kvstore_put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+PUT_SOON = """
+SELECT * FROM kvstore_put_soon($1, $14, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+"""
 WRITTEN_COLUMNS = 44
-PRESENT = 6  # the place of the instant among them
 _PLACES = ", ".join(f"${number}" for number in range(1, WRITTEN_COLUMNS + 1))
-CALL_WRITE = f"kvstore_write({_PLACES})"
-WRITE = f"SELECT * FROM {CALL_WRITE}"
-NO_ROOT, DONE_BEFORE, NOT_PLAIN = "KV001", "KV002", "KV003"  # what these raise
+WRITE = f"SELECT * FROM kvstore_write({_PLACES})"
+DONE_BEFORE, NOT_PLAIN = "KV002", "KV003"  # what these raise
 MOST_WRITERS = 64  # whose last transactions a root remembers
 GET_WRITERS = """
 SELECT turns.writers, turns.numbers, turns.bases
@@ -349,17 +346,8 @@ def distinct_paths(path: str) -> Sql:
     return Sql(_DISTINCT_PATHS.format(range=within.text), within.params * 2)
 
 
-def list_paths(path: str, now: int, *, is_distributed: bool) -> Sql:
-    """List the paths in a subtree that hold live items, sorted: costs by their number.
-
-    That of all roots cost by the items where these are distributed.
-    """
-    if is_distributed and not path:
-        return (
-            Sql("SELECT DISTINCT items.path, items.root FROM kvstore_items AS items WHERE")
-            + live(now)
-            + Sql("ORDER BY items.root, items.path")
-        )
+def list_paths(path: str, now: int) -> Sql:
+    """List the paths in a subtree that hold live items, sorted: costs by their number."""
     return (
         distinct_paths(path)
         + Sql(
@@ -376,13 +364,22 @@ def _in_found(path: str) -> Sql:
     return all_of([within, Sql("items.root = ?", (root_of(path),))]) if path else within
 
 
-def first_live_path(low: str, within: str, now: int) -> Sql:
-    """Find the least path from `low` on, in the subtree of `within`, that holds a live item."""
+def scan_paths(now: int) -> Sql:
+    """As `list_paths`, of all roots, wherever they are: costs by the items."""
+    return (
+        Sql("SELECT DISTINCT items.path, items.root FROM kvstore_items AS items WHERE")
+        + live(now)
+        + Sql("ORDER BY items.root, items.path")
+    )
+
+
+def first_live_path(low: str, within: str, now: int, *, subtree: bool = True) -> Sql:
+    """Find the least path from `low` on, in `within` or its subtree, that holds a live item."""
     root = root_of(low) or low  # a text between two roots has no label
     return (
         Sql("SELECT items.path FROM kvstore_items AS items WHERE (items.root, items.path) >=")
         + Sql("(?, ?) AND", (root, low))
-        + in_range(within, subtree=True)
+        + in_range(within, subtree)
         + Sql(f"AND {LIVE} ORDER BY items.root, items.path LIMIT 1", (now,))
     )
 

@@ -208,9 +208,11 @@ class PostgresBackend(Backend):
                 await migrate(connection, target)
                 if target.is_distributed or await is_distributed(connection, target):
                     await distribute(connection, target)
-            connection.is_distributed = await is_distributed(connection, target)
-            target = replace(target, is_distributed=connection.is_distributed)
-            self.target = replace(self.target, is_distributed=connection.is_distributed)
+            is_spread = await is_distributed(connection, target)
+            target = replace(target, is_distributed=is_spread)
+            self.target = replace(self.target, is_distributed=is_spread)
+            if is_spread and not connection.is_distributed:
+                connection.spread(target)
             channel, newest = await self._prepare(connection)
             if replica is not None:
                 with translated(target.name):

@@ -22,7 +22,7 @@ from kvstore.postgres.index_checks import count_pending
 from kvstore.postgres.indexing import Indexer, Setup
 from kvstore.postgres.keys import decode_key, root_of
 from kvstore.postgres.pool import Pool, Pooled
-from kvstore.postgres.roots import RootState, lock_root, store_state
+from kvstore.postgres.roots import RootState, await_roots, lock_root, store_state
 from kvstore.postgres.workspace import MakeIndexer, Stamp, Workspace
 
 __all__ = ["Upkeep", "is_upkeep"]
@@ -118,19 +118,23 @@ class Upkeep:
             version, begin = await self._record(connection, root, until)
             return version, begin
         async with connection.transaction():
-            least, *_ = await store_state(connection, statements.LOCK_STATE)
+            least, before, _ = await store_state(connection, statements.LOCK_STATE)
             await connection.execute(statements.SET_WATCHED_UNTIL, until)
+        if not before:
+            await await_roots(connection)
         versions, begins = {}, {}
         for root, _ in await connection.fetch(statements.LIST_ROOTS):
             versions[root], begins[root] = await self._record(connection, root, until)
         return Positions(versions, least), Positions(begins, least)
 
     async def _record(self, connection: Connection, root: str, until: int) -> tuple[int, int]:
-        row = await connection.fetchrow(statements.RECORD, root, until)
-        while row is None:
+        row = None
+        if connection.patience is None:
+            row = await connection.fetchrow(statements.RECORD, root, until)
+        if row is None:
             async with connection.transaction():
                 await lock_root(connection, root)
-            row = await connection.fetchrow(statements.RECORD, root, until)
+                row = await connection.fetchrow(statements.RECORD, root, until)
         version, begin = row
         return version, begin
 
@@ -224,6 +228,7 @@ class Upkeep:
                 description = first.take_changes().description
                 if description is not None:
                     await connection.execute(statements.SET_INDEX, description)
+        await await_roots(connection)
         for root, _ in await connection.fetch(statements.LIST_ROOTS):
             async with self._locked(connection, root) as space:
                 if space.indexer is None:

@@ -348,8 +348,12 @@ class Workspace:
             )
         return True
 
-    def in_one_call(self, stamp: Stamp) -> tuple[str, Sequence[Any]] | None:
+    def in_one_call(self, stamp: Stamp, patience: int | None) -> tuple[str, Sequence[Any]] | None:
         """Return the one statement that does it all, and its arguments.
+
+        Args:
+            stamp: by which the call is known.
+            patience: as `one_call` has it.
 
         Returns:
             `None`: it takes more than one, and so a transaction, in which to `flush`.
@@ -367,7 +371,8 @@ class Workspace:
         has_sequences = self.ledger.is_changed
         if has_sequences:
             arguments += self.ledger.take_changes()
-        return one_call(keeps_past=keeps_past, has_sequences=has_sequences), arguments
+        call = one_call(keeps_past=keeps_past, has_sequences=has_sequences, patience=patience)
+        return call, arguments
 
     def _arguments(
         self, stamp: Stamp, rows: Sequence[Any], changes: IndexChanges | None

@@ -99,7 +99,7 @@ BUILT: dict[str, Sql] = {
     "keys of a subtree": statements.select_addresses(
         Span("users\t", HEAD, True), NOW, None, is_distributed=False
     )[0],
-    "paths": statements.list_paths("users\t", NOW, is_distributed=False),
+    "paths": statements.list_paths("users\t", NOW),
     "the first path": statements.first_live_path("users\tu5\n", "users\t", NOW),
     "the latest": statements.select_latest(
         PATH, False, compile_filter(parse_filter({"a": 1})), NOW
