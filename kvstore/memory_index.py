@@ -8,6 +8,7 @@ from itertools import islice
 
 from kvstore.context import CONTEXT_HITS, Neighbour, in_context
 from kvstore.index_plan import Words
+from kvstore.namespace import root_of
 from kvstore.own_vectors import OwnVectors
 from kvstore.plan import Address, Vectors
 from kvstore.ranking import Hit, WordWeights, cosine_with
@@ -40,7 +41,7 @@ class MemoryIndex:
     def __init__(self, *, has_vectors: bool) -> None:
         self._has_vectors = has_vectors
         self._entries: dict[Address, _Entry] = {}
-        self._length = 0  # of all entries, in words
+        self._roots: dict[str, dict[Address, Words]] = {}  # those of the entries, by root
         self.pending: set[Address] = set()
         self.dimensions: int | None = None
 
@@ -66,15 +67,18 @@ class MemoryIndex:
             for vector in filter(None, vectors.values()):
                 self.dimensions = len(vector) // 4
         words = Words(texts, address[0])
-        self._length += words.length
         self._entries[address] = _Entry(vectors, words, own)
+        self._roots.setdefault(root_of(address[0]), {})[address] = words
 
     def discard(self, address: Address) -> _Entry | None:
         """Take an item out."""
         self.pending.discard(address)
         entry = self._entries.pop(address, None)
         if entry is not None:
-            self._length -= entry.words.length
+            root = root_of(address[0])
+            del self._roots[root][address]
+            if not self._roots[root]:
+                del self._roots[root]
         return entry
 
     def sample(self, scope: Iterable[Address], limit: int) -> list[tuple[str, str, bytes]]:
@@ -94,16 +98,26 @@ class MemoryIndex:
                 hits.append(Hit(max(map(cosine, held)), address, 0))
         return sorted(hits, key=lambda hit: (-hit.score, hit.place))
 
-    def in_context(self, scope: Sequence[Address], words: Sequence[str], context: int) -> list[Hit]:
+    def weigh(self, words: Sequence[str], path: str, *, subtree: bool) -> WordWeights:
+        """Return what a query's words weigh in a namespace or subtree.
+
+        Below a root, that goes by the entries of this root alone.
+        """
+        roots = self._roots
+        some = roots.values() if subtree and not path else [roots.get(root_of(path), {})]
+        entries = [entry for each in some for entry in each.values()]
+        holding = [sum(word in entry.counts for entry in entries) for word in words]
+        return WordWeights(words, holding, len(entries), sum(entry.length for entry in entries))
+
+    def in_context(self, scope: Sequence[Address], weights: WordWeights, context: int) -> list[Hit]:
         """Rank items by the words of each, and of its neighbours.
 
         Args:
             scope: all live items where it looks.
-            words: of the query.
+            weights: of the words of the query.
             context: how many neighbours on each side count.
         """
-        own = self.by_words(scope, words)[:CONTEXT_HITS]
-        weights = self._weights(words)
+        own = self.by_words(scope, weights)[:CONTEXT_HITS]
         asked = [word for word, _ in weights.found]
         items = []
         for address in scope:
@@ -112,15 +126,9 @@ class MemoryIndex:
             items.append(Neighbour(address, counts, 0 if entry is None else entry.words.length))
         return in_context(items, {hit.place for hit in own}, context, weights)
 
-    def _weights(self, words: Sequence[str]) -> WordWeights:
-        entries = self._entries.values()
-        holding = [sum(word in entry.words.counts for entry in entries) for word in words]
-        return WordWeights(words, holding, len(entries), self._length)
-
-    def by_words(self, scope: Iterable[Address], words: Sequence[str]) -> list[Hit]:
+    def by_words(self, scope: Iterable[Address], weights: WordWeights) -> list[Hit]:
         """Rank items by BM25."""
         entries = self._entries
-        weights = self._weights(words)
         asked = [word for word, _ in weights.found]
         hits = []
         for address in scope:

@@ -19,7 +19,7 @@ from kvstore.operations import Record
 from kvstore.own_vectors import OwnVectors
 from kvstore.patterns import Pattern
 from kvstore.plan import Address
-from kvstore.ranking import Search, page_of
+from kvstore.ranking import Hit, Search, page_of
 from kvstore.text import contains, texts_of
 from kvstore.types import IndexConfig, Item, Namespace, make_item
 
@@ -159,14 +159,15 @@ class MemoryRows(Backend):
         if vector and asked.is_own:
             OwnVectors((vector,), len(vector) // 4).require_length(index.dimensions)
         meant = [] if not vector else index.by_meaning(rows, vector)
-        said = [] if not words else index.by_words(rows, words)
-        if words and asked.context:
-            scope = [address for address, _ in self._range(path, asked.subtree)]
-            near = [
-                hit for hit in index.in_context(scope, words, asked.context) if hit.place in rows
-            ]
-            own = said
-            said = with_tail(near, lambda wanted: own[:wanted], len(rows))
+        said: list[Hit] = []
+        if words:
+            weights = index.weigh(words, path, subtree=asked.subtree)
+            own = said = index.by_words(rows, weights)
+            if asked.context:
+                scope = [address for address, _ in self._range(path, asked.subtree)]
+                near = index.in_context(scope, weights, asked.context)
+                near = [hit for hit in near if hit.place in rows]
+                said = with_tail(near, lambda wanted: own[:wanted], len(rows))
         page = page_of(
             asked,
             None if vector is None else lambda wanted: meant[:wanted],

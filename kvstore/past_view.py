@@ -251,4 +251,5 @@ def _by_words(
         fields = config.fields if row.indexing is None else row.indexing
         index.put((row.path, row.key), texts_of(codec.decode(row.data), fields), {})
         addresses.append((row.path, row.key))
-    return [(hit.place, hit.score) for hit in index.by_words(addresses, query_words(query))]
+    weights = index.weigh(query_words(query), "", subtree=True)
+    return [(hit.place, hit.score) for hit in index.by_words(addresses, weights)]

@@ -40,7 +40,7 @@ HAS_ITEMS = "SELECT EXISTS (SELECT 1 FROM items)"
 FORGET_WORDS = (
     "DROP TABLE words",
     "UPDATE index_entries SET words = x'', length = 0",
-    "UPDATE meta SET value = 0 WHERE name = 'index_length'",
+    "UPDATE index_roots SET length = 0",
 )
 FORGET_VECTORS = ("DELETE FROM index_garbage", "UPDATE index_entries SET slots = x''")
 
@@ -157,10 +157,15 @@ WHERE items.id > ?
 ORDER BY items.id
 LIMIT +?
 """
-IS_COUNTED = """
-SELECT count(*) = (SELECT value FROM meta WHERE name = 'index_items')
-    AND total(length) = (SELECT value FROM meta WHERE name = 'index_length')
-FROM index_entries
+FIND_MISCOUNTED = """
+WITH counted AS (
+    SELECT substr(items.path, 1, instr(items.path, char(9))), count(*), sum(index_entries.length)
+    FROM index_entries JOIN items ON items.id = index_entries.item
+    GROUP BY 1
+)
+SELECT 1
+WHERE EXISTS (SELECT * FROM counted EXCEPT SELECT root, items, length FROM index_roots)
+    OR EXISTS (SELECT root, items, length FROM index_roots EXCEPT SELECT * FROM counted)
 """
 COUNT_ENTRIES_WITHOUT_ITEM = """
 SELECT count(*) FROM index_entries WHERE item NOT IN (SELECT id FROM items)
@@ -226,19 +231,24 @@ FROM (SELECT item FROM index_pending ORDER BY item LIMIT 100) AS pending
 CROSS JOIN items ON items.id = pending.item
 """
 COUNT_HOLDING = "SELECT count(*) FROM words WHERE words MATCH ?"
-# The last is FTS5's own record of how many rows it has had, and how many words in each column
-GET_WORD_TOTALS = """
-SELECT
-    (SELECT value FROM meta WHERE name = 'index_items'),
-    (SELECT value FROM meta WHERE name = 'index_length'),
-    (SELECT block FROM words_data WHERE id = 1)
+# Of one root, its primary key, and whether there is another; of all
+GET_TOTALS_OF_ROOT = """
+SELECT items, length, EXISTS (SELECT 1 FROM index_roots WHERE root < ?1)
+    OR EXISTS (SELECT 1 FROM index_roots WHERE root > ?1)
+FROM index_roots
+WHERE root = ?1
 """
-ADD_WORD_TOTALS = """
-UPDATE meta SET value = value + CASE name WHEN 'index_items' THEN ? ELSE ? END
-WHERE name IN ('index_items', 'index_length')
+GET_TOTALS = "SELECT total(items), total(length), 0 FROM index_roots"
+ADD_TOTALS = """
+INSERT INTO index_roots (root, items, length) VALUES (?, ?, ?)
+ON CONFLICT (root) DO UPDATE SET items = items + excluded.items, length = length + excluded.length
 """
+FORGET_ROOT = "DELETE FROM index_roots WHERE root = ? AND items = 0"
+# FTS5's own record of how many rows it has had, and how many words in each column
+GET_FTS5_TOTALS = "SELECT block FROM words_data WHERE id = 1"
+FIND_WORDS = "SELECT rowid FROM words WHERE words MATCH ?"
 # Best first. The namespaces weigh nothing.
-MATCH_WORDS = """
+RANK_WORDS = """
 SELECT rowid, -rank
 FROM words
 WHERE words MATCH ? AND rank MATCH 'bm25(1.0, 0.0)'

@@ -39,6 +39,7 @@ from kvstore.index_plan import (
     require_adopted,
     texts_of_put,
 )
+from kvstore.namespace import root_of
 from kvstore.operations import (
     Adopt,
     Operation,
@@ -113,7 +114,7 @@ class IndexedBatch(Batch):
         self._vector_changes: list[VectorChange] = []
         self._room: dict[str, int] = {}  # vectors that small chunks may yet take, by namespace
         self._has_vec0: bool | None = None
-        self._items = self._length = 0  # how many entries have come, and words in them
+        self._counted: dict[str, list[int]] = {}  # entries that have come, and their words, by root
         require_words(self._connection)
         if self._description.dimensions is not None:
             self._collect_garbage(longest is not None)
@@ -132,8 +133,11 @@ class IndexedBatch(Batch):
 
     def finish(self) -> None:
         """Note how many entries there are, and for caches what has changed."""
-        if self._items or self._length:
-            self._execute(sql.ADD_WORD_TOTALS, (self._items, self._length))
+        for root, (items, length) in self._counted.items():
+            if items or length:
+                self._execute(sql.ADD_TOTALS, (root, items, length))
+            if items < 0:
+                self._execute(sql.FORGET_ROOT, (root,))
         for path in self._touched:
             self._execute(sql.COUNT_WRITE, (path,))
         if self._touched and self._version == self._first_version:
@@ -275,7 +279,7 @@ class IndexedBatch(Batch):
             for slot, vector in enumerate(wanted.vectors.values()):
                 vectors.append(VectorChange(path, slot << ITEM_BITS | item, vector))
             found = Words(wanted.texts.values(), path)
-            self._count(1, found.length)
+            self._count(path, 1, found.length)
             words.append((item, found.text, namespace_words(path)))
             codes = bytearray().join(wanted.texts)  # bound in half the time of bytes
             slots.append((item, codes, pack_counts(found.counts), found.length))
@@ -341,11 +345,11 @@ class IndexedBatch(Batch):
         while slots and slots[-1] == FREE:
             slots.pop()
         if entry.slots is not None:
-            self._count(-1, -entry.length)
+            self._count(entry.path, -1, -entry.length)
             self._execute(sql.DELETE_WORDS, (item,))
         if codes:
             words = Words(wanted.texts.values(), entry.path)
-            self._count(1, words.length)
+            self._count(entry.path, 1, words.length)
             self._execute(sql.ADD_WORDS, (item, words.text, namespace_words(entry.path)))
             packed = pack_counts(words.counts)
             self._execute(sql.SET_ENTRIES, (item, b"".join(slots), packed, words.length))
@@ -363,10 +367,11 @@ class IndexedBatch(Batch):
         self._description.has_all_vectors = True
         self._keep_description()
 
-    def _count(self, items: int, length: int) -> None:
+    def _count(self, path: str, items: int, length: int) -> None:
         """Take note of an entry that comes or goes."""
-        self._items += items
-        self._length += length
+        counted = self._counted.setdefault(root_of(path), [0, 0])
+        counted[0] += items
+        counted[1] += length
 
     def _set_vector(self, path: str, rowid: int, vector: bytes, is_free: bool) -> None:
         """Write, replace or (with no vector) delete one vector."""
@@ -440,7 +445,7 @@ class IndexedBatch(Batch):
         for item, path, slots, length in dropped:
             if slots is None:
                 continue
-            self._count(-1, -length)
+            self._count(path, -1, -length)
             self._execute(sql.DELETE_WORDS, (item,))
             self._execute(sql.DELETE_ENTRIES, (item,))
             if has_vectors:

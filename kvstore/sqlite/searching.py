@@ -117,7 +117,7 @@ def search(
         if words is not None:
 
             def by_words(wanted: int) -> list[Hit]:
-                weigher = Weigher(connection, words)
+                weigher = Weigher(connection, words, path, asked.subtree)
                 if not weigher.weights.found:
                     return []
                 if asked.context:
@@ -263,18 +263,19 @@ def _unseen(rows: Iterator[tuple[float, int]]) -> Iterator[Block]:
 # By words
 
 
-def _matches(connection: driver.Connection, scope: _Scope, weigher: Weigher) -> Iterator[Block]:
-    """Yield the items of a namespace or subtree that hold a word, with what they score at most."""
-    query = weigher.query(scope.path, scope.subtree)
-    rows = connection.execute(sql.MATCH_WORDS, (query,))
+def _matches(connection: driver.Connection, weigher: Weigher) -> Iterator[Block]:
+    """Yield the items that hold a word, with what they score at most."""
+    if weigher.is_few:
+        some = connection.execute(sql.FIND_WORDS, (weigher.query,))
+        return _unseen((1.0, item) for (item,) in some)
+    rows = connection.execute(sql.RANK_WORDS, (weigher.query,))
     return _unseen((weigher.most(weight), item) for item, weight in rows)
 
 
 def _by_own_words(
     connection: driver.Connection, scope: _Scope, weigher: Weigher, wanted: int
 ) -> list[Hit]:
-    candidates = _matches(connection, scope, weigher)
-    return _walk(connection, scope, candidates, wanted, weigher.score)
+    return _walk(connection, scope, _matches(connection, weigher), wanted, weigher.score)
 
 
 def _in_context(

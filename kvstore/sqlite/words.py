@@ -9,11 +9,12 @@ computed from that, and FTS5's says how far one must look.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from itertools import starmap
 
 from kvstore.caching import cache_short
+from kvstore.namespace import root_of
 from kvstore.ranking import WordWeights
 from kvstore.sqlite import driver
 from kvstore.sqlite import index_statements as sql
@@ -22,6 +23,7 @@ __all__ = ["Weigher", "namespace_words", "pack_counts"]
 
 _CODE_BYTES = 5  # of a word's hash
 _RECORD_BYTES = _CODE_BYTES + 1  # a count follows
+FEW = 256  # items that hold a word: to have FTS5 rank them takes longer than to look at them
 _LEAST_RARITY = 1e-6  # that FTS5 gives a word of many items
 
 
@@ -63,36 +65,63 @@ def _subtree_word(path: str) -> str:
 class Weigher:
     """What a query's words weigh in the items of a file, at one moment.
 
+    Below a root, that goes by the entries of this root alone: what stands under another one changes
+    no ranking, and cannot be guessed from a score.
+
     Args:
         connection: inside a read transaction.
         words: of the query.
+        path: of the namespace where it looks.
+        subtree: whether it looks at all below it, too.
 
     Attributes:
         weights: of the words.
+        is_few: whether so few items hold one that each can be looked at, in any order.
     """
 
-    def __init__(self, connection: driver.Connection, words: Sequence[str]) -> None:
-        entries, length, record = connection.execute(sql.GET_WORD_TOTALS).fetchone()
-        holding = [
-            connection.execute(sql.COUNT_HOLDING, (f'"{word}"',)).fetchone()[0] for word in words
-        ]
+    def __init__(
+        self, connection: driver.Connection, words: Sequence[str], path: str, subtree: bool
+    ) -> None:
+        within = ""
+        if subtree and not path:
+            totals = connection.execute(sql.GET_TOTALS).fetchone()
+        else:
+            root = root_of(path)
+            totals = connection.execute(sql.GET_TOTALS_OF_ROOT, (root,)).fetchone()
+            within = _narrowed(root, bool(root))
+        entries, length, has_others = totals or (0, 0, False)
+        holding = _count_holding(connection, words, within if has_others else "")
         self.weights = WordWeights(words, holding, entries, length)
         self._codes = [_code(word) for word, _ in self.weights.found]
-        # What FTS5's weight of an item may lack: a bit for each word, and more for common ones.
-        # FTS5 counts what was deleted, too, so its mean length may be another one.
-        rows, *lengths = _varints(record)
-        self._slack = sum(
-            max(0.0, most - 2.2 * _fts5_rarity(rows, number))
-            for (_, most), number in zip(self.weights.found, filter(None, holding), strict=True)
-        )
-        self._stretch = max(1.0, self.weights.mean * rows / max(1, sum(lengths)))
+        self.is_few = sum(holding) <= FEW
+        self._narrowed = _narrowed(path, subtree)
+        if not self.is_few:
+            self._learn_ranks(connection, filter(None, holding), is_whole=not has_others)
 
-    def query(self, path: str, subtree: bool) -> str:
-        """Return what FTS5 is to find: any of the words, in a namespace or subtree."""
-        query = " OR ".join(f'"{word}"' for word, _ in self.weights.found)
-        if not subtree:
-            return f'"{_namespace_word(path)}" AND ({query})'
-        return f'"{_subtree_word(path)}" AND ({query})' if path else query
+    def _learn_ranks(
+        self, connection: driver.Connection, holding: Iterable[int], *, is_whole: bool
+    ) -> None:
+        """Find out what an item weighs at most to which FTS5 gives a weight.
+
+        FTS5 goes by the whole file, and by what was deleted, too, so that a word has another weight
+        there, and the mean length may be another one.
+        """
+        found = [word for word, _ in self.weights.found]
+        (record,) = connection.execute(sql.GET_FTS5_TOTALS).fetchone()
+        rows, *lengths = _varints(record)
+        stretch = max(1.0, self.weights.mean * rows / max(1, sum(lengths)))
+        everywhere = holding if is_whole else _count_holding(connection, found, "")
+        bounds = [
+            (most, 2.2 * _fts5_rarity(rows, number) / stretch)
+            for (_, most), number in zip(self.weights.found, everywhere, strict=True)
+        ]
+        self._bounds = sorted(bounds, key=lambda bound: -bound[0] / bound[1])
+
+    @property
+    def query(self) -> str:
+        """What FTS5 is to find: any of the words, in the namespace or subtree."""
+        words = " OR ".join(f'"{word}"' for word, _ in self.weights.found)
+        return _both(self._narrowed, f"({words})")
 
     def score(self, packed: bytes, length: int) -> float:
         """Return the score of an item.
@@ -109,7 +138,33 @@ class Weigher:
 
     def most(self, weight: float) -> float:
         """Return what an item scores at most to which FTS5 gives a weight."""
-        return self.weights.score(self._stretch * (weight + self._slack) + 1e-9)
+        left = weight * (1 + 1e-9)
+        most = 1e-9
+        for ours, fts5s in self._bounds:  # those first that count for more here than there
+            if left <= fts5s:
+                most += ours * left / fts5s
+                break
+            most += ours
+            left -= fts5s
+        return self.weights.score(most)
+
+
+def _count_holding(connection: driver.Connection, words: Sequence[str], within: str) -> list[int]:
+    """Return how many items hold each of some words, within a namespace's or everywhere."""
+    queries = (_both(within, f'"{word}"') for word in words)
+    return [connection.execute(sql.COUNT_HOLDING, (query,)).fetchone()[0] for query in queries]
+
+
+def _both(one: str, other: str) -> str:
+    """Return the query of FTS5 for what two find, the first of which may be empty: everything."""
+    return " AND ".join(filter(None, [one, other]))
+
+
+def _narrowed(path: str, subtree: bool) -> str:
+    """Return the word for FTS5 that all items of a namespace or subtree have; empty: all do."""
+    if not subtree:
+        return f'"{_namespace_word(path)}"'
+    return f'"{_subtree_word(path)}"' if path else ""
 
 
 def _count(packed: bytes, code: bytes) -> int:

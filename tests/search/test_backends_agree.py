@@ -17,10 +17,8 @@ import pytest_asyncio
 import kvstore
 from kvstore import IndexConfig, Store
 from kvstore.embeddings import HashingEmbeddings
-from kvstore.postgres import PostgresStore
 
-NAMESPACES = [("x",), ("x", "a"), ("y",), ()]
-OF_ONE_ROOT = [("x",), ("x", "a"), ("x", "b"), ("x", "b", "c")]  # a server counts each root's words
+NAMESPACES = [("x",), ("x", "a"), ("x", "b", "c"), ("y",), ()]
 RARE = [f"{one}{two}" for one in ("ba", "ko", "li", "mu", "ra") for two in ("ka", "lo", "mi", "nu")]
 COMMON = ["the", "common", "word"]  # in half of the texts, and more
 ODD = [
@@ -60,14 +58,13 @@ async def stores(
 )
 async def test_scores_agree_to_the_last_digit(stores: list[Store], seed: int, size: int) -> None:
     chance = random.Random(seed)
-    namespaces = OF_ONE_ROOT if isinstance(stores[1], PostgresStore) else NAMESPACES
 
     def text() -> str:
         words = chance.choices(RARE + ODD, k=chance.choice([1, 3, 8, 30, 200]))
         return " ".join(words + chance.choices(COMMON, k=chance.randint(0, 4)))
 
     for _ in range(3):
-        namespace, other = chance.choices(namespaces, k=2)
+        namespace, other = chance.choices(NAMESPACES, k=2)
         items = {
             f"k{chance.randrange(size)}": {"text": text(), "n": chance.randrange(5)}
             for _ in range(size)
@@ -84,7 +81,7 @@ async def test_scores_agree_to_the_last_digit(stores: list[Store], seed: int, si
                 "offset": chance.choice([0, 0, 5, 50]),
                 "filter": chance.choice([None, {"n": {"$gte": 3}}]),
             }
-            namespace = chance.choice(namespaces)
+            namespace = chance.choice(NAMESPACES)
             told = [
                 [(item.namespace, item.key, item.score) for item in found]
                 for found in [await store.search(namespace, query, **asked) for store in stores]
@@ -92,35 +89,74 @@ async def test_scores_agree_to_the_last_digit(stores: list[Store], seed: int, si
             assert told[0] == told[1], query
 
 
-@pytest.mark.parametrize("mode", ["semantic", "hybrid"])
-async def test_rankings_by_meaning_agree(tmp_path: Path, postgres_url: str, mode: str) -> None:
-    """Vectors are computed by each backend's own means, and still come to the same scores."""
-    chance = random.Random(mode)
-    queries = int(os.environ.get("KVSTORE_TEST_QUERIES", "120"))
-    index = IndexConfig(HashingEmbeddings(dimensions=64))
+@pytest_asyncio.fixture
+async def three(
+    tmp_path: Path, postgres_url: str, request: pytest.FixtureRequest
+) -> AsyncIterator[list[Store]]:
+    """A store of each kind."""
+    index = IndexConfig(HashingEmbeddings(dimensions=64), context=request.param)
     async with (
         kvstore.open("memory://", index=index) as memory,
         kvstore.open(tmp_path / "store.db", index=index) as file,
         kvstore.open(postgres_url, index=index) as server,
     ):
-        stores = [memory, file, server]
-        for at in range(queries):
-            if at % 400 == 0:
+        yield [memory, file, server]
+
+
+@pytest.mark.parametrize(
+    ("three", "mode"), [(0, "semantic"), (0, "hybrid"), (1, "hybrid")], indirect=["three"]
+)
+async def test_rankings_by_meaning_agree(three: list[Store], mode: str) -> None:
+    """Vectors are computed by each backend's own means, and still come to the same scores."""
+    chance = random.Random(mode)
+    for at in range(int(os.environ.get("KVSTORE_TEST_QUERIES", "120"))):
+        if at % 400 == 0:
+            for namespace in NAMESPACES:
                 items = {
-                    f"k{chance.randrange(300)}": " ".join(
-                        chance.choices(RARE + ODD + COMMON, k=chance.choice([1, 3, 8, 30]))
-                    )
-                    for _ in range(150)
+                    f"k{chance.randrange(150)}": {
+                        "text": " ".join(
+                            chance.choices(RARE + ODD + COMMON, k=chance.choice([1, 3, 8, 30]))
+                        ),
+                        "n": chance.randrange(5),
+                    }
+                    for _ in range(60)
                 }
-                for store in stores:
-                    await store.put_many(NAMESPACES[0], items)
-                    await store.delete_many(NAMESPACES[0], list(items)[:20])
-            query = " ".join(chance.choices(RARE + ODD + COMMON, k=chance.randint(1, 5)))
-            told = [
-                [
-                    (item.key, item.score)
-                    for item in await store.search(NAMESPACES[0], query, mode=mode, limit=10)
-                ]
-                for store in stores
+                for store in three:
+                    await store.put_many(namespace, items)
+                    await store.delete_many(namespace, list(items)[:10])
+        query = " ".join(chance.choices(RARE + ODD + COMMON, k=chance.randint(1, 5)))
+        asked: dict[str, Any] = {
+            "mode": mode,
+            "subtree": chance.random() < 0.5,
+            "offset": chance.choice([0, 0, 7]),
+            "filter": chance.choice([None, {"n": {"$gte": 3}}]),
+        }
+        namespace = chance.choice(NAMESPACES)
+        told = [
+            [(item.namespace, item.key, item.score) for item in found]
+            for found in [await store.search(namespace, query, **asked) for store in three]
+        ]
+        assert told[0] == told[1] == told[2], (namespace, query, asked)
+
+
+@pytest.mark.parametrize("three", [0], indirect=True)
+async def test_no_root_ranks_by_what_another_holds(three: list[Store]) -> None:
+    """What a tenant writes neither changes another's scores nor can be guessed from them."""
+    for store in three:
+        await store.put_many(("ann",), {"a": "the red tea", "b": "red soup, red", "c": "a nap"})
+        before = [
+            await store.search(("ann",), "red tea", mode="text", subtree=subtree)
+            for subtree in (False, True)
+        ]
+        of_all = await store.search((), "red tea", mode="text", subtree=True)
+        assert [item.score for item in of_all] == [item.score for item in before[1]]
+        others = {f"k{at}": "red tea " * (at % 5) for at in range(300)}
+        await store.put_many(("bob",), others)
+        await store.put_many((), others)
+        await store.delete_many(("bob",), [f"k{at}" for at in range(0, 300, 2)])
+        for subtree, then in zip((False, True), before, strict=True):
+            now = await store.search(("ann",), "red tea", mode="text", subtree=subtree)
+            assert [(item.key, item.score) for item in now] == [
+                (item.key, item.score) for item in then
             ]
-            assert told[0] == told[1] == told[2], query
+        assert (await store.check()).problems == ()

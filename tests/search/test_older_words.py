@@ -35,7 +35,7 @@ CREATE VIRTUAL TABLE words USING fts5(
 """)
     connection.execute("INSERT INTO words (rowid, text) SELECT id, value FROM items")
     connection.execute("UPDATE index_entries SET words = x'', length = 0")
-    connection.execute("UPDATE meta SET value = 0 WHERE name = 'index_length'")
+    connection.execute("UPDATE index_roots SET length = 0")
     connection.commit()
     connection.close()
 
@@ -78,3 +78,25 @@ async def test_a_store_without_an_index_writes_on(tmp_path: Path) -> None:
         assert await store.reindex() == 1
         assert found(await store.search(NS, "banana", mode="text")) == ["new"]
         assert (await store.check()).ok
+
+
+async def test_the_words_of_each_root_are_counted_in_an_older_file(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with SQLiteStore(path, index=IndexConfig()) as store:
+        for root in ((), ("ann",), ("ann", "notes"), ("bob",)):
+            await store.put_many(root, {f"k{at}": "red tea" * at for at in range(5)})
+        before = [await store.search(at, "red", mode="text") for at in [(), ("ann",), ("bob",)]]
+    connection = driver.connect(str(path))
+    entries, words = connection.execute(
+        "SELECT sum(items), sum(length) FROM index_roots"
+    ).fetchone()
+    connection.execute("DROP TABLE index_roots")
+    connection.execute("INSERT INTO meta VALUES ('index_items', ?)", (entries,))
+    connection.execute("INSERT INTO meta VALUES ('index_length', ?)", (words,))
+    connection.execute("PRAGMA user_version = 8")
+    connection.commit()
+    connection.close()
+    async with SQLiteStore(path, index=IndexConfig()) as store:
+        after = [await store.search(at, "red", mode="text") for at in [(), ("ann",), ("bob",)]]
+        assert (await store.check()).problems == ()
+    assert after == before
