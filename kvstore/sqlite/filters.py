@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from types import NoneType
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from kvstore import codec
 from kvstore.caching import cache_short
@@ -38,6 +38,7 @@ _FEW_OPERANDS = 4  # of $in, that are compared one by one; more are looked up
 _MOST_PARAMS = 500  # of a filter; SQLite's expressions nest to a depth of 1,000
 _LONG_SPEC = 10_000  # characters of a filter that is written out
 _HAS_NUL = r"value GLOB '*\u0000*'"  # takes half the time of instr
+_LEAVES: Final[dict[str, Any]] = {kind.__name__: kind for kind in get_args(Leaf)}
 _SQL_OPERATOR: Final = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 
@@ -260,14 +261,8 @@ def _dump(node: Filter) -> list[object]:
             return ["or", *map(_dump, parts)]
         case Not(part):
             return ["not", _dump(part)]
-        case Exists(path):
-            return ["exists", list(path)]
-        case Compare(path, op, operand):
-            return ["compare", list(path), op, operand]
-        case In(path, operands):
-            return ["in", list(path), list(operands)]
-        case Contains(path, operand):
-            return ["contains", list(path), operand]
+    said = (getattr(node, name) for name in node.__match_args__)
+    return [type(node).__name__, *(list(each) if type(each) is tuple else each for each in said)]
 
 
 def _load(said: list[Any]) -> Filter:
@@ -279,15 +274,8 @@ def _load(said: list[Any]) -> Filter:
             return Or(tuple(map(_load, parts)))
         case ["not", part]:
             return Not(_load(part))
-        case ["exists", path]:
-            return Exists(tuple(path))
-        case ["compare", path, op, operand]:
-            return Compare(tuple(path), op, operand)
-        case ["in", path, operands]:
-            return In(tuple(path), tuple(operands))
-        case ["contains", path, operand]:
-            return Contains(tuple(path), operand)
-    raise AssertionError("not written by _dump")
+    name, path, *rest = said
+    return _LEAVES[name](tuple(path), *rest)
 
 
 def match_filter(spec: str, value: str) -> bool:
