@@ -186,18 +186,10 @@ def _is_operator(key: Any) -> bool:
 
 def _parse_operator(path: Path, name: str, op: Any, operand: Any, depth: int) -> Filter:
     match op:
-        case "$eq":
-            return Compare(path, "eq", _json(operand, name))
+        case "$eq" | "$gt" | "$gte" | "$lt" | "$lte":
+            return Compare(path, op[1:], _json(operand, name))
         case "$ne":
             return Not(Compare(path, "eq", _json(operand, name)))
-        case "$gt":
-            return Compare(path, "gt", _json(operand, name))
-        case "$gte":
-            return Compare(path, "gte", _json(operand, name))
-        case "$lt":
-            return Compare(path, "lt", _json(operand, name))
-        case "$lte":
-            return Compare(path, "lte", _json(operand, name))
         case "$in":
             return In(path, tuple(_json(each, name) for each in _operands(op, operand)))
         case "$nin":
