@@ -25,7 +25,9 @@ from kvstore.types import Namespace
 
 __all__ = [
     "NAMED",
+    "OF_JOBS",
     "OF_SEQUENCE",
+    "OF_UPKEEP",
     "Adopt",
     "Append",
     "Check",
@@ -40,7 +42,9 @@ __all__ = [
     "Lease",
     "Mutate",
     "Named",
+    "OfJobs",
     "OfSequence",
+    "OfUpkeep",
     "Operation",
     "PopEntry",
     "Put",
@@ -474,11 +478,18 @@ class UnembeddedError(Exception):
 Named = Put | Delete | Check | Mutate | Touch | Expire | Append | PutJob | FinishJob
 """Those that say which items they are about, which is what `kvstore.plan` decides on."""
 
-OfSequence = PopEntry | TrimLog | TakeJob | RetryJob | GiveBackJob | ExtendJob | ReviveJobs
+OfJobs = TakeJob | RetryJob | GiveBackJob | ExtendJob | ReviveJobs
+"""Those of the `Wide` ones about a queue, on which `kvstore.plan.run_job` decides."""
+
+OfSequence = OfJobs | PopEntry | TrimLog
 """Those of the `Wide` ones that are for backends which have logs and queues."""
 
 OfPast = Keep | Forget | Rewind
 """Those of the `Wide` ones that are for backends which keep the past."""
+
+OfUpkeep = Sweep | Lease | Trim | Adopt | Reindex | Keep | Forget
+"""Those of the `Wide` ones that may be done twice, and that nobody needs all over the store or not
+at all."""
 
 Wide = OfSequence | OfPast | Remove | Sweep | Restore | Lease | Trim | Adopt | Reindex
 """Those that find their items themselves, or are about none."""
@@ -487,9 +498,10 @@ Operation = Named | Wide
 
 
 NAMED = (Put, Delete, Check, Mutate, Touch, Expire, Append, PutJob, FinishJob)
-OF_SEQUENCE = (PopEntry, TrimLog, TakeJob, RetryJob, GiveBackJob, ExtendJob, ReviveJobs)
-OF_PAST = (Keep, Forget, Rewind)
-_WIDE = (*OF_SEQUENCE, *OF_PAST, Remove, Sweep, Restore, Lease, Trim, Adopt, Reindex)
+OF_JOBS = (TakeJob, RetryJob, GiveBackJob, ExtendJob, ReviveJobs)
+OF_SEQUENCE = (*OF_JOBS, PopEntry, TrimLog)
+OF_UPKEEP = (Sweep, Lease, Trim, Adopt, Reindex, Keep, Forget)
+_WIDE = (*OF_SEQUENCE, *OF_UPKEEP, Remove, Restore, Rewind)
 
 
 def named_of(ops: Iterable[Operation]) -> list[Named]:

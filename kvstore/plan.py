@@ -29,6 +29,7 @@ from kvstore.operations import (
     GiveBackJob,
     Mutate,
     Named,
+    OfJobs,
     Put,
     PutJob,
     Record,
@@ -132,12 +133,17 @@ def named(ops: Iterable[Named]) -> dict[Address, bool]:
     """Return the rows that operations name, and of each whether its data is needed."""
     wanted: dict[Address, bool] = {}
     for op in ops:
-        if isinstance(op, Touch):
-            for key in op.keys:
-                wanted.setdefault((op.path, key), False)
-        elif not isinstance(op, (Append, PutJob)):
-            address = op.path, op.key
-            wanted[address] = isinstance(op, Mutate) or wanted.get(address, False)
+        match op:
+            case Put() | Delete() | Check() | Expire() | FinishJob():
+                wanted.setdefault((op.path, op.key), False)
+            case Mutate():
+                wanted[op.path, op.key] = True
+            case Touch():
+                wanted |= {(op.path, key): wanted.get((op.path, key), False) for key in op.keys}
+            case Append() | PutJob():
+                pass  # what they write is new
+            case _:
+                assert_never(op)
     return wanted
 
 
@@ -265,7 +271,7 @@ def not_before(effects: Effects, instant: int) -> None:
 
 
 def run_job(
-    op: TakeJob | RetryJob | ExtendJob | GiveBackJob | ReviveJobs,
+    op: OfJobs,
     jobs: Jobs,
     state: SequenceState | None,
     now: int,

@@ -1363,9 +1363,10 @@ class Store(WithAsync, Recipe):
             while True:
                 if missing:
                     vectors |= await self._vectors_for(ops, missing)
-                    for op in ops:
-                        if isinstance(op, _EMBEDDED) and not _has_own(op):
-                            op.vectors = vectors
+                    takers = [op for op in ops if isinstance(op, _EMBEDDED) and not _has_own(op)]
+                    assert takers, "what has texts has a place for their vectors"
+                    for op in takers:
+                        op.vectors = vectors
                 try:
                     with embedder.expecting():
                         return await backend.apply(ops)

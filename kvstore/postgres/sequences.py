@@ -26,6 +26,7 @@ from kvstore.operations import (
     FinishJob,
     GiveBackJob,
     Named,
+    OfJobs,
     Operation,
     PutJob,
     RetryJob,
@@ -40,10 +41,7 @@ from kvstore.postgres.reading import item_of
 from kvstore.sequences import SequenceKind, SequenceState, key_of, position_of, require_kind
 from kvstore.types import Item
 
-__all__ = ["OF_JOBS", "Ledger", "job_of"]
-
-OF_JOBS = (TakeJob, RetryJob, GiveBackJob, ExtendJob, ReviveJobs)
-"""Operations that are decided in memory, as the named ones are."""
+__all__ = ["Ledger", "job_of"]
 
 NO_BOUND = 2**62
 _NAME_HEAD = 16  # characters of a name that its index has
@@ -221,7 +219,7 @@ class Ledger:
         carry_jobs(effects, self._jobs, self._is_queue)
         self.is_news = self.is_news or bool(effects.writes)
 
-    def run(self, op: Any) -> Any:
+    def run(self, op: OfJobs) -> Any:
         """Do what an operation on jobs asks; return its answer, or of a take the job."""
         answer = run_job(op, self._jobs, self._states.get(op.path), self._now)
         self.is_news = self.is_news or not isinstance(op, (TakeJob, ExtendJob))

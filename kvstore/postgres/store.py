@@ -19,7 +19,7 @@ from kvstore.filters import Filter
 from kvstore.jobs import JobState, QueueSize, SequenceRecord
 from kvstore.metrics import Metrics
 from kvstore.namespace import decode_namespace, encode_namespace, root_of, show
-from kvstore.operations import Operation, Record, named_of
+from kvstore.operations import OfUpkeep, Operation, Record, named_of
 from kvstore.past import Moment
 from kvstore.patterns import Pattern
 from kvstore.positions import Position
@@ -432,7 +432,7 @@ class PostgresBackend(Backend):
         """Whether operations bring vectors for which there may be no table yet."""
         return self._setup is not None and not lengths_of(ops) <= self._setup.lengths
 
-    async def _look_after(self, ops: Sequence[Operation]) -> list[Any]:
+    async def _look_after(self, ops: Sequence[OfUpkeep]) -> list[Any]:
         if self._lacks_tables(ops):
             await self._make_tables(ops)
         return await self._upkeep.apply(ops)

@@ -9,10 +9,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard, assert_never
 
 from kvstore.feed import MOST_CHANGES, lease_after
-from kvstore.operations import Adopt, Forget, Keep, Lease, Operation, Reindex, Sweep, Trim
+from kvstore.operations import (
+    OF_UPKEEP,
+    Adopt,
+    Forget,
+    Keep,
+    Lease,
+    OfUpkeep,
+    Operation,
+    Reindex,
+    Sweep,
+    Trim,
+)
 from kvstore.plan import Address
 from kvstore.positions import Position, Positions
 from kvstore.postgres import index_statements, past, past_statements, statements
@@ -27,13 +38,12 @@ from kvstore.postgres.workspace import MakeIndexer, Stamp, Workspace
 
 __all__ = ["Upkeep", "is_upkeep"]
 
-_KINDS = (Lease, Trim, Sweep, Adopt, Reindex, Keep, Forget)
 _LAST = "\U0010ffff"  # sorts behind every path
 
 
-def is_upkeep(ops: Sequence[Operation]) -> bool:
+def is_upkeep(ops: Sequence[Operation]) -> TypeGuard[Sequence[OfUpkeep]]:
     """Whether all operations are of this kind."""
-    return all(isinstance(op, _KINDS) for op in ops)
+    return all(isinstance(op, OF_UPKEEP) for op in ops)
 
 
 class Upkeep:
@@ -67,11 +77,11 @@ class Upkeep:
         self._is_news = is_news
         self._writer = writer
 
-    async def apply(self, ops: Sequence[Operation]) -> list[Any]:
+    async def apply(self, ops: Sequence[OfUpkeep]) -> list[Any]:
         """Do some, one after the other, and return the answers."""
         return [await self._pool.run_alone(self._run, op) for op in ops]
 
-    async def _run(self, pooled: Pooled, op: Operation) -> Any:
+    async def _run(self, pooled: Pooled, op: OfUpkeep) -> Any:
         match op:
             case Lease():
                 return await self._lease(pooled.raw, op)
@@ -87,7 +97,7 @@ class Upkeep:
                 return await past.keep(pooled.raw, op, self._clock())
             case Forget():
                 return await past.forget(pooled.raw, op)
-        raise AssertionError(op)
+        assert_never(op)
 
     @asynccontextmanager
     async def _locked(self, connection: Connection, root: str) -> AsyncIterator[Workspace]:

@@ -11,6 +11,8 @@ from kvstore.namespace import decode_namespace
 from kvstore.operations import (
     NAMED,
     Named,
+    OfJobs,
+    OfUpkeep,
     Operation,
     PopEntry,
     Record,
@@ -18,6 +20,7 @@ from kvstore.operations import (
     Restore,
     Rewind,
     TrimLog,
+    Wide,
     named_of,
     take_piece,
 )
@@ -194,7 +197,7 @@ class Transaction:
         answers = iter(given)
         return [next(answers) if isinstance(op, NAMED) else await self._run(op) for op in ops]
 
-    async def _run(self, op: Operation) -> Any:
+    async def _run(self, op: Wide) -> Any:
         match op:
             case PopEntry():
                 return await self._pop_entry(op)
@@ -206,7 +209,8 @@ class Transaction:
                 return await self._restore(op)
             case Rewind():
                 return await self._rewind(op)
-        raise AssertionError(op)
+        elsewhere: OfJobs | OfUpkeep = op
+        raise AssertionError(elsewhere)
 
     async def flush(self, *, is_forced: bool = False) -> None:
         """Write what has been changed in memory; `is_forced`: take part in any case."""

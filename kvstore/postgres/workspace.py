@@ -16,7 +16,16 @@ import orjson
 
 from kvstore.errors import StoreCorruptError
 from kvstore.namespace import show
-from kvstore.operations import NAMED, Named, Operation, Record, TakeJob, named_of
+from kvstore.operations import (
+    NAMED,
+    OF_JOBS,
+    Named,
+    OfJobs,
+    Operation,
+    Record,
+    TakeJob,
+    named_of,
+)
 from kvstore.plan import Address, Effects, Note, decide, gone, named
 from kvstore.postgres import past_statements, sequence_statements, statements
 from kvstore.postgres.calls import one_call
@@ -25,7 +34,7 @@ from kvstore.postgres.indexing import Entry, IndexChanges, Indexer
 from kvstore.postgres.keys import decode_key, encode_key
 from kvstore.postgres.past import PastKeeper
 from kvstore.postgres.roots import RootState, lock_root
-from kvstore.postgres.sequences import OF_JOBS, Ledger
+from kvstore.postgres.sequences import Ledger
 from kvstore.sequences import key_of
 from kvstore.types import pack_item
 
@@ -224,7 +233,7 @@ class Workspace:
         self.take(decision)
         return decision.effects.answers
 
-    def _run_job(self, op: Operation) -> Any:
+    def _run_job(self, op: OfJobs) -> Any:
         answer = self.ledger.run(op)
         if not isinstance(op, TakeJob) or answer is None:
             return answer

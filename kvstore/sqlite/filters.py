@@ -275,7 +275,8 @@ def _load(said: list[Any]) -> Filter:
         case ["not", part]:
             return Not(_load(part))
     name, path, *rest = said
-    return _LEAVES[name](tuple(path), *rest)
+    leaf: Leaf = _LEAVES[name](tuple(path), *rest)
+    return leaf
 
 
 def match_filter(spec: str, value: str) -> bool:

@@ -14,10 +14,10 @@ from kvstore.jobs import JobState, SequenceRecord, other_items
 from kvstore.namespace import show
 from kvstore.operations import (
     Append,
-    ExtendJob,
     FinishJob,
     GiveBackJob,
     Named,
+    OfJobs,
     PopEntry,
     PutJob,
     Record,
@@ -126,7 +126,7 @@ class SequenceRows(Rows):
                     self.changed[path, op.key] = ABSENT
                 return None
 
-    def _run_job(self, op: TakeJob | RetryJob | ExtendJob | GiveBackJob | ReviveJobs) -> Any:
+    def _run_job(self, op: OfJobs) -> Any:
         state = self._known_states((op.path,)).get(op.path)
         answer = run_job(op, self._jobs, state, self._now)
         if isinstance(op, (GiveBackJob, ReviveJobs)) or (isinstance(op, RetryJob) and not op.delay):
