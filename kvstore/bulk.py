@@ -21,7 +21,7 @@ from kvstore.report import Meter
 from kvstore.targets import check_source, check_target
 from kvstore.types import Item
 
-__all__ = ["all_records", "copy_records", "read_items", "scan", "write_items"]
+__all__ = ["Scan", "all_records", "copy_records", "read_items", "write_items"]
 
 _LOG = logging.getLogger("kvstore")
 
@@ -29,16 +29,29 @@ _SLICE = 1_000  # records in hand at once
 _EVERY_KEY = compile_pattern("*")
 
 
-async def scan(store: Host, span: Span, filter: Filter, batch_size: int) -> AsyncIterator[Item]:
-    """Yield the items of a span, a page in hand at a time."""
-    while not span.is_empty:
-        store.require_open()
-        page = await store.backend.page(span, filter, batch_size)
-        for item in page.items:
-            yield item
-        if page.end is None:
-            return
-        span = span.rest(page.end)
+class Scan(AsyncIterator[Item]):
+    """The items of a span, a page in hand at a time.
+
+    It is no async generator: whoever leaves it before its end leaves nothing to be closed.
+    """
+
+    def __init__(self, store: Host, span: Span, filter: Filter, batch_size: int) -> None:
+        self._store = store
+        self._span: Span | None = span
+        self._filter = filter
+        self._batch_size = batch_size
+        self._page: Iterator[Item] = iter(())
+
+    async def __anext__(self) -> Item:
+        while (item := next(self._page, None)) is None:
+            span = self._span
+            if span is None or span.is_empty:
+                raise StopAsyncIteration
+            self._store.require_open()
+            page = await self._store.backend.page(span, self._filter, self._batch_size)
+            self._page = iter(page.items)
+            self._span = None if page.end is None else span.rest(page.end)
+        return item
 
 
 async def write_items(store: Host, file: FilePath | IO[Any], path: str, meter: Meter) -> int:

@@ -733,7 +733,7 @@ class Store(WithAsync, Recipe):
         self.require_open()
         batch_size = check_count(batch_size, "batch_size", least=1)
         span = self._span(namespace, pattern, subtree, after, before, reverse)
-        return bulk.scan(self, span, parse_filter(filter), batch_size)
+        return bulk.Scan(self, span, parse_filter(filter), batch_size)
 
     # Atomic changes
 

@@ -30,7 +30,6 @@ with needing("LangGraphCheckpointer", "langgraph-checkpoint", "4.0", extra="lang
         CheckpointMetadata,
         CheckpointTuple,
         PendingWrite,
-        get_checkpoint_id,
         get_checkpoint_metadata,
     )
     from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -456,7 +455,7 @@ def _place_of(config: RunnableConfig) -> Place:
 
 def _id_of(config: RunnableConfig | None) -> str | None:
     """Return the id of the checkpoint that a config names, if it names one."""
-    id = get_checkpoint_id({"configurable": {**_settings(config)}})
+    id: Any = _settings(config).get("checkpoint_id")
     if id is not None and not isinstance(id, str):
         raise InvalidArgumentError(f"the id of a checkpoint is a text, not {id!r}")
     return id or None

@@ -17,7 +17,7 @@ at the checkpoints then, takes none that is needed.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from langgraph.checkpoint.base import WRITES_IDX_MAP
@@ -46,7 +46,12 @@ from kvstore.integrations.langgraph_parts import (
     pack,
     unpack,
 )
-from kvstore.integrations.langgraph_states import has_states, remade, when_sure
+from kvstore.integrations.langgraph_states import (
+    has_states,
+    remade,
+    state_of_message,
+    when_sure,
+)
 from kvstore.integrations.langgraph_states import states as states_of
 from kvstore.namespace import show
 from kvstore.patterns import escape
@@ -58,6 +63,7 @@ __all__ = ["Checkpoints", "VanishedError", "Write"]
 
 _COPY_ATTEMPTS: Final = 5
 _SLICE: Final = 500  # pieces freed in one transaction
+_MOST_WRITTEN: Final = 64  # pieces that are remembered as they were written, until they are read
 _DELTA_COUNTERS: Final = "counters_since_delta_snapshot"  # LangGraph's, in metadata
 
 
@@ -93,11 +99,19 @@ class Checkpoints:
         """Return a checkpoint; without an id the last one, which has the largest."""
         if id is not None:
             item = await self.store.get(place.checkpoints, id)
-            return None if item is None else self._saved(item)
-        newest = self.store.scan(place.checkpoints, subtree=False, reverse=True, batch_size=1)
-        async for item in newest:
-            return self._saved(item)
-        return None
+        else:
+            newest = self.store.scan(place.checkpoints, subtree=False, reverse=True, batch_size=1)
+            item = await anext(newest, None)
+        return None if item is None else self._once_more(place, item) or self._saved(item)
+
+    def _once_more(self, place: Place, item: Item) -> Saved | None:
+        """Return a checkpoint that is remembered as it is stored."""
+        known = self.memory.get(place, item.key)
+        if known is None or known.saved.version != item.version or "sealed" in item.value:
+            return None
+        return replace(
+            known.saved, metadata=item.value["metadata"], versions=dict(known.saved.versions)
+        )
 
     def _saved(self, item: Item) -> Saved:
         try:
@@ -143,7 +157,7 @@ class Checkpoints:
         wanted = list(saved.values if channels is None else channels)
         known = self.memory.get(place, saved.id) if has_states(self.serde) else None
         if known is None or known.saved.version != saved.version:
-            known = Known(saved, {})
+            known = Known(saved, {}, {})
         stored = await self._stored(place, known, wanted)
         values: dict[str, Any] = {}
         states: dict[str, list[bytes]] = {}
@@ -161,7 +175,7 @@ class Checkpoints:
             if remember:
                 states[channel] = self._states(pieces, parts, stored, before)
         if remember:
-            self.memory.put(place, Known(saved, states))
+            self.memory.put(place, Known(saved, states, {}))
         return values
 
     def _states(
@@ -185,13 +199,17 @@ class Checkpoints:
     ) -> dict[Piece, Typed]:
         """Return the pieces of channels that cannot be remade, as the serializer made them."""
         owners: dict[str, tuple[Piece, str]] = {}
+        stored: dict[Piece, Typed] = {}
         for channel in channels:
             states = known.states.get(channel)
             for index, piece in enumerate(known.saved.values[channel].pieces):
-                if states is None or not self.memory.is_sure(states[index]):
+                if states is not None and self.memory.is_sure(states[index]):
+                    continue
+                if (typed := known.written.get(piece)) is not None:
+                    stored[piece] = typed
+                else:
                     owners[key_of(piece)] = piece, channel
         found = await self.store.get_many(place.pieces, owners) if owners else {}
-        stored: dict[Piece, Typed] = {}
         for key, (piece, channel) in owners.items():
             try:
                 kind, data = unpack(found[key].value)
@@ -307,15 +325,18 @@ class Checkpoints:
         while True:
             if known is None and parent is not None:
                 known = await self._known(place, parent, new_versions)
-            draft = Draft(self.serde, place, parent, known, begins=begins)
+            draft = Draft(self.serde, place, parent, known, self.memory.dumped, begins=begins)
             draft.fill(checkpoint, metadata, new_versions)
             try:
-                *_, item = await self.store.apply(draft.unit(self.store))
+                *_, item = await self.store.submit(draft.unit(self.store))
                 break
             except ConflictError:  # the parent has changed, or another one went on from it
                 known, begins = None, True
         draft.saved.version = item.version
-        self.memory.put(place, Known(draft.saved, draft.states), instead_of=parent)
+        written = draft.written
+        if known is not None and len(known.written) <= _MOST_WRITTEN:
+            written = known.written | written
+        self.memory.put(place, Known(draft.saved, draft.states, written), instead_of=parent)
 
     async def _known(self, place: Place, id: str, new: Collection[str]) -> Known | None:
         """Read a checkpoint as far as a child with some new values may share it."""
@@ -376,7 +397,10 @@ class Checkpoints:
 
     def _dumped(self, place: Place, channel: str, value: Any) -> Typed:
         try:
-            return self.serde.dumps_typed(value)
+            typed = self.serde.dumps_typed(value)
+            if (state := state_of_message(self.serde, value)) is not None:
+                self.memory.add_dumped(state, typed)
+            return typed
         except Exception as exc:
             raise ValueEncodingError(
                 f"a write in {show(place.writes)} cannot be stored: the serializer does not take "

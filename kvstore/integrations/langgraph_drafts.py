@@ -46,6 +46,7 @@ ROOT: Final = ("langgraph", "threads")
 _INLINE_BYTES: Final = 512  # a value up to this size lies in each checkpoint that has it
 _MOST_CHECKED: Final = 8  # new pieces; more of them begin a series of their own
 _SERIES_BYTES: Final = 3  # of a series' random name; two of one name would not harm each other
+_LITTLE: Final = frozenset((bool, int, float))
 _APART: Final = ("id", "channel_values", "channel_versions")  # stored by themselves
 
 
@@ -147,10 +148,16 @@ class Saved:
 
 @dataclass(slots=True)
 class Known:
-    """A stored checkpoint as far as a child may share it: by channel, its pieces' states."""
+    """A stored checkpoint as far as a child may share it.
+
+    Attributes:
+        states: of its pieces, by channel.
+        written: what the serializer made of those that were written and not read since.
+    """
 
     saved: Saved
     states: dict[str, list[bytes]]
+    written: dict[Piece, Typed]
 
 
 class Draft:
@@ -161,11 +168,13 @@ class Draft:
         place: where the checkpoint belongs.
         parent: the id of the one before it.
         known: that one, if it is there.
+        dumped: what the serializer made of messages lately, by their states.
         begins: whether new pieces begin a series of their own.
 
     Attributes:
         saved: what it says.
         states: of the pieces of its large values, by channel.
+        written: what the serializer made of the new pieces.
     """
 
     saved: Saved
@@ -176,18 +185,21 @@ class Draft:
         place: Place,
         parent: str | None,
         known: Known | None,
+        dumped: Mapping[bytes, Typed],
         *,
         begins: bool,
     ) -> None:
         self.states: dict[str, list[bytes]] = {}
+        self.written: dict[Piece, Typed] = {}
         self._serde = serde
+        self._already = dumped
         self._place = place
         self._parent = parent
         self._known = known
         self._begins = begins
         self._item: dict[str, Any] = {}
         self._values: dict[str, Value] = {}
-        self._cut: list[tuple[str, str, list[bytes], list[Piece | None]]] = []
+        self._cut: list[tuple[str, str, list[bytes], int, list[Piece | None]]] = []
         self._fresh: dict[bytes, tuple[str, Any]] = {}  # new pieces by state
         self._added: dict[str, str] = {}  # and by key, as they are stored
         self._leans = False  # shares pieces with its parent, or goes on with its series
@@ -242,6 +254,9 @@ class Draft:
     def _add(self, channel: str, value: Any) -> None:
         """Take in a new value of a channel."""
         what = f"the value of the channel {channel!r}"
+        if value is None or type(value) in _LITTLE:
+            self._values[channel] = Value(self._dumped(what, value))
+            return
         kind, pieces = split(value)
         try:
             found, size = states(self._serde, pieces)
@@ -250,13 +265,14 @@ class Draft:
         if size <= _INLINE_BYTES:
             self._values[channel] = Value(self._dumped(what, value))
             return
-        places = matched(found, *self._parents_pieces(channel))
-        for index, place in enumerate(places):
+        same, places = matched(found, *self._parents_pieces(channel))
+        self._leans |= same > 0
+        for index, place in enumerate(places, same):
             if place is None:
                 self._fresh.setdefault(found[index], (what, pieces[index]))
             else:
                 self._leans = True
-        self._cut.append((channel, kind, found, places))
+        self._cut.append((channel, kind, found, same, places))
 
     def _parents_pieces(self, channel: str) -> tuple[list[bytes], Sequence[Piece]]:
         if self._known is None or channel not in self._known.states:
@@ -274,12 +290,20 @@ class Draft:
                 self._leans = True
         numbered: dict[bytes, Piece] = {}
         for state, (what, piece) in self._fresh.items():
-            numbered[state] = Piece(series, following)
-            self._added[key_of(numbered[state])] = pack(self._dumped(what, piece))
+            numbered[state] = at = Piece(series, following)
+            typed = self._already.get(state) or self._dumped(what, piece)
+            self.written[at] = typed
+            self._added[key_of(at)] = pack(typed)
             following += 1
-        for channel, kind, found, places in self._cut:
-            pieces = [at or numbered[state] for state, at in zip(found, places, strict=True)]
-            self._values[channel] = Value(None, kind, pieces, runs_of(pieces))
+        for channel, kind, found, same, places in self._cut:
+            pieces = [at or numbered[state] for state, at in zip(found[same:], places, strict=True)]
+            if same:  # all of the parent's
+                assert parent is not None
+                value = parent.values[channel]
+                runs = runs_of(pieces, value.runs)
+                self._values[channel] = Value(None, kind, [*value.pieces, *pieces], runs)
+            else:
+                self._values[channel] = Value(None, kind, pieces, runs_of(pieces))
             self.states[channel] = found
         return series, following
 

@@ -44,7 +44,7 @@ class Piece(NamedTuple):
     number: int
 
 
-Run = tuple[str, int, int]  # series, first piece, the one after the last
+Run = Sequence[Any]  # series, first piece, the one after the last
 
 # Packing
 
@@ -53,6 +53,8 @@ _PLAIN: Final = b"\0"
 _DEFLATED: Final = b"\1"  # with the dictionary of that number
 
 _WORTH_BYTES: Final = 96  # below this, deflating saves nothing
+_SHORT_BYTES: Final = 4096  # what is deflated by a copy of `_DEFLATE`, whose window it fits with
+_DEFLATE: Final = zlib.compressobj(level=4, wbits=13, memLevel=5, zdict=DICTIONARY_1)
 
 
 def pack(content: Any) -> str:
@@ -60,7 +62,10 @@ def pack(content: Any) -> str:
     data = ormsgpack.packb(content)
     packed = _PLAIN + data
     if len(data) >= _WORTH_BYTES:
-        deflate = zlib.compressobj(level=6, zdict=DICTIONARY_1)
+        if len(data) <= _SHORT_BYTES:  # a copy has a tenth of the memory to fill, and of the cache
+            deflate = _DEFLATE.copy()
+        else:
+            deflate = zlib.compressobj(level=6, zdict=DICTIONARY_1)
         short = deflate.compress(data) + deflate.flush()
         if len(short) < len(data):
             packed = _DEFLATED + short
@@ -143,16 +148,22 @@ def joined(kind: str, pieces: Sequence[Any]) -> Any:
 # What two values share
 
 
-def matched(states: list[bytes], known: list[bytes], where: Sequence[Piece]) -> list[Piece | None]:
-    """Return for each piece where the same one is stored; `None`: nowhere.
+def matched(
+    states: list[bytes], known: list[bytes], where: Sequence[Piece]
+) -> tuple[int, list[Piece | None]]:
+    """Find where the pieces of a value are stored already.
 
     Args:
         states: of the pieces of a value.
         known: of the pieces that the parent's value has.
         where: where these are.
+
+    Returns:
+        How many pieces it begins with that are all of the parent's; and of each of the others,
+        where the same one is; `None`: nowhere.
     """
-    at = len(known) if states[: len(known)] == known else 0  # mostly, it has grown at its end
-    found: list[Piece | None] = [*where[:at]]
+    same = at = len(known) if states[: len(known)] == known else 0  # mostly, it has grown
+    found: list[Piece | None] = []
     places: dict[bytes, int] | None = None
     for state in states[at:]:
         if at < len(known) and known[at] == state:
@@ -167,12 +178,12 @@ def matched(states: list[bytes], known: list[bytes], where: Sequence[Piece]) -> 
         else:
             found.append(where[index])
             at = index + 1
-    return found
+    return same, found
 
 
-def runs_of(pieces: Iterable[Piece]) -> list[Run]:
-    """Return pieces as runs of consecutive ones."""
-    runs: list[Run] = []
+def runs_of(pieces: Iterable[Piece], before: Iterable[Run] = ()) -> list[Run]:
+    """Return pieces as runs of consecutive ones, which go on from those of others."""
+    runs = [*before]
     for series, number in pieces:
         if runs and runs[-1][0] == series and runs[-1][2] == number:
             runs[-1] = (series, runs[-1][1], number + 1)
@@ -181,6 +192,6 @@ def runs_of(pieces: Iterable[Piece]) -> list[Run]:
     return runs
 
 
-def pieces_of(runs: Iterable[Sequence[Any]]) -> list[Piece]:
+def pieces_of(runs: Iterable[Run]) -> list[Piece]:
     """Return the pieces that runs are of."""
     return [Piece(series, number) for series, start, stop in runs for number in range(start, stop)]

@@ -28,7 +28,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from ormsgpack import MsgpackEncodeError, packb, unpackb
 
-__all__ = ["has_states", "remade", "states", "when_sure"]
+__all__ = ["has_states", "remade", "state_of_message", "states", "when_sure"]
 
 _MOST_KEPT: Final = 2_048  # bytes of a state; of a longer one there is a digest
 
@@ -77,8 +77,7 @@ def states(serde: SerializerProtocol, pieces: Iterable[Any]) -> tuple[list[bytes
         if is_langgraphs and type(piece) is list:
             try:
                 if len(piece) == 1 and (name := _NAMES.get(type(piece[0]))) is not None:
-                    held = name, piece[0].__dict__, piece[0].__pydantic_extra__
-                    state = _MESSAGE + packb(held, None, _AS_LANGGRAPH)
+                    state = _of_message(name, piece[0])
                 else:
                     state = _PLAIN + packb(piece, None, _AS_LANGGRAPH)
             except MsgpackEncodeError:
@@ -86,12 +85,31 @@ def states(serde: SerializerProtocol, pieces: Iterable[Any]) -> tuple[list[bytes
         if state is None:
             kind, data = serde.dumps_typed(piece)
             state = b"%s%s\0%s" % (_WRITTEN, kind.encode(), data)
-        length = len(state)
-        size += length
-        if length > _MOST_KEPT:
-            state = _DIGEST + hashlib.blake2b(state, digest_size=16).digest()
-        found.append(state)
+        size += len(state)
+        found.append(_kept(state))
     return found, size
+
+
+def state_of_message(serde: SerializerProtocol, piece: Any) -> bytes | None:
+    """Return the state of a piece that is a message, of which the serializer makes but one text."""
+    if type(serde) is not JsonPlusSerializer or type(piece) is not list or len(piece) != 1:
+        return None
+    name = _NAMES.get(type(piece[0]))
+    try:
+        return None if name is None else _kept(_of_message(name, piece[0]))
+    except MsgpackEncodeError:
+        return None
+
+
+def _of_message(name: str, message: Any) -> bytes:
+    held = name, message.__dict__, message.__pydantic_extra__
+    return _MESSAGE + packb(held, None, _AS_LANGGRAPH)
+
+
+def _kept(state: bytes) -> bytes:
+    if len(state) <= _MOST_KEPT:
+        return state
+    return _DIGEST + hashlib.blake2b(state, digest_size=16).digest()
 
 
 def has_states(serde: SerializerProtocol) -> bool:

@@ -449,6 +449,7 @@ async def test_a_missing_piece_is_named(tmp_path: Path) -> None:
         await chat(saver).ainvoke(say(TEXT), thread())
         (key, *_) = await store.keys(pieces)
         await store.delete(pieces, key)
+        saver = LangGraphCheckpointer(store)  # the one that wrote it remembers it
         with pytest.raises(kvstore.StoreCorruptError, match=f"{key}.*'messages'.* is missing"):
             await saver.aget_tuple(thread())
 
