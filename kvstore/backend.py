@@ -14,8 +14,8 @@ docs/backends.md, and tests/conformance/dict_backend.py for one over a dict.
     check  stats                  upkeep
 
 These must be there. `entries` and `length` are for those that have logs,
-`search` is for those that have an index, `peek` and `get` for those that
-answer one point read quicker than many, `records` where a page's items say less than is stored,
+`search` is for those that have an index, `peek`, `get` and `put_now` for those that
+do one point read or put quicker than many, `records` where a page's items say less than is stored,
 `backup` and `vacuum` where there is something to do; `blocking` gives one for sync code. One that
 keeps the past has `moment`, `past_many`, `past_page` and `history`.
 """
@@ -43,7 +43,7 @@ from kvstore.instants import to_micros
 from kvstore.jobs import JobState, QueueSize, SequenceRecord
 from kvstore.metrics import Counters, Metrics
 from kvstore.namespace import encode_namespace, subtree_range
-from kvstore.operations import Append, Operation, PutJob, Record
+from kvstore.operations import Append, Operation, Put, PutJob, Record
 from kvstore.ordering import Order
 from kvstore.past import Moment
 from kvstore.patterns import Pattern, compile_pattern
@@ -460,6 +460,21 @@ class Backend(Recipe, ABC):
         Raises:
             UnembeddedError: texts need vectors; it is handed in again with them.
         """
+
+    def put_now(self, op: Put) -> Item | None:
+        """Apply a put by itself at once, on the loop's thread, if that takes mere microseconds.
+
+        Returns:
+            The stored item, after which `give_way` is due if `is_turn_over`; or `None`: nothing is
+            done, and `apply` must be asked.
+        """
+        return None
+
+    is_turn_over = False
+    """Whether what was done at once has taken all that it may of this turn of the loop."""
+
+    async def give_way(self) -> None:
+        """Wait for a share of a later turn if this one is over."""
 
     # Upkeep
 

@@ -65,20 +65,27 @@ def is_long(value: Any) -> bool:
 
     It looks at but a few parts, so that it takes none itself.
     """
+    return not _is_short(value, LONG) and _weigh(value, 0) > LONG
+
+
+def _is_short(value: Any, most: int) -> bool:
+    """Whether a value has so few parts, and so short ones, that it cannot weigh more: quickly."""
     kind = type(value)
     if kind is dict:
         value = value.values()
     elif kind is not list:
-        return _weigh(value, 0) > LONG
-    if len(value) > _FEW:
-        return _weigh(value, 0) > LONG
+        return kind in _SHORT or (kind is str and len(value) <= most)
+    if len(value) > _FEW or not most:  # or it nests deep
+        return False
+    most //= _FEW
     for part in value:
-        if type(part) is str:
-            if len(part) > LONG // _FEW:
-                return True
-        elif type(part) not in _SHORT and _weigh(part, 1) > LONG // _FEW:
-            return True
-    return False
+        kind = type(part)
+        if kind is str:
+            if len(part) > most:
+                return False
+        elif kind not in _SHORT and not _is_short(part, most):
+            return False
+    return True
 
 
 def _weigh(value: Any, depth: int) -> int:

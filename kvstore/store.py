@@ -444,7 +444,11 @@ class Store(WithAsync, Recipe):
             )
         else:
             op = self.prepare_put(namespace, key, value, ttl, index, if_version, vector)
-        item: Item = (await self._submit((op,)))[0]
+        item = self.backend.put_now(op)
+        if item is None:
+            item = (await self._submit((op,)))[0]
+        elif self.backend.is_turn_over:
+            await self.backend.give_way()
         return item
 
     async def get(

@@ -28,8 +28,10 @@ from kvstore.sqlite import backup, changes, checking, driver, large, past, readi
 from kvstore.sqlite.connection import claimed, connect, release, transaction
 from kvstore.sqlite.diagnosis import explain
 from kvstore.sqlite.file import READ_TIMEOUT_S, FileBackend, FileOptions
+from kvstore.sqlite.plain_puts import is_bare_put
 from kvstore.sqlite.read_cache import ReadCache
 from kvstore.sqlite.readonly import Source
+from kvstore.sqlite.rows import ANY_LENGTH
 from kvstore.sqlite.series import Series
 from kvstore.types import Change, Item, Namespace
 from kvstore.watching import trim_of
@@ -106,7 +108,7 @@ class DirectBackend(FileBackend):
         if self.opened.pages_to_copy is not None:  # else SQLite makes checkpoints, in a COMMIT
             self._writer.execute("PRAGMA wal_autocheckpoint = 0")
         self._cache = self.open_read_cache(self._writer)
-        self._series = Series(self._writer, None, self._cache)
+        self._series = Series(self._writer, self.opened, None, self._cache)
         self._is_usable = True
         self.when_dropped(_abandon, self._readers, self.ending(self._writer))
 
@@ -306,22 +308,31 @@ class DirectBackend(FileBackend):
             )
 
     def _write(self, ops: Sequence[Operation]) -> Any:
-        connection, timeout = self._writer, self.options.busy_timeout
         units: list[Sequence[Operation]] = [ops]
-        if self._is_sweep_due():
-            units.append((Sweep(_SWEEP_SLICE), trim_of(self, _SWEEP_SLICE)))
+        alone: Item | None = None
         try:
-            with transaction(connection, timeout, self.opened, self._series.cursor):
-                batch = self._series.begin(self.now())
-                outcome = batch.apply(units)[0]
-                batch.finish()
-            self._series.committed(batch)
-            if batch.is_news:
-                self.bell.ring()
+            if self._is_sweep_due():
+                units.append((Sweep(_SWEEP_SLICE), trim_of(self, _SWEEP_SLICE)))
+            elif len(ops) == 1 and is_bare_put(op := ops[0]):
+                timeout = self.options.busy_timeout
+                alone = self._series.put_alone(op, self.now(), timeout, ANY_LENGTH)
+            outcome = self._commit(units) if alone is None else [alone]
         except driver.Error as exc:
             raise explain(exc, self.opened, None) from exc
         if (self.opened.pages_to_copy or 0) >= _CHECKPOINT_PAGES:
             self._checkpoint()
+        return outcome
+
+    def _commit(self, units: list[Sequence[Operation]]) -> list[Any] | Exception:
+        """Apply units in one transaction; return the outcome of the first."""
+        timeout, cursor = self.options.busy_timeout, self._series.cursor
+        with transaction(self._writer, timeout, self.opened, cursor):
+            batch = self._series.begin(self.now())
+            outcome = batch.apply(units)[0]
+            batch.finish()
+        self._series.committed(batch)
+        if batch.is_news:
+            self.bell.ring()
         return outcome
 
     def _checkpoint(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeGuard
 
 from kvstore.operations import (
     Operation,
@@ -17,20 +17,20 @@ from kvstore.sqlite import past_statements as sql
 from kvstore.sqlite import (
     statements,
 )
-from kvstore.sqlite.read_cache import Entry
+from kvstore.sqlite.read_cache import ABSENT, Address, Entry
 from kvstore.sqlite.reading import checksum
 from kvstore.sqlite.rows import NotInlineError
 from kvstore.sqlite.sequence_writing import SequenceRows
 from kvstore.types import Item, pack_item
 
-__all__ = ["PlainPuts", "is_bare_put"]
+__all__ = ["PlainPuts", "is_bare_put", "is_plain"]
 
 _TOLD = 5_000  # plain puts of which each is told to the cache of reads; of more, none is
-_ROWS = (128, 64, 32, 16, 8, 4, 2, 1)  # of the statements that many puts share
+_ROWS = (32, 16, 8, 4, 2, 1)  # of the statements that puts share; of more rows they take longer
 _UPSERT_ONE = statements.upsert_plain(1)
 
 
-def is_bare_put(op: Operation) -> bool:
+def is_bare_put(op: Operation) -> TypeGuard[Put]:
     """Whether an operation is a put without conditions, lifetime or indexing of its own."""
     return (
         type(op) is Put
@@ -56,40 +56,15 @@ class PlainPuts(SequenceRows):
         return ([next(items)] if share == 1 else list(islice(items, share)) for share in shares)
 
     def _put_plain(self, puts: list[Put]) -> list[Item]:
-        """Upsert plain items; of many puts, those that another one replaces write nothing."""
+        """Put plain items."""
         first = self._version + 1
         self._version += len(puts)
-        versions: Sequence[int] = range(first, first + len(puts))
-        if len(puts) <= _ROWS[0]:
-            return self._put_all(puts, versions)
         if len(puts) > _TOLD:
             self.changed = None
-        last = {(op.path, op.key): version for op, version in zip(puts, versions, strict=True)}
-        if len(last) == len(puts):
-            return self._put_all(puts, versions)
-        lasting = sorted(last.values())
-        written = self._put_all([puts[version - first] for version in lasting], lasting)
-        stored = dict(zip(lasting, written, strict=True))
-        items = []
-        for op, version in zip(puts, versions, strict=True):
-            item: Any = stored[last[op.path, op.key]]
-            if version not in stored:
-                times = item._created, item._updated
-                item = pack_item(op.namespace, op.key, op.data, version, *times, None)
-            items.append(item)
-        return items
-
-    def _put_one(self, op: Put) -> Item:
-        """As `_put_plain`, of the one put of a transaction, which most of them are."""
-        self._version = version = self._version + 1
-        path, key, data = op.path, op.key, op.data
-        code = checksum(path, key, version, data)
-        params = self._now, self._most, path, key, version, code, data.decode()
-        rows = self._execute(_UPSERT_ONE, params).fetchall()
-        return self._stored(op, rows[0]) if rows else self._put_over(op, version)
+        return self._put_all(puts, range(first, first + len(puts)))
 
     def _put_kept(self, ops: Sequence[Operation]) -> Item | None:
-        """As `_put_one`, where the past is kept; `None`: it is another unit, or another row."""
+        """Put a plain item where the past is kept; `None`: it is another unit, or another row."""
         if not (self._keeps and len(ops) == 1 and is_bare_put(ops[0]) and self._are_outside(ops)):
             return None
         op: Any = ops[0]
@@ -102,35 +77,66 @@ class PlainPuts(SequenceRows):
         params = self._now, self._most, path, key, version, code, data
         rows = self._execute(_UPSERT_ONE, params).fetchall()
         self._version, self._last = version, at
-        return self._stored(op, rows[0])  # it is there: the conditions are the same
+        _, created, updated = rows[0]  # it is there: the conditions are the same
+        if self.changed is not None:
+            self.changed[op.path, op.key] = Entry(op.data, version, created, updated, None)
+        return pack_item(op.namespace, op.key, op.data, version, created, updated, None)
 
     def _put_all(self, puts: list[Put], versions: Sequence[int]) -> list[Item]:
-        """Upsert plain items by as few statements as may be."""
+        """Put plain items: those over items that are known by one statement, others by few."""
+        now, changed = self._now, self.changed
+        addresses = [(op.path, op.key) for op in puts]
+        there = self._known(addresses)
+        over = [
+            (version, now, *_content(op, version), *address)
+            for op, version, address, entry in zip(puts, versions, addresses, there, strict=True)
+            if entry is not None
+        ]
+        if over and self._connection.executemany(statements.PUT_OVER, over).rowcount < len(over):
+            there = [None] * len(puts)  # some are of another kind: put all of them once more
+        others = [at for at, entry in enumerate(there) if entry is None]
+        stored = self._upsert([(puts[at], versions[at]) for at in others]) if others else {}
         items: list[Item] = []
-        left = len(puts)
-        for rows in _ROWS:
-            while left >= rows:
-                items += self._put_rows(puts, versions, len(items), rows)
-                left -= rows
+        for op, version, address, entry in zip(puts, versions, addresses, there, strict=True):
+            if entry is not None:
+                created = entry.created_at
+            elif (row := stored.get(version)) is not None:
+                created = row[1]
+            else:
+                items.append(self._put_over(op, version))
+                continue
+            if changed is not None:
+                changed[address] = Entry(op.data, version, created, now, None)
+            items.append(pack_item(op.namespace, op.key, op.data, version, created, now, None))
         return items
 
-    def _put_rows(
-        self, puts: list[Put], versions: Sequence[int], begin: int, rows: int
-    ) -> list[Item]:
-        """Upsert as many of the plain items from one on as a statement takes."""
-        some = puts if len(puts) == rows else puts[begin : begin + rows]
-        params: list[Any] = [self._now, self._most]
-        for at, op in enumerate(some, begin):
-            path, key, data, version = op.path, op.key, op.data, versions[at]
-            params += (path, key, version, checksum(path, key, version, data), data.decode())
-        found = self._execute(statements.upsert_plain(rows), params).fetchall()
-        stored = {row[0]: row for row in found}
-        items: list[Item] = []
-        for at, op in enumerate(some, begin):
-            version = versions[at]
-            row = stored.get(version)
-            items.append(self._put_over(op, version) if row is None else self._stored(op, row))
-        return items
+    def _known(self, addresses: Sequence[Address]) -> list[Entry | None]:
+        """Return the plain items that are there, as far as they are known."""
+        changed, most = self.changed, self._most
+        if changed is None or self.look is None:
+            return [None] * len(addresses)
+        found = self.look(addresses)
+        if changed:
+            pairs = zip(addresses, found, strict=True)
+            found = [changed.get(address, entry) for address, entry in pairs]
+        return [entry if is_plain(entry, most) else None for entry in found]
+
+    def _upsert(self, puts: Sequence[tuple[Put, int]]) -> dict[int, Sequence[Any]]:
+        """Upsert plain items; return version, created and updated of those that were, by version.
+
+        The others are over items of another kind, or over long values.
+        """
+        stored = {}
+        begin = 0
+        for rows in _ROWS:
+            while len(puts) - begin >= rows:
+                params: list[Any] = [self._now, self._most]
+                for op, version in puts[begin : begin + rows]:
+                    params += (op.path, op.key, version, *_content(op, version))
+                found = self._execute(statements.upsert_plain(rows), params).fetchall()
+                stored.update({row[0]: row for row in found})
+                begin += rows
+        return stored
 
     def _put_over(self, op: Put, version: int) -> Item:
         """Put a plain item over one of another kind, or over a long value."""
@@ -141,9 +147,20 @@ class PlainPuts(SequenceRows):
         item: Item = effects.answers[0]
         return item
 
-    def _stored(self, op: Put, row: Sequence[Any]) -> Item:
-        """Return the item that a statement has stored: version, created, updated."""
-        version, created, updated = row
-        if self.changed is not None:
-            self.changed[op.path, op.key] = Entry(op.data, version, created, updated, None)
-        return pack_item(op.namespace, op.key, op.data, version, created, updated, None)
+
+def is_plain(entry: Entry | None, longest: int) -> TypeGuard[Entry]:
+    """Whether an item is known to be there, without lifetime and with a value not longer than that.
+
+    Whether it has indexing of its own, `PUT_OVER` tells.
+    """
+    return (
+        entry is not None
+        and entry is not ABSENT
+        and entry.expires_at is None
+        and len(entry.data) <= longest
+    )
+
+
+def _content(op: Put, version: int) -> tuple[int, str]:
+    """Return the checksum and the value, as they are written."""
+    return checksum(op.path, op.key, version, op.data), op.data.decode()

@@ -67,6 +67,8 @@ ABSENT: Final = Entry(b"", 0, 0, 0, None)
 """Known not to be there."""
 
 
+_NOTHING: Final[dict[Address, Entry]] = {}
+
 Header = mmap | bytes  # the mapped WAL index, or a copy of its beginning
 # A header, by two of its numbers: the checksum, which is over all the rest of it and written with
 # it, and the count of commits
@@ -146,6 +148,12 @@ class ReadCache:
             self.hits += 1
         return entry
 
+    def look(self, addresses: Iterable[Address]) -> list[Entry | None]:
+        """Return what is known of items, for a write, and so no hits."""
+        state = self._snapshot
+        known = state.entries if self._sums[_SUM_AT] == state.sum else _NOTHING
+        return list(map(known.get, addresses))
+
     def find_all(self, path: str, keys: Sequence[str]) -> list[Entry] | None:
         """Return the entries of items as they are at one moment, or `None`: read them."""
         state = self._snapshot
@@ -194,10 +202,13 @@ class ReadCache:
             count = self._counts[_COUNT_OF_COPY_AT]
             if count != (before[1] + 1) % 2**32:
                 return None
-            if changed is not None and state.sum == before[0]:
-                # Until `sum` is set, nothing is found: the header is another one.
-                self._keep(changed.items(), is_crowd=len(changed) > _FEW)
-                state.sum = now
+            if changed is None:
+                return now, count
+            if state.sum not in (before[0], now):  # of another state, or of none
+                self._snapshot = state = _Snapshot(before[0])
+            # Until `sum` is set, nothing is found: the header is another one.
+            self._keep(changed.items(), is_crowd=len(changed) > _FEW)
+            state.sum = now
             return now, count
 
     @property
@@ -215,15 +226,16 @@ class ReadCache:
         state, entries, longest = self._snapshot, self._snapshot.entries, self._budget // 8
         more = 0
         for address, entry in found:
+            path, key = address
+            weight = len(path) + len(key) + _OVERHEAD_BYTES
             old = entries.pop(address, None)
-            if old is None and is_crowd:
-                continue
-            weight = len(address[0]) + len(address[1]) + _OVERHEAD_BYTES
             if old is not None:
                 more -= weight + len(old.data)
-            if entry is not None and weight + len(entry.data) <= longest:
+            elif is_crowd:
+                continue
+            if entry is not None and (weight := weight + len(entry.data)) <= longest:
                 entries[address] = entry
-                more += weight + len(entry.data)
+                more += weight
         state.size += more
         while state.size > self._budget:
             (path, key), old = next(iter(entries.items()))

@@ -6,7 +6,7 @@ on them (the past, the notes for those who watch, the states of logs and queues)
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -38,9 +38,17 @@ from kvstore.sqlite import past_statements as sql
 from kvstore.sqlite.read_cache import ABSENT, Entry
 from kvstore.sqlite.reading import checksum, is_version
 
-__all__ = ["FileState", "NotInlineError", "Rows", "StoredRow", "columns_of", "read_state"]
+__all__ = [
+    "ANY_LENGTH",
+    "FileState",
+    "NotInlineError",
+    "Rows",
+    "StoredRow",
+    "columns_of",
+    "read_state",
+]
 
-_ANY_LENGTH = 2**62
+ANY_LENGTH = 2**62
 _NOTES_AT_ONCE = 1_000  # held back before they are written
 
 
@@ -74,6 +82,11 @@ class FileState(NamedTuple):
     keeps: bool = False
     last: int = 0
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing hangs on an item: a put is but its row, and the version."""
+        return not (self.is_watched or self.has_sequences or self.keeps or self.description)
+
 
 def read_state(cursor: driver.Cursor) -> FileState:
     """Return the state of a file.
@@ -103,6 +116,7 @@ class Rows:
         index: the description of the file's search index; `None`: it has none.
         changed: the items written or deleted, as they now are; `None` for one of which that is
             not known. Without it: nobody asked, or it is not known which they are.
+        look: gives the items that were there before the transaction, as far as they are known.
     """
 
     def __init__(
@@ -116,7 +130,7 @@ class Rows:
         self._execute = cursor.execute
         self._now = now
         self._longest = longest
-        self._most = _ANY_LENGTH if longest is None else longest
+        self._most = ANY_LENGTH if longest is None else longest
         known = state or read_state(cursor)
         self._version, self._is_watched, self.index, has_sequences, self._keeps, self._last = known
         # By the namespaces looked at so far; `None`: it is no sequence, or there are none at all
@@ -128,6 +142,7 @@ class Rows:
         self._is_state_known = True
         self._notes: list[Note] = []
         self.changed: dict[Address, Entry | None] | None = None
+        self.look: Callable[[Iterable[Address]], list[Entry | None]] | None = None
 
     @property
     def _jobs(self) -> sequences.FileJobs:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from kvstore.sqlite import driver
+from kvstore.operations import Put
+from kvstore.sqlite import driver, statements
+from kvstore.sqlite.connection import transaction
 from kvstore.sqlite.index_file import Setup
 from kvstore.sqlite.indexing import begin_batch
-from kvstore.sqlite.read_cache import NO_MARK, Mark, ReadCache
+from kvstore.sqlite.openfile import OpenFile
+from kvstore.sqlite.plain_puts import is_plain
+from kvstore.sqlite.read_cache import NO_MARK, Entry, Mark, ReadCache
+from kvstore.sqlite.reading import checksum
 from kvstore.sqlite.rows import FileState
 from kvstore.sqlite.writing import Batch
+from kvstore.types import Item, pack_item
 
 __all__ = ["Series"]
+
+_UPSERT_ONE = statements.upsert_plain(1)
 
 
 class Series:
@@ -20,6 +28,7 @@ class Series:
 
     Args:
         connection: the writer's.
+        file: that of the connection.
         setup: of a store that has a search index.
         cache: of reads, which goes along with what is written; `None`: there is none, and the
             file's state is read by each transaction.
@@ -29,8 +38,14 @@ class Series:
     """
 
     def __init__(
-        self, connection: driver.Connection, setup: Setup | None, cache: ReadCache | None
+        self,
+        connection: driver.Connection,
+        file: OpenFile,
+        setup: Setup | None,
+        cache: ReadCache | None,
     ) -> None:
+        self._connection = connection
+        self._file = file
         self.cursor = connection.cursor()
         self._setup = setup
         self._cache = cache
@@ -45,8 +60,49 @@ class Series:
         self._before = before = cache.header()
         state = known[1] if known is not None and known[0] == before else None
         batch = begin_batch(self.cursor, now, longest, self._setup, state)
-        batch.changed = {}
+        batch.changed, batch.look = {}, cache.look
         return batch
+
+    def put_alone(self, op: Put, now: int, timeout: float, longest: int) -> Item | None:
+        """Commit a plain put by itself; `None`: nothing is written, and a batch must do it.
+
+        That is so unless the file is known to keep nothing but items, and where an item of another
+        kind is there. It comes to what a `Batch` of the one unit does, in half the time.
+
+        Args:
+            op: `is_bare_put`.
+            now: the instant, in microseconds.
+            timeout: how long to wait for other processes, in seconds.
+            longest: value to write over, in bytes.
+
+        Raises:
+            driver.Error: as `Batch.apply`, and as `transaction` has it.
+        """
+        cache, known = self._cache, self._known
+        if cache is None or known is None or not known[1].is_plain:
+            return None
+        mark, state = known
+        address = path, key = op.path, op.key
+        data, version = op.data, state.version + 1
+        execute, code, text = self.cursor.execute, checksum(path, key, version, data), data.decode()
+        with transaction(self._connection, timeout, self._file, self.cursor):
+            if cache.header() != mark:
+                return None
+            (there,) = cache.look((address,))
+            if is_plain(there, longest):
+                over = execute(statements.PUT_OVER, (version, now, code, text, path, key))
+                created = there.created_at if over.rowcount else None
+            else:
+                params = now, longest, path, key, version, code, text
+                rows = execute(_UPSERT_ONE, params).fetchall()
+                created = rows[0][1] if rows else None
+            if created is None:
+                return None
+            execute(statements.SET_VERSION, (version,))
+        entry = Entry(data, version, created, now, None)
+        after = cache.follow(mark, {address: entry})
+        self._known = None if after is None else (after, FileState(version, False, None, False))
+        return pack_item(op.namespace, key, data, version, created, now, None)
 
     def committed(self, batch: Batch) -> None:
         """Take note that the transaction of the last batch is committed."""

@@ -104,6 +104,15 @@ WHERE id = ?
 """
 
 
+# The unique index on (path, key); of an item without lifetime or indexing, so that it touches no
+# other index. Without RETURNING, and no upsert, it takes half the time of `upsert_plain`.
+PUT_OVER = """
+UPDATE items
+SET version = ?, updated_at = ?, checksum = ?, value = ?
+WHERE path = ? AND key = ? AND expires_at IS NULL AND indexing IS NULL
+"""
+
+
 @cache
 def upsert_plain(rows: int) -> str:
     """Put items without lifetime or indexing of their own over nothing or their like.

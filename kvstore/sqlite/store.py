@@ -233,7 +233,15 @@ class SQLiteBackend(FileBackend):
             setup=self.setup,
             cache=cache,
         )
+        self.put_now = self._writer.put_now  # type: ignore[method-assign]
         self.when_dropped(_abandon, loose, readers, writer, self.ending(writer.raw))
+
+    @property
+    def is_turn_over(self) -> bool:  # type: ignore[override]
+        return self._pace.is_turn_over
+
+    async def give_way(self) -> None:
+        await self._pace.give_way()
 
     def look(self) -> None:
         """Look at the file, at most with the first call in a turn of the loop."""

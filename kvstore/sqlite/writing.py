@@ -86,10 +86,6 @@ class Batch(PlainPuts):
             Exception: what a `Restore` met; the transaction must be given up.
         """
         self._require_few(units)
-        if len(units) == 1 and len(units[0]) == 1 and not self._is_watched:
-            (op,) = units[0]
-            if is_bare_put(op) and self._are_outside(units[0]):
-                return [[self._put_one(op)]]  # type: ignore[arg-type]
         outcomes: list[list[Any] | Exception] = []
         puts: list[Put] = []
         shares: list[int] = []  # how many of `puts` are of each of the last units

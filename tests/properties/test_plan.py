@@ -18,6 +18,7 @@ from kvstore.plan import Address, decide
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import connect
 from kvstore.sqlite.migrate import migrate
+from kvstore.sqlite.read_cache import Entry
 from kvstore.sqlite.reading import checksum
 from kvstore.sqlite.rows import NotInlineError
 from kvstore.sqlite.writing import Batch
@@ -82,6 +83,7 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[driver.Connecti
     units=units | crowds(),
     is_watched=st.booleans(),
     longest=st.none() | st.just(LONGEST),
+    known=st.none() | st.sets(st.tuples(paths, keys)),
 )
 def test_the_quick_ways_do_what_is_decided(
     sqlite: driver.Connection,
@@ -89,6 +91,7 @@ def test_the_quick_ways_do_what_is_decided(
     units: list[list[Named]],
     is_watched: bool,
     longest: int | None,
+    known: set[Address] | None,
 ) -> None:
     sqlite.execute("BEGIN IMMEDIATE")
     try:
@@ -97,6 +100,9 @@ def test_the_quick_ways_do_what_is_decided(
         sqlite.execute(statements.SET_META, (len(before), "version"))
         sqlite.execute(statements.SET_META, (int(is_watched), "watched_until"))
         batch = Batch(sqlite.cursor(), NOW, longest)
+        if known is not None:  # to the cache of reads
+            cached = {at: entry(row) for at, row in before.items() if at in known}
+            batch.changed, batch.look = {}, lambda addresses: list(map(cached.get, addresses))
         try:
             outcomes = batch.apply(units)
         except NotInlineError:
@@ -113,7 +119,13 @@ def test_the_quick_ways_do_what_is_decided(
     assert [list(map(seen, outcome)) for outcome in outcomes] == answers  # type: ignore[arg-type]
     assert there == {row.path + "|" + row.key: row for row in expected.values()}
     assert noted == notes
+    for at, told_ in (batch.changed or {}).items():
+        assert told_ in (None, entry(expected[at]))
     assert version == len(before) + len(answers_of(answers)) + sum(n[1] == "expire" for n in notes)
+
+
+def entry(row: Record) -> Entry:
+    return Entry(row.data, row.version, row.created_at, row.updated_at, row.expires_at)
 
 
 def decided(

@@ -79,6 +79,7 @@ HOT: dict[str, list[str]] = {
     "GET_STATE": [POINT],
     "UPSERT": [],
     "UPDATE_VALUE": [BY_ID],
+    "PUT_OVER": [POINT],
     "DELETE": [BY_ID],
     "RENEW": [BY_ID],
     "SET_VERSION": ["SEARCH meta USING PRIMARY KEY (name=?)"],

@@ -34,18 +34,19 @@ from kvstore.sqlite.engine.pace import Pace
 from kvstore.sqlite.engine.settling import call_soon, require_open, settle
 from kvstore.sqlite.index_file import Setup
 from kvstore.sqlite.openfile import OpenFile
+from kvstore.sqlite.plain_puts import is_bare_put
 from kvstore.sqlite.read_cache import ReadCache
 from kvstore.sqlite.series import Series
 from kvstore.sqlite.writing import INLINE_OPS
+from kvstore.types import Item
 
 __all__ = ["Writer", "without_checkpoints"]
 
 T = TypeVar("T")
 _LOG = logging.getLogger("kvstore")
 
+_PAGES_OF_A_PUT = 8  # of the log, at most: its rows and those of the indexes, and the version's
 LOCK_WAIT_S = 0.005  # that a lock took, and it was another writer's
-
-_KNOWS_NOOP = driver.VERSION >= (3, 51, 0)  # https://sqlite.org/pragma.html#pragma_wal_checkpoint
 
 _Outcome = list[Any] | BaseException  # the answers, or what is to be raised
 _NOT_YET: _Outcome = []
@@ -131,7 +132,7 @@ class Writer:
     ) -> None:
         self._connection = connection
         self._raw = connection.raw
-        self._series = Series(self._raw, setup, cache)
+        self._series = Series(self._raw, file, setup, cache)
         self._file = file
         self._setup = setup
         self._bell = bell
@@ -158,9 +159,30 @@ class Writer:
         """Apply a unit of operations; gives the answers once it is committed."""
         unit = _Unit(ops)
         pace = self._pace
-        if pace is not None and self._is_alone(pace, unit):
+        if pace is not None and self._is_alone(pace) and self._may_be_inline(pace, (unit,)):
             return self._apply_alone(pace, unit)
         return self._queue_in_time(unit) if self._backlog.is_full else self._queue(unit)
+
+    def put_now(self, op: Put) -> Item | None:
+        """Commit a plain put at once, on this thread; `None`: `apply` must be asked."""
+        pace = self._pace
+        if pace is None or self._waiting or not self._is_alone(pace) or not is_bare_put(op):
+            return None
+        size = len(op.data) + len(op.path) + len(op.key)
+        began = time.perf_counter()
+        if size > INLINE_BYTES or self._is_log_long() or not pace.allows(began):
+            return None
+        self._alone = pace.turn, id(asyncio.current_task(self._loop))
+        try:
+            item = self._series.put_alone(op, to_micros(self._clock()), 0.0, INLINE_BYTES)
+        except Exception:  # noqa: BLE001 - the worker meets it again, and has time to deal with it
+            return None
+        finally:
+            pace.record(began)
+        if item is not None:
+            self._counters.committed(1)
+            self._wal_pages += _PAGES_OF_A_PUT + size // PAGE_BYTES
+        return item
 
     async def _apply_alone(self, pace: Pace, unit: _Unit) -> list[Any]:
         self._alone = (pace.turn, id(asyncio.current_task(self._loop)))
@@ -235,7 +257,7 @@ class Writer:
         self.is_running = True
         self._connection.post(self._drain)
 
-    def _is_alone(self, pace: Pace, unit: _Unit) -> bool:
+    def _is_alone(self, pace: Pace) -> bool:
         """Whether a unit may commit at once, as no other can be expected to share its commit.
 
         That is so for the first write of a turn of the loop, and for the next ones of the same
@@ -244,12 +266,17 @@ class Writer:
         if self._waiting or self.is_running or self._is_crowd:
             return False
         turn, task = self._alone
-        if turn == pace.turn and task != id(asyncio.current_task(self._loop)):
-            return False
-        return self._may_be_inline(pace, (unit,))
+        return turn != pace.turn or task == id(asyncio.current_task(self._loop))
+
+    def _is_log_long(self) -> bool:
+        """Whether the log is so long that a checkpoint is due."""
+        if self._wal_pages >= CHECKPOINT_PAGES:  # at most
+            pages = self._file.pages_to_copy
+            self._wal_pages = self._wal_pages if pages is None else pages
+        return self._wal_pages >= CHECKPOINT_PAGES
 
     def _may_be_inline(self, pace: Pace, units: Sequence[_Unit]) -> bool:
-        if len(units) > INLINE_PUTS or self._wal_pages >= CHECKPOINT_PAGES:
+        if len(units) > INLINE_PUTS or self._is_log_long():
             return False
         size, ops = (
             0,
@@ -361,7 +388,7 @@ class Writer:
         while True:
             units = self._take()
             self._commit_or_fail(units)
-            due = self._wal_pages >= CHECKPOINT_PAGES
+            due = self._is_log_long()
             is_end = not self._waiting and not due
             call_soon(self._loop, self._deliver_from_thread, units, is_end)
             if is_end:
@@ -410,13 +437,8 @@ class Writer:
         self._wal_pages = 0
         claim = claimed(self._file, self._busy_timeout, to_copy=True)
         with suppress(driver.Error, StoreBusyError), claim:
-            if _KNOWS_NOOP:  # the count so far was an upper bound
-                _, written, copied = execute("PRAGMA wal_checkpoint(NOOP)").fetchone()
-                self._wal_pages = written - copied
-            if not 0 < self._wal_pages < CHECKPOINT_PAGES:
-                _, written, copied = execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                self._wal_pages = 0
-                is_long = written * PAGE_BYTES > statements.LOG_BYTES
-                if is_long and copied == written and not self._waiting:
-                    # A large transaction made it so, and nobody may come to start it over.
-                    execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            _, written, copied = execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            is_long = written * PAGE_BYTES > statements.LOG_BYTES
+            if is_long and copied == written and not self._waiting:
+                # A large transaction made it so, and nobody may come to start it over.
+                execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

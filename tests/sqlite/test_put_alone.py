@@ -1,0 +1,178 @@
+"""A put by itself takes a short way, and comes to what it would come to by the long one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvstore import InMemoryStore, KeyValueStore, SQLiteStore, Store
+from kvstore.operations import Put
+from kvstore.sqlite import engine, statements
+from kvstore.sqlite.series import Series
+from kvstore.types import Item
+
+pytestmark = pytest.mark.skipif(
+    not statements.READS_LENGTH_ALONE, reason="nothing is written on the loop's thread"
+)
+NS = ("a", "b")
+
+
+class Clock:
+    now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Notes of each put that was tried the short way whether it went it."""
+    gone: list[bool] = []
+    put_alone = Series.put_alone
+
+    def note(self: Series, op: Put, *args: Any) -> Item | None:
+        item = put_alone(self, op, *args)
+        gone.append(item is not None)
+        return item
+
+    monkeypatch.setattr(Series, "put_alone", note)
+    monkeypatch.setattr(engine.pace, "SLOW_S", 60.0)  # a slow machine changes nothing here
+    monkeypatch.setattr(engine.pace, "TURN_S", 60.0)
+    return gone
+
+
+async def nothing(store: Store) -> None:
+    await store.get(NS, "k")
+
+
+async def a_plain_item(store: Store) -> None:
+    await store.put(NS, "k", "before")
+
+
+async def one_that_was_read(store: Store) -> None:
+    await store.put(NS, "k", "before")
+    await store.get(NS, "k")
+
+
+async def one_with_a_lifetime(store: Store) -> None:
+    await store.put(NS, "k", "before", ttl=1_000)
+    await store.get(NS, "k")
+
+
+async def one_whose_time_is_over(store: Store) -> None:
+    await store.put(NS, "k", "before", ttl=1)
+    await store.get(NS, "k")
+
+
+async def one_that_is_not_indexed(store: Store) -> None:
+    await store.put(NS, "k", "before", index=False)
+    await store.get(NS, "k")
+
+
+async def a_long_value(store: Store) -> None:
+    await store.put(NS, "k", "x" * 2 * engine.INLINE_BYTES)
+
+
+async def one_that_was_deleted(store: Store) -> None:
+    await store.put(NS, "k", "before")
+    await store.delete(NS, "k")
+
+
+KINDS: dict[Callable[[Store], Awaitable[None]], bool] = {
+    nothing: True,
+    a_plain_item: True,
+    one_that_was_read: True,
+    one_with_a_lifetime: False,
+    one_whose_time_is_over: False,
+    one_that_is_not_indexed: False,
+    a_long_value: False,
+    one_that_was_deleted: True,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_it_is_put_over_whatever_is_there(
+    tmp_path: Path, alone: list[bool], kind: Callable[[Store], Awaitable[None]]
+) -> None:
+    clock = Clock()
+    seen = []
+    for store in (SQLiteStore(tmp_path / "store.db", clock=clock), InMemoryStore(clock=clock)):
+        clock.now = 1_000.0
+        async with store:
+            await store.put(NS, "another", 0)
+            await kind(store)
+            clock.now += 10
+            alone.clear()
+            item = await store.put(NS, "k", {"now": 1})
+            seen.append(item)
+            assert await store.get(NS, "k") == item
+            assert await store.get(NS, "another")
+            assert (await store.check()).ok
+        if isinstance(store, SQLiteStore):
+            assert alone == [KINDS[kind]]
+    assert seen[0] == seen[1]
+
+
+def test_sync_code_goes_it_too(tmp_path: Path, alone: list[bool]) -> None:
+    with KeyValueStore(tmp_path / "store.db") as facade:
+        for number in range(3):
+            facade.insert("k", number)
+            assert facade.retrieve("k") == number
+    assert alone == [False, True, True]  # at first, nothing is known of the file
+
+
+async def test_it_knows_what_another_process_did_meanwhile(
+    tmp_path: Path, alone: list[bool]
+) -> None:
+    clock = Clock()
+    async with SQLiteStore(tmp_path / "store.db", clock=clock) as store:
+        first = await store.put(NS, "k", 1)
+        await store.put(NS, "k", 2)
+        assert alone[-1]
+        program = (
+            "import asyncio, sys, kvstore\n"
+            "async def main():\n"
+            "    async with kvstore.SQLiteStore(sys.argv[1]) as store:\n"
+            "        await store.delete(('a', 'b'), 'k')\n"
+            "        print((await store.put(('a', 'b'), 'other', 1)).version)\n"
+            "asyncio.run(main())"
+        )
+        command = [sys.executable, "-c", program, str(store.path)]
+        theirs = int(subprocess.run(command, check=True, capture_output=True).stdout)
+        clock.now += 10
+        item = await store.put(NS, "k", 3)
+        assert not alone[-1]  # what the other one has left is yet to be read
+        assert item.version == theirs + 1
+        assert item.created_at > first.created_at
+        assert (await store.put(NS, "k", 4)).created_at == item.created_at
+        assert alone[-1]
+
+
+@pytest.mark.parametrize("options", [{"history": 60}, {"read_cache_bytes": 0}])
+async def test_a_file_that_keeps_more_goes_the_long_way(
+    tmp_path: Path, alone: list[bool], options: dict[str, Any]
+) -> None:
+    async with SQLiteStore(tmp_path / "store.db", **options) as store:
+        for number in range(3):
+            await store.put(NS, "k", number)
+        assert True not in alone
+        if "history" in options:
+            assert len(await store.history(NS, "k")) == 3
+
+
+async def test_those_who_watch_hear_of_it(tmp_path: Path, alone: list[bool]) -> None:
+    async with SQLiteStore(tmp_path / "store.db") as store:
+        await store.put(NS, "k", 0)
+        watch = store.watch(NS)
+        heard = []
+        async with watch as changes:
+            await store.put(NS, "k", 1)
+            async for change in changes:
+                heard.append(change.item and change.item.value)
+                break
+        assert heard == [1]
