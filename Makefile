@@ -12,7 +12,6 @@ SEEDS ?= 20000
 SECONDS ?= 3600
 KILLS ?= 1000
 TRACES ?= 200
-STATES ?= 16
 HISTORIES ?= /tmp/kvstore-histories.db
 ARGS ?=
 WORKERS ?= auto
@@ -58,8 +57,8 @@ histories: $(VENV)/ready ## processes on one file for SECONDS=3600 and KILLS=100
 	$(BIN)/python -m tests.faults.histories --seconds $(SECONDS) --kills $(KILLS) --file $(HISTORIES) $(ARGS)
 
 crash-states: $(VENV)/ready ## TRACES=200 of what reaches the disk, and each state that a crash could leave
-	KVSTORE_CRASH_TRACES=$(TRACES) KVSTORE_CRASH_STATES=$(STATES) $(BIN)/python -m pytest -q \
-		-o faulthandler_timeout=0 tests/faults/test_crash_states.py $(ARGS)
+	KVSTORE_CRASH_TRACES=$(TRACES) $(BIN)/python -m pytest -q \
+		-rP -o faulthandler_timeout=0 tests/faults/test_crash_states.py $(ARGS)
 
 test-frameworks: $(FRAMEWORKS_VENV)/ready ## the adapters, by the frameworks' own suites (700 MB)
 	$(FRAMEWORKS_VENV)/bin/python -m pytest --noconftest $(ARGS) $(FRAMEWORKS_TESTS)

@@ -6,8 +6,8 @@ writes that were not synced may be on the disk or not, whole or in part; so may 
 or removed while their directory was not synced. Each state that follows must open and be sound.
 With `durability="full"` it holds all that was acknowledged, and with `"normal"` all up to a point.
 
-`KVSTORE_CRASH_TRACES=200 KVSTORE_CRASH_STATES=64` has the tests look into that many traces, and at
-each point into so many states: up to that number into all of them, torn writes aside.
+`KVSTORE_CRASH_TRACES=200` has the tests look into that many traces. Of all states, they open one of
+each class of those that are alike (see `crash_classes`).
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ import struct
 import subprocess
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import kvstore
 from kvstore.flow import KeyValueStore
 from kvstore.sqlite.engine import writer
 
-__all__ = ["Event", "compile_recorder", "look_through", "record"]
+__all__ = ["SECTOR", "Event", "States", "compile_recorder", "look_through", "record"]
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = ("flow", "project")  # where the sync facade keeps its keys
 SECTOR = 512  # bytes that a disk writes whole
-_REMEMBERED = 500  # states, with what was found in them
+_REMEMBERED = 2_000  # states, with what was found in them
 _HEAD = struct.Struct("=cBQQ")
 
 
@@ -187,16 +187,22 @@ def read_trace(trace: bytes) -> Iterator[Event]:
 
 
 @dataclass
-class _File:
-    """A file: what of it is on the disk for certain, and what may be."""
+class File:
+    """A file of a trace: what of it is on the disk for certain, and what may be."""
 
     certain: bytearray = field(default_factory=bytearray)
     pending: list[Event] = field(default_factory=list)
 
     def sync(self) -> None:
-        for event in self.pending:
-            _apply(self.certain, event.offset, event.data, event.kind == "T")
+        self.certain = bytearray(self.after(self.pending))
         self.pending.clear()
+
+    def after(self, events: Iterable[Event]) -> bytes:
+        """Return the content with some of the pending events on the disk."""
+        content = bytearray(self.certain)
+        for event in events:
+            _apply(content, event.offset, event.data, event.kind == "T")
+        return bytes(content)
 
 
 def _apply(content: bytearray, offset: int, data: bytes, is_truncation: bool) -> None:
@@ -220,44 +226,57 @@ class States:
     def __init__(self, seed: int, most: int) -> None:
         self._chance = random.Random(seed)
         self._most = most
-        self._names: dict[str, _File] = {}
-        self._certain_names: dict[str, _File] = {}
-        self._pending_names: list[tuple[str, _File | None]] = []
+        self.names: dict[str, File] = {}
+        self._certain_names: dict[str, File] = {}
+        self._pending_names: list[tuple[str, File | None]] = []
         self._seen: set[bytes] = set()
 
-    def after(self, event: Event) -> Iterator[dict[str, bytes]]:
-        """Yield the states after the next event of the trace that were not there before."""
-        self._take(event)
+    def after(self, event: Event) -> Iterator[tuple[bytes, dict[str, bytes]]]:
+        """Yield the states after the next event of the trace, each with its digest.
+
+        Those that were there before come again with an acknowledgement, by which more is known.
+        """
+        self.take(event)
         if event.kind == "B":
             return
-        for state in self._states():
-            digest = _digest(state)
-            if event.kind == "A" or digest not in self._seen:
-                self._seen.add(digest)
-                yield state
+        here: set[bytes] = set()
+        for state in self.possible():
+            digest = self.digest(state)
+            if digest not in here and (event.kind == "A" or digest not in self._seen):
+                here.add(digest)
+                yield digest, state
+        self._seen |= here
 
-    def _take(self, event: Event) -> None:
+    def digest(self, state: dict[str, bytes]) -> bytes:
+        """Return what tells a state from others."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name in sorted(state):
+            digest.update(b"%s\0%d\0" % (name.encode(), len(state[name])) + state[name])
+        return digest.digest()
+
+    def take(self, event: Event) -> None:
+        """Follow the trace."""
         match event.kind:
             case "W" | "T":
-                if event.name not in self._names:
-                    self._names[event.name] = _File()
-                    self._pending_names.append((event.name, self._names[event.name]))
-                self._names[event.name].pending.append(event)
+                if event.name not in self.names:
+                    self.names[event.name] = File()
+                    self._pending_names.append((event.name, self.names[event.name]))
+                self.names[event.name].pending.append(event)
             case "U":
-                self._names.pop(event.name, None)
+                self.names.pop(event.name, None)
                 self._pending_names.append((event.name, None))
             case "S" if event.name:
-                if event.name in self._names:
-                    self._names[event.name].sync()
+                if event.name in self.names:
+                    self.names[event.name].sync()
             case "S":
-                self._certain_names = dict(self._names)
+                self._certain_names = dict(self.names)
                 self._pending_names.clear()
 
-    def _states(self) -> Iterator[dict[str, bytes]]:
-        pending = sum(len(file.pending) for file in self._names.values())
+    def possible(self) -> Iterator[dict[str, bytes]]:
+        """Yield states that a crash could leave now."""
+        pending = sum(len(file.pending) for file in self.names.values())
         if 2**pending * (len(self._pending_names) + 1) <= self._most:
-            for count in range(len(self._pending_names) + 1):
-                names = self._after_names(count)
+            for names in self.possible_names():
                 events = [(name, event) for name, file in names.items() for event in file.pending]
                 for kept in itertools.product((False, True), repeat=len(events)):
                     chosen = itertools.compress(events, kept)
@@ -266,17 +285,22 @@ class States:
         for number in range(self._most):
             names = self._after_names(self._chance.randrange(len(self._pending_names) + 1))
             if number < 2:  # what a kill of the process leaves, and the least that there is
-                names = self._names if number == 0 else self._certain_names
+                names = self.names if number == 0 else self._certain_names
             yield _contents(
                 names,
                 [
                     (name, event)
                     for name, file in names.items()
-                    for event in (file.pending if number == 0 else self._some(file.pending, number))
+                    for event in (file.pending if number == 0 else self.some(file.pending, number))
                 ],
             )
 
-    def _after_names(self, count: int) -> dict[str, _File]:
+    def possible_names(self) -> Iterator[dict[str, File]]:
+        """Yield what may be in the directory: all that was done to it up to some point."""
+        for count in range(len(self._pending_names) + 1):
+            yield self._after_names(count)
+
+    def _after_names(self, count: int) -> dict[str, File]:
         names = dict(self._certain_names)
         for name, file in self._pending_names[:count]:
             if file is None:
@@ -285,7 +309,7 @@ class States:
                 names[name] = file
         return names
 
-    def _some(self, pending: list[Event], number: int) -> list[Event]:
+    def some(self, pending: list[Event], number: int) -> list[Event]:
         """Choose among unsynced writes."""
         if number == 1:
             return []
@@ -317,7 +341,7 @@ class States:
         return Event("W", event.name, event.offset + border, event.data[border:])
 
 
-def _contents(names: dict[str, _File], events: list[tuple[str, Event]]) -> dict[str, bytes]:
+def _contents(names: dict[str, File], events: list[tuple[str, Event]]) -> dict[str, bytes]:
     """Return what files hold of which some unsynced events are on the disk."""
     contents = {name: bytearray(file.certain) for name, file in names.items()}
     for name, event in events:
@@ -363,7 +387,7 @@ class Knowledge:
         for key, version in said.get("puts", {}).items():
             self.acknowledged[key] = max(self.acknowledged.get(key, 0), version or 0)
 
-    def faults(self, items: dict[str, kvstore.Item], durability: str) -> Iterator[str]:
+    def faults(self, items: dict[str, Seen], durability: str) -> Iterator[str]:
         """Yield what is wrong with what a state holds."""
         count = items["count"].value if "count" in items else 0
         if count > self.counts:
@@ -389,12 +413,19 @@ class Knowledge:
                 yield f"{key} of version {past} is missing, and version {latest} is there"
 
 
+class Seen(NamedTuple):
+    """What is looked at of an item."""
+
+    version: int
+    value: Any = None  # of a count
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """What was found in a state that was opened."""
 
     problems: list[str]
-    items: dict[str, kvstore.Item] | None  # `None`: it did not open
+    items: dict[str, Seen] | None  # `None`: it did not open
 
 
 class Opener:
@@ -408,8 +439,7 @@ class Opener:
         self._options = options
         self._latest: OrderedDict[bytes, Opened] = OrderedDict()
 
-    async def open(self, state: dict[str, bytes]) -> Opened:
-        digest = _digest(state)
+    async def open(self, digest: bytes, state: dict[str, bytes]) -> Opened:
         found = self._latest.pop(digest, None) or await self._open(state)
         self._latest[digest] = found
         if len(self._latest) > _REMEMBERED:
@@ -425,41 +455,36 @@ class Opener:
             path = self._directory / "store.db"
             async with kvstore.SQLiteStore(path, **self._options) as store:
                 report = await store.check()
-                return Opened(
-                    list(report.problems), {item.key: item async for item in store.scan()}
-                )
+                items = {
+                    item.key: Seen(item.version, item.value if item.key == "count" else None)
+                    async for item in store.scan()
+                }
+                return Opened(list(report.problems), items)
         except kvstore.StoreError as exc:
             return Opened([f"it does not open: {exc}"], None)
 
 
-def _digest(state: dict[str, bytes]) -> bytes:
-    digest = hashlib.blake2b()
-    for name in sorted(state):
-        digest.update(b"%s\0%d\0" % (name.encode(), len(state[name])) + state[name])
-    return digest.digest()
-
-
 async def look_through(
-    events: list[Event], directory: Path, seed: int, durability: str, most: int
+    events: list[Event], directory: Path, seed: int, durability: str, states: States
 ) -> tuple[int, list[str]]:
     """Judge the states of a trace; return how many there were, and what is wrong with them.
 
     Args:
         events: the trace.
         directory: an empty one, to build the states in.
-        seed: that of the trace; it also chooses among the states.
+        seed: that of the trace.
         durability: that of the store.
-        most: how many states at each point of the trace, at most.
+        states: gives them.
     """
-    states, knowledge = States(seed, most), Knowledge(events)
+    knowledge = Knowledge(events)
     opener = Opener(directory, options_of(seed))
     count = 0
     faults: list[str] = []
     for number, event in enumerate(events):
         knowledge.learn(event)
-        for state in states.after(event):
+        for digest, state in states.after(event):
             count += 1
-            opened = await opener.open(state)
+            opened = await opener.open(digest, state)
             found = list(opened.problems)
             if opened.items is not None:
                 found += knowledge.faults(opened.items, durability)
