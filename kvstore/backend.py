@@ -417,6 +417,12 @@ class Backend(Recipe, ABC):
         """
         raise InvalidArgumentError(f"a {type(self).__name__} keeps no history")
 
+    def past_peek(
+        self, moment: Moment, namespace: Namespace, path: str, key: str
+    ) -> list[Item] | None:
+        """As `peek`, of what was there; `None`: `past_many` must be asked, whose errors it has."""
+        return None
+
     async def past_many(self, moment: Moment, path: str, keys: Sequence[str]) -> list[Record]:
         """Return the items among `keys` that were there, in any order.
 

@@ -8,7 +8,8 @@ the few things that a backend does with its own table of jobs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from kvstore.errors import ConflictError, InvalidNamespaceError, LeaseLostError
 from kvstore.namespace import decode_namespace, show
@@ -51,8 +52,7 @@ class QueueSize:
     dead: int
 
 
-@dataclass(frozen=True, slots=True)
-class JobState:
+class JobState(NamedTuple):
     """What is kept of a job beside its item; instants and spans in microseconds.
 
     Attributes:
@@ -203,10 +203,10 @@ class Jobs(ABC):
     def restore(self, job: JobState) -> None:
         """Add a job that was elsewhere; nobody holds it here."""
         if job.state == LEASED:
-            job = replace(job, state=READY, due=0)
+            job = job._replace(state=READY, due=0)
         if job.name is not None and self.named(job.path, job.name) is not None:
-            job = replace(job, name=None)
-        self.put(replace(job, token=0, is_last=False))
+            job = job._replace(name=None)
+        self.put(job._replace(token=0, is_last=False))
 
     def drop(self, path: str, position: int) -> None:
         """Delete a job whose item goes."""
@@ -220,15 +220,15 @@ class Jobs(ABC):
         now = self._now
         if now < self.look(path).seen:
             for job in self.far(path):
-                self.write(replace(job, due=now + job.span))
+                self.write(job._replace(due=now + job.span))
             self.state(path).seen = now
         if woken := self.wake(path):
             self.state(path).delayed -= woken
         for job in self.over(path):
             if job.is_last:
-                self._become(job, replace(job, state=DEAD, due=0, error=RAN_OUT))
+                self._become(job, job._replace(state=DEAD, due=0, error=RAN_OUT))
             else:
-                self._become(job, replace(job, state=READY, due=0, error=RAN_OUT))
+                self._become(job, job._replace(state=READY, due=0, error=RAN_OUT))
 
     def take(self, path: str, token: int, lease: int, attempts: int) -> JobState | None:
         """Lease the first job that is ready."""
@@ -237,8 +237,7 @@ class Jobs(ABC):
         if job is None:
             return None
         attempt = job.attempt + 1
-        taken = replace(
-            job,
+        taken = job._replace(
             state=LEASED,
             due=self._now + lease,
             span=lease,
@@ -253,13 +252,13 @@ class Jobs(ABC):
     def retry(self, job: JobState, delay: int, error: str | None) -> None:
         """Have a leased job tried again, or give it up after its last attempt."""
         if job.is_last:
-            self._become(job, replace(job, state=DEAD, due=0, error=error))
+            self._become(job, job._replace(state=DEAD, due=0, error=error))
         elif delay:
             due = self._now + delay
-            self._become(job, replace(job, state=DELAYED, due=due, span=delay, error=error))
+            self._become(job, job._replace(state=DELAYED, due=due, span=delay, error=error))
             self._see(job.path)
         else:
-            self._become(job, replace(job, state=READY, due=0, error=error))
+            self._become(job, job._replace(state=READY, due=0, error=error))
 
     def give_back(self, path: str, token: int) -> None:
         """Make the job of a token ready, as if it had not been taken."""
@@ -274,11 +273,11 @@ class Jobs(ABC):
 
     def _give_back(self, job: JobState) -> None:
         attempt = job.attempt - 1
-        self._become(job, replace(job, state=READY, due=0, attempt=attempt, token=0))
+        self._become(job, job._replace(state=READY, due=0, attempt=attempt, token=0))
 
     def extend(self, job: JobState, lease: int) -> None:
         """Let a lease last so long from now."""
-        self.write(replace(job, due=self._now + lease, span=lease))
+        self.write(job._replace(due=self._now + lease, span=lease))
         self._see(job.path)
 
     def revive(self, path: str, positions: list[int]) -> int:
@@ -291,7 +290,7 @@ class Jobs(ABC):
                 continue
             if job.name is not None and self.named(path, job.name) is not None:
                 continue
-            self._become(job, replace(job, state=READY, attempt=0, token=0, error=None))
+            self._become(job, job._replace(state=READY, attempt=0, token=0, error=None))
             number += 1
         return number
 

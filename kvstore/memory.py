@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self, assert_never
 
@@ -16,6 +16,7 @@ from kvstore.errors import InvalidArgumentError
 from kvstore.exchange import Sink, partial_file
 from kvstore.feed import ChangePage
 from kvstore.instants import to_datetime
+from kvstore.jobs import Jobs
 from kvstore.memory_index import MemoryIndex
 from kvstore.memory_jobs import MemoryJobs
 from kvstore.memory_past import MemoryPast, within
@@ -138,22 +139,23 @@ class InMemoryBackend(MemorySequences):
         asked = named_of(ops)
         before = self._version
         jobs = MemoryJobs(now, self._sequences, self._queues)
-        states = self._states(asked, jobs, now)
-        effects = decide(
-            *(asked, self._rows, now, before),
-            is_watched=self._is_recording,
-            sequences=states,
-            jobs=jobs,
-        )
-        if self._index is not None:
-            self._require_vectors(self._index, effects, ops)
-        self._carry_out(effects)
-        answers = iter(effects.answers)
-        given = [next(answers) if isinstance(op, NAMED) else self._run(op, now) for op in ops]
+        answers: Iterator[Any] = iter(())
+        is_news = self._is_recording
+        if asked or self._index is not None:
+            effects = decide(
+                *(asked, self._rows, now, before),
+                is_watched=is_news,
+                sequences=self._states(asked, jobs, now),
+                jobs=jobs,
+            )
+            if self._index is not None:
+                self._require_vectors(self._index, effects, ops)
+            self._carry_out(effects, jobs)
+            answers = iter(effects.answers)
+            is_news = is_news or bool(effects.sequences.changed)
+        given = [next(answers) if isinstance(op, NAMED) else self._run(op, now, jobs) for op in ops]
         self.counters.committed(1)
-        is_job = isinstance(ops[0], OF_SEQUENCE)
-        is_news = self._is_recording or effects.sequences.changed
-        if is_job or (self._version != before and is_news):
+        if isinstance(ops[0], OF_SEQUENCE) or (is_news and self._version != before):
             self.bell.ring()
         return given
 
@@ -179,14 +181,14 @@ class InMemoryBackend(MemorySequences):
         if missing and self.embedder is not None:
             raise UnembeddedError(missing)
 
-    def _run(self, op: Wide, now: int) -> Any:
+    def _run(self, op: Wide, now: int, jobs: Jobs) -> Any:
         match op:
             case PopEntry():
                 return self._pop_entry(op, now)
             case TrimLog():
                 return self._trim_log(op, now)
             case TakeJob() | RetryJob() | ExtendJob() | GiveBackJob() | ReviveJobs():
-                return self._run_job(op, MemoryJobs(now, self._sequences, self._queues), now)
+                return self._run_job(op, jobs, now)
             case Remove():
                 rows = self._range(op.path, op.subtree)
                 doomed = [address for address, _ in rows if op.pattern.matches(address[1])]
@@ -211,7 +213,7 @@ class InMemoryBackend(MemorySequences):
                 return self._rewind(op, now)
         assert_never(op)
 
-    def _carry_out(self, effects: Effects) -> None:
+    def _carry_out(self, effects: Effects, jobs: Jobs | None = None) -> None:
         not_before(effects, self._past.last)
         if self._past.is_kept:
             self._past.take(effects, self._rows)
@@ -226,7 +228,9 @@ class InMemoryBackend(MemorySequences):
             self._rows[row.path, row.key] = row
             self._note_expiry(row)
         if self._sequences or effects.sequences.changed:
-            self._keep_positions(effects)
+            if jobs is None:
+                jobs = MemoryJobs(effects.now, self._sequences, self._queues)
+            self._keep_positions(effects, jobs)
         self._version = effects.version
         self._changes += effects.notes
         if len(self._changes) > _MOST_CHANGES and not self._past.is_kept:
@@ -335,6 +339,11 @@ class InMemoryBackend(MemorySequences):
         self, version: int | None, instant: int | None, root: str | None = None
     ) -> Moment:
         return self._past.moment(version, instant, self._version, self.now())
+
+    def past_peek(self, moment: Moment, namespace: Namespace, path: str, key: str) -> list[Item]:
+        self._past.require(moment, self._version, self.now())
+        row = self._past.row_at(moment, (path, key), self._rows.get((path, key)))
+        return [item_of_row(namespace, key, row)] if row is not None and row.data else []
 
     async def past_many(self, moment: Moment, path: str, keys: Sequence[str]) -> list[Record]:
         self._past.require(moment, self._version, self.now())

@@ -20,6 +20,7 @@ class MemoryQueue:
     ready: list[int] = field(default_factory=list)  # a heap of positions
     delayed: list[tuple[int, int]] = field(default_factory=list)  # a heap of instants and positions
     leased: dict[int, None] = field(default_factory=dict)
+    ends: list[tuple[int, int]] = field(default_factory=list)  # of leases, as `delayed`
 
 
 class MemoryJobs(Jobs):
@@ -65,12 +66,18 @@ class MemoryJobs(Jobs):
         while queue.delayed and queue.delayed[0][0] <= self._now:
             due, position = heappop(queue.delayed)
             job = queue.jobs.get(position)
-            if job is not None and job.state == DELAYED and job.due == due:
+            if job is not None and _is_due(job, DELAYED, due):
                 number += 1
-                self.write(_ready(job))
+                self.write(job._replace(state=READY, due=0, span=0, is_last=False))
         return number
 
     def over(self, path: str) -> list[JobState]:
+        queue = self._queue(path)
+        ends, jobs = queue.ends, queue.jobs
+        while ends and not _is_due(jobs.get(ends[0][1]), LEASED, ends[0][0]):
+            heappop(ends)
+        if not ends or ends[0][0] > self._now:
+            return []
         return [job for job in self.leased(path) if job.due <= self._now]
 
     def far(self, path: str) -> list[JobState]:
@@ -109,6 +116,7 @@ class MemoryJobs(Jobs):
             heappush(queue.delayed, (job.due, position))
         elif job.state == LEASED:
             queue.leased[position] = None
+            heappush(queue.ends, (job.due, position))
 
     def erase(self, path: str, position: int) -> None:
         queue = self._queue(path)
@@ -122,12 +130,5 @@ class MemoryJobs(Jobs):
             del queue.names[job.name]
 
 
-def _ready(job: JobState) -> JobState:
-    return JobState(
-        job.path,
-        job.position,
-        attempt=job.attempt,
-        token=job.token,
-        name=job.name,
-        error=job.error,
-    )
+def _is_due(job: JobState | None, state: int, due: int) -> bool:
+    return job is not None and job.state == state and job.due == due

@@ -47,6 +47,7 @@ class MemoryPast:
         self._notes: list[Note] = []  # all changes since `_begin`
         self._span = _Span()
         self._begin = Moment(0, 0)
+        self._known = (0, 0, 0, 0), 0  # of the last moment that was required: what it hangs on, end
         self.last = 0
 
     @property
@@ -154,9 +155,13 @@ class MemoryPast:
 
     def require(self, moment: Moment, newest: int, now: int) -> None:
         """Raise `HistoryExpiredError` unless a moment is kept."""
+        asked = moment.version, newest, self._span.length, self._begin.version
+        known, until = self._known
+        if asked == known and now < until:
+            return
         place = bisect_right(self._notes, moment.version, key=lambda note: note.version)
         following = self._notes[place].at if place < len(self._notes) else None
-        self.kept(newest).require(moment, following, now)
+        self._known = asked, self.kept(newest).require(moment, following, now)
 
     def row_at(self, moment: Moment, address: Address, present: Record | None) -> Record | None:
         """Return what was at an address, if it was live; without data if that is forgotten."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -36,6 +35,8 @@ from kvstore.sequences import EntryPage, SequenceState, key_of, position_of
 from kvstore.types import Item
 
 __all__ = ["MemorySequences"]
+
+_FEW = 100  # that are taken out of a list one by one
 
 
 class MemorySequences(MemoryRows):
@@ -73,38 +74,34 @@ class MemorySequences(MemoryRows):
         found = (position_of(key) for _, key in self._order[begin:end])
         return [position for position in found if position is not None]
 
-    def _keep_positions(self, effects: Effects) -> None:
+    def _keep_positions(self, effects: Effects, jobs: Jobs) -> None:
         """Keep the logs and queues, and the lists of their positions, after rows have changed."""
-        begun = effects.sequences.changed.keys() - self._sequences.keys()
-        self._sequences |= effects.sequences.changed
+        changed = effects.sequences.changed
+        begun = changed.keys() - self._sequences.keys()
+        self._sequences |= changed
         for path in begun:
             self._positions[path] = self._positions_in(path)
-        gone: dict[str, set[int]] = {}
+        gone: dict[str, list[int]] = {}
         for path, key in effects.drops:
             position = position_of(key)
             if path in self._sequences and position is not None:
-                gone.setdefault(path, set()).add(position)
+                gone.setdefault(path, []).append(position)
                 if self._sequences[path].kind == "queue":
-                    MemoryJobs(effects.now, self._sequences, self._queues).drop(path, position)
+                    jobs.drop(path, position)
         for path, some in gone.items():
-            self._positions[path] = [each for each in self._positions[path] if each not in some]
-        for row, _ in effects.writes:
-            position = position_of(row.key)
-            if row.path in self._sequences and position is not None:
-                positions = self._positions[row.path]
-                at = bisect_left(positions, position)
-                if positions[at : at + 1] != [position]:
-                    positions.insert(at, position)
-                    state = self._sequences[row.path]
-                    state.last, state.size = max(state.last, position), len(positions)
-        jobs = MemoryJobs(effects.now, self._sequences, self._queues)
+            _take_out(self._positions[path], some)
         for job in effects.jobs:
             jobs.put(job)
-        for row, _ in effects.writes:  # what was imported into a queue is ready
-            position = position_of(row.key)
-            if position is None or self._state(row.path).kind != "queue":
+        for row, _ in effects.writes:
+            state, position = self._sequences.get(row.path), position_of(row.key)
+            if state is None or position is None:
                 continue
-            if jobs.get(row.path, position) is None:
+            positions = self._positions[row.path]
+            at = bisect_left(positions, position)
+            if positions[at : at + 1] != [position]:
+                positions.insert(at, position)
+                state.last, state.size = max(state.last, position), len(positions)
+            if state.kind == "queue" and jobs.get(row.path, position) is None:  # it was imported
                 known = self._restored_jobs.get((row.path, position))
                 jobs.restore(known or JobState(row.path, position))
 
@@ -136,7 +133,7 @@ class MemorySequences(MemoryRows):
         found = []
         for job in sorted(dead, key=lambda job: job.position)[:limit]:
             row = self._rows[path, key_of(job.position)]
-            told = job if job.state == DEAD else replace(job, error=RAN_OUT)
+            told = job if job.state == DEAD else job._replace(error=RAN_OUT)
             found.append((item_of_row(labels, row.key, row), told))
         return found
 
@@ -180,13 +177,24 @@ class MemorySequences(MemoryRows):
         if after is None:
             rows = list(islice(self._entry_rows(path, reversed(positions), now), limit))[::-1]
         else:
-            later = islice(positions, bisect_right(positions, after), None)
+            begin = bisect_right(positions, after)
+            later = map(positions.__getitem__, range(begin, len(positions)))
             rows = list(islice(self._entry_rows(path, later, now), limit))
         labels = decode_namespace(path)
-        return EntryPage(replace(state), [item_of_row(labels, row.key, row) for row in rows])
+        return EntryPage(state.copied(), [item_of_row(labels, row.key, row) for row in rows])
 
     async def length(self, path: str) -> int:
         positions, now = self._positions.get(path) or self._positions_in(path), self.now()
         if self._soonest is None or self._soonest > now:
             return len(positions)
         return sum(1 for _ in self._entry_rows(path, positions, now))
+
+
+def _take_out(positions: list[int], some: list[int]) -> None:
+    """Take some positions out of a sorted list that has them."""
+    if len(some) <= _FEW:
+        for position in some:
+            del positions[bisect_left(positions, position)]
+    else:
+        gone = set(some)
+        positions[:] = [each for each in positions if each not in gone]

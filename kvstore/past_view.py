@@ -73,8 +73,11 @@ class Past:
             moment = await self.moment()
         else:
             self._store.require_open()
-        found = await self._store.backend.past_many(moment, path, (key,))
-        return item_of(labels, found[0]) if found else None
+        items = self._store.backend.past_peek(moment, labels, path, key)
+        if items is None:
+            rows = await self._store.backend.past_many(moment, path, (key,))
+            items = [item_of(labels, row) for row in rows]
+        return items[0] if items else None
 
     async def get_many(self, namespace: Sequence[str], keys: Iterable[str]) -> dict[str, Item]:
         """Return the items that were there, by key, in the order of `keys`."""

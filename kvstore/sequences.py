@@ -8,7 +8,8 @@ of the commits, and never twice: what goes leaves a hole.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Literal
 
 from kvstore.errors import InvalidKeyError, InvalidNamespaceError
@@ -78,6 +79,13 @@ class SequenceState:
     noted: int = 0
     soonest: int = 0
 
+    def copied(self) -> SequenceState:
+        """Return another one that is the same."""
+        return SequenceState(*_all_of(self))
+
+
+_all_of = attrgetter(*(field.name for field in fields(SequenceState)))
+
 
 @dataclass(frozen=True, slots=True)
 class EntryPage:
@@ -110,7 +118,7 @@ class Sequences:
         """Return the one of a namespace, to be changed."""
         state = self.changed.get(path)
         if state is None:
-            state = self.changed[path] = replace(self._before[path])
+            state = self.changed[path] = self._before[path].copied()
         return state
 
     def drop(self, path: str, key: str) -> None:

@@ -66,21 +66,34 @@ class PastModel:
         store: to write to, empty.
         clock: that it goes by; it is moved on, too.
         seed: of the chances.
+        root: the namespace in which it writes; `()`: under several root labels.
+        by_version: whether moments are versions, too, and not instants alone, as where each root
+            label has versions of its own.
 
     Attributes:
         states: after each version that a write has left: that, the instant, and all items.
     """
 
-    def __init__(self, store: Store, clock: ManualClock, seed: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: ManualClock,
+        seed: int,
+        *,
+        root: Namespace = (),
+        by_version: bool = True,
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._by_version = by_version
+        self._namespaces = [(*root, *rest) for rest in [("a",), ("a", "b"), ("ab",), ()]]
         self._chance = random.Random(seed)
         self.states: list[tuple[int, datetime, State]] = []
 
     async def step(self) -> None:
         """Write something, and remember what is there now."""
         store, chance = self._store, self._chance
-        namespace = chance.choice([("a",), ("a", "b"), ("ab",), ()])
+        namespace = chance.choice(self._namespaces)
         key = f"k{chance.randrange(4)}"
         value = {"n": chance.randrange(3), "pad": "x" * chance.choice([0, 0, 5000])}
         ttl = chance.choice([None, None, 1, 5])
@@ -99,8 +112,8 @@ class PastModel:
                 await store.sweep()
             case 8 if self.states:
                 version, at, _ = chance.choice(self.states)
-                within = chance.choice([(), ("a",), namespace])
-                moment = version if chance.random() < 0.5 else at
+                within = chance.choice([(), self._namespaces[0], namespace])
+                moment = version if chance.random() < 0.5 and self._by_version else at
                 await store.rewind(moment, namespace=within, subtree=chance.random() < 0.7)
         version = (await store.stats()).version
         self.states.append((version, self._clock.now, await everything(store)))
@@ -109,16 +122,28 @@ class PastModel:
     async def check(self) -> None:
         """Hold the past against what was remembered, by versions and by instants."""
         last_at = {at: number for number, (_, at, _) in enumerate(self.states)}
-        last_of = {version: number for number, (version, _, _) in enumerate(self.states)}
         first_of: dict[int, int] = {}
         for number, (version, at, state) in enumerate(self.states):
             if last_at[at] == number:  # equal instants mean the last
-                assert await everything(self._store.at(at)) == state, (version, at)
+                await self._compare(at, state)
+            if not self._by_version:
+                continue
             # What was over since is there at the version's own instant, which is its first one
             first = first_of.setdefault(version, number)
             if first == number and (number == 0 or self.states[number - 1][0] != version):
-                assert await everything(self._store.at(version)) == state, version
-        assert last_of
+                await self._compare(version, state)
+
+    async def _compare(self, moment: int | datetime, state: State) -> None:
+        """Look at all that was there at a moment, and again at some of it, one by one."""
+        past = self._store.at(moment)
+        assert await everything(past) == state, moment
+        for _ in range(3):
+            namespace = self._chance.choice(self._namespaces)
+            key = f"k{self._chance.randrange(4)}"
+            await self._store.get(namespace, key)  # what is there now may be known, then
+            item = await past.get(namespace, key)
+            value = state.get((namespace, key))
+            assert (None if item is None else item.value) == value, (moment, namespace, key)
 
 
 @pytest.mark.asyncio
@@ -285,6 +310,33 @@ class HistoryConformance:
             for mode in ("semantic", "hybrid", "other"):
                 with pytest.raises(InvalidArgumentError):
                     await past.search(NS, "fox", mode=mode)
+
+    async def test_what_was_read_is_forgotten_as_all_else(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        for number in range(3):
+            await store.put(NS, "k", number, ttl=5)
+        await store.put(NS, "other", "same")
+        past = store.at(2)
+        for _ in range(2):
+            await store.get(NS, "k")
+            item = await past.get(NS, "k")
+            assert item is not None
+            assert item.value == 1
+            assert await past.get(NS, "other") is None
+        last = store.at(4)
+        clock.advance(10)  # over by now, and there at that moment
+        for _ in range(2):
+            assert [await last.get(NS, key) is not None for key in ("k", "other")] == [True, True]
+            assert await store.get(NS, "k") is None
+        await store.put(NS, "k", 3)
+        for _ in range(2):
+            assert await past.get(NS, "k") == item
+        await store.forget(NS, "k")
+        assert await past.get(NS, "k") is None
+        clock.advance(2 * SPAN)  # with no write in between
+        with pytest.raises(HistoryExpiredError):
+            await past.get(NS, "other")
 
     async def test_random_histories_are_as_they_were_recorded(
         self, store: Store, clock: ManualClock

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from kvstore.jobs import DEAD, RAN_OUT, JobState, QueueSize, SequenceRecord
 from kvstore.namespace import decode_namespace, show, subtree_range
 from kvstore.postgres import sequence_statements as sql
@@ -68,7 +66,7 @@ async def dead_jobs(pooled: Pooled, path: str, limit: int, now: int) -> list[tup
     for row in await pooled.raw.fetch(sql.DEAD_JOBS, root_of(path), path, now, limit):
         job = job_of(tuple(row)[:10])
         if job.state != DEAD:
-            job = replace(job, error=RAN_OUT)
+            job = job._replace(error=RAN_OUT)
         found.append((item_of(labels, key_of(job.position), tuple(row)[10:]), job))
     return found
 

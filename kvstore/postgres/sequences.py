@@ -429,17 +429,7 @@ def job_of(row: Sequence[Any]) -> JobState:
 
 
 def _columns_of(job: JobState) -> tuple[Any, ...]:
-    numbers = (
-        job.path,
-        job.position,
-        job.state,
-        job.due,
-        job.span,
-        job.attempt,
-        job.token,
-        job.is_last,
-    )
-    return *numbers, *(None if text is None else encode_key(text) for text in (job.name, job.error))
+    return *job[:8], *(None if text is None else encode_key(text) for text in job[8:])
 
 
 def _by_columns(rows: Sequence[Sequence[Any]], number: int) -> list[Sequence[Any]]:

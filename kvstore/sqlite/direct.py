@@ -28,8 +28,9 @@ from kvstore.sqlite import backup, changes, checking, driver, large, past, readi
 from kvstore.sqlite.connection import claimed, connect, release, transaction
 from kvstore.sqlite.diagnosis import explain
 from kvstore.sqlite.file import READ_TIMEOUT_S, FileBackend, FileOptions
+from kvstore.sqlite.past_cache import PastCache
 from kvstore.sqlite.plain_puts import is_bare_put
-from kvstore.sqlite.read_cache import ReadCache
+from kvstore.sqlite.read_cache import NO_MARK, ReadCache
 from kvstore.sqlite.readonly import Source
 from kvstore.sqlite.rows import ANY_LENGTH
 from kvstore.sqlite.series import Series
@@ -78,6 +79,7 @@ class DirectBackend(FileBackend):
         self._idle_sources: list[Source] = []
         self._writer: driver.Connection
         self._cache: ReadCache | None = None
+        self._past_cache: PastCache | None = None
         self._series: Series
         self._lock = type(self).new_lock()
         self._is_usable = False
@@ -108,6 +110,7 @@ class DirectBackend(FileBackend):
         if self.opened.pages_to_copy is not None:  # else SQLite makes checkpoints, in a COMMIT
             self._writer.execute("PRAGMA wal_autocheckpoint = 0")
         self._cache = self.open_read_cache(self._writer)
+        self._past_cache = None if self._cache is None else PastCache(self._cache)
         self._series = Series(self._writer, self.opened, None, self._cache)
         self._is_usable = True
         self.when_dropped(_abandon, self._readers, self.ending(self._writer))
@@ -134,7 +137,7 @@ class DirectBackend(FileBackend):
                 self._idle_sources.pop().close()
             self.opened.close()
             return
-        self._cache = None
+        self._cache = self._past_cache = None
         self._series.end()
         self.before_last_close()
         self._writer.close()
@@ -368,8 +371,22 @@ class DirectBackend(FileBackend):
     ) -> Moment:
         return self._read(past.find_moment, version, instant, self.now())
 
+    def past_peek(self, moment: Moment, namespace: Namespace, path: str, key: str) -> list[Item]:
+        cache = self._past_cache
+        entry = None if cache is None else cache.find(moment, path, key, self.now)
+        if entry is None:
+            before = NO_MARK if cache is None else cache.header()
+            until = None if cache is None else cache.until(before, moment)
+            place = namespace, path, key, moment
+            found = self._read(past.get_entry, *place, self.now(), until)
+            assert found is not None  # as any length is read
+            entry, until = found
+            if cache is not None:
+                cache.fill(before, moment, until, path, key, entry)
+        return reading.live_item(namespace, key, entry, lambda: moment.instant)
+
     async def past_many(self, moment: Moment, path: str, keys: Sequence[str]) -> list[Record]:
-        return self._read(past.get_many, moment, path, keys, self.now())[0]
+        return self._read(past.get_many, moment, path, keys, self.now())
 
     async def past_page(
         self,

@@ -18,12 +18,14 @@ from kvstore.patterns import Pattern
 from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite import past_statements as sql
 from kvstore.sqlite.connection import snapshot
-from kvstore.types import Change, Item
+from kvstore.sqlite.read_cache import ABSENT, Entry
+from kvstore.types import Change, Item, Namespace
 
 __all__ = [
     "begin_after",
     "changed_since",
     "find_moment",
+    "get_entry",
     "get_few",
     "get_many",
     "history",
@@ -172,13 +174,46 @@ def _version_at(connection: driver.Connection, instant: int, kept: Kept) -> int:
     return low
 
 
+def get_entry(
+    connection: driver.Connection,
+    namespace: Namespace,
+    path: str,
+    key: str,
+    moment: Moment,
+    now: int,
+    until: int | None,
+    longest: int = _EVERYTHING,
+) -> tuple[Entry, int] | None:
+    """Return what was at an address, or `ABSENT`, and until when the moment is kept.
+
+    Args:
+        connection: to read over; it may give text as bytes.
+        namespace: with the path and the key, the address.
+        path: see above.
+        key: see above.
+        moment: which one.
+        now: the present instant.
+        until: what is known of when the moment is kept.
+        longest: the most bytes of a value; of a longer one `None` is returned.
+    """
+    place = path, key, moment.version, moment.instant, longest
+    rows = connection.execute(sql.GET_ENTRY_AT, place).fetchall()
+    if until is None or until <= now:
+        until = require(connection, moment, now)
+    if not rows:
+        return ABSENT, until
+    if rows[0][0] is None:
+        return None
+    return reading.entry_of(namespace, path, key, rows[0]), until
+
+
 def get_many(
     connection: driver.Connection, moment: Moment, path: str, keys: Sequence[str], now: int
-) -> tuple[list[Record], int]:
-    """Return the items among some keys that were there, and until when the moment is kept."""
+) -> list[Record]:
+    """Return the items among some keys that were there."""
     rows = _at(connection, moment, [(path, key) for key in keys], _EVERYTHING)
-    until = require(connection, moment, now)
-    return [reading.to_record(row) for row in rows], until
+    require(connection, moment, now)
+    return [reading.to_record(row) for row in rows]
 
 
 def get_few(
@@ -188,13 +223,13 @@ def get_few(
     keys: Sequence[str],
     now: int,
     longest: int,
-) -> tuple[list[Record], int] | None:
-    """As `get_many`, and until when it is kept; `None`: a value is longer, and was not read."""
+) -> list[Record] | None:
+    """As `get_many`; `None`: a value is longer, and was not read."""
     rows = _at(connection, moment, [(path, key) for key in keys], longest)
-    until = require(connection, moment, now)
+    require(connection, moment, now)
     if any(row[2] is None for row in rows):
         return None
-    return list(map(reading.to_record, rows)), until
+    return list(map(reading.to_record, rows))
 
 
 def _at(

@@ -2,69 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
-from kvstore.operations import Record
 from kvstore.past import Moment
-from kvstore.sqlite.read_cache import NO_MARK, Mark, ReadCache
+from kvstore.sqlite.read_cache import ABSENT, NO_MARK, Address, Entry, Mark, ReadCache
 
 __all__ = ["PastCache"]
 
 _MOST_BYTES = 4 * 2**20
 _ENTRY_BYTES = 500  # of an entry beside its value, roughly
 
-_Place = tuple[Moment, str, str]
+
+class _Moment:
+    """What is known of a moment: until when it is kept, and what was at some addresses."""
+
+    __slots__ = ("found", "until")
+
+    def __init__(self, until: int) -> None:
+        self.until = until
+        self.found: dict[Address, Entry] = {}
+
+
+class _State:
+    """What was read while nobody wrote."""
+
+    __slots__ = ("mark", "moments", "size")
+
+    def __init__(self, mark: Mark) -> None:
+        self.mark = mark
+        self.moments: dict[tuple[int, int], _Moment] = {}  # by version and instant
+        self.size = 0
 
 
 class PastCache:
-    """What was at some places at some moments.
+    """What was at some places at some moments; any thread may use it.
 
     Args:
-        cache: of reads, which knows whether somebody has written.
+        cache: of reads, which knows whether somebody has written, and what is there now.
     """
 
     def __init__(self, cache: ReadCache) -> None:
         self._cache = cache
-        self._header = NO_MARK  # at which all the rest was read
-        self._until: dict[Moment, int] = {}  # the instant from which on a moment is not kept
-        self._found: dict[_Place, Record | None] = {}
-        self._size = 0
+        self._state = _State(NO_MARK)
 
     def header(self) -> Mark:
-        """Return what is to be taken before a read, for `fill`."""
+        """Return what is to be taken before a read, for the calls below."""
         return self._cache.header()
 
-    def find(self, moment: Moment, path: str, keys: Sequence[str], now: int) -> list[Record] | None:
-        """Return the items among some keys that were there, or `None`: they are to be read."""
-        if self._cache.header() != self._header or now >= self._until.get(moment, now):
+    def until(self, mark: Mark, moment: Moment) -> int | None:
+        """Return until when a moment is kept, if that is known of a header."""
+        state = self._state
+        known = state.moments.get((moment.version, moment.instant))
+        return None if known is None or state.mark != mark else known.until
+
+    def find(self, moment: Moment, path: str, key: str, now: Callable[[], int]) -> Entry | None:
+        """Return what was at a place, `ABSENT`, or `None`: it must be read.
+
+        What is there now was there then, too, if it has not been written since.
+        """
+        state, version = self._state, moment.version
+        known = state.moments.get((version, moment.instant))
+        if known is None or self._cache.header() != state.mark or now() >= known.until:
             return None
-        rows = []
-        for key in keys:
-            row = self._found.get((moment, path, key), self)
-            if row is self:
+        entry = known.found.get((path, key))
+        if entry is None:
+            entry = self._cache.find(path, key)
+            if entry is ABSENT or entry is None or entry.version > version:
                 return None
-            if row is not None:
-                rows.append(row)
-        return rows  # type: ignore[return-value]
+        return entry
 
     def fill(
-        self,
-        before: Mark,
-        moment: Moment,
-        until: int,
-        path: str,
-        keys: Sequence[str],
-        rows: Sequence[Record],
+        self, before: Mark, moment: Moment, until: int, path: str, key: str, entry: Entry
     ) -> None:
         """Keep what was read since a header, and until when its moment is kept."""
         if self._cache.header() != before:
             return
-        if before != self._header or self._size > _MOST_BYTES:
-            self._header, self._size = before, 0
-            self._until.clear()
-            self._found.clear()
-        self._until[moment] = until
-        found = {row.key: row for row in rows}
-        for key in keys:
-            self._found[moment, path, key] = found.get(key)
-        self._size += sum(_ENTRY_BYTES + len(row.data) for row in rows) + _ENTRY_BYTES * len(keys)
+        state = self._state
+        if before != state.mark or state.size > _MOST_BYTES:
+            state = self._state = _State(before)
+        known = state.moments.setdefault((moment.version, moment.instant), _Moment(until))
+        known.until = until
+        known.found[path, key] = entry
+        state.size += _ENTRY_BYTES + len(path) + len(key) + len(entry.data)

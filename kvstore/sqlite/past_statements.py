@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from kvstore.patterns import Pattern
 from kvstore.sql import Sql
-from kvstore.sqlite.statements import LIVE, OCTETS, in_range, key_matches
+from kvstore.sqlite.statements import LIVE, OCTETS, REST, in_range, key_matches
 
 # The primary key of items; it takes the value along without giving it to Python
 KEEP = """
@@ -55,13 +55,13 @@ CAST(coalesce(
 ) AS BLOB)
 """
 
-# The unique index on (path, key), and changes_was
-GET_AT = f"""
-SELECT path, key, CASE WHEN {OCTETS} <= ?5 THEN CAST(value AS BLOB) END, {_OWN}
+_SHORT = f"CASE WHEN {OCTETS} <= ?5 THEN CAST(value AS BLOB) END"
+_SHORT_WHOLE = f"CASE WHEN coalesce({OCTETS}, 1 << 61) <= ?5 THEN {_WHOLE} END"
+_THERE = f"""
 FROM items
 WHERE path = ?1 AND key = ?2 AND version <= ?3 AND {LIVE.replace("?", "?4")}
-UNION ALL
-SELECT path, key, CASE WHEN coalesce({OCTETS}, 1 << 61) <= ?5 THEN {_WHOLE} END, {_OWN}
+"""
+_WAS_THERE = f"""
 FROM (
     SELECT * FROM {_PAST}
     WHERE path = ?1 AND key = ?2 AND version <= ?3
@@ -69,6 +69,16 @@ FROM (
 ) AS past
 WHERE ended > ?3 AND {LIVE.replace("?", "?4")} AND value IS NOT ''
 """
+
+# The unique index on (path, key), and changes_was; a value of more bytes than ?5 is left out
+GET_AT = f"""
+SELECT path, key, {_SHORT}, {_OWN} {_THERE}
+UNION ALL
+SELECT path, key, {_SHORT_WHOLE}, {_OWN} {_WAS_THERE}
+"""
+GET_ENTRY_AT = (
+    f"SELECT {_SHORT}, {REST} {_THERE} UNION ALL SELECT {_SHORT_WHOLE}, {REST} {_WAS_THERE}"
+)
 
 # The same, of which nothing is told but that it is forgotten
 IS_FORGOTTEN = f"""

@@ -29,6 +29,7 @@ __all__ = [
     "Point",
     "checksum",
     "count",
+    "entry_of",
     "get_by_id",
     "get_entry",
     "get_many",
@@ -80,7 +81,7 @@ def item_of(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> It
     Raises:
         StoreCorruptError: the row is not as it was written.
     """
-    (item,) = live_item(namespace, key, _entry(namespace, path, key, row), _for_ever)
+    (item,) = live_item(namespace, key, entry_of(namespace, path, key, row), _for_ever)
     return item
 
 
@@ -88,7 +89,7 @@ def _for_ever() -> int:
     return _EVER
 
 
-def _entry(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> Entry:
+def entry_of(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> Entry:
     """Return what a row holds, once it is known to be as it was written."""
     data, version, created_at, updated_at, expires_at, expected = row
     try:
@@ -137,7 +138,7 @@ def get_entry(connection: driver.Connection, namespace: Namespace, path: str, ke
         StoreCorruptError: the row is not as it was written.
     """
     row = connection.execute(statements.GET, (path, key, _EVER)).fetchone()
-    return ABSENT if row is None else _entry(namespace, path, key, row)
+    return ABSENT if row is None else entry_of(namespace, path, key, row)
 
 
 def get_small(
@@ -154,7 +155,7 @@ def get_small(
     rows = cursor.execute(statements.GET_SMALL, (longest, path, key)).fetchall()
     if not rows:
         return ABSENT
-    return None if rows[0][0] is None else _entry(namespace, path, key, rows[0])
+    return None if rows[0][0] is None else entry_of(namespace, path, key, rows[0])
 
 
 Point = tuple[Namespace, str, str]  # a read of one item: labels, path, key
@@ -175,7 +176,7 @@ def get_small_points(
             continue
         try:
             namespace, path, key = points[at]
-            found[at] = _entry(namespace, path, key, row)
+            found[at] = entry_of(namespace, path, key, row)
         except StoreCorruptError as exc:
             found[at] = exc
     return found

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
-from operator import attrgetter
 from typing import Any
 
 from kvstore.jobs import LEASED, RAN_OUT, Jobs, JobState, QueueSize, SequenceRecord
@@ -34,7 +32,6 @@ NEVER = 2**62  # an instant
 NOTED_BEHIND = 8  # jobs with rows that a take passes over before it notes how far they go
 _PAGE_BYTES = 4 * 2**20  # of values, roughly
 
-_COLUMNS = attrgetter(*(field.name for field in fields(JobState)))
 
 Execute = Callable[[str, tuple[Any, ...]], driver.Cursor]
 
@@ -157,7 +154,7 @@ class FileJobs(Jobs):
         address = job.path, job.position
         self._seen[address] = job
         self._execute(sequence_statements.ERASE_JOB, address)
-        self._execute(sequence_statements.ADD_JOB, _COLUMNS(job))
+        self._execute(sequence_statements.ADD_JOB, job)
         if job.state == LEASED and job.due < self.look(job.path).soonest:
             self.state(job.path).soonest = job.due
 
@@ -197,7 +194,7 @@ def dead_jobs(
     with snapshot(connection):
         rows = connection.execute(sequence_statements.DEAD_JOBS, (path, limit)).fetchall()
         over = connection.execute(sequence_statements.JOBS_OVER, (path, now)).fetchall()
-        died = [replace(job, error=RAN_OUT) for job in map(_job, over) if job.is_last]
+        died = [job._replace(error=RAN_OUT) for job in map(_job, over) if job.is_last]
         jobs = sorted([*map(_job, rows), *died], key=lambda job: job.position)[:limit]
         found = []
         for job in jobs:

@@ -46,7 +46,6 @@ from kvstore.sqlite.engine import (
     is_light_look,
     without_checkpoints,
 )
-from kvstore.sqlite.engine.limits import CACHED_S
 from kvstore.sqlite.file import (
     IN_MEMORY,
     READ_TIMEOUT_S,
@@ -56,8 +55,7 @@ from kvstore.sqlite.file import (
 )
 from kvstore.sqlite.foresight import Foresight
 from kvstore.sqlite.index_file import describe
-from kvstore.sqlite.past_cache import PastCache
-from kvstore.sqlite.read_cache import NO_MARK, ReadCache
+from kvstore.sqlite.read_cache import ReadCache
 from kvstore.sqlite.readonly import ReadOnlyConnection
 from kvstore.sqlite.sampling import sample_vectors
 from kvstore.sqlite.searching import search, search_small
@@ -160,7 +158,6 @@ class SQLiteBackend(FileBackend):
         super().__init__(options)
         self._vector_cache_bytes = vector_cache_bytes
         self._cache: VectorCache | None = None
-        self._past_cache: PastCache | None = None
         self._cached: ReadCache | None = None
         self._foresight: Foresight | None = None
         self._looked_in = -1  # the turn of the loop in which the file was last looked at
@@ -216,11 +213,11 @@ class SQLiteBackend(FileBackend):
         self._pace = pace
         self._points, self._scans = (Reader(reader, self.opened) for reader in readers)
         cache = self._cached
-        self._past_cache = None if cache is None else PastCache(cache)
         self._inline = InlineReader(inline, self.settings.clock, pace, self._points, cache)
         if self.setup is not None:
             self._foresight = Foresight(self._inline, self._points, pace, self.setup)
         self.peek = self._inline.get  # type: ignore[method-assign]  # as below, one call less
+        self.past_peek = self._inline.get_past  # type: ignore[method-assign]  # likewise
         self._writer = Writer(
             writer,
             self.opened,
@@ -294,7 +291,7 @@ class SQLiteBackend(FileBackend):
 
     async def close(self) -> None:
         self.finalizer.detach()
-        self._past_cache = self._cached = None  # their view of the file ends
+        self._cached = None  # its view of the file ends
         self._inline.close()
         if self._inline_search is not None:
             self._inline_search.close()
@@ -416,26 +413,20 @@ class SQLiteBackend(FileBackend):
     ) -> Moment:
         return await self._points.submit(past.find_moment, version, instant, self.now())
 
+    def past_peek(
+        self, moment: Moment, namespace: Namespace, path: str, key: str
+    ) -> list[Item] | None:
+        return self._inline.get_past(moment, namespace, path, key)
+
     async def past_many(self, moment: Moment, path: str, keys: Sequence[str]) -> list[Record]:
-        now, cache = self.now(), self._past_cache
-        if cache is not None:
-            rows = cache.find(moment, path, keys, now)
-            if rows is not None:
-                if self._pace.is_turn_over:
-                    await self._pace.give_way()
-                self._pace.charge(CACHED_S * len(keys))
-                return rows
-        before = NO_MARK if cache is None else cache.header()
+        now = self.now()
         found = self._inline.quickly(
             path, keys, lambda raw: past.get_few(raw, moment, path, keys, now, INLINE_BYTES)
         )
         if found is None:
             found = await self._points.submit(past.get_many, moment, path, keys, now)
-        rows, until = found
-        if cache is not None and sum(len(row.data) for row in rows) <= INLINE_BYTES:
-            cache.fill(before, moment, until, path, keys, rows)
         await self._pace.give_way()
-        return rows
+        return found
 
     async def past_page(
         self,

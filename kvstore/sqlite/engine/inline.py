@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from kvstore.errors import StoreCorruptError, StoreError
 from kvstore.instants import to_micros
-from kvstore.sqlite import driver, reading
+from kvstore.past import Moment
+from kvstore.sqlite import driver, past, reading
 from kvstore.sqlite.connection import limit, release
 from kvstore.sqlite.engine.light import are_few
 from kvstore.sqlite.engine.limits import (
@@ -23,6 +24,7 @@ from kvstore.sqlite.engine.limits import (
 from kvstore.sqlite.engine.pace import Pace
 from kvstore.sqlite.engine.reader import Reader
 from kvstore.sqlite.engine.settling import settle
+from kvstore.sqlite.past_cache import PastCache
 from kvstore.sqlite.read_cache import NO_MARK, Address, Entry, ReadCache
 from kvstore.types import Item, Namespace
 
@@ -66,6 +68,7 @@ class InlineReader:
         self._pace = pace
         self._worker = worker
         self._cache = cache
+        self._past_cache = None if cache is None else PastCache(cache)
         self._uncharged = 0  # answers from the cache that the pace has not heard of yet
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Read] = deque()
@@ -80,10 +83,7 @@ class InlineReader:
         if cache is not None:
             entry = cache.find(path, key)
             if entry is not None:
-                self._uncharged += 1
-                if self._uncharged == CACHED_AT_ONCE or not pace.is_turn_watched:
-                    pace.charge(self._uncharged * CACHED_S)
-                    self._uncharged = 0
+                self._charge_cached()
                 return reading.live_item(namespace, key, entry, self._now)
         if self._is_crowd or self._waiting:
             return None
@@ -112,6 +112,48 @@ class InlineReader:
         finally:
             self.is_running = False
             pace.record(began)
+
+    def get_past(
+        self, moment: Moment, namespace: Namespace, path: str, key: str
+    ) -> list[Item] | None:
+        """Return the item that was there in a list, an empty list, or `None`: ask a thread."""
+        pace, cache = self._pace, self._past_cache
+        if pace.is_turn_over:
+            return None
+        if cache is not None:
+            entry = cache.find(moment, path, key, self._now)
+            if entry is not None:
+                self._charge_cached()
+                return reading.live_item(namespace, key, entry, lambda: moment.instant)
+        began = time.perf_counter()
+        if not pace.allows(began):
+            return None
+        try:
+            self.is_running = True
+            before = NO_MARK if cache is None else cache.header()
+            until = None if cache is None else cache.until(before, moment)
+            place = namespace, path, key, moment
+            found = past.get_entry(self.raw, *place, self._now(), until, INLINE_BYTES)
+            if found is None:
+                return None
+            entry, until = found
+            if cache is not None:
+                cache.fill(before, moment, until, path, key, entry)
+            return reading.live_item(namespace, key, entry, lambda: moment.instant)
+        except StoreError:
+            raise
+        except Exception:  # noqa: BLE001 - the worker meets it again, and has time to deal with it
+            return None
+        finally:
+            self.is_running = False
+            pace.record(began)
+
+    def _charge_cached(self) -> None:
+        """Take note of an answer from memory."""
+        self._uncharged += 1
+        if self._uncharged == CACHED_AT_ONCE or not self._pace.is_turn_watched:
+            self._pace.charge(self._uncharged * CACHED_S)
+            self._uncharged = 0
 
     def _live(self, namespace: Namespace, key: str, entry: Entry) -> list[Item]:
         return reading.live_item(namespace, key, entry, self._now)
@@ -220,7 +262,7 @@ class InlineReader:
     def close(self) -> None:
         """Have the worker read what waits, and release the connection."""
         self._pass_on_all()
-        self._cache = None  # its view of the file ends with the last connection
+        self._cache = self._past_cache = None  # their view of the file ends with the connection
         self.raw.close()
 
     def _take(self, most: int) -> list[_Read]:
@@ -296,6 +338,12 @@ class NoInlineReader(InlineReader):
         self._loop = asyncio.get_running_loop()
 
     def get(self, namespace: Namespace, path: str, key: str) -> list[Item] | None:
+        """Answer nothing."""
+        return None
+
+    def get_past(
+        self, moment: Moment, namespace: Namespace, path: str, key: str
+    ) -> list[Item] | None:
         """Answer nothing."""
         return None
 
