@@ -43,6 +43,7 @@ __all__ = [
     "hang_up",
     "is_damage",
     "is_lost",
+    "plan_once",
     "reconnect",
     "require_own_session",
     "snapshot",
@@ -67,6 +68,9 @@ LEAST_TRY_S = 1.0
 _LOOK_S = 1.0
 _SEEN = "SELECT current_setting('kvstore.session', true)"
 _BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+# For writes, which are single calls that go by primary keys: to plan them anew each time would take
+# the server as long as to do them.
+_PLAN_ONCE = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
 PAUSES_S = (0.02, 0.25)  # between two tries, growing
 
 
@@ -160,6 +164,12 @@ async def reconnect(target: Target, patience: float) -> Session:
         await asyncio.sleep(pause)
         pause = min(2 * pause, PAUSES_S[1])
         limit *= 2
+
+
+async def plan_once(connection: Session, target: Target) -> None:
+    """Have a session plan each statement once, if it may."""
+    if target.plans_once:
+        await connection.execute(_PLAN_ONCE)
 
 
 async def require_own_session(connection: Session, target: Target) -> None:

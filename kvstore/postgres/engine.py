@@ -35,6 +35,7 @@ from kvstore.postgres.connection import (
     Target,
     hang_up,
     is_lost,
+    plan_once,
     reconnect,
     translate,
 )
@@ -104,6 +105,7 @@ class Writer:
         replica: Replica | None = None,
     ) -> None:
         self._target = target
+        self._begin_text = statements.BEGIN_PLANNED if target.plans_once else statements.BEGIN
         self._most = most
         self._watchman = watchman
         self._demoted = demoted
@@ -336,6 +338,7 @@ class Writer:
                 self._counters.reconnects += 1
                 _LOG.info("the writer connects to %s anew", self._target.name)
             channel.raw = await reconnect(self._target, self._target.busy_timeout)
+            await plan_once(channel.raw, self._target)
         self._watchman.begin(channel)
         return channel.raw
 
@@ -415,7 +418,7 @@ class Writer:
     ) -> list[Any] | None:
         """Write many puts in a transaction, which is left open; `None`: it takes more than that."""
         assert attempt.puts is not None
-        await raw.execute(statements.BEGIN)
+        await raw.execute(self._begin_text)
         items = await copy_plain(raw, root, attempt.puts, attempt.now, self.newest, stamp)
         if items is None:
             await raw.execute("ROLLBACK")
@@ -487,7 +490,7 @@ class Writer:
         sent = [each for each in tries if each.is_sent]
         attempt, stamp = channel.begin(self._clock(), tries, "")
         make = self._make_indexer
-        await raw.execute(statements.BEGIN)
+        await raw.execute(self._begin_text)
         transaction = Transaction(raw, attempt.now, self.newest, make, stamp)
         for root in sorted({each.root for each in sent}):
             is_done = await transaction.is_done(root)

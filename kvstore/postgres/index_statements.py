@@ -66,11 +66,8 @@ FROM kvstore_roots AS roots, unnest($2::text[], $3::text[], $4::bytea[], $5::{sc
 WHERE roots.root = $1
 ON CONFLICT (root, path, key, text) DO UPDATE SET embedding = excluded.embedding
 """
-DELETE_VECTORS = """
-DELETE FROM {table} AS vectors
-USING unnest($2::text[], $3::text[], $4::bytea[]) AS gone (path, key, text)
-WHERE vectors.root = $1 AND vectors.path = gone.path AND vectors.key = gone.key
-    AND vectors.text = gone.text
+DELETE_VECTOR = """
+DELETE FROM {table} WHERE root = $1 AND path = $2 AND key = $3 AND text = $4
 """
 DROP_VECTORS = "DELETE FROM {table} WHERE root = $1"
 _CURRENT = """

@@ -20,7 +20,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
 from struct import pack
@@ -369,9 +369,9 @@ class IndexChanges:
     async def write_vectors(self, connection: Connection, root: str) -> None:
         """Write what is no part of the call."""
         if self.stale:
-            addresses, codes = zip(*self.stale, strict=True)
-            delete = sql.DELETE_VECTORS.format(table=self.table)
-            await connection.execute(delete, root, *_columns(addresses), codes)
+            delete = sql.DELETE_VECTOR.format(table=self.table)
+            gone = [(root, *address, code) for address, code in self.stale]
+            await connection.executemany(delete, gone)
         if self.vectors:
             await _teach_vectors(connection, self.schema)
         put = sql.PUT_VECTORS.format(table=self.table, schema=quoted(self.schema))
@@ -422,14 +422,17 @@ def _arguments(changed: Mapping[Address, _Indexed]) -> Sequence[Any]:
     )
 
 
-def _columns(addresses: Iterable[Address]) -> tuple[list[str], list[str]]:
-    """Return addresses as the columns path and key."""
-    pairs = list(addresses)
-    return [path for path, _ in pairs], [key for _, key in pairs]
+def _columns(addresses: Collection[Address]) -> tuple[list[str] | None, list[str] | None]:
+    """Return addresses as the columns path and key; `None` spares the driver an empty one."""
+    if not addresses:
+        return None, None
+    return [path for path, _ in addresses], [key for _, key in addresses]
 
 
-def _joined(lists: Sequence[list[int]]) -> tuple[list[int], list[int]]:
+def _joined(lists: Sequence[list[int]]) -> tuple[list[int] | None, list[int] | None]:
     """Return the lists as one, and where each ends."""
+    if not lists:
+        return None, None
     return list(chain.from_iterable(lists)), list(accumulate(map(len, lists)))
 
 

@@ -174,6 +174,8 @@ ORDER BY roots.root
 """
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+# Where the session plans its statements once: whose plans depend on how much they find
+BEGIN_PLANNED = f"{BEGIN}; SET LOCAL plan_cache_mode = auto; SET LOCAL enable_seqscan = on"
 # In a transaction of its own: a NOTIFY locks the whole database until its commit is done.
 # Whose it is goes along: a store has told its own watches already.
 NOTIFY = """SET LOCAL synchronous_commit = off; NOTIFY "{channel}", '{sender}'"""

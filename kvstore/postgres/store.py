@@ -29,6 +29,7 @@ from kvstore.postgres.connection import (
     Target,
     connect,
     hang_up,
+    plan_once,
     require_own_session,
     translated,
 )
@@ -233,6 +234,8 @@ class PostgresBackend(Backend):
             await hang_up(connection)
             return
         self._herald = changes.Herald(self._pool, channel, sender)
+        with translated(target.name):
+            await plan_once(connection, target)
         self._writer = Writer(
             target,
             connection,

@@ -46,6 +46,15 @@ class Target:
     statement_timeout: float | None = field(default=STATEMENT_TIMEOUT_S, compare=False)
     schema: str | None = field(default=None, compare=False)
 
+    @property
+    def plans_once(self) -> bool:
+        """Whether the sessions that write plan each of their statements once.
+
+        A pooler's sessions are others' as well; and where tables are spread over machines, a plan
+        says to which of them a statement goes.
+        """
+        return not (self.is_pooler or self.is_distributed)
+
     @classmethod
     def parse(
         cls,

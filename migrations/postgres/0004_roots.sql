@@ -237,9 +237,13 @@ BEGIN
         END IF;
     END IF;
     IF until <> 0 THEN
-        PERFORM FROM kvstore_items AS items JOIN unnest(paths, keys) AS put (path, key)
-            ON items.path = put.path AND items.key = put.key
-        WHERE items.root = the_root AND items.expires_at <= present;
+        PERFORM FROM unnest(paths, keys) AS put (path, key)
+        CROSS JOIN LATERAL (
+            SELECT FROM kvstore_items AS items
+            WHERE items.root = the_root AND items.path = put.path AND items.key = put.key
+                AND items.expires_at <= present
+            LIMIT 1
+        ) AS items;
         IF FOUND THEN
             RAISE EXCEPTION 'kvstore: not plain' USING ERRCODE = 'KV003';
         END IF;
@@ -250,17 +254,19 @@ BEGIN
         WHERE roots.root = the_root;
     END IF;
     IF span <> 0 THEN
-        INSERT INTO kvstore_past (
-            root, ended, ended_at, ended_by, path, key, version, created_at, updated_at, value,
-            expires_at, ttl, indexing
-        )
-        SELECT items.root, base + put.nth, moment, 'put', items.path, items.key, items.version,
-            items.created_at, items.updated_at, nullif(items.value, put.data), items.expires_at,
-            items.ttl, items.indexing
-        FROM kvstore_items AS items
-        JOIN unnest(paths, keys, datas) WITH ORDINALITY AS put (path, key, data, nth)
-            ON items.path = put.path AND items.key = put.key
-        WHERE items.root = the_root;
+        EXECUTE $insert$
+            INSERT INTO kvstore_past (
+                root, ended, ended_at, ended_by, path, key, version, created_at, updated_at, value,
+                expires_at, ttl, indexing
+            )
+            SELECT items.root, $2 + put.nth, $3, 'put', items.path, items.key, items.version,
+                items.created_at, items.updated_at, nullif(items.value, put.data),
+                items.expires_at, items.ttl, items.indexing
+            FROM kvstore_items AS items
+            JOIN unnest($4, $5, $6) WITH ORDINALITY AS put (path, key, data, nth)
+                ON items.path = put.path AND items.key = put.key
+            WHERE items.root = $1
+        $insert$ USING the_root, base, moment, paths, keys, datas;
     END IF;
     RETURN QUERY
     INSERT INTO kvstore_items AS items (
@@ -283,6 +289,10 @@ BEGIN
     RETURNING items.version, items.created_at, until <> 0;
 END
 $$;
+
+-- What is in EXECUTE is planned each time, here and below: of a session that plans a statement once
+-- (kvstore/postgres/engine.py) it would have a plan for a root of middling size, and go through a
+-- large one from end to end.
 
 -- What was decided about items under one root, in one call: it takes effect if the root is at the
 -- expected turn, and returns whether it is. KV002 as above. The arrays are of rows to write, kind
@@ -318,16 +328,24 @@ BEGIN
     IF cardinality(gone_paths) > 0 THEN
         PERFORM FROM kvstore_roots AS roots WHERE roots.root = the_root FOR NO KEY UPDATE;
         SELECT count(*), coalesce(sum(entries.length), 0) INTO less_entries, less_words
-        FROM kvstore_entries AS entries JOIN unnest(gone_paths, gone_keys) AS gone (path, key)
-            ON entries.path = gone.path AND entries.key = gone.key
-        WHERE entries.root = the_root;
+        FROM unnest(gone_paths, gone_keys) AS gone (path, key)
+        CROSS JOIN LATERAL (
+            SELECT * FROM kvstore_entries AS entries
+            WHERE entries.root = the_root AND entries.path = gone.path AND entries.key = gone.key
+            LIMIT 1
+        ) AS entries;
         SELECT array_agg(less.term), array_agg(less.number) INTO less_terms, less_numbers
         FROM (
             SELECT word AS term, count(*) AS number
-            FROM kvstore_entries AS entries JOIN unnest(gone_paths, gone_keys) AS gone (path, key)
-                ON entries.path = gone.path AND entries.key = gone.key,
-                unnest(entries.words) AS word
-            WHERE entries.root = the_root GROUP BY word
+            FROM unnest(gone_paths, gone_keys) AS gone (path, key)
+            CROSS JOIN LATERAL (
+                SELECT * FROM kvstore_entries AS entries
+                WHERE entries.root = the_root
+                    AND entries.path = gone.path AND entries.key = gone.key
+                LIMIT 1
+            ) AS entries,
+            unnest(entries.words) AS word
+            GROUP BY word
         ) AS less;
     END IF;
     SELECT advanced.moment INTO moment
@@ -343,16 +361,25 @@ BEGIN
     IF new_index IS NOT NULL THEN
         UPDATE kvstore_roots AS roots SET index = new_index WHERE roots.root = the_root;
     END IF;
+    IF cardinality(gone_paths) > 0 THEN  -- those that come again are overwritten
+        SELECT array_agg(gone.path), array_agg(gone.key) INTO gone_paths, gone_keys
+        FROM (
+            SELECT path, key FROM unnest(gone_paths, gone_keys) AS former (path, key)
+            EXCEPT SELECT path, key FROM unnest(entry_paths, entry_keys) AS coming (path, key)
+        ) AS gone;
+    END IF;
     IF cardinality(gone_paths) > 0 THEN
-        DELETE FROM kvstore_entries AS entries
-        USING unnest(gone_paths, gone_keys) AS gone (path, key)
-        WHERE entries.root = the_root AND entries.path = gone.path AND entries.key = gone.key;
+        EXECUTE $delete$
+            DELETE FROM kvstore_entries AS entries USING unnest($2, $3) AS gone (path, key)
+            WHERE entries.root = $1 AND entries.path = gone.path AND entries.key = gone.key
+        $delete$ USING the_root, gone_paths, gone_keys;
     END IF;
     IF 1 = ANY (kinds) THEN
-        DELETE FROM kvstore_items AS items
-        USING unnest(kinds, paths, keys) AS gone (kind, path, key)
-        WHERE items.root = the_root AND gone.kind = 1
-            AND items.path = gone.path AND items.key = gone.key;
+        EXECUTE $delete$
+            DELETE FROM kvstore_items AS items USING unnest($2, $3, $4) AS gone (kind, path, key)
+            WHERE items.root = $1 AND gone.kind = 1
+                AND items.path = gone.path AND items.key = gone.key
+        $delete$ USING the_root, kinds, paths, keys;
     END IF;
     IF 0 = ANY (kinds) THEN
         INSERT INTO kvstore_items AS items (
@@ -376,11 +403,12 @@ BEGIN
             indexing = excluded.indexing;
     END IF;
     IF 2 = ANY (kinds) THEN
-        UPDATE kvstore_items AS items SET expires_at = touched.expires_at, ttl = touched.ttl
-        FROM unnest(kinds, paths, keys, expiries, ttls)
-            AS touched (kind, path, key, expires_at, ttl)
-        WHERE items.root = the_root AND touched.kind = 2
-            AND items.path = touched.path AND items.key = touched.key;
+        EXECUTE $update$
+            UPDATE kvstore_items AS items SET expires_at = touched.expires_at, ttl = touched.ttl
+            FROM unnest($2, $3, $4, $5, $6) AS touched (kind, path, key, expires_at, ttl)
+            WHERE items.root = $1 AND touched.kind = 2
+                AND items.path = touched.path AND items.key = touched.key
+        $update$ USING the_root, kinds, paths, keys, expiries, ttls;
     END IF;
     IF cardinality(note_versions) > 0 THEN
         INSERT INTO kvstore_changes (root, version, kind, path, key, at)
@@ -398,7 +426,12 @@ BEGIN
         FROM kvstore_roots AS roots, unnest(
             entry_paths, entry_keys, entry_texts, entry_lengths, words_ends, counts_ends
         ) WITH ORDINALITY AS entry (path, key, texts, length, words_end, counts_end, nth)
-        WHERE roots.root = the_root;
+        WHERE roots.root = the_root
+        ON CONFLICT (root, path, key) DO UPDATE SET
+            texts = excluded.texts,
+            length = excluded.length,
+            words = excluded.words,
+            counts = excluded.counts;
     END IF;
     IF cardinality(more_terms) > 0 OR less_terms IS NOT NULL THEN
         INSERT INTO kvstore_terms AS terms (root, term, items)
@@ -420,9 +453,10 @@ BEGIN
         WHERE terms.root = the_root AND terms.term = ANY (less_terms) AND terms.items <= 0;
     END IF;
     IF cardinality(gone_fact_paths) > 0 THEN
-        DELETE FROM kvstore_facts AS facts
-        USING unnest(gone_fact_paths, gone_fact_keys) AS gone (path, key)
-        WHERE facts.root = the_root AND facts.path = gone.path AND facts.key = gone.key;
+        EXECUTE $delete$
+            DELETE FROM kvstore_facts AS facts USING unnest($2, $3) AS gone (path, key)
+            WHERE facts.root = $1 AND facts.path = gone.path AND facts.key = gone.key
+        $delete$ USING the_root, gone_fact_paths, gone_fact_keys;
     END IF;
     IF cardinality(fact_paths) > 0 THEN
         INSERT INTO kvstore_facts AS facts (root, path, key, facts)
@@ -441,10 +475,11 @@ BEGIN
         ON CONFLICT DO NOTHING;
     END IF;
     IF cardinality(unmarked_paths) > 0 THEN
-        DELETE FROM kvstore_pending AS pending
-        USING unnest(unmarked_paths, unmarked_keys) AS unmarked (path, key)
-        WHERE pending.root = the_root
-            AND pending.path = unmarked.path AND pending.key = unmarked.key;
+        EXECUTE $delete$
+            DELETE FROM kvstore_pending AS pending USING unnest($2, $3) AS unmarked (path, key)
+            WHERE pending.root = $1
+                AND pending.path = unmarked.path AND pending.key = unmarked.key
+        $delete$ USING the_root, unmarked_paths, unmarked_keys;
     END IF;
     RETURN true;
 END

@@ -75,9 +75,10 @@ BEGIN
         seen = excluded.seen,
         head = excluded.head;
     IF cardinality(gone_paths) > 0 THEN
-        DELETE FROM kvstore_jobs AS jobs
-        USING unnest(gone_paths, gone_positions) AS gone (path, position)
-        WHERE jobs.root = the_root AND jobs.path = gone.path AND jobs.position = gone.position;
+        EXECUTE $delete$
+            DELETE FROM kvstore_jobs AS jobs USING unnest($2, $3) AS gone (path, position)
+            WHERE jobs.root = $1 AND jobs.path = gone.path AND jobs.position = gone.position
+        $delete$ USING the_root, gone_paths, gone_positions;
     END IF;
     IF cardinality(job_paths) > 0 THEN
         INSERT INTO kvstore_jobs (

@@ -56,29 +56,29 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    INSERT INTO kvstore_past (
-        root, ended, ended_at, ended_by, path, key, version, created_at, updated_at, value,
-        expires_at, ttl, indexing
-    )
-    SELECT roots.root, gone.ended, moment, gone.kind, gone.path, gone.key,
-        CASE WHEN gone.is_told THEN gone.version ELSE items.version END,
-        CASE WHEN gone.is_told THEN gone.created_at ELSE items.created_at END,
-        CASE WHEN gone.is_told THEN gone.updated_at ELSE items.updated_at END,
-        nullif(coalesce(gone.data, items.value), gone.after),
-        CASE WHEN gone.is_told THEN gone.expires_at ELSE items.expires_at END,
-        CASE WHEN gone.is_told THEN gone.ttl ELSE items.ttl END,
-        CASE WHEN gone.is_told THEN gone.indexing ELSE items.indexing END
-    FROM kvstore_roots AS roots
-    CROSS JOIN unnest(
-        ends, kinds, paths, keys, afters, are_told, versions, created, updated, datas, expiries,
-        ttls, indexings
-    ) AS gone (
-        ended, kind, path, key, after, is_told, version, created_at, updated_at, data, expires_at,
-        ttl, indexing
-    )
-    LEFT JOIN kvstore_items AS items
-        ON items.root = the_root AND items.path = gone.path AND items.key = gone.key
-    WHERE roots.root = the_root AND (gone.is_told OR items.version IS NOT NULL);
+    EXECUTE $insert$
+        INSERT INTO kvstore_past (
+            root, ended, ended_at, ended_by, path, key, version, created_at, updated_at, value,
+            expires_at, ttl, indexing
+        )
+        SELECT roots.root, gone.ended, $2, gone.kind, gone.path, gone.key,
+            CASE WHEN gone.is_told THEN gone.version ELSE items.version END,
+            CASE WHEN gone.is_told THEN gone.created_at ELSE items.created_at END,
+            CASE WHEN gone.is_told THEN gone.updated_at ELSE items.updated_at END,
+            nullif(coalesce(gone.data, items.value), gone.after),
+            CASE WHEN gone.is_told THEN gone.expires_at ELSE items.expires_at END,
+            CASE WHEN gone.is_told THEN gone.ttl ELSE items.ttl END,
+            CASE WHEN gone.is_told THEN gone.indexing ELSE items.indexing END
+        FROM kvstore_roots AS roots
+        CROSS JOIN unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS gone (
+            ended, kind, path, key, after, is_told, version, created_at, updated_at, data,
+            expires_at, ttl, indexing
+        )
+        LEFT JOIN kvstore_items AS items
+            ON items.root = $1 AND items.path = gone.path AND items.key = gone.key
+        WHERE roots.root = $1 AND (gone.is_told OR items.version IS NOT NULL)
+    $insert$ USING the_root, moment, ends, kinds, paths, keys, afters, are_told, versions, created,
+        updated, datas, expiries, ttls, indexings;
     RETURN true;
 END
 $$;

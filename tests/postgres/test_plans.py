@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kvstore import IndexConfig
 from kvstore.backend import Span
 from kvstore.filters import parse_filter
 from kvstore.patterns import compile_pattern
@@ -175,3 +176,38 @@ async def test_a_statement_uses_its_indexes(url: str, name: str) -> None:
             whole.add(node["Relation Name"])
     assert not whole
     assert indexes == expected
+
+
+MORE_ITEMS = """
+INSERT INTO kvstore_items (root, path, key, version, created_at, updated_at, value)
+SELECT root, root, 'k', 1, 1, 1, '{}' FROM kvstore_roots WHERE root LIKE 'more%';
+"""
+COUNT_READ = """
+SELECT sum(coalesce(idx_tup_fetch, 0) + seq_tup_read)::integer FROM pg_stat_user_tables
+WHERE schemaname = current_schema()
+"""
+
+
+async def test_a_write_costs_by_what_it_writes_however_large_its_root_is(
+    postgres: Database,
+) -> None:
+    """A session that writes plans once, for any root; most are small."""
+    with postgres.schema() as url:
+        async with PostgresStore(url, index=IndexConfig()) as store:
+            await store.put_many(("large",), {f"k{n}": {"text": f"tea {n}"} for n in range(3_000)})
+        connection = await asyncpg.connect(url)
+        await connection.execute(MORE_ROOTS + MORE_ITEMS)
+        await connection.execute("ANALYZE")
+        before = await connection.fetchval(COUNT_READ)
+        async with PostgresStore(url, index=IndexConfig()) as store:
+            for n in range(10):
+                await store.put(("large",), f"k{n}", {"text": f"coffee {n}"})
+                await store.expire(("large",), f"k{n}", ttl=60)
+                await store.delete(("large",), f"k{n}")
+        for _ in range(100):  # a session tells of its reads when it has ended
+            read = await connection.fetchval(COUNT_READ) - before
+            if read:
+                break
+            await asyncio.sleep(0.05)
+        await connection.close()
+    assert 0 < read < 3_000
