@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any, TypeGuard
 
 from kvstore.operations import (
+    Check,
     Operation,
     Put,
 )
@@ -23,9 +24,10 @@ from kvstore.sqlite.rows import NotInlineError
 from kvstore.sqlite.sequence_writing import SequenceRows
 from kvstore.types import Item, pack_item
 
-__all__ = ["PlainPuts", "is_bare_put", "is_plain"]
+__all__ = ["PlainPuts", "are_new", "is_bare_put", "is_plain"]
 
 _TOLD = 5_000  # plain puts of which each is told to the cache of reads; of more, none is
+_FEW_NEW = 8
 _ROWS = (32, 16, 8, 4, 2, 1)  # of the statements that puts share; of more rows they take longer
 _UPSERT_ONE = statements.upsert_plain(1)
 
@@ -38,6 +40,21 @@ def is_bare_put(op: Operation) -> TypeGuard[Put]:
         and op.ttl is None
         and op.indexing is None
         and not op.keep
+    )
+
+
+def are_new(ops: Sequence[Operation]) -> TypeGuard[Sequence[Put | Check]]:
+    """Whether operations seem to be a few puts of new items, perhaps beside checks of others."""
+    return len(ops) <= _FEW_NEW and all(type(op) is Check or _is_new(op) for op in ops)
+
+
+def _is_new(op: Operation) -> bool:
+    return (
+        type(op) is Put
+        and op.ttl is None
+        and not op.keep
+        and not op.vectors
+        and (op.expected == 0 or (op.expected is None and op.indexing is not None))
     )
 
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from kvstore.operations import Put
+from collections.abc import Sequence
+
+from kvstore.operations import Check, Put, Record
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import transaction
 from kvstore.sqlite.index_file import Setup
 from kvstore.sqlite.indexing import begin_batch
 from kvstore.sqlite.openfile import OpenFile
 from kvstore.sqlite.plain_puts import is_plain
-from kvstore.sqlite.read_cache import NO_MARK, Entry, Mark, ReadCache
+from kvstore.sqlite.read_cache import ABSENT, NO_MARK, Address, Entry, Mark, ReadCache
 from kvstore.sqlite.reading import checksum
-from kvstore.sqlite.rows import FileState
+from kvstore.sqlite.rows import FileState, columns_of
 from kvstore.sqlite.writing import Batch
 from kvstore.types import Item, pack_item
 
 __all__ = ["Series"]
 
 _UPSERT_ONE = statements.upsert_plain(1)
+
+
+class _ThereError(Exception):
+    """An item that was to be new is there."""
 
 
 class Series:
@@ -104,6 +110,54 @@ class Series:
         self._known = None if after is None else (after, FileState(version, False, None, False))
         return pack_item(op.namespace, key, data, version, created, now, None)
 
+    def add_alone(
+        self, ops: Sequence[Put | Check], now: int, timeout: float
+    ) -> list[Item | None] | None:
+        """Commit a unit of new items by itself; `None`: nothing is written, and a batch must do it.
+
+        That is so as of `put_alone`, where one of them is there, and where it is not known of
+        another what is to be checked. It comes to what a `Batch` of the unit does.
+
+        Args:
+            ops: `are_new`.
+            now: the instant, in microseconds.
+            timeout: how long to wait for other processes, in seconds.
+
+        Raises:
+            driver.Error: as `Batch.apply`, and as `transaction` has it.
+        """
+        cache, known = self._cache, self._known
+        if cache is None or known is None or not known[1].is_plain:
+            return None
+        mark, state = known
+        there = cache.look([(op.path, op.key) for op in ops])
+        if not all(map(_is_as_wanted, ops, there)):
+            return None
+        version, execute = state.version, self.cursor.execute
+        answers: list[Item | None] = []
+        changed: dict[Address, Entry | None] = {}
+        try:
+            with transaction(self._connection, timeout, self._file, self.cursor):
+                if cache.header() != mark:
+                    return None
+                for op in ops:
+                    if isinstance(op, Check):
+                        answers.append(None)
+                        continue
+                    path, key, data = op.path, op.key, op.data
+                    version += 1
+                    row = Record(path, key, data, version, now, now, indexing=op.indexing)
+                    if not execute(statements.INSERT_NEW, columns_of(row)).rowcount:
+                        raise _ThereError
+                    changed[path, key] = Entry(data, version, now, now, None)
+                    answers.append(pack_item(op.namespace, key, data, version, now, now, None))
+                execute(statements.SET_VERSION, (version,))
+        except _ThereError:
+            return None
+        after = cache.follow(mark, changed)
+        self._known = None if after is None else (after, FileState(version, False, None, False))
+        return answers
+
     def committed(self, batch: Batch) -> None:
         """Take note that the transaction of the last batch is committed."""
         if self._cache is not None:
@@ -114,3 +168,10 @@ class Series:
     def end(self) -> None:
         """Let go of the cache, whose view of the file ends with the last connection."""
         self._cache = None
+
+
+def _is_as_wanted(op: Put | Check, there: Entry | None) -> bool:
+    """Whether what is known of an item is what `Series.add_alone` can go by."""
+    if isinstance(op, Put):
+        return there is None or there is ABSENT
+    return there is not None and there.expires_at is None and there.version == op.version

@@ -96,6 +96,13 @@ VALUES ({", ".join("?" * len(COLUMNS))})
 ON CONFLICT (path, key) DO UPDATE {_replace(_ALL)}
 """
 
+# The unique index on (path, key); what is there, if only as an expired item, stays
+INSERT_NEW = f"""
+INSERT INTO items ({", ".join(COLUMNS)})
+VALUES ({", ".join("?" * len(COLUMNS))})
+ON CONFLICT (path, key) DO NOTHING
+"""
+
 # The primary key; of a row whose lifetime and indexing stay, so that it touches no index
 UPDATE_VALUE = """
 UPDATE items

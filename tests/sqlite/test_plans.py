@@ -78,6 +78,7 @@ HOT: dict[str, list[str]] = {
     "GET_MANY": ["SCAN wanted VIRTUAL TABLE INDEX 1:", POINT],
     "GET_STATE": [POINT],
     "UPSERT": [],
+    "INSERT_NEW": [],
     "UPDATE_VALUE": [BY_ID],
     "PUT_OVER": [POINT],
     "DELETE": [BY_ID],

@@ -34,7 +34,7 @@ from kvstore.sqlite.engine.pace import Pace
 from kvstore.sqlite.engine.settling import call_soon, require_open, settle
 from kvstore.sqlite.index_file import Setup
 from kvstore.sqlite.openfile import OpenFile
-from kvstore.sqlite.plain_puts import is_bare_put
+from kvstore.sqlite.plain_puts import are_new, is_bare_put
 from kvstore.sqlite.read_cache import ReadCache
 from kvstore.sqlite.series import Series
 from kvstore.sqlite.writing import INLINE_OPS
@@ -186,7 +186,9 @@ class Writer:
 
     async def _apply_alone(self, pace: Pace, unit: _Unit) -> list[Any]:
         self._alone = (pace.turn, id(asyncio.current_task(self._loop)))
-        if not self.is_running and self._commit_inline(pace, [unit]):
+        if not self.is_running and (
+            self._add_inline(pace, unit) or self._commit_inline(pace, [unit])
+        ):
             if pace.is_turn_over:
                 await pace.next_turn()
             if isinstance(unit.outcome, BaseException):
@@ -301,6 +303,25 @@ class Writer:
         finally:
             pace.record(began, min(sum([len(unit.ops) for unit in units]), INLINE_OPS))
         self._ring()
+        return True
+
+    def _add_inline(self, pace: Pace, unit: _Unit) -> bool:
+        """Commit a unit of new items on this thread, in the time of a plain put; whether it did."""
+        ops = unit.ops
+        if not are_new(ops):
+            return False
+        began = time.perf_counter()
+        try:
+            answers = self._series.add_alone(ops, to_micros(self._clock()), 0.0)
+        except Exception:  # noqa: BLE001 - a batch meets it again, or has time to deal with it
+            return False
+        finally:
+            pace.record(began, len(ops))
+        if answers is None:
+            return False
+        unit.outcome = answers
+        self._counters.committed(1)
+        self._wal_pages += _PAGES_OF_A_PUT * len(ops) + unit.size // PAGE_BYTES
         return True
 
     def _ring(self) -> None:
