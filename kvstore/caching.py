@@ -10,8 +10,9 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar, TypeVarTuple
 
-__all__ = ["LONGEST", "LongError", "cache_short"]
+__all__ = ["LONGEST", "Known", "LongError", "cache_short"]
 
+K = TypeVar("K")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -58,6 +59,34 @@ def cache_short(
         return call
 
     return decorate
+
+
+class Known(dict[K, T]):
+    """What a function gives, by its argument: `map(known.__getitem__, ...)` looks many up.
+
+    A hit costs a tenth of what it costs `cache_short`, as no function of Python's is called.
+
+    Args:
+        function: a pure one.
+        maxsize: how many results; beyond, all are forgotten.
+        longest: characters of an argument, with the parts of a tuple, that is remembered.
+    """
+
+    def __init__(
+        self, function: Callable[[K], T], maxsize: int = 65_536, longest: int = LONGEST
+    ) -> None:
+        super().__init__()
+        self._function = function
+        self._maxsize = maxsize
+        self._longest = longest
+
+    def __missing__(self, key: K) -> T:
+        result = self._function(key)
+        if _length(key) <= self._longest:
+            if len(self) >= self._maxsize:
+                self.clear()
+            self[key] = result
+        return result
 
 
 def _length(argument: Any) -> int:

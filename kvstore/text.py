@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, pairwise
 from typing import Any
 
-from kvstore.caching import cache_short
+from kvstore.caching import Known
 from kvstore.paths import parse_path, resolve_all
 
 __all__ = ["WORDS_REVISION", "contains", "fold", "query_words", "text_of", "texts_of", "words_of"]
@@ -101,14 +101,14 @@ def words_of(texts: Iterable[str]) -> list[str]:
     found: list[str] = []
     for text in texts:
         if text.isascii():
-            found += chain.from_iterable(map(_indexed, _ascii_words(text)))
+            found += chain.from_iterable(map(_INDEXED.__getitem__, _ascii_words(text)))
             continue
         for segment in _segments(text):
             if len(segment) > 1 and _UNSPACED_CHAR.match(segment):
                 found += segment
                 found += map("".join, pairwise(segment))
             else:
-                found += _indexed(segment)
+                found += _INDEXED[segment]
     return found
 
 
@@ -155,16 +155,6 @@ def _ascii_words(text: str) -> list[str]:
     return pattern.findall(text)
 
 
-class _Chars(dict[int, str | None]):
-    """What each character is to a text that is cut into words: itself, a space, or nothing."""
-
-    def __missing__(self, code: int) -> str | None:
-        if len(self) > 65_536:
-            self.clear()
-        self[code] = kept = _kept(chr(code))
-        return kept
-
-
 # Written inside of words: soft hyphen, joiners, tatweel, variation selectors, fillers
 _NOTHING = re.compile(
     "[\u00ad\u034f\u0640\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u200c\u200d\u2060\u3164\ufe00-\ufe0f"
@@ -172,7 +162,9 @@ _NOTHING = re.compile(
 )
 
 
-def _kept(char: str) -> str | None:
+def _kept(code: int) -> str | None:
+    """Return what a character is to a text that is cut into words: itself, a space, or nothing."""
+    char = chr(code)
     if char == ".":
         return char
     if _NOTHING.match(char):
@@ -184,10 +176,9 @@ def _kept(char: str) -> str | None:
     return char if is_part else " "
 
 
-_CHARS = _Chars()
+_CHARS = Known(_kept)
 
 
-@cache_short(65_536, 64)
 def _indexed(segment: str) -> tuple[str, ...]:
     """Return what an index holds of a word as it is written."""
     head, version = _head_and_version(segment)
@@ -201,6 +192,9 @@ def _indexed(segment: str) -> tuple[str, ...]:
         most = min(len(words[0]), _LONGEST_BEGINNING + 1)
         return (*words, *(words[0][:end] for end in range(_SHORTEST_BEGINNING, most)))
     return words
+
+
+_INDEXED = Known(_indexed, longest=64)
 
 
 def _asked(segment: str) -> tuple[str, ...]:

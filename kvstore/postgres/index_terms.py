@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Self
 
-from kvstore.caching import cache_short
+from kvstore.caching import Known, cache_short
 from kvstore.index_plan import Words
 
 __all__ = ["Terms", "namespace_term", "subtree_term", "term_of"]
 
 
-@cache_short(65_536)
 def _number(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), signed=True)
 
@@ -34,9 +33,12 @@ def _namespace_terms(path: str) -> list[int]:
     return [namespace_term(path), *(subtree_term(path[:end]) for end in ends)]
 
 
+_TERMS = Known(_number)
+
+
 def term_of(word: str) -> int:
     """Return the term of a word."""
-    return _number(word)
+    return _TERMS[word]
 
 
 @dataclass(slots=True)
@@ -58,7 +60,7 @@ class Terms:
         """Find those of an item's texts."""
         words = Words(texts, path)
         return cls(
-            [*map(term_of, words.counts), *_namespace_terms(path)],
+            [*map(_TERMS.__getitem__, words.counts), *_namespace_terms(path)],
             list(words.counts.values()),
             words.length,
         )

@@ -68,6 +68,14 @@ FROM json_each(?) AS wanted
 CROSS JOIN items ON items.path = ? AND items.key = wanted.value
 LEFT JOIN index_entries ON index_entries.item = items.id
 """
+GET_ONE_ENTRIES = """
+SELECT items.key, items.id, index_entries.slots, index_entries.length,
+    EXISTS (SELECT 1 FROM index_pending WHERE index_pending.item = items.id)
+FROM items
+LEFT JOIN index_entries ON index_entries.item = items.id
+WHERE items.path = ? AND items.key = ?
+"""
+GET_ONE_ID = "SELECT key, id FROM items WHERE path = ? AND key = ?"
 GET_MANY_IDS = """
 SELECT items.key, items.id
 FROM json_each(?) AS wanted

@@ -193,7 +193,7 @@ class IndexedBatch(Batch):
         keys: dict[str, list[str]] = {}
         for op in ops:
             keys.setdefault(op.path, []).append(op.key)
-        held = self._get_many(sql.GET_MANY_ENTRIES, keys)
+        held = self._get_all(sql.GET_ONE_ENTRIES, sql.GET_MANY_ENTRIES, keys)
         fields = self._description.fields
         entries = []
         for op in ops:
@@ -205,7 +205,9 @@ class IndexedBatch(Batch):
                 entries.append((op, entry))
         self._finder.require_all()
         answers = self._put_plain(list(ops))
-        ids = held if len(held) == len(ops) else self._get_many(sql.GET_MANY_IDS, keys)
+        ids = held
+        if len(held) < len(ops):
+            ids = self._get_all(sql.GET_ONE_ID, sql.GET_MANY_IDS, keys)
         fresh = []
         for op, entry in entries:
             entry.item = ids[op.path, op.key][0]
@@ -216,13 +218,16 @@ class IndexedBatch(Batch):
         self._write_fresh(fresh)
         return answers
 
-    def _get_many(
-        self, statement: str, keys: Mapping[str, list[str]]
+    def _get_all(
+        self, one: str, many: str, keys: Mapping[str, list[str]]
     ) -> dict[tuple[str, str], list[Any]]:
-        """Return a row for each item that is there of some namespaces."""
+        """Return a row for each item that is there of some namespaces, by either statement."""
         held = {}
         for path, some in keys.items():
-            rows = self._execute(statement, (orjson.dumps(some).decode(), path)).fetchall()
+            if len(some) == 1:
+                rows = self._execute(one, (path, some[0])).fetchall()
+            else:
+                rows = self._execute(many, (orjson.dumps(some).decode(), path)).fetchall()
             for key, *row in rows:
                 held[path, key] = row
         return held

@@ -11,9 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
-from itertools import starmap
 
-from kvstore.caching import cache_short
+from kvstore.caching import Known, cache_short
 from kvstore.namespace import root_of
 from kvstore.ranking import WordWeights
 from kvstore.sqlite import driver
@@ -32,12 +31,15 @@ _LEAST_RARITY = 1e-6  # that FTS5 gives a word of many items
 
 def pack_counts(counts: Mapping[str, int]) -> bytearray:
     """Return how often each word is there, as `index_entries` has it: hash, count, hash, ..."""
-    return bytearray().join(starmap(_record, counts.items()))
+    return bytearray().join(map(_RECORDS.__getitem__, counts.items()))
 
 
-@cache_short(65_536, 64)
-def _record(word: str, count: int) -> bytes:
+def _record(counted: tuple[str, int]) -> bytes:
+    word, count = counted
     return _code(word) + bytes([count])
+
+
+_RECORDS = Known(_record, longest=64)
 
 
 def _code(word: str) -> bytes:

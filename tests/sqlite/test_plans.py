@@ -90,7 +90,7 @@ HOT: dict[str, list[str]] = {
 WHOLE_TABLE = {"CHECK_ROWS", "COUNT_ROWS"}
 # Of the FTS5 table that the first index makes, and has no other way than its own; of vec0's tables
 # that the first vector makes: see tests/search.
-MADE_ON_DEMAND = {"COUNT_HOLDING", "GET_WORD_TOTALS", "MATCH_WORDS", "SURVEY"}
+MADE_ON_DEMAND = {"COUNT_HOLDING", "FIND_WORDS", "GET_FTS5_TOTALS", "RANK_WORDS", "SURVEY"}
 
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH)\b")
 WRITTEN = {

@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from kvstore.caching import cache_short
+from kvstore.caching import Known, cache_short
 from kvstore.namespace import address, decode_namespace
 from kvstore.paths import parse_path
 
@@ -23,6 +23,20 @@ def test_what_is_short_is_computed_once_and_what_is_long_each_time() -> None:
         assert double("abcde") == "abcdeabcde"
         assert double("abcdef") == "abcdefabcdef"
     assert calls == ["abcde", "abcdef", "abcdef"]
+
+
+def test_what_is_looked_up_in_a_loop_is_bounded_as_well() -> None:
+    calls: list[str] = []
+
+    def double(text: str) -> str:
+        calls.append(text)
+        return text * 2
+
+    known = Known(double, maxsize=2, longest=3)
+    words = ["a", "long", "a", "b", "long", "c", "a"]
+    assert list(map(known.__getitem__, words)) == [word * 2 for word in words]
+    assert calls == ["a", "long", "b", "long", "c", "a"]
+    assert list(known) == ["c", "a"]
 
 
 def test_errors_pass_and_types_are_told_apart() -> None:
