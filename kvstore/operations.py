@@ -24,6 +24,7 @@ from kvstore.patterns import Pattern
 from kvstore.types import Namespace
 
 __all__ = [
+    "EMBEDDED",
     "NAMED",
     "OF_JOBS",
     "OF_SEQUENCE",
@@ -33,6 +34,7 @@ __all__ = [
     "Check",
     "Conflict",
     "Delete",
+    "Embedded",
     "Expire",
     "ExtendJob",
     "FinishJob",
@@ -496,8 +498,12 @@ Wide = OfSequence | OfPast | Remove | Sweep | Restore | Lease | Trim | Adopt | R
 
 Operation = Named | Wide
 
+Embedded = Put | Mutate | Append | PutJob | Reindex
+"""Those that write texts, and have a place for their vectors."""
+
 
 NAMED = (Put, Delete, Check, Mutate, Touch, Expire, Append, PutJob, FinishJob)
+EMBEDDED = (Put, Mutate, Append, PutJob, Reindex)
 OF_JOBS = (TakeJob, RetryJob, GiveBackJob, ExtendJob, ReviveJobs)
 OF_SEQUENCE = (*OF_JOBS, PopEntry, TrimLog)
 OF_UPKEEP = (Sweep, Lease, Trim, Adopt, Reindex, Keep, Forget)

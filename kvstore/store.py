@@ -69,10 +69,12 @@ from kvstore.misuse import WithAsync
 from kvstore.namespace import address, check_key, decode_namespace, is_text, show
 from kvstore.observing import OBSERVED_OF_LOGS, OBSERVED_OF_QUEUES, Observer, observe, tell
 from kvstore.operations import (
+    EMBEDDED,
     Adopt,
     Append,
     Conflict,
     Delete,
+    Embedded,
     Expire,
     Forget,
     Keep,
@@ -1367,7 +1369,7 @@ class Store(WithAsync, Recipe):
             while True:
                 if missing:
                     vectors |= await self._vectors_for(ops, missing)
-                    takers = [op for op in ops if isinstance(op, _EMBEDDED) and not _has_own(op)]
+                    takers = [op for op in ops if isinstance(op, EMBEDDED) and not _has_own(op)]
                     assert takers, "what has texts has a place for their vectors"
                     for op in takers:
                         op.vectors = vectors
@@ -1704,10 +1706,7 @@ def _by_key(wanted: Iterable[str], items: Iterable[Item]) -> dict[str, Item]:
     return {key: found[key] for key in wanted if key in found}
 
 
-_EMBEDDED: Final = (Put, Mutate, Append, PutJob, Reindex)
-
-
-def _has_own(op: Put | Mutate | Append | PutJob | Reindex) -> bool:
+def _has_own(op: Embedded) -> bool:
     return isinstance(op.vectors, OwnVectors)
 
 

@@ -27,6 +27,7 @@ from kvstore.sequences import EntryPage
 from kvstore.sqlite import backup, changes, checking, driver, large, past, reading, sequences
 from kvstore.sqlite.connection import claimed, connect, release, transaction
 from kvstore.sqlite.diagnosis import explain
+from kvstore.sqlite.engine.limits import SYNC_CHECKPOINT_PAGES
 from kvstore.sqlite.file import READ_TIMEOUT_S, FileBackend, FileOptions
 from kvstore.sqlite.past_cache import PastCache
 from kvstore.sqlite.plain_puts import is_bare_put
@@ -44,7 +45,6 @@ T = TypeVar("T")
 
 _IDLE_READERS = 8  # connections kept for the next readers
 _SWEEP_SLICE = 500  # expired rows deleted behind a write, at most
-_CHECKPOINT_PAGES = 1_000  # of the log, as SQLite itself has it
 
 
 def run_directly(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -322,7 +322,7 @@ class DirectBackend(FileBackend):
             outcome = self._commit(units) if alone is None else [alone]
         except driver.Error as exc:
             raise explain(exc, self.opened, None) from exc
-        if (self.opened.pages_to_copy or 0) >= _CHECKPOINT_PAGES:
+        if (self.opened.pages_to_copy or 0) >= SYNC_CHECKPOINT_PAGES:
             self._checkpoint()
         return outcome
 

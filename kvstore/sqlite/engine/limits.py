@@ -26,7 +26,8 @@ REST_S: Final = (
 
 BATCH_OPS: Final = 2_000  # what one group commit may hold, so that it never holds the lock long
 BATCH_BYTES: Final = 16 * 2**20
-CHECKPOINT_PAGES: Final = 2_000  # 8 MiB of WAL
+CHECKPOINT_PAGES: Final = 2_000  # 8 MiB of WAL, and ...
+SYNC_CHECKPOINT_PAGES: Final = 1_000  # ... of a store without a loop, as SQLite itself has it
 PAGE_BYTES: Final = 4096
 POLITE_S: Final = 1.0  # how long after a wait for the lock others are believed to want it
 POLITE_PAUSE_S: Final = 0.001  # what they then get between two of our transactions
