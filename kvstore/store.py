@@ -30,7 +30,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import IO, Any, Final, NoReturn, Self, TypeVar, overload
 
-from kvstore import bulk, codec, operations
+from kvstore import bulk, codec, value_changes
 from kvstore.arguments import (
     TTL,
     Indexing,
@@ -799,7 +799,7 @@ class Store(WithAsync, Recipe):
         if path is not None and EACH in path:
             raise InvalidArgumentError("increment takes a path to one place, without '[*]'")
         total: int | float = await self._mutate(
-            namespace, key, lambda where: operations.increment(where, amount, path, initial), ttl
+            namespace, key, lambda where: value_changes.increment(where, amount, path, initial), ttl
         )
         return total
 
@@ -828,7 +828,7 @@ class Store(WithAsync, Recipe):
             check_count(max_length, "max_length")
         added = codec.decode(codec.encode(list(values)))
         length: int = await self._mutate(
-            namespace, key, lambda where: operations.append(where, added, max_length), ttl
+            namespace, key, lambda where: value_changes.append(where, added, max_length), ttl
         )
         return length
 
@@ -849,7 +849,7 @@ class Store(WithAsync, Recipe):
         if isinstance(index, bool) or not isinstance(index, int):
             raise InvalidArgumentError(f"index is an int, not {type(index).__name__}")
         return await self._mutate(
-            namespace, key, lambda where: operations.pop(where, index, default)
+            namespace, key, lambda where: value_changes.pop(where, index, default)
         )
 
     async def update(
@@ -1519,7 +1519,7 @@ class Store(WithAsync, Recipe):
         self,
         namespace: Sequence[str],
         key: str,
-        build: Callable[[str], operations.ChangeOfValue],
+        build: Callable[[str], value_changes.ChangeOfValue],
         ttl: TTL = None,
     ) -> Any:
         self.require_open()

@@ -19,7 +19,7 @@ LAYERS = (
     "types",
     "model_id",
     "backlog embedding filters namespace paths patterns ranking report rules sql text",
-    "arguments context ordering own_vectors reranking sequences",
+    "arguments context ordering own_vectors reranking sequences value_changes",
     "description past",
     "jobs",
     "operations",

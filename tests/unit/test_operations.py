@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from kvstore import ValueEncodingError, ValueTypeError
-from kvstore.operations import append, increment, pop
 from kvstore.paths import MISSING, parse_path
+from kvstore.value_changes import append, increment, pop
 
 WHERE = "('ns',) / 'k'"
 
