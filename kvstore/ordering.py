@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from heapq import nlargest, nsmallest
+from operator import itemgetter
 from typing import Any
 
 from kvstore.errors import InvalidArgumentError
@@ -16,7 +18,7 @@ from kvstore.filters import json_type
 from kvstore.paths import EACH, MISSING, Path, PathError, parse_path, resolve
 from kvstore.types import Item
 
-__all__ = ["COLUMNS", "Order", "parse_order", "place_of", "sort_items"]
+__all__ = ["COLUMNS", "Order", "first_items", "parse_order", "place_of"]
 
 COLUMNS = ("key", "created_at", "updated_at", "expires_at", "version")
 _RANKS = {"null": 0, "bool": 1, "number": 2, "string": 3}
@@ -81,16 +83,22 @@ def place_of(value: Any, path: Path) -> tuple[int, Any] | None:
     return rank, found if 0 < rank < _LAST_RANK else 0
 
 
-def sort_items(items: Iterable[Item], orders: Sequence[Order]) -> list[Item]:
-    """Sort items, those that are equal in the order in which they come."""
+def first_items(items: Iterable[Item], orders: Sequence[Order], most: int) -> list[Item]:
+    """Return the first items in an order, those that are equal in the order in which they come."""
     found = list(items)
     for order in reversed(orders):
         placed = [(_place(item, order), item) for item in found]
         present = [pair for pair in placed if pair[0] is not None]
-        present.sort(key=lambda pair: pair[0], reverse=order.descends)
+        # The last order to be applied is the first one named: only there, the first few will do.
+        wanted = most if order is orders[0] else len(present)
+        if 4 * wanted < len(present):
+            pick = nlargest if order.descends else nsmallest
+            present = pick(wanted, present, key=itemgetter(0))  # stable, as a sort is
+        else:
+            present.sort(key=itemgetter(0), reverse=order.descends)
         missing = [item for place, item in placed if place is None]
         found = [*(item for _, item in present), *missing]
-    return found
+    return found[:most]
 
 
 def _place(item: Item, order: Order) -> Any:

@@ -21,7 +21,7 @@ from kvstore.filters import Filter, matches, parse_filter
 from kvstore.memory_index import MemoryIndex
 from kvstore.namespace import address, check_key, decode_namespace
 from kvstore.operations import Record
-from kvstore.ordering import parse_order, sort_items
+from kvstore.ordering import first_items, parse_order
 from kvstore.past import Moment
 from kvstore.patterns import Pattern, compile_pattern
 from kvstore.text import contains, fold, query_words, texts_of
@@ -212,7 +212,7 @@ class Past:
                 if at in passing and (folded is None or contains(item.key, item.value, folded))
             ]
             found.sort(key=lambda item: item.version, reverse=True)
-            return sort_items(found, orders)[first : first + most]
+            return first_items(found, orders, first + most)[first:]
         if orders:
             raise InvalidArgumentError("order_by is not for ranked searches: the score orders")
         ranked = _by_words(config, rows, asked.query)

@@ -89,7 +89,7 @@ from kvstore.operations import (
     Touch,
     UnembeddedError,
 )
-from kvstore.ordering import parse_order, sort_items
+from kvstore.ordering import first_items, parse_order
 from kvstore.own_vectors import Given, OwnVectors, item_vectors, query_vector
 from kvstore.past import check_moment, check_root
 from kvstore.past_view import Past
@@ -1618,8 +1618,8 @@ class Store(WithAsync, Recipe):
         if not orders or self.backend.can_order:
             return await self.backend.select(path, selection)
         everything = Selection(filter, _EVERYTHING, 0, asked.subtree, text)
-        found = sort_items(await self.backend.select(path, everything), orders)
-        return found[offset : offset + limit]
+        found = await self.backend.select(path, everything)
+        return first_items(found, orders, offset + limit)[offset:]
 
     async def _rank(
         self, path: str, asked: SearchQuery, filter: Filter, signed: bool

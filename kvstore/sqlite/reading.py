@@ -38,6 +38,7 @@ __all__ = [
     "get_small_by_id",
     "get_small_points",
     "is_light",
+    "is_light_page",
     "is_version",
     "item_of",
     "keys",
@@ -201,6 +202,14 @@ def is_light(
 ) -> bool:
     """Whether a namespace, or what of it begins as a pattern does, has few rows and bytes."""
     (octets,) = _run(connection, statements.weigh(path, pattern)).fetchone()
+    return octets is not None and octets <= longest
+
+
+def is_light_page(
+    connection: driver.Connection, longest: int, span: Span, limit: int, now: int
+) -> bool:
+    """Whether a span's first rows are there, all of them, and have few bytes."""
+    (octets,) = _run(connection, statements.weigh_first(span, now, limit)).fetchone()
     return octets is not None and octets <= longest
 
 

@@ -56,6 +56,7 @@ class Series:
         self._setup = setup
         self._cache = cache
         self._known: tuple[Mark, FileState] | None = None  # at which header, and what
+        self._is_plain = False  # a put is but its row, and the version
         self._before = NO_MARK
 
     def begin(self, now: int, longest: int | None = None) -> Batch:
@@ -85,7 +86,7 @@ class Series:
             driver.Error: as `Batch.apply`, and as `transaction` has it.
         """
         cache, known = self._cache, self._known
-        if cache is None or known is None or not known[1].is_plain:
+        if cache is None or known is None or not self._is_plain:
             return None
         mark, state = known
         address = path, key = op.path, op.key
@@ -105,8 +106,7 @@ class Series:
             if created is None:
                 return None
             execute(statements.SET_VERSION, (version,))
-        entry = Entry(data, version, created, now, None)
-        after = cache.follow(mark, {address: entry})
+        after = cache.follow(mark, {address: Entry(data, version, created, now, None)})
         self._known = None if after is None else (after, FileState(version, False, None, False))
         return pack_item(op.namespace, key, data, version, created, now, None)
 
@@ -163,6 +163,7 @@ class Series:
         if self._cache is not None:
             after, state = self._cache.follow(self._before, batch.changed), batch.state
             self._known = None if after is None or state is None else (after, state)
+            self._is_plain = state is not None and state.is_plain
         batch.committed()
 
     def end(self) -> None:

@@ -464,6 +464,18 @@ def weigh(path: str, pattern: Pattern | None = None) -> Sql:
     )
 
 
+def weigh_first(span: Span, now: int, limit: int) -> Sql:
+    """Sum up the bytes of keys and values of a span's first rows, or NULL if one has expired."""
+    return (
+        Sql("SELECT CASE WHEN total(is_live) = count(*) THEN coalesce(sum(octets), 0) END FROM (")
+        + Sql(f"SELECT {LIVE} AS is_live, {OCTETS_OF_KEY} + {OCTETS} AS octets", (now,))
+        + Sql("FROM items WHERE")
+        + in_span(span)
+        + in_order(span, limit)
+        + Sql(")")
+    )
+
+
 def select_latest(
     path: str,
     subtree: bool,

@@ -16,7 +16,7 @@ from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError
 from kvstore.feed import ChangePage
 from kvstore.filenames import FilePath, file_path
-from kvstore.filters import Filter
+from kvstore.filters import ALL, Filter
 from kvstore.jobs import JobState, QueueSize, SequenceRecord
 from kvstore.operations import Operation, Put, Record
 from kvstore.past import Moment
@@ -42,8 +42,10 @@ from kvstore.sqlite.engine import (
     NoInlineReader,
     Pace,
     Reader,
+    Weigh,
     Writer,
-    is_light_look,
+    light_look,
+    light_page,
     without_checkpoints,
 )
 from kvstore.sqlite.file import (
@@ -323,19 +325,18 @@ class SQLiteBackend(FileBackend):
 
     async def _look_through(
         self,
-        path: str,
-        is_light: bool,
+        light: Weigh | None,
         read: Callable[Concatenate[driver.Connection, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Read in a namespace or a subtree: here if it is a small namespace, else in a thread.
+        """Read in a namespace or a subtree: here if that is light, else in a thread.
 
-        `is_light` tells whether the read takes but a moment in a small namespace.
+        `light` tells on a connection whether it is; `None`: it is not, whatever is there.
         """
         began, is_busy = time.perf_counter(), self._scans.is_busy
-        if self._pace.allows(began, is_little=is_light, is_thread_busy=is_busy):
-            found = self._inline.scan(path, lambda connection: read(connection, *args, **kwargs))
+        if light and self._pace.allows(began, is_thread_busy=is_busy):
+            found = self._inline.scan(light, lambda connection: read(connection, *args, **kwargs))
             if found is not None:
                 await self._pace.give_way()
                 return found[0]
@@ -349,11 +350,9 @@ class SQLiteBackend(FileBackend):
 
     async def select(self, path: str, selection: Selection) -> list[Item]:
         subtree, filter, text = selection.subtree, selection.filter, selection.text
-        is_light, now = is_light_look(path, subtree, None, filter, text), self.now()
+        light, now = light_look(path, subtree, None, filter, text), self.now()
         asked = self.asked
-        found = await self._look_through(
-            path, is_light, reading.select, path, selection, now, asked
-        )
+        found = await self._look_through(light, reading.select, path, selection, now, asked)
         await self._extend(asked.take())
         return found
 
@@ -363,21 +362,20 @@ class SQLiteBackend(FileBackend):
         return await self._scans.submit(reading.list_namespaces, asked, limit, offset, self.now())
 
     async def keys(self, span: Span, limit: int | None) -> list[str]:
-        is_light, now = is_light_look(span.path, span.subtree, span.pattern), self.now()
-        return await self._look_through(span.path, is_light, reading.keys, span, limit, now)
+        now = self.now()
+        light = light_page(span, ALL, limit, now)
+        return await self._look_through(light, reading.keys, span, limit, now)
 
     async def count(self, path: str, pattern: Pattern, subtree: bool) -> int:
-        is_light, now, asked = is_light_look(path, subtree, pattern), self.now(), self.asked
-        found = await self._look_through(
-            path, is_light, reading.count, path, pattern, subtree, now, asked
-        )
+        light, now, asked = light_look(path, subtree, pattern), self.now(), self.asked
+        found = await self._look_through(light, reading.count, path, pattern, subtree, now, asked)
         await self._extend(asked.take())
         return found
 
     async def page(self, span: Span, filter: Filter, limit: int) -> Page:
         now = self.now()
-        is_light = is_light_look(span.path, span.subtree, span.pattern, filter)
-        return await self._look_through(span.path, is_light, reading.page, span, filter, limit, now)
+        light = light_page(span, filter, limit, now)
+        return await self._look_through(light, reading.page, span, filter, limit, now)
 
     async def records(
         self, path: str, after: tuple[str, str] | None, limit: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,40 @@ async def test_a_small_namespace_is_read_without_a_thread(
         assert threads == ["count"]
 
 
+async def test_a_page_of_a_large_namespace_is_read_without_a_thread(
+    tmp_path: Path, threads: list[str]
+) -> None:
+    now = 1_000.0
+    async with kvstore.SQLiteStore(tmp_path / "store.db", clock=lambda: now) as store:
+        await fill(store)
+        first = [key async for key in keys_of(store, LARGE)]
+        assert await store.keys(LARGE, limit=2) == first[:2]
+        assert await store.keys(LARGE, reverse=True, limit=1) == first[-1:]
+        assert await store.keys(LARGE, after=first[50], limit=3) == first[51:54]
+        assert await store.keys((), subtree=True, reverse=True, limit=1) == [
+            f"é{statements.FEW - 1:03}"
+        ]
+        assert threads == []
+        backwards = store.scan(LARGE, subtree=False, reverse=True, batch_size=1)
+        assert [(await anext(backwards)).key for _ in range(5)] == first[:-6:-1]
+        await anext(store.scan(LARGE, filter={"kind": "a"}, batch_size=10))
+        assert threads == []
+        await store.keys(LARGE, "*7", limit=1)  # it may pass any number over
+        await store.keys(LARGE, limit=statements.FEW + 1)
+        await anext(store.scan(LONG, batch_size=1))
+        assert threads == ["keys", "keys", "page"]
+        threads.clear()
+        await store.put(LARGE, "a", 1, ttl=1)
+        now += 10
+        assert await store.keys(LARGE, limit=1) == first[:1]  # so does what has expired
+        assert threads == ["keys"]
+
+
+async def keys_of(store: kvstore.SQLiteStore, namespace: tuple[str, ...]) -> AsyncIterator[str]:
+    async for item in store.scan(namespace, subtree=False, batch_size=20):
+        yield item.key
+
+
 async def test_what_takes_long_in_a_small_namespace_goes_to_a_thread(
     tmp_path: Path, threads: list[str]
 ) -> None:
@@ -105,7 +139,7 @@ async def test_both_ways_give_the_same(
         await fill(store)
         here = await look(store, SMALL)
         assert threads == []
-        monkeypatch.setattr(engine.inline, "INLINE_BYTES", -1)
+        monkeypatch.setattr(engine.light, "INLINE_BYTES", -1)
         assert await look(store, SMALL) == here
         assert len(threads) == 5
 
@@ -131,7 +165,7 @@ async def test_a_damaged_row_is_told_from_either_way(
             assert item.version == version
             (latest,) = await store.search(SMALL, filter={"kind": "b"}, limit=1)
             assert latest.version == version
-            monkeypatch.setattr(engine.inline, "INLINE_BYTES", -1)
+            monkeypatch.setattr(engine.light, "INLINE_BYTES", -1)
         assert threads == ["select", "select"]
 
 

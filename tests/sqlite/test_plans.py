@@ -164,6 +164,7 @@ def built(subtree: bool, path: str = PATH) -> Iterator[tuple[str, Sql]]:
         pattern = compile_pattern(text)
         for span in spans(path, pattern, subtree):
             yield f"keys {span}", statements.select_keys(span, NOW, 5)
+            yield f"weigh {span}", statements.weigh_first(span, NOW, 5)
         yield f"count {text!r}", statements.count(path, subtree, pattern, NOW)
         yield f"remove {text!r}", remove(path, subtree, pattern, NOW)
         if not subtree:

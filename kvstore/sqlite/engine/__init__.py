@@ -19,7 +19,7 @@ Each is in a file of its own; what counts as little is in `light`, with the numb
 """
 
 from kvstore.sqlite.engine.inline import InlineReader, NoInlineReader
-from kvstore.sqlite.engine.light import is_light_look
+from kvstore.sqlite.engine.light import Weigh, light_look, light_page
 from kvstore.sqlite.engine.limits import INLINE_BYTES
 from kvstore.sqlite.engine.pace import Pace
 from kvstore.sqlite.engine.reader import Reader
@@ -31,7 +31,9 @@ __all__ = [
     "NoInlineReader",
     "Pace",
     "Reader",
+    "Weigh",
     "Writer",
-    "is_light_look",
+    "light_look",
+    "light_page",
     "without_checkpoints",
 ]

@@ -222,13 +222,13 @@ class InlineReader:
             cache.fill(before, kept)
         return answers
 
-    def scan(self, path: str, read: Callable[[driver.Connection], T]) -> tuple[T] | None:
-        """Run a read of a whole namespace, if it is small, or return `None`: ask a thread."""
-        return self._run(
-            time.perf_counter(),
-            1,
-            lambda raw: (read(raw),) if reading.is_light(raw, INLINE_BYTES, path) else None,
-        )
+    def scan(
+        self,
+        weigh: Callable[[driver.Connection], bool],
+        read: Callable[[driver.Connection], T],
+    ) -> tuple[T] | None:
+        """Run a read of a namespace or a page, if it is light, or return `None`: ask a thread."""
+        return self._run(time.perf_counter(), 1, lambda raw: (read(raw),) if weigh(raw) else None)
 
     def quickly(
         self, path: str, keys: Sequence[str], read: Callable[[driver.Connection], T]
@@ -357,7 +357,11 @@ class NoInlineReader(InlineReader):
         """Answer nothing."""
         return None
 
-    def scan(self, path: str, read: Callable[[driver.Connection], T]) -> tuple[T] | None:
+    def scan(
+        self,
+        weigh: Callable[[driver.Connection], bool],
+        read: Callable[[driver.Connection], T],
+    ) -> tuple[T] | None:
         """Answer nothing."""
         return None
 

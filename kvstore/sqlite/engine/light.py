@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from kvstore.backend import Span
 from kvstore.filters import ALL, Filter, comparisons
 from kvstore.operations import (
     Append,
@@ -27,7 +28,7 @@ from kvstore.operations import (
     Touch,
 )
 from kvstore.patterns import Pattern
-from kvstore.sqlite import statements
+from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite.engine.limits import (
     GROUP_READS,
     INLINE_BYTES,
@@ -38,7 +39,7 @@ from kvstore.sqlite.engine.limits import (
 from kvstore.sqlite.plain_puts import is_bare_put
 from kvstore.sqlite.writing import INLINE_OPS
 
-__all__ = ["are_few", "is_light_look", "is_light_write"]
+__all__ = ["Weigh", "are_few", "is_light_write", "light_look", "light_page"]
 
 
 def are_few(path: str, keys: Sequence[str]) -> bool:
@@ -46,25 +47,45 @@ def are_few(path: str, keys: Sequence[str]) -> bool:
     return len(keys) <= GROUP_READS and len(path) + sum(map(len, keys)) <= LONG_PATH
 
 
-def is_light_look(
+Weigh = Callable[[driver.Connection], bool]
+"""Tells on a connection whether a read takes but a moment."""
+
+
+def light_look(
     path: str,
     subtree: bool,
     pattern: Pattern | None = None,
     filter: Filter = ALL,
     text: str | None = None,
-) -> bool:
-    """Whether to look at each item of a namespace is little, if the namespace is small.
-
-    Whether it is small, `reading.is_light` tells on the connection.
-    """
-    return (
+) -> Weigh | None:
+    """Return what tells whether a look at each item of a namespace is little; `None`: it is not."""
+    if (
         statements.READS_LENGTH_ALONE
         and not subtree
         and len(path) <= LONG_PATH
         and (pattern is None or pattern.is_quick)
         and comparisons(filter) <= INLINE_COMPARISONS
         and len(text or "") <= INLINE_COMPARISONS
-    )
+    ):
+        return lambda connection: reading.is_light(connection, INLINE_BYTES, path)
+    return None
+
+
+def light_page(span: Span, filter: Filter, limit: int | None, now: int) -> Weigh | None:
+    """Return what tells whether a look at the first items of a span is little; `None`: it is not.
+
+    So a page costs by itself, however large the namespace is, unless a pattern passes items over.
+    """
+    if (
+        statements.READS_LENGTH_ALONE
+        and limit is not None
+        and limit <= statements.FEW
+        and span.pattern.matches_all
+        and len(span.path) <= LONG_PATH
+        and comparisons(filter) <= INLINE_COMPARISONS
+    ):
+        return lambda connection: reading.is_light_page(connection, INLINE_BYTES, span, limit, now)
+    return light_look(span.path, span.subtree, span.pattern, filter)
 
 
 def is_light_write(ops: Sequence[Operation], size: int, *, is_heavy: bool) -> bool:

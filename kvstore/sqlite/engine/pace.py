@@ -59,7 +59,7 @@ class Pace:
         - What the read cache holds: no statement runs, so that but the turn's time counts.
         - The read of one item; of several tasks together, a group of them in each turn (`is_due`).
         - A few items of a namespace: `are_few`.
-        - A look through one namespace, in key order or by a filter: `is_light_look`.
+        - A look through one namespace, in key order or by a filter: `light_look`, `light_page`.
         - A search by meaning alone in one namespace.
         - The commit of a few operations: `is_light_write`. None is made here with
           `durability="full"`, when a checkpoint is due, or while the writer's thread is at work.
