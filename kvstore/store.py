@@ -588,7 +588,8 @@ class Store(WithAsync, Recipe):
             )
         address(namespace)
         puts = []
-        for number, (key, value) in enumerate(list(mapping.items()), 1):
+        now = dict(mapping).items() if type(mapping) is dict else list(mapping.items())
+        for number, (key, value) in enumerate(now, 1):
             if number % _IN_A_TURN == 0:
                 await self.backend.pause(0)
             if codec.is_long(value):

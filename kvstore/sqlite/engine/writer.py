@@ -45,6 +45,7 @@ __all__ = ["Writer", "without_checkpoints"]
 T = TypeVar("T")
 _LOG = logging.getLogger("kvstore")
 
+_WEIGHED = 2_000  # operations of a unit, of more a sample: to look at all would hold up the loop
 _PAGES_OF_A_PUT = 8  # of the log, at most: its rows and those of the indexes, and the version's
 LOCK_WAIT_S = 0.005  # that a lock took, and it was another writer's
 
@@ -62,8 +63,9 @@ class _Unit:
     def __init__(self, ops: Sequence[Operation]) -> None:
         self.ops = ops
         self.is_alone = False  # in its transaction
-        size = 256 * len(ops)
-        for op in ops:
+        size = 0
+        few = ops if len(ops) <= _WEIGHED else ops[:: len(ops) // _WEIGHED]
+        for op in few:
             if type(op) is Put:
                 size += len(op.path) + len(op.key) + len(op.data)
             elif type(op) is PutJob:
@@ -72,7 +74,7 @@ class _Unit:
                 size += sum(map(len, op.data))
             elif type(op) is Restore:
                 self.is_alone = True
-        self.size = size  # roughly, in bytes
+        self.size = 256 * len(ops) + size * len(ops) // max(1, len(few))  # roughly, in bytes
         self.is_refused = False  # it is too much for the loop's own thread
         self.future: asyncio.Future[list[Any]] | None = None  # `None`: nobody waits
         self.outcome = _NOT_YET
