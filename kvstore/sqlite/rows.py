@@ -84,8 +84,8 @@ class FileState(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing hangs on an item: a put is but its row, and the version."""
-        return not (self.is_watched or self.has_sequences or self.keeps or self.description)
+        """Whether nothing hangs on an item outside logs and queues: it is but its row."""
+        return not (self.is_watched or self.keeps or self.description)
 
 
 def read_state(cursor: driver.Cursor) -> FileState:

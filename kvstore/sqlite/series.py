@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from kvstore.operations import Check, Put, Record
 from kvstore.sqlite import driver, statements
@@ -14,6 +14,7 @@ from kvstore.sqlite.plain_puts import is_plain
 from kvstore.sqlite.read_cache import ABSENT, NO_MARK, Address, Entry, Mark, ReadCache
 from kvstore.sqlite.reading import checksum
 from kvstore.sqlite.rows import FileState, columns_of
+from kvstore.sqlite.sequences import find_state
 from kvstore.sqlite.writing import Batch
 from kvstore.types import Item, pack_item
 
@@ -56,7 +57,7 @@ class Series:
         self._setup = setup
         self._cache = cache
         self._known: tuple[Mark, FileState] | None = None  # at which header, and what
-        self._is_plain = False  # a put is but its row, and the version
+        self._is_plain = False  # a put is but its row, and the version: `FileState.is_plain`
         self._before = NO_MARK
 
     def begin(self, now: int, longest: int | None = None) -> Batch:
@@ -73,8 +74,9 @@ class Series:
     def put_alone(self, op: Put, now: int, timeout: float, longest: int) -> Item | None:
         """Commit a plain put by itself; `None`: nothing is written, and a batch must do it.
 
-        That is so unless the file is known to keep nothing but items, and where an item of another
-        kind is there. It comes to what a `Batch` of the one unit does, in half the time.
+        That is so where the file keeps more of items than their rows, in logs and queues, and where
+        an item of another kind is there. It comes to what a `Batch` of the one unit does, in half
+        the time.
 
         Args:
             op: `is_bare_put`.
@@ -95,6 +97,8 @@ class Series:
         with transaction(self._connection, timeout, self._file, self.cursor):
             if cache.header() != mark:
                 return None
+            if not self._are_outside(state, (path,)):
+                return None
             (there,) = cache.look((address,))
             if is_plain(there, longest):
                 over = execute(statements.PUT_OVER, (version, now, code, text, path, key))
@@ -107,7 +111,9 @@ class Series:
                 return None
             execute(statements.SET_VERSION, (version,))
         after = cache.follow(mark, {address: Entry(data, version, created, now, None)})
-        self._known = None if after is None else (after, FileState(version, False, None, False))
+        self._known = (
+            None if after is None else (after, FileState(version, False, None, state.has_sequences))
+        )
         return pack_item(op.namespace, key, data, version, created, now, None)
 
     def add_alone(
@@ -127,7 +133,7 @@ class Series:
             driver.Error: as `Batch.apply`, and as `transaction` has it.
         """
         cache, known = self._cache, self._known
-        if cache is None or known is None or not known[1].is_plain:
+        if cache is None or known is None or not self._is_plain:
             return None
         mark, state = known
         there = cache.look([(op.path, op.key) for op in ops])
@@ -138,7 +144,7 @@ class Series:
         changed: dict[Address, Entry | None] = {}
         try:
             with transaction(self._connection, timeout, self._file, self.cursor):
-                if cache.header() != mark:
+                if cache.header() != mark or not self._are_outside(state, {op.path for op in ops}):
                     return None
                 for op in ops:
                     if isinstance(op, Check):
@@ -155,8 +161,15 @@ class Series:
         except _ThereError:
             return None
         after = cache.follow(mark, changed)
-        self._known = None if after is None else (after, FileState(version, False, None, False))
+        self._known = (
+            None if after is None else (after, FileState(version, False, None, state.has_sequences))
+        )
         return answers
+
+    def _are_outside(self, state: FileState, paths: Iterable[str]) -> bool:
+        """Whether namespaces are no logs or queues, in the present transaction."""
+        execute = self.cursor.execute
+        return not state.has_sequences or all(find_state(execute, path) is None for path in paths)
 
     def committed(self, batch: Batch) -> None:
         """Take note that the transaction of the last batch is committed."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kvstore import InMemoryStore, KeyValueStore, SQLiteStore, Store
+from kvstore import InMemoryStore, InvalidKeyError, KeyValueStore, SQLiteStore, Store
 from kvstore.operations import Put
 from kvstore.sqlite import engine, statements
 from kvstore.sqlite.series import Series
@@ -163,6 +163,23 @@ async def test_a_file_that_keeps_more_goes_the_long_way(
         assert True not in alone
         if "history" in options:
             assert len(await store.history(NS, "k")) == 3
+
+
+async def test_beside_a_log_it_goes_the_short_way_and_in_a_log_the_long_one(
+    tmp_path: Path, alone: list[bool]
+) -> None:
+    async with SQLiteStore(tmp_path / "store.db") as store:
+        last = await store.log(("log",)).append("entry")
+        for number in range(3):
+            await store.put(NS, "k", number)
+        assert alone == [True, True, True]
+        entries = [item async for item in store.scan(("log",))]
+        await store.put(("log",), entries[0].key, "changed")
+        with pytest.raises(InvalidKeyError):
+            await store.put(("log",), "7".zfill(len(entries[0].key)), 1)  # nobody gave it
+        assert alone[3:] == [False, False]
+        assert await store.log(("log",)).append("next") == last + 1
+        assert (await store.check()).ok
 
 
 async def test_those_who_watch_hear_of_it(tmp_path: Path, alone: list[bool]) -> None:
