@@ -31,7 +31,15 @@ import kvstore
 from kvstore.flow import KeyValueStore
 from kvstore.sqlite.engine import writer
 
-__all__ = ["SECTOR", "Event", "States", "compile_recorder", "look_through", "record"]
+__all__ = [
+    "SECTOR",
+    "Event",
+    "States",
+    "compile_preloaded",
+    "compile_recorder",
+    "look_through",
+    "record",
+]
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = ("flow", "project")  # where the sync facade keeps its keys
@@ -133,20 +141,14 @@ class Event:
 
 def compile_recorder(directory: Path) -> Path:
     """Return the recorder as a library."""
-    library = directory / "recorder.so"
-    source = Path(__file__).with_name("recorder.c")
-    command: list[str | Path] = [
-        "cc",
-        "-shared",
-        "-fPIC",
-        "-O1",
-        "-o",
-        library,
-        source,
-        "-ldl",
-        "-lpthread",
-    ]
-    subprocess.run(command, check=True)
+    return compile_preloaded(Path(__file__).with_name("recorder.c"), directory)
+
+
+def compile_preloaded(source: Path, directory: Path) -> Path:
+    """Return a library that can be preloaded into a process."""
+    library = directory / f"{source.stem}.so"
+    options = ("-shared", "-fPIC", "-O1", "-o", library, source, "-ldl", "-lpthread")
+    subprocess.run(["cc", *options], check=True)
     return library
 
 
