@@ -134,11 +134,15 @@ class FileBackend(Backend):
             return int(connection.execute("PRAGMA page_count").fetchall()[0][0])
 
         with translated(self.file):
-            if is_as_known(index, page_count):
-                cache = ReadCache(index, budget)
-                self._read_cache = weakref.ref(cache)
-                return cache
-        return None
+            # Others may just rebuild an index that a killed process has left half written.
+            connection.execute(f"PRAGMA busy_timeout = {int(READ_TIMEOUT_S * 1000)}")
+            is_known = is_as_known(index, page_count)
+            connection.execute("PRAGMA busy_timeout = 0")
+        if not is_known:
+            return None
+        cache = ReadCache(index, budget)
+        self._read_cache = weakref.ref(cache)
+        return cache
 
     def metrics(self) -> Metrics:
         cache = None if self._read_cache is None else self._read_cache()

@@ -10,6 +10,8 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from mmap import mmap
@@ -21,6 +23,7 @@ import kvstore
 from kvstore import KeyValueStore, SQLiteStore
 from kvstore.sqlite import driver
 from kvstore.sqlite.connection import claimed, connect, transaction
+from kvstore.sqlite.file import FileBackend
 from kvstore.sqlite.guard import Hold
 from kvstore.sqlite.locks import CAN_LOCK
 from kvstore.sqlite.openfile import OpenFile
@@ -195,3 +198,30 @@ def test_the_log_of_a_facade_starts_over(path: Path) -> None:
         longest = max(longest, Path(f"{path}-wal").stat().st_size)
     assert longest < 1_100 * (4096 + 24)
     facade.close()
+
+
+def test_a_facade_that_opens_waits_for_an_index_that_is_being_rebuilt(
+    path: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+
+    def keep_half_written() -> None:
+        with transaction(writer.connection, 1.0, writer.file), half_written(path):
+            begun.set()
+            time.sleep(0.2)
+
+    open_cache = FileBackend.open_read_cache
+    thread = threading.Thread(target=keep_half_written)
+
+    def open_meanwhile(self: FileBackend, connection: driver.Connection) -> object:
+        thread.start()
+        begun.wait()
+        return open_cache(self, connection)
+
+    monkeypatch.setattr(FileBackend, "open_read_cache", open_meanwhile)
+    facade = KeyValueStore(path)
+    try:
+        assert facade.retrieve("k") == 1
+    finally:
+        thread.join()
+        facade.close()
