@@ -376,8 +376,8 @@ class Backend(Recipe, ABC):
         """Return the first dead jobs of a queue, in order."""
         raise NotImplementedError
 
-    async def sequences(self, path: str) -> list[SequenceRecord]:
-        """Return the logs and queues of a subtree."""
+    async def sequences(self, path: str, *, with_jobs: bool = True) -> list[SequenceRecord]:
+        """Return the logs and queues of a subtree, with their jobs, of which there may be many."""
         return []
 
     async def is_ripe(self, path: str) -> bool:

@@ -137,12 +137,12 @@ class MemorySequences(MemoryRows):
             found.append((item_of_row(labels, row.key, row), told))
         return found
 
-    async def sequences(self, path: str) -> list[SequenceRecord]:
+    async def sequences(self, path: str, *, with_jobs: bool = True) -> list[SequenceRecord]:
         low, high = subtree_range(path)
         found = []
         for there, state in sorted(self._sequences.items()):
             if low <= there and (high is None or there < high) and state.kind is not None:
-                jobs = self._queues.get(there, MemoryQueue()).jobs.values()
+                jobs = self._queues.get(there, MemoryQueue()).jobs.values() if with_jobs else ()
                 noted = tuple(sorted(jobs, key=lambda job: job.position))
                 found.append(SequenceRecord(there, state.kind, state.last, state.trimmed, noted))
         return found

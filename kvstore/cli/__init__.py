@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from kvstore.distribution import how_to_install
+from kvstore.distribution import VERSION, how_to_install
 
 __all__ = ["main"]
 
@@ -18,6 +18,9 @@ def main() -> None:
     except ModuleNotFoundError as exc:
         if exc.name is None or exc.name.partition(".")[0] not in _OURS:
             raise
+        if sys.argv[1:] == ["--version"]:  # which a report of an error is to say
+            sys.stdout.write(f"kvstore {VERSION}\n")
+            sys.exit(0)
         sys.stderr.write(
             f"kvstore: the command line needs {exc.name}: {how_to_install('cli', *sorted(_OURS))}\n"
         )

@@ -104,7 +104,7 @@ def ls(store: StoreUrl, namespace: Where = "/", json: Json = False) -> None:
     async def main() -> list[tuple[Namespace, QueueSize]]:
         async with open_for(store) as opened:
             below = encode_namespace(parse_namespace(namespace))
-            kept = await opened.backend.sequences(below)
+            kept = await opened.backend.sequences(below, with_jobs=False)
             places = [decode_namespace(each.path) for each in kept if each.kind == "queue"]
             return [(place, await opened.queue(place).size()) for place in places]
 

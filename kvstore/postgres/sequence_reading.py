@@ -71,15 +71,18 @@ async def dead_jobs(pooled: Pooled, path: str, limit: int, now: int) -> list[tup
     return found
 
 
-async def records(pooled: Pooled, path: str) -> list[SequenceRecord]:
-    """Return the logs and queues of a subtree, as exports carry them."""
+async def records(pooled: Pooled, path: str, with_jobs: bool) -> list[SequenceRecord]:
+    """Return the logs and queues of a subtree, as exports carry them, or without jobs."""
     low, high = subtree_range(path)
     found = []
     async with snapshot(pooled.raw):
         rows = await pooled.raw.fetch(sql.GET_SEQUENCES, root_of(path), low, high)
         for there, kind, last, trimmed in rows:
-            noted = await pooled.raw.fetch(sql.JOBS_OF_NOTE, root_of(there), there)
-            found.append(SequenceRecord(there, kind, last, trimmed, tuple(map(job_of, noted))))
+            jobs: tuple[JobState, ...] = ()
+            if with_jobs:
+                noted = await pooled.raw.fetch(sql.JOBS_OF_NOTE, root_of(there), there)
+                jobs = tuple(map(job_of, noted))
+            found.append(SequenceRecord(there, kind, last, trimmed, jobs))
     return found
 
 

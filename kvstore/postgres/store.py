@@ -395,8 +395,8 @@ class PostgresBackend(Backend):
     async def dead_jobs(self, path: str, limit: int) -> list[tuple[Item, JobState]]:
         return await self._pool.run(sequence_reading.dead_jobs, path, limit, self.now())
 
-    async def sequences(self, path: str) -> list[SequenceRecord]:
-        return await self._pool.run_alone(sequence_reading.records, path)
+    async def sequences(self, path: str, *, with_jobs: bool = True) -> list[SequenceRecord]:
+        return await self._pool.run_alone(sequence_reading.records, path, with_jobs)
 
     async def is_ripe(self, path: str) -> bool:
         self._listener.start()

@@ -274,8 +274,8 @@ class DirectBackend(FileBackend):
     async def dead_jobs(self, path: str, limit: int) -> list[tuple[Item, JobState]]:
         return self._read(sequences.dead_jobs, path, limit, self.now())
 
-    async def sequences(self, path: str) -> list[SequenceRecord]:
-        return self._read(sequences.records, path)
+    async def sequences(self, path: str, *, with_jobs: bool = True) -> list[SequenceRecord]:
+        return self._read(sequences.records, path, with_jobs)
 
     async def is_ripe(self, path: str) -> bool:
         return self._read(sequences.is_ripe, path, self.now())

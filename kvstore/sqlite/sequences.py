@@ -203,14 +203,15 @@ def dead_jobs(
     return found
 
 
-def records(connection: driver.Connection, path: str) -> list[SequenceRecord]:
-    """Return the logs and queues of a subtree, as exports carry them."""
+def records(connection: driver.Connection, path: str, with_jobs: bool) -> list[SequenceRecord]:
+    """Return the logs and queues of a subtree, as exports carry them, or without jobs."""
     found = []
     low, high = subtree_range(path)
     with snapshot(connection):
         statement = sequence_statements.GET_SEQUENCES
         for there, kind, last, trimmed in connection.execute(statement, (low, high)).fetchall():
-            rows = connection.execute(sequence_statements.JOBS_OF_NOTE, (there,)).fetchall()
+            noted = sequence_statements.JOBS_OF_NOTE
+            rows = connection.execute(noted, (there,)).fetchall() if with_jobs else ()
             found.append(SequenceRecord(there, kind, last, trimmed, tuple(map(_job, rows))))
     return found
 

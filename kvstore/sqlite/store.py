@@ -394,8 +394,8 @@ class SQLiteBackend(FileBackend):
     async def dead_jobs(self, path: str, limit: int) -> list[tuple[Item, JobState]]:
         return await self._points.submit(sequences.dead_jobs, path, limit, self.now())
 
-    async def sequences(self, path: str) -> list[SequenceRecord]:
-        return await self._scans.submit(sequences.records, path)
+    async def sequences(self, path: str, *, with_jobs: bool = True) -> list[SequenceRecord]:
+        return await self._scans.submit(sequences.records, path, with_jobs)
 
     async def is_ripe(self, path: str) -> bool:
         return await self._points.submit(sequences.is_ripe, path, self.now())

@@ -18,7 +18,8 @@ __all__ = ["dead", "revive", "sequences"]
 async def sequences(store: Store, request: Request) -> Any:
     """Return a page of the logs and queues of a subtree, and how much is in each."""
     offset = number_of(request, "offset")
-    found = await store.backend.sequences(encode_namespace(namespace_of(request)))
+    path = encode_namespace(namespace_of(request))
+    found = await store.backend.sequences(path, with_jobs=False)
     page = found[offset : offset + PAGE]
     rows = [await _row(store, each) for each in page]
     return {"sequences": rows, "next": offset + PAGE if len(found) > offset + PAGE else None}

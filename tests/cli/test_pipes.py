@@ -418,12 +418,10 @@ def test_a_shell_learns_to_complete(run: Run, shell: str) -> None:
 
 def test_without_the_extra_the_message_names_it(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text("raise ModuleNotFoundError(name='typer')")
-    done = subprocess.run(
-        COMMAND,
-        capture_output=True,
-        env=environment(PYTHONPATH=f"{tmp_path}:{ROOT}"),
-        check=False,
-    )
+    env = environment(PYTHONPATH=f"{tmp_path}:{ROOT}")
+    asked = subprocess.run([*COMMAND, "--version"], capture_output=True, env=env, check=True)
+    assert asked.stdout == f"kvstore {kvstore.__version__}\n".encode()
+    done = subprocess.run(COMMAND, capture_output=True, env=env, check=False)
     assert done.returncode == 3
     assert done.stderr == (
         b"kvstore: the command line needs typer: pip install 'agent-kvstore[cli]', "

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,17 @@ async def test_logs_and_queues_are_told_with_the_jobs_that_were_given_up(
     assert (await page.tell("revive", namespace=["jobs"], ids=7)).status_code == 400
     read_only = await Page(store, edit=False).open()
     assert (await read_only.tell("revive", namespace=["jobs"], ids=[])).status_code == 404
+
+
+async def test_a_list_of_queues_holds_no_jobs(store: Store, page: Page) -> None:
+    for number in range(3):
+        await store.queue(("later",)).put(number, delay=60)
+    (whole,) = await store.backend.sequences("")
+    (listed,) = await store.backend.sequences("", with_jobs=False)
+    assert len(whole.jobs) == 3
+    assert listed == replace(whole, jobs=())
+    (told,) = (await page.ask("sequences")).json()["sequences"]
+    assert (told["ready"], told["delayed"]) == (0, 3)
 
 
 async def test_a_search_tells_which_words_an_item_holds(store: Store, page: Page) -> None:
