@@ -14,7 +14,7 @@ BEGIN
     );
     SELECT * INTO state FROM kvstore_state WHERE id = 1;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'kvstore: the row of kvstore_state is lost' USING ERRCODE = 'KV004';
+        RAISE EXCEPTION 'kvstore: the row of its state is lost' USING ERRCODE = 'KV004';
     END IF;
     INSERT INTO kvstore_roots (
         root, watched_until, changes_begin, index, history, history_until, history_begin,

@@ -8,8 +8,9 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -197,15 +198,19 @@ OPEN_AS_NOBODY = """
 """
 
 
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory that others may look into, which pytest's own are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions as POSIX has them")
 @pytest.mark.parametrize("what", ["file", "directory", "new file", "unreadable file"])
-async def test_what_is_read_only_is_refused_by_name(
-    tmp_path_factory: pytest.TempPathFactory, what: str
-) -> None:
-    folder = tmp_path_factory.mktemp("public")
-    for parent in (folder, *folder.parents):  # up to the one that is everybody's
-        if parent.stat().st_uid == os.getuid() and parent.stat().st_mode & 0o055 != 0o055:
-            parent.chmod(parent.stat().st_mode | 0o055)
+async def test_what_is_read_only_is_refused_by_name(public: Path, what: str) -> None:
+    folder = public / "folder"
+    folder.mkdir()
     path = folder / "store.db"
     if what != "new file":
         await make_store(path)
