@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +22,7 @@ import asyncpg
 
 from kvstore.postgres import PostgresStore
 from kvstore.postgres.connection import Target, connect
+from tests.waiting import until
 
 NS = ("a", "b")
 
@@ -75,12 +76,6 @@ async def take_all(server: Server, taken: list[Any]) -> None:
     with suppress(asyncpg.TooManyConnectionsError):
         while True:
             taken.append(await asyncpg.connect(server.url))
-
-
-async def until(condition: Callable[[], Any], limit: float = 5.0) -> None:
-    async with asyncio.timeout(limit):
-        while not await condition():  # noqa: ASYNC110 - it is the server that knows
-            await asyncio.sleep(0.02)
 
 
 # A silent network

@@ -30,6 +30,7 @@ from kvstore.postgres import PostgresStore, index_statements, searching
 from kvstore.postgres.connection import Target, connect
 from kvstore.postgres.scalars import MANY, conditions_of, scalars_of
 from kvstore.sql import Sql
+from tests.waiting import until
 
 NS = ("notes",)
 
@@ -80,9 +81,7 @@ async def test_first_vectors_wait_for_the_table_that_another_put_makes(
         await raw.execute("BEGIN")
         await raw.execute(index_statements.LOCK_TABLES)
         first = asyncio.create_task(store.put(NS, "a", "apple"))
-        async with asyncio.timeout(30):
-            while not await raw.fetchval(waits):  # noqa: ASYNC110 - the server knows no events
-                await asyncio.sleep(0.005)
+        await until(lambda: raw.fetchval(waits), limit=30)
         others = [asyncio.create_task(store.put(NS, key, key)) for key in "bcd"]
         await model.asked(2)
         await asyncio.sleep(0.05)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import pytest
 import kvstore
 from kvstore import KeyValueStore, SQLiteStore
 from kvstore.sqlite import statements
+from tests.waiting import until
 
 NS = ("n",)
 LARGE = {f"{n}": "x" * 1_000_000 for n in range(60)}
@@ -25,12 +24,6 @@ LARGE = {f"{n}": "x" * 1_000_000 for n in range(60)}
 
 def log_bytes(path: Path) -> int:
     return Path(f"{path}-wal").stat().st_size
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not is_so():  # noqa: ASYNC110 - the files of another thread
-            await asyncio.sleep(0.01)
 
 
 async def put_many(store: SQLiteStore, folder: Path) -> None:
