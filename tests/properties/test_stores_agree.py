@@ -9,6 +9,7 @@ their numbers.
 from __future__ import annotations
 
 import asyncio
+import io
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -21,10 +22,20 @@ from typing import Any
 import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import kvstore
-from kvstore import InMemoryStore, Item, SQLiteStore, Store, StoreError, Transaction
+from kvstore import (
+    IndexConfig,
+    InMemoryStore,
+    Item,
+    SQLiteStore,
+    Store,
+    StoreError,
+    Transaction,
+    codec,
+)
+from kvstore.embeddings import HashingEmbeddings
 from kvstore.postgres.store import PostgresBackend
 from kvstore.testing import ManualClock
 from tests.postgres.server import Database
@@ -73,6 +84,10 @@ places = st.dictionaries(
     st.sampled_from(["after", "before"]), st.tuples(namespaces, keys), max_size=2
 )
 refreshing = st.sampled_from([None, True, False])
+modes = st.sampled_from(["auto", "text", "semantic", "hybrid"])
+sentences = st.lists(
+    st.sampled_from(["tea", "green", "tea pot", "the", "東京都", "v1.2"]), min_size=1, max_size=4
+).map(" ".join)
 
 
 scripts = st.lists(
@@ -128,8 +143,35 @@ works = (
 )
 
 
+# Of an imported line: seconds from now, or what is no time, or one that hardly is.
+_times = (
+    st.sampled_from([-100, -1, -0.000001, 0, 0.000001, 1, 100])
+    | st.sampled_from([None, 0, "", "now", "2026-02-30T00:00:00Z", "2026-01-01T00:00:00"])
+    | st.sampled_from(["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999-23:59"])
+    | st.sampled_from(["1969-12-31T23:59:59.999999Z", "2026-01-01T01:00:00+01:00"])
+)
+_seconds = st.sampled_from([-100, -1, -0.000001, 0.000001, 1, 100])
+_plain_lines = st.fixed_dictionaries(
+    {"namespace": few_namespaces, "key": few_keys, "value": scalars},
+    optional={
+        "created_at": _seconds,
+        "updated_at": _seconds,
+        "expires_at": _seconds,
+        "version": st.integers(0, 6),
+        "index": st.sampled_from([False, ["a"]]),
+    },
+)
+_odd_lines = st.tuples(
+    _plain_lines, st.sampled_from(["created_at", "updated_at", "expires_at"]), _times
+).map(lambda drawn: {**drawn[0], drawn[1]: drawn[2]})
+imported = st.lists(_plain_lines, min_size=1, max_size=5) | st.lists(
+    _plain_lines | _odd_lines, min_size=1, max_size=3
+)
+
+
 class StoresAgree(RuleBasedStateMachine):
     has_sequences = keeps_history = True
+    is_indexed = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,6 +190,7 @@ class StoresAgree(RuleBasedStateMachine):
         refresh_ttl=st.booleans(),
         durability=st.sampled_from(["normal", "normal", "full"]),
         history=st.sampled_from([None, 3_600]),
+        indexes=st.sampled_from([None, "words", "meaning", "meaning"]),
         first=st.lists(st.dictionaries(keys, stored_values, min_size=5), max_size=3),
     )
     def open(
@@ -156,6 +199,7 @@ class StoresAgree(RuleBasedStateMachine):
         refresh_ttl: bool,
         durability: Any,
         history: float | None,
+        indexes: str | None,
         first: list[dict[str, Any]],
     ) -> None:
         options: dict[str, Any] = {
@@ -166,6 +210,10 @@ class StoresAgree(RuleBasedStateMachine):
             "max_value_bytes": 2_000,
         }
         self.has_history = history is not None and self.keeps_history
+        self.is_indexed = indexes is not None
+        if self.is_indexed:
+            model = HashingEmbeddings(dimensions=16) if indexes == "meaning" else None
+            options["index"] = IndexConfig(model)
         if self.has_history:
             options["history"] = history
         self.model = InMemoryStore(**options)
@@ -481,6 +529,49 @@ class StoresAgree(RuleBasedStateMachine):
                 self.held.append((namespace, id, {True: ours, False: theirs}))
 
     # The past
+
+    @rule(lines=imported, on_conflict=st.sampled_from(["replace", "replace", "skip", "error"]))
+    def import_lines(self, lines: list[dict[str, Any]], on_conflict: Any) -> None:
+        def at(value: Any) -> Any:
+            is_time = isinstance(value, (int, float)) and value
+            return (self.clock.now + timedelta(seconds=value)).isoformat() if is_time else value
+
+        names = ("created_at", "updated_at", "expires_at")
+        data = b"".join(
+            codec.encode({name: at(it) if name in names else it for name, it in line.items()})
+            + b"\n"
+            for line in lines
+        )
+        self.agree(lambda store: store.import_items(io.BytesIO(data), on_conflict=on_conflict))
+
+    @precondition(lambda self: self.is_indexed)
+    @rule()
+    def reindex(self) -> None:
+        self.agree(lambda store: store.reindex())
+
+    @precondition(lambda self: self.is_indexed)
+    @rule(
+        namespace=few_namespaces,
+        texts=st.dictionaries(few_keys, sentences, min_size=1),
+        query=sentences,
+        mode=modes,
+        subtree=st.booleans(),
+        offset=st.integers(0, 2),
+    )
+    def rank(
+        self,
+        namespace: Namespace,
+        texts: dict[str, str],
+        query: str,
+        mode: str,
+        subtree: bool,
+        offset: int,
+    ) -> None:
+        self.put_many(namespace, texts, None)
+        where = namespace[:1] if subtree else namespace
+        self.agree(
+            lambda store: store.search(where, query, mode=mode, subtree=subtree, offset=offset)
+        )
 
     @rule(back=st.integers(0, 6), filter=st.none() | filters)
     def look_back(self, back: int, filter: dict[str, Any] | None) -> None:
