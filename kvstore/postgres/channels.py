@@ -9,6 +9,7 @@ from typing import Any
 
 from kvstore.instants import to_micros
 from kvstore.operations import Put
+from kvstore.postgres.quick_jobs import QuickJob
 from kvstore.postgres.watchman import Watched
 from kvstore.postgres.workspace import Stamp
 
@@ -26,6 +27,7 @@ class Try:
         outcomes: for the units, in order.
         is_news: whether somebody watches what it wrote.
         puts: of one that is `put_plain`, which learns the rest by the answer.
+        job: of one that is a `quick_jobs.run`, likewise.
         is_sent: whether the server may have committed it.
     """
 
@@ -35,6 +37,7 @@ class Try:
     outcomes: list[list[Any] | Exception] = field(default_factory=list)
     is_news: bool = False
     puts: list[Put] | None = None
+    job: QuickJob | None = None
     is_sent: bool = False
 
 

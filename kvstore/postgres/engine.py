@@ -27,7 +27,7 @@ from kvstore.errors import StoreAccessError, StoreBusyError, StoreError
 from kvstore.feed import Bell
 from kvstore.metrics import Counters
 from kvstore.operations import Append, Mutate, Operation, Put, PutJob
-from kvstore.postgres import statements
+from kvstore.postgres import quick_jobs, statements
 from kvstore.postgres.channels import Channel, Try
 from kvstore.postgres.connection import (
     Connection,
@@ -43,6 +43,7 @@ from kvstore.postgres.copying import LEAST_COPIED, copy_plain
 from kvstore.postgres.keys import SURELY_SHORT, check_length
 from kvstore.postgres.puts import find_puts, put_plain
 from kvstore.postgres.queueing import Group, Lines, RootLine, Unit
+from kvstore.postgres.quick_jobs import QuickJob
 from kvstore.postgres.replica import Replica
 from kvstore.postgres.watchman import Watchman
 from kvstore.postgres.wide import Transaction, UnreadableError, last_of
@@ -57,6 +58,7 @@ LEAST_PUTS = 64  # on their way or waiting, that two transactions of a root at o
 ROW_S = 10e-6  # what one more row takes the server, roughly
 CALLER_S = 6e-6  # what one more put takes this process, which it can do while the server works
 OVERHEAD_S = 2e-3  # what a transaction is believed to take by itself, before one was seen
+LONG_TURNS = 16  # calls of queues that read before they write, after one that had to
 LOCKED_TURNS = 64  # transactions that lock before they read, after one that did not and failed
 FEW_CHANNELS = 4  # connections that a store writes over, unless some of them wait for others
 _WAITS_S = 0.1  # after which a transaction is believed to wait for others
@@ -351,6 +353,12 @@ class Writer:
         if done.puts is not None:
             self._give_out(units, await find_puts(raw, root, done.puts, done.now, base), done)
             done.is_news = True  # as it may be
+        elif done.job is not None:
+            answer = await quick_jobs.find_answer(raw, root, done.job, base)
+            if not answer:
+                raise self._unknown()
+            done.outcomes = [answer]
+            done.is_news = True
         return done
 
     # Ways to commit
@@ -367,6 +375,14 @@ class Writer:
             done = await self._send_plain(raw, group, channel, tries)
             if done is not None:
                 return done
+        job = quick_jobs.quick_job(units[0].ops) if len(units) == 1 else None
+        if job is not None and not line.is_indexed and raw.patience is None:
+            if not line.long_turns:
+                done = await self._send_job(raw, job, channel, tries, line)
+                if done is not None:
+                    return done
+                line.long_turns = LONG_TURNS
+            line.long_turns -= 1
         if not line.locked_turns and not self._target.is_pooler:
             line.locked_turns = LOCKED_TURNS  # unless this goes well
             done = await self._send_looked(raw, units, channel, tries, line)
@@ -411,6 +427,24 @@ class Writer:
         taken = self._loop.time() - max(began, self._last_done)  # before, it waited for another
         self._overhead += (max(0.0, taken - len(items) * ROW_S) - self._overhead) / 8
         self._give_out(units, items, attempt)
+        return attempt
+
+    async def _send_job(
+        self, raw: Connection, job: QuickJob, channel: Channel, tries: list[Try], line: RootLine
+    ) -> Try | None:
+        """Put, take or finish a job by one call; `None`: it takes more than that."""
+        attempt, stamp = channel.begin(self._clock(), tries, line.root)
+        attempt.job = job
+        call = quick_jobs.run(raw, line.root, job, attempt.now, self.newest, stamp)
+        try:
+            answer, version = await self._sent(attempt, call)
+        except asyncpg.PostgresError as exc:
+            if exc.sqlstate != statements.NOT_PLAIN:
+                raise
+            return None
+        self.newest = max(self.newest, version)
+        attempt.outcomes = [[answer]]
+        attempt.is_news = isinstance(job, PutJob)
         return attempt
 
     async def _copy_plain(

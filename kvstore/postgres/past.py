@@ -228,7 +228,10 @@ async def _kept_of(connection: Connection, root: str) -> Kept:
 
 async def _read_kept(connection: Connection, root: str, version: int) -> tuple[Kept, int | None]:
     """Return how much is kept under a root, and the instant of the change after a version."""
-    row = await connection.fetchrow(sql.GET_KEPT, root, version)
+    return await _kept_by(connection, await connection.fetchrow(sql.GET_KEPT, root, version))
+
+
+async def _kept_by(connection: Connection, row: Sequence[Any] | None) -> tuple[Kept, int | None]:
     if row is None:  # nothing was ever written there
         return await _kept_of_all(connection), None
     span, begin, begin_at, newest, last, following = row
@@ -263,6 +266,12 @@ async def get_many(
     """Return the items among some keys that were there."""
     raw, root = pooled.raw, root_of(path)
     when = await _resolve(raw, root, moment)
+    if len(keys) == 1:
+        place = path, encode_key(keys[0]), when.instant
+        row = await raw.fetchrow(sql.GET_ONE_AT, root, when.version, *place)
+        kept, following = await _kept_by(raw, None if row is None else row[:6])
+        kept.require(when, following, now)
+        return [] if row is None or row[6] is None else [record_of(row[6:])]
     found = await _at(raw, root, when, [(path, key) for key in keys])
     await _require(raw, root, when, now)
     return list(found.values())

@@ -66,14 +66,34 @@ WHERE past.version <= $4 AND past.ended > $4 AND past.value = ''
 
 # How much is kept under a root, and the instant of the first change after a version. The primary
 # keys of roots and changes
-GET_KEPT = """
-SELECT roots.history, roots.history_begin, roots.history_begin_at, turns.version, turns.instant,
+_KEPT = """roots.history, roots.history_begin, roots.history_begin_at, turns.version, turns.instant,
     (
         SELECT changes.at FROM kvstore_changes AS changes
         WHERE changes.root = $1 AND changes.version > $2
         ORDER BY changes.version LIMIT 1
-    )
+    )"""
+_ROOT = """
 FROM kvstore_roots AS roots JOIN kvstore_turns AS turns ON turns.root = $1 AND turns.era = roots.era
+"""
+GET_KEPT = f"SELECT {_KEPT} {_ROOT} WHERE roots.root = $1"
+# The same, and what was at one address; the indexes of both
+GET_ONE_AT = f"""
+SELECT {_KEPT}, found.*
+{_ROOT}
+LEFT JOIN LATERAL (
+    SELECT {_ITEM}
+    FROM kvstore_items AS items
+    WHERE items.root = $1 AND items.path = $3 AND items.key = $4 AND items.version <= $2
+        AND {_LIVE("$5")}
+    UNION ALL
+    SELECT {_PAST}
+    FROM (
+        SELECT * FROM kvstore_past AS past
+        WHERE past.root = $1 AND past.path = $3 AND past.key = $4 AND past.version <= $2
+        ORDER BY past.version DESC LIMIT 1
+    ) AS past
+    WHERE past.ended > $2 AND {_PAST_LIVE("$5")} AND past.value IS DISTINCT FROM ''
+) AS found ON TRUE
 WHERE roots.root = $1
 """
 # The same of new roots

@@ -77,16 +77,17 @@ class RootLine:
         is_indexed: whether there was an index, at the last look.
         locked_turns: transactions to come that lock before they read, after one that did not and
             failed.
+        long_turns: calls of queues to come that go the long way, after one that had to.
     """
 
-    __slots__ = ("committing", "is_indexed", "locked_turns", "root", "waiting")
+    __slots__ = ("committing", "is_indexed", "locked_turns", "long_turns", "root", "waiting")
 
     def __init__(self, root: str) -> None:
         self.root = root
         self.waiting: deque[Unit] = deque()
         self.committing: list[Group] = []
         self.is_indexed = False
-        self.locked_turns = 0
+        self.locked_turns = self.long_turns = 0
 
     def take(self, share: int) -> Group:
         """Take what one transaction may hold.

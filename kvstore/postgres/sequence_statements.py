@@ -78,6 +78,20 @@ CHANGED_COLUMNS = 22
 _CHANGES = ", ".join(f"${number}" for number in range(2, 2 + CHANGED_COLUMNS))
 WRITE_SEQUENCES = f"SELECT kvstore_write_sequences($1, {_CHANGES})"
 
+# Put, take and done, where that is all there is to them
+PUT_JOB = "SELECT * FROM kvstore_put_job($1, $2, $3, $4, $5, $6, $7, $8)"
+TAKE_JOB = "SELECT * FROM kvstore_take_job($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+FINISH_JOB = "SELECT kvstore_finish_job($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+# What such a call has done whose answer was lost. The range of the queue; its leased jobs
+FIND_PUT_JOB = "SELECT key FROM kvstore_items WHERE root = $1 AND path = $2 AND version = $3"
+FIND_TAKEN_JOB = f"""
+SELECT jobs.position, jobs.attempt, {ROW}
+FROM kvstore_jobs AS jobs
+JOIN kvstore_items AS items ON items.root = $1 AND items.path = $2
+    AND items.key = lpad(jobs.position::text, {DIGITS}, '0')
+WHERE jobs.root = $1 AND jobs.path = $2 AND jobs.state = 2 AND jobs.token = $3
+"""
+
 # Those that are ready are due at 0; said so that kvstore_jobs_order alone gives them in order, and
 # not the primary key, where those that are delayed lie in between
 _READY_FROM = "(jobs.due, jobs.position) >= (0, {}) AND jobs.due <= 0".format

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
-from kvstore import IndexConfig, Item, StoreAccessError
+from kvstore import IndexConfig, Item, QueueSize, StoreAccessError
 from kvstore.embeddings import HashingEmbeddings
 from kvstore.operations import Put
 
@@ -159,6 +159,47 @@ async def test_a_deletion_is_answered_as_it_was_done(
         assert await store.delete(NS, "k")
         assert await straight.get(NS, "k") is None
     assert proxy.cuts == 2
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_job_is_put_taken_and_finished_once(
+    pair: tuple[PostgresStore, PostgresStore, Proxy], when: When
+) -> None:
+    store, straight, proxy = pair
+    queue = store.queue(("jobs",))
+    await queue.put("first")
+    for call in ("put", "take", "done"):
+        proxy.cut(1 if call == "put" else 0, when)
+        cuts = proxy.cuts
+        key = await queue.put(call)
+        assert await straight.count(("jobs",)) == 2
+        proxy.cut(1 if call == "take" else 0, when)
+        job = await queue.take(timeout=0)
+        assert job is not None
+        assert int(job.id) == int(key) - 1
+        assert await straight.queue(("jobs",)).size() == QueueSize(1, 0, 1, 0)
+        proxy.cut(1 if call == "done" else 0, when)
+        await job.done()
+        assert await straight.queue(("jobs",)).size() == QueueSize(1, 0, 0, 0)
+        assert proxy.cuts == cuts + 1
+    assert (await straight.check()).ok
+
+
+async def test_what_a_queue_lives_by_is_one_round_trip_each(
+    pair: tuple[PostgresStore, PostgresStore, Proxy],
+) -> None:
+    store, _, proxy = pair
+    queue = store.queue(("jobs",))
+    messages = 0
+    for number in range(20):
+        if number == 10:  # the statements are known now
+            messages = proxy.messages
+        await queue.put(number)
+        job = await queue.take(timeout=0)
+        assert job is not None
+        await job.done()
+        assert await queue.take(timeout=0) is None
+    assert proxy.messages - messages <= 10 * 5  # with the notices for those who wait
 
 
 async def test_a_single_key_takes_few_round_trips(
