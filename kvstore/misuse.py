@@ -1,10 +1,33 @@
-"""What `with` says of what wants `async with`, and the other way round."""
+"""What is said where something is called in another way than it is meant.
+
+`with` of what wants `async with`, and the other way round; options that there are not.
+"""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, NoReturn
 
-__all__ = ["WithAsync", "WithoutAsync"]
+__all__ = ["WithAsync", "WithoutAsync", "no_option"]
+
+
+def no_option(kind: type, names: Iterable[str]) -> TypeError:
+    """Return an error that says which options a class has in place of some that it has not."""
+    known = {
+        name
+        for made in kind.__mro__[:-1]
+        if "__init__" in vars(made)
+        for name, parameter in inspect.signature(vars(made)["__init__"]).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    name = next(iter(names))
+    near = get_close_matches(name, known, 1)
+    meant = f" (did you mean {near[0]}?)" if near else ""
+    return TypeError(
+        f"{name!r} is no option of {kind.__name__}{meant}; there are {', '.join(sorted(known))}"
+    )
 
 
 class WithAsync:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -51,45 +49,28 @@ def open_store(url: FilePath, **options: Any) -> Store:
     """
     match = _SCHEME.match(url) if isinstance(url, str) and url != ":memory:" else None
     if match is None or not isinstance(url, str):
-        return _made(SQLiteStore, url, options)
+        return SQLiteStore(url, **options)
     match match[1].lower():
         case "sqlite":
             path, said = _parts_of(url)
-            return _made(SQLiteStore, path, _merged(said, options))
+            return SQLiteStore(path, **_merged(said, options))
         case "memory":
             rest, _, query = url[match.end() :].partition("?")
             if rest not in ("", "//"):
                 raise InvalidArgumentError("the URL of a store in memory is 'memory://' alone")
             said = _options_of(query, ("mode",))
-            return _made(InMemoryStore, None, _merged(said, options))
+            return InMemoryStore(**_merged(said, options))
         case "postgresql" | "postgres":
             from kvstore.postgres import PostgresStore
 
             url, said = _without_mode(url)
-            return _made(PostgresStore, url, _merged(said, options))
+            return PostgresStore(url, **_merged(said, options))
         case scheme:
             raise InvalidArgumentError(
                 f"{scheme}: is no scheme that kvstore opens; there are a path, sqlite:///path, "
                 "memory:// and postgresql://user@host/db (write ./ in front of a path that looks "
                 "like a URL)"
             )
-
-
-def _made(kind: Callable[..., Store], target: Any, options: dict[str, Any]) -> Store:
-    """Make a store; an option that it does not have is refused with those that it has."""
-    known = {
-        name
-        for made in (kind, Store)
-        for name, parameter in inspect.signature(made).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
-    for name in options.keys() - known:
-        near = get_close_matches(name, known, 1)
-        meant = f" (did you mean {near[0]}?)" if near else ""
-        raise TypeError(
-            f"{name!r} is no option of this store{meant}; there are {', '.join(sorted(known))}"
-        )
-    return kind(**options) if target is None else kind(target, **options)
 
 
 def _parts_of(url: str) -> tuple[str, dict[str, Any]]:

@@ -65,7 +65,7 @@ from kvstore.instants import lifetime, to_datetime
 from kvstore.lifecycle import LoopLock, remember
 from kvstore.log import Log
 from kvstore.metrics import Metrics
-from kvstore.misuse import WithAsync
+from kvstore.misuse import WithAsync, no_option
 from kvstore.namespace import address, check_key, decode_namespace, is_text, show
 from kvstore.observing import OBSERVED_OF_LOGS, OBSERVED_OF_QUEUES, Observer, observe, tell
 from kvstore.operations import (
@@ -164,6 +164,7 @@ class Store(WithAsync, Recipe):
             the thread of the call; what it raises is logged. Calls of logs and queues are
             `"log.append"`, `"queue.put"` and the like; a `"job"` is a block of `async with job`,
             whose error is the exception that ended it.
+        unknown: refused, by the names of the options that there are.
 
     Attributes:
         backend: where the items are kept.
@@ -184,7 +185,10 @@ class Store(WithAsync, Recipe):
         history: float | timedelta | None = None,
         read_only: bool = False,
         observer: Observer | None = None,
+        **unknown: Any,
     ) -> None:
+        if unknown:
+            raise no_option(type(self), unknown)
         if index is not None and not isinstance(index, IndexConfig):
             raise InvalidArgumentError("index takes an IndexConfig: index=IndexConfig(embeddings)")
         check_count(max_value_bytes, "max_value_bytes", least=1)

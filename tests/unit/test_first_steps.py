@@ -43,6 +43,24 @@ def test_an_option_that_is_not_there_is_refused_with_those_that_are(url: str) ->
 
 
 @pytest.mark.parametrize(
+    "make",
+    [
+        lambda: kvstore.SQLiteStore("a.db", indeks=1),
+        lambda: kvstore.InMemoryStore(indeks=1),
+        lambda: kvstore.SyncStore("a.db", indeks=1),
+    ],
+)
+def test_so_it_is_by_the_classes_themselves(make: Callable[[], Any]) -> None:
+    with pytest.raises(TypeError, match=r"'indeks'.*Store \(did you mean index\?\)"):
+        make()
+
+
+def test_no_path_is_told_from_a_path() -> None:
+    with pytest.raises(kvstore.InvalidArgumentError, match="not NoneType"):
+        kvstore.open(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
     "make", [lambda: kvstore.open("memory://"), lambda: kvstore.AsyncKeyValueStore("memory://")]
 )
 def test_with_says_that_async_with_is_meant(make: Callable[[], Any]) -> None:
