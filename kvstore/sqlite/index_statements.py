@@ -8,7 +8,7 @@ from __future__ import annotations
 from kvstore.index_plan import CODE_BYTES
 from kvstore.sql import TRUE, Sql
 from kvstore.sqlite.slots import ITEM_BITS, ITEM_MASK
-from kvstore.sqlite.statements import LIVE, OCTETS, REST, ROW, in_range
+from kvstore.sqlite.statements import LIVE, OCTETS, REST, ROW, in_range, in_range_among
 
 # The tables that an index makes
 
@@ -364,15 +364,15 @@ def vectors_of(ids: str, highest: int) -> Sql:
     )
 
 
-# A range of the unique index on (path, key), and all its rows
-def select_passing(path: str, subtree: bool, condition: Sql) -> Sql:
+# A range of the unique index on (path, key), and all its rows; or primary keys
+def select_passing(path: str, subtree: bool, condition: Sql, among: Sql | None = None) -> Sql:
     """List the items of a namespace or subtree whose values meet a condition, in one JSON list.
 
     To give the driver many rows takes longer.
     """
     return (
         Sql("SELECT json_group_array(id) FROM items WHERE")
-        + in_range(path, subtree)
+        + in_range_among(path, subtree, among)
         + Sql("AND")
         + condition
     )

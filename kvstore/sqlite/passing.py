@@ -36,13 +36,29 @@ class PassingItems:
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[Any, ...], _Passed] = OrderedDict()
+        self._asked: OrderedDict[tuple[Any, ...], None] = OrderedDict()
+
+    def is_new(self, path: str, subtree: bool, condition: Sql) -> bool:
+        """Whether this is asked for the first time."""
+        key = (path, subtree, condition)
+        if key in self._asked:
+            return False
+        self._asked[key] = None
+        if len(self._asked) > MOST_FILTERS:
+            self._asked.popitem(last=False)
+        return True
 
     def knows(self, path: str, subtree: bool, condition: Sql) -> bool:
         """Whether a filter was asked for before, in just this namespace or subtree."""
         return (path, subtree, condition) in self._known
 
     def ids(
-        self, connection: driver.Connection, path: str, subtree: bool, condition: Sql
+        self,
+        connection: driver.Connection,
+        path: str,
+        subtree: bool,
+        condition: Sql,
+        among: Sql | None = None,
     ) -> array[int]:
         """Return the ids of the items of a namespace or subtree that pass.
 
@@ -51,12 +67,13 @@ class PassingItems:
             path: of the namespace.
             subtree: whether all below it counts, too.
             condition: the filter, which looks at nothing but an item's value.
+            among: selects the ids of all that can pass; `None`: it is not known.
         """
         key = (path, subtree, condition)
         version = connection.execute(statements.GET_VERSION).fetchone()[0]
         passed = self._known.pop(key, None)
         if passed is None:
-            statement = sql.select_passing(path, subtree, condition)
+            statement = sql.select_passing(path, subtree, condition, among)
             (ids,) = connection.execute(statement.text, statement.params).fetchone()
             passed = _Passed(version, array("q", orjson.loads(ids)))
         elif passed.version != version:

@@ -276,7 +276,7 @@ def select(
         ]
 
     with snapshot(connection):
-        among = _candidates(connection, path, selection)
+        among = candidates(connection, path, selection.subtree, selection.filter)
         if not selection.subtree and (among is None or _are_many(connection, among)):
             first = _first(connection, path, selection, asked)
             if first is not None:
@@ -286,12 +286,13 @@ def select(
         return run(among)
 
 
-def _candidates(connection: driver.Connection, path: str, selection: Selection) -> Sql | None:
-    """Select the ids of all items that may pass, if declared filters tell."""
-    if selection.filter == ALL or not (known := declared.built(connection)):
+def candidates(
+    connection: driver.Connection, path: str, subtree: bool, filter: Filter
+) -> Sql | None:
+    """Select the ids of all items that may pass a filter, if declared filters tell."""
+    if filter == ALL or not (known := declared.built(connection)):
         return None
-    within = statements.within_each(path, selection.subtree)
-    return filter_statements.candidates(selection.filter, known, within)
+    return filter_statements.candidates(filter, known, statements.within_each(path, subtree))
 
 
 def _are_many(connection: driver.Connection, among: Sql) -> bool:

@@ -40,7 +40,9 @@ _Row = tuple[float, int, bytes]  # of vec0: distance, rowid, vector
 # What vec0 and numpy say of two scores in single precision, in which others may come after all
 SLACK = 2 * 10.0**-SCORE_DIGITS
 SAMPLE = 100  # items that a filter is tried on, to see whether many pass
-MANY = 0.2
+MANY = 0.2  # that pass: the nearest of all are tried
+SOME = 0.05  # the same, where every value would have to be asked, and was not yet
+MOST_TRIED = 1_000  # vectors: more take vec0 longer than that
 MOST_NEIGHBOURS = 4096  # that vec0 gives at once
 _FIRST_NEIGHBOURS = 16
 _FIRST_BLOCK = 64
@@ -56,6 +58,7 @@ class _Scope:
     subtree: bool
     filter: Sql
     condition: Sql  # all of it, the filter included
+    among: Sql | None  # the ids of all that can pass the filter, where declared filters tell
 
     @property
     def is_filtered(self) -> bool:
@@ -101,6 +104,7 @@ def search(
             asked.subtree,
             condition,
             all_of([statements.in_range(path, asked.subtree), statements.live(now), condition]),
+            reading.candidates(connection, path, asked.subtree, asked.filter),
         )
         by_meaning = by_words = None
         vector, words = asked.vector, asked.words
@@ -324,7 +328,7 @@ def _neighbours(
                 wanted,
                 scope.is_filtered,
                 setup.passing.knows(*scope.filtered),
-                lambda: setup.passing.ids(connection, *scope.filtered),
+                lambda: setup.passing.ids(connection, *scope.filtered, scope.among),
             )
     return _unseen_neighbours(connection, setup, scope, vector, wanted)
 
@@ -347,7 +351,7 @@ def _among(connection: driver.Connection, setup: Setup, scope: _Scope) -> Sql | 
     """Be a vector of an item that passes the filter; `None`: there is no filter."""
     if not scope.is_filtered:
         return None
-    ids = setup.passing.ids(connection, *scope.filtered)
+    ids = setup.passing.ids(connection, *scope.filtered, scope.among)
     highest = max(
         connection.execute(sql.highest_vector(table)).fetchone()[0] for table in sql.VECTOR_TABLES
     )
@@ -360,24 +364,29 @@ def _unseen_neighbours(
     """Ask vec0 for more and more neighbours, until it has given them all.
 
     With a filter, vec0 looks only among the vectors of items that pass; but when many seem to,
-    the nearest of all are tried first, which is quicker, unless that has failed before. Of a large
+    the nearest of all are tried first, so many that twice as many pass as are wanted. That is
+    quicker than to ask every value, unless that was done before. Of a large
     namespace, some vectors are in small chunks: when no item near by passes there, all are asked.
     """
     whole_store = scope.subtree and not scope.path
     within = None if whole_store else statements.in_range(scope.path, scope.subtree)
     garbage = {rowid for (rowid,) in connection.execute(sql.GET_GARBAGE)}
     count = min(MOST_NEIGHBOURS, max(_FIRST_NEIGHBOURS, 2 * min(wanted, MOST_NEIGHBOURS)))
-    tries_all = (
-        scope.is_filtered
-        and not setup.passing.knows(*scope.filtered)
-        and _share(connection, scope) >= MANY
-    )
+    tries_all = False
+    tried = 4 * count
+    if scope.is_filtered and not setup.passing.knows(*scope.filtered):
+        share = _share(connection, scope)
+        if share:
+            tried = max(tried, int(2 * wanted / share))
+        # The second time, it pays to find out what passes, as that is remembered.
+        pays = share >= SOME and scope.among is None and setup.passing.is_new(*scope.filtered)
+        tries_all = tried <= MOST_TRIED and (pays or share >= MANY)
     among = None if tries_all else _among(connection, setup, scope)
     score_of = cosine_with(vector)
     seen: set[int] = set()
     is_complete = False
     while not is_complete:
-        asked_for = min(MOST_NEIGHBOURS, 4 * count) if tries_all else count
+        asked_for = tried if tries_all else count
         # One table may have given all it has, while the other's next one is nearer than its last.
         found: list[list[_Row]] = []
         reach = 3.0  # the largest distance up to which both have given all: 2 is the largest

@@ -476,6 +476,16 @@ def weigh_first(span: Span, now: int, limit: int) -> Sql:
     )
 
 
+def in_range_among(path: str, subtree: bool, among: Sql | None) -> Sql:
+    """As `in_range`, where the ids of all that matter are known, if they are."""
+    within = in_range(path, subtree)
+    if among is None:
+        return within
+    # By their ids, and not by the index on (path, key)
+    outside = Sql(f") AND {within.text.replace('path', '+path')}", within.params)
+    return Sql("id IN (") + among + outside
+
+
 def select_latest(
     path: str,
     subtree: bool,
@@ -499,13 +509,7 @@ def select_latest(
         among: selects the ids of all that can pass, and perhaps of more; `None`: it is not known.
     """
     by = order or Sql("version DESC")
-    within = in_range(path, subtree)
-    if among is not None:  # by their ids, and not by the index on (path, key)
-        within = (
-            Sql("id IN (")
-            + among
-            + Sql(f") AND {within.text.replace('path', '+path')}", within.params)
-        )
+    within = in_range_among(path, subtree, among)
     return (
         Sql(f"SELECT path, key, {ROW} FROM items WHERE id IN (SELECT id FROM items WHERE")
         + within

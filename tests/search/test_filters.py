@@ -13,7 +13,7 @@ from kvstore.filters import parse_filter
 from kvstore.sql import all_of
 from kvstore.sqlite import driver, index_statements, statements
 from kvstore.sqlite.connection import connect
-from kvstore.sqlite.filters import compile_filter
+from kvstore.sqlite.filters import CAN_DECLARE, compile_filter
 from kvstore.sqlite.passing import PassingItems
 from kvstore.testing import ManualClock
 from kvstore.testing_search import RecordingEmbeddings, cosine
@@ -22,6 +22,8 @@ NS = ("notes",)
 pytestmark = pytest.mark.skipif(
     not driver.CAN_LOAD_EXTENSIONS, reason="this SQLite loads no extensions"
 )
+
+needs_exact_json = pytest.mark.skipif(not CAN_DECLARE, reason="this SQLite reads numbers inexactly")
 
 
 @pytest.mark.parametrize("cache", [0, 2**24], ids=["vec0", "cache"])
@@ -110,6 +112,30 @@ async def test_without_a_filter_no_value_is_asked(tmp_path: Path, cache: int) ->
     assert [sql for sql in asked if "items" in sql]
     by_ids = ("FROM json_each", "id IN (SELECT value FROM json_each")
     assert not [sql for sql in asked if "items" in sql and not any(map(sql.__contains__, by_ids))]
+
+
+@needs_exact_json
+async def test_declared_filters_name_those_that_are_asked(tmp_path: Path) -> None:
+    index = IndexConfig(RecordingEmbeddings(), fields=("text",), filters=("n",))
+    path = tmp_path / "store.db"
+    async with (
+        SQLiteStore(path, index=index, vector_cache_bytes=0) as store,
+        InMemoryStore(index=index) as oracle,
+    ):
+        values = {
+            f"k{at:04}": {"text": f"text {at}", "n": at % 50, "m": at % 7} for at in range(1500)
+        }
+        for each in (store, oracle):
+            await each.put_many(NS, values)
+        asked: list[str] = []
+        store.backend._scans.raw.set_trace_callback(asked.append)
+        for filter in ({"n": 3}, {"n": {"$gte": 48}, "m": 2}, {"n": {"$lt": 10}}, {"m": 2}):
+            for _ in range(3):
+                items = await store.search(NS, "query", filter=filter, limit=12)
+                exact = await oracle.search(NS, "query", filter=filter, limit=12)
+                assert [item.key for item in items] == [item.key for item in exact]
+    passes = [sql for sql in asked if "json_group_array(id)" in sql]
+    assert ["filter_scalars" in sql for sql in passes] == [True, True, False]
 
 
 async def test_only_what_was_written_since_is_asked_again(tmp_path: Path) -> None:
