@@ -105,6 +105,16 @@ class Hold:
         """Which file is held."""
         return inode_of(self.path) if self._guard is None else self._guard.inode
 
+    @property
+    def index_inode(self) -> Inode | None:
+        """Which index is held, once the file is locked with it."""
+        return None if self._guard is None else self._guard.index_inode
+
+    @property
+    def shares_index(self) -> bool:
+        """Whether the index that is held is the one that SQLite has open in this process."""
+        return self._guard is None or self._guard.index_openers != 0
+
     def read(self, length: int) -> bytes:
         """Return the first bytes of the file; none if it is not there."""
         if not self.is_there():
@@ -301,7 +311,7 @@ class _Guard:
     def lend_index(self, path: Path) -> int:
         if not self.is_locked or self._is_closed:
             return -1
-        inode = self._indexes[-1][1]
+        inode = self.index_inode
         for at, (descriptor, of) in enumerate(self._idle):
             if of == inode:
                 del self._idle[at]
@@ -334,15 +344,22 @@ class _Guard:
                 for descriptor, _ in self._indexes:
                     set_lock(descriptor, pack(UNLOCK, _DEAD_MAN))
 
+    @property
+    def index_inode(self) -> Inode | None:
+        return self._indexes[-1][1] if self._indexes else None
+
+    @property
+    def index_openers(self) -> int:
+        """How many have the index open in this process, but for the guard itself; -1: no index."""
+        inode = self.index_inode
+        return -1 if inode is None else count_open(inode) - self._own()[inode]
+
     def _has_strangers(self) -> bool:
         """Whether another SQLite library in this process has the file open beside ours.
 
         A library opens an index once, for all of its connections.
         """
-        if not self._indexes:
-            return False
-        inode = self._indexes[-1][1]
-        return count_open(inode) > self._own()[inode] + 1
+        return self.index_openers > 1
 
     def _own(self) -> Counter[Inode]:
         """Count the descriptors that are the guard's own."""

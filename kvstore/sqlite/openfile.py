@@ -88,6 +88,7 @@ class OpenFile:
         self.next_look = 0.0  # by `time.monotonic`
         self._hold = hold
         self._log_path = Path(f"{hold.path}-wal")
+        self._index_path = Path(f"{hold.path}-shm")
         self._folder = self._log = self._claims = -1
         self._claim = _NO_CLAIM
         self._index: mmap | None = None
@@ -105,6 +106,7 @@ class OpenFile:
         except OSError as exc:
             raise StoreAccessError(f"{self.path} cannot be opened: {exc.strerror}") from exc
         self._log_inode = _inode(self._log)
+        self._index_inode = hold.index_inode
         self._index = hold.map_index()
         if self._index is not None:
             numbers = memoryview(self._index)[:_NUMBERS_BYTES]
@@ -114,6 +116,8 @@ class OpenFile:
         self.look()
         if count_open(self._log_inode) < 2:  # SQLite has another one open
             self._is_gone("its log was replaced")
+        if not hold.shares_index:
+            self._is_gone("its log's index was replaced")
 
     def check(self) -> None:
         """Make sure, before a commit, that what is written now can be found again.
@@ -150,8 +154,10 @@ class OpenFile:
             changed = os.fstat(self._folder).st_ctime_ns  # before the rest: what follows is newer
             file = inode_of(self.path)
             log = inode_of(self._log_path)
-            if file is None or log is None or file != self._hold.inode or log != self._log_inode:
-                self._tell(file, log)
+            index = inode_of(self._index_path)
+            ours = self._hold.inode, self._log_inode, self._index_inode
+            if (file, log, index if self._index_inode else None) != ours:
+                self._tell(file, log, index)
             if not self._hold.has_log:
                 self._is_gone("another file was copied over it")
             if not self._log_is_whole():
@@ -160,16 +166,17 @@ class OpenFile:
             raise StoreAccessError(f"{self.path} cannot be reached: {exc.strerror}") from exc
         self._unchanged_since = changed if now - changed > _SETTLED_NS else -1
 
-    def _tell(self, file: Inode | None, log: Inode | None) -> NoReturn:
+    def _tell(self, file: Inode | None, log: Inode | None, index: Inode | None) -> NoReturn:
         if file is None and not self.path.parent.is_dir():
             self._is_gone("its directory is gone")
         if file is None:
             self._is_gone("it was removed or renamed")
         if file != self._hold.inode:
             self._is_gone("it was replaced by another file")
-        self._is_gone(
-            f"its log {self._log_path.name} was {'removed' if log is None else 'replaced'}"
-        )
+        what, now, name = "its log", log, self._log_path.name
+        if log == self._log_inode:  # others would make another index, and not see what is in ours
+            what, now, name = "its log's index", index, self._index_path.name
+        self._is_gone(f"{what} {name} was {'removed' if now is None else 'replaced'}")
 
     def _is_gone(self, what: str = "it was removed or renamed") -> NoReturn:
         raise StoreReplacedError(
@@ -213,11 +220,13 @@ class OpenFile:
 
     @property
     def owns_log(self) -> bool:
-        """Whether the log of that name is the file's own, which SQLite may remove."""
+        """Whether log and index of those names are the file's own, which SQLite may remove."""
         if not IS_POSIX:
             return True
         with suppress(OSError):
-            return inode_of(self._log_path) in (None, self._log_inode)
+            return inode_of(self._log_path) in (None, self._log_inode) and (
+                inode_of(self._index_path) in (None, self._index_inode)
+            )
         return False
 
     def claim(self, *, to_copy: bool = False) -> bool:

@@ -54,6 +54,16 @@ def replace_log(path: Path) -> None:
     path.with_name("copy").replace(log)
 
 
+def remove_index(path: Path) -> None:
+    Path(f"{path}-shm").unlink()
+
+
+def replace_index(path: Path) -> None:
+    index = Path(f"{path}-shm")
+    shutil.copy2(index, path.with_name("copy"))
+    path.with_name("copy").replace(index)
+
+
 def rename_directory(path: Path) -> None:
     path.parent.rename(path.parent.with_name("elsewhere"))
 
@@ -68,7 +78,8 @@ def remove_directory(path: Path) -> None:
 
 ACTS = [
     *(remove, remove_all, rename, rename_and_back_as_a_copy, replace),
-    *(remove_log, replace_log, rename_directory, remove_directory),
+    *(remove_log, replace_log, remove_index, replace_index),
+    *(rename_directory, remove_directory),
 ]
 
 
