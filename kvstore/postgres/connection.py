@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import ssl
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from kvstore.distribution import how_to_install
 from kvstore.errors import (
@@ -32,13 +32,14 @@ except ImportError:
     ) from None
 
 from kvstore.postgres import tls
-from kvstore.postgres.session import Session
+from kvstore.postgres.session import IDLE_S, Session
 from kvstore.postgres.target import Target
 
 __all__ = [
     "Connection",
     "DriverError",
     "Target",
+    "aside",
     "connect",
     "hang_up",
     "is_damage",
@@ -50,6 +51,8 @@ __all__ = [
     "translate",
     "translated",
 ]
+
+T = TypeVar("T")
 
 Connection = Any
 """An `asyncpg.Connection`, of whose types there are none."""
@@ -71,6 +74,7 @@ _BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # For writes, which are single calls that go by primary keys: to plan them anew each time would take
 # the server as long as to do them.
 _PLAN_ONCE = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
+_HEARD_S = IDLE_S / 3  # after which a server that waits for us hears that we are there
 PAUSES_S = (0.02, 0.25)  # between two tries, growing
 
 
@@ -164,6 +168,20 @@ async def reconnect(target: Target, patience: float) -> Session:
         await asyncio.sleep(pause)
         pause = min(2 * pause, PAUSES_S[1])
         limit *= 2
+
+
+async def aside(connection: Connection, work: Callable[[], T]) -> T:
+    """Do what takes this process long on a thread, so that neither the loop nor the server stops.
+
+    Args:
+        connection: over which nothing else is on its way; in a transaction or not. The server
+            would end one whose client says nothing for `IDLE_S`.
+        work: to be done.
+    """
+    doing = asyncio.create_task(asyncio.to_thread(work))
+    while not (await asyncio.wait([doing], timeout=_HEARD_S))[0]:
+        await connection.execute("SELECT")
+    return await doing
 
 
 async def plan_once(connection: Session, target: Target) -> None:

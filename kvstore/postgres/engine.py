@@ -488,7 +488,7 @@ class Writer:
         line.is_indexed = space.indexer is not None
         if space.ledger.needs_lock or (space.ledger.begins and len(units) > 1):
             return None
-        attempt.outcomes = [space.apply(each) for each in ops]
+        attempt.outcomes = await space.apply_all(raw, ops)
         attempt.is_news = space.is_news
         if not space.is_changed:
             return attempt

@@ -24,13 +24,13 @@ from kvstore.operations import (
     named_of,
     take_piece,
 )
-from kvstore.plan import Address, Admission, is_rewound, named, rewound
+from kvstore.plan import Address, Admission, Effects, is_rewound, named, rewound
 from kvstore.postgres import past, sequence_statements, statements
-from kvstore.postgres.connection import Connection
+from kvstore.postgres.connection import Connection, aside
 from kvstore.postgres.copying import copy_rows
 from kvstore.postgres.keys import SURELY_SHORT, check_length, decode_key, root_of
 from kvstore.postgres.reading import item_of, matching_addresses
-from kvstore.postgres.workspace import MakeIndexer, Stamp, Workspace
+from kvstore.postgres.workspace import MakeIndexer, Stamp, Workspace, is_light
 from kvstore.types import Item
 
 __all__ = ["Transaction", "UnreadableError", "roots_of"]
@@ -39,6 +39,7 @@ _REMOVED_AT_ONCE = 5_000
 _REWOUND_AT_ONCE = 500
 _COPIED_AT_ONCE = 5_000  # rows of an import
 _COPIED_BYTES = 8 * 2**20
+_INDEXED_BYTES = 2**18  # of those that are indexed
 
 
 class UnreadableError(Exception):
@@ -153,7 +154,13 @@ class Transaction:
             begins = begins or space.ledger.begins
         if begins and len(units) > 1:
             return [outcome for ops in units for outcome in await self.apply([ops])]
-        outcomes = [self._apply_decided(ops) for ops in units]
+        is_indexed = any(space.indexer is not None for space in self._spaces.values())
+        if is_indexed and not is_light(units):
+            outcomes = await aside(
+                self._connection, lambda: [self._apply_decided(ops) for ops in units]
+            )
+        else:
+            outcomes = [self._apply_decided(ops) for ops in units]
         await self.flush()
         return outcomes
 
@@ -320,7 +327,7 @@ class Transaction:
             await space.ledger.before_drops(connection, known)
             states = space.ledger.known(dict.fromkeys(there for there, _ in known))
             effects = rewound(known, then, space.rows(known), self._now, space.version, states)
-            space.write(effects)
+            await self._write(space, effects)
             await self.flush()
             number += len(effects.answers)
         if op.path in inside:
@@ -347,8 +354,9 @@ class Transaction:
                 space = await self.lock(root)
                 if root not in admissions:
                     admissions[root] = await self._admission(space, op)
-                touched |= await self._admit(space, admissions[root], by_root[root])
-            await self.flush()
+                for piece in _pieces(by_root[root], is_indexed=space.indexer is not None):
+                    touched |= await self._admit(space, admissions[root], piece)
+                    await self.flush()
             for space in self._spaces.values():
                 space.forget_rows()
         await self._recount(op, touched)
@@ -390,8 +398,25 @@ class Transaction:
             await copy_rows(self._connection, space.state.root, written)
             space.skip(effects.version - space.version)
         else:
-            space.write(effects)
+            await self._write(space, effects)
         return set(inside)
+
+    async def _write(self, space: Workspace, effects: Effects) -> None:
+        if space.indexer is None:
+            space.write(effects)
+        else:
+            await aside(self._connection, lambda: space.write(effects))
+
+
+def _pieces(records: Sequence[Record], *, is_indexed: bool) -> Iterator[Sequence[Record]]:
+    """Cut records into what is written by one call: less of those whose words go along."""
+    begin = size = 0
+    for at, record in enumerate(records):
+        if is_indexed and size >= _INDEXED_BYTES:
+            yield records[begin:at]
+            begin, size = at, 0
+        size += len(record.data)
+    yield records[begin:]
 
 
 async def _next_piece(records: Iterator[Record]) -> list[Record]:

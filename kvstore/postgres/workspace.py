@@ -29,7 +29,7 @@ from kvstore.operations import (
 from kvstore.plan import Address, Effects, Note, decide, gone, named
 from kvstore.postgres import past_statements, sequence_statements, statements
 from kvstore.postgres.calls import one_call
-from kvstore.postgres.connection import Connection
+from kvstore.postgres.connection import Connection, aside
 from kvstore.postgres.indexing import Entry, IndexChanges, Indexer
 from kvstore.postgres.keys import decode_key, encode_key
 from kvstore.postgres.past import PastKeeper
@@ -38,10 +38,11 @@ from kvstore.postgres.sequences import Ledger
 from kvstore.sequences import key_of
 from kvstore.types import pack_item
 
-__all__ = ["Decision", "MakeIndexer", "Stamp", "Workspace", "columns_of", "is_decided"]
+__all__ = ["Decision", "MakeIndexer", "Stamp", "Workspace", "columns_of", "is_decided", "is_light"]
 
 _WRITTEN_AT_ONCE = 5_000  # rows in one call
 _WRITTEN_BYTES = 16 * 2**20
+_LIGHT_BYTES = 2**16  # whose words take some 20 ms
 _WRITE, _DELETE, _RENEW = 0, 1, 2  # kinds of rows, as kvstore_write has them
 _NO_ROWS: Final = (None,) * 10
 _NO_NOTES: Final = (None,) * 4
@@ -232,6 +233,19 @@ class Workspace:
             return exc
         self.take(decision)
         return decision.effects.answers
+
+    async def apply_all(
+        self, connection: Connection, units: Sequence[Sequence[Operation]]
+    ) -> list[list[Any] | Exception]:
+        """Apply units, on a thread if that takes long.
+
+        Args:
+            connection: over which the root was looked at or locked.
+            units: as `apply` has them.
+        """
+        if self.indexer is None or is_light(units):
+            return [self.apply(ops) for ops in units]
+        return await aside(connection, lambda: [self.apply(ops) for ops in units])
 
     def _run_job(self, op: OfJobs) -> Any:
         answer = self.ledger.run(op)
@@ -435,6 +449,11 @@ class Workspace:
             yield list(zip(*parts, strict=True))
         for changed in (self._deleted, self._written, self._renewed):
             changed.clear()
+
+
+def is_light(units: Sequence[Sequence[Operation]]) -> bool:
+    """Whether the words of what units put are found in a moment."""
+    return sum(len(getattr(op, "data", b"")) for ops in units for op in ops) <= _LIGHT_BYTES
 
 
 def is_decided(ops: Sequence[Operation]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 import tracemalloc
 from typing import Any
 
@@ -19,6 +20,8 @@ if reason_to_skip() is not None:
 
 from kvstore.postgres import PostgresStore
 from kvstore.postgres.copying import LEAST_COPIED
+from kvstore.postgres.indexing import Indexer
+from kvstore.postgres.session import IDLE_S
 
 NS = ("a", "b")
 MANY = LEAST_COPIED + 500
@@ -144,3 +147,36 @@ async def test_many_puts_take_little_memory(postgres_url: str) -> None:
         finally:
             tracemalloc.stop()
     assert peak < 20 * 2**20  # 100 MB for five times as many
+
+
+@pytest.mark.slow
+async def test_words_that_take_long_stop_neither_the_loop_nor_an_import(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server ends a transaction whose client says nothing for three seconds."""
+    plan = Indexer.plan
+    longest = 0.0
+
+    def plan_for_long(self: Indexer, *args: Any, **options: Any) -> Any:
+        time.sleep(IDLE_S + 0.5)
+        return plan(self, *args, **options)
+
+    async def look_at_the_clock() -> None:
+        nonlocal longest
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(0.01)
+            longest = max(longest, time.monotonic() - began)
+
+    export = io.BytesIO()
+    async with InMemoryStore() as source:
+        await source.put_many(NS, values(10))
+        await source.export_items(export)
+    export.seek(0)
+    async with PostgresStore(postgres_url, index=IndexConfig()) as store:
+        monkeypatch.setattr(Indexer, "plan", plan_for_long)
+        looking = asyncio.create_task(look_at_the_clock())
+        assert await store.import_items(export) == 10
+        looking.cancel()
+        assert len(await store.search(NS, "tea", limit=20)) == 10
+    assert longest < IDLE_S
