@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 
 from kvstore.errors import SchemaError
+from kvstore.postgres import statements
 from kvstore.postgres.connection import Connection, Target, translated
 from kvstore.schema import Script, scripts
 
@@ -19,27 +20,6 @@ __all__ = ["migrate", "migrations", "require_migrated"]
 
 LOCK = 0x6B767374  # "kvst", of the advisory lock
 
-_HAS_RECORD = """
-SELECT EXISTS (
-    SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname = $1 AND tablename = 'kvstore_schema'
-)
-"""
-_CREATE_RECORD = """
-CREATE TABLE kvstore_schema (
-    number integer PRIMARY KEY,
-    name text NOT NULL,
-    applied_at timestamptz NOT NULL DEFAULT now(),
-    needs integer NOT NULL DEFAULT 0
-)
-"""
-# The last step, and the least that a program must know; tables of earlier versions have no such
-# column, and a step that needs one adds it.
-_APPLIED = """
-SELECT max(record.number), max(coalesce((to_jsonb(record) ->> 'needs')::integer, 0))
-FROM kvstore_schema AS record
-"""
-_NOTE = "INSERT INTO kvstore_schema (number, name) VALUES ($1, $2)"
-_NOTE_NEEDS = "UPDATE kvstore_schema SET needs = $2 WHERE number = $1"
 _NEEDS = re.compile(r"^-- needs: (\d+)$", re.MULTILINE)
 
 
@@ -63,15 +43,15 @@ async def migrate(connection: Connection, target: Target) -> None:
             await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
             applied = await _applied(connection, target)
             if not applied:
-                await connection.execute(_CREATE_RECORD)
+                await connection.execute(statements.CREATE_SCHEMA_RECORD)
             for step in migrations():
                 if step.number > applied:
                     for statement in statements_of(step.text):
                         await connection.execute(statement)
-                    await connection.execute(_NOTE, step.number, step.name)
+                    await connection.execute(statements.NOTE_STEP, step.number, step.name)
                     needs = _NEEDS.search(step.text)
                     if needs is not None:
-                        await connection.execute(_NOTE_NEEDS, step.number, int(needs[1]))
+                        await connection.execute(statements.NOTE_NEEDS, step.number, int(needs[1]))
 
 
 def statements_of(text: str) -> list[str]:
@@ -109,9 +89,9 @@ async def _applied(connection: Connection, target: Target) -> int:
         SchemaError: this version must not work beside it.
     """
     async with connection.transaction():  # one server for both, behind a pooler
-        if not await connection.fetchval(_HAS_RECORD, connection.schema):
+        if not await connection.fetchval(statements.HAS_SCHEMA_RECORD, connection.schema):
             return 0
-        number, needs = await connection.fetchrow(_APPLIED)
+        number, needs = await connection.fetchrow(statements.GET_APPLIED)
     newest = migrations()[-1].number
     if (needs or 0) > newest:
         raise SchemaError(

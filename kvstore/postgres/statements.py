@@ -280,6 +280,29 @@ SELECT pg_total_relation_size('kvstore_items'::regclass)
     + pg_total_relation_size('kvstore_changes'::regclass)
 """
 
+# The record of the steps that have made a schema what it is
+HAS_SCHEMA_RECORD = """
+SELECT EXISTS (
+    SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname = $1 AND tablename = 'kvstore_schema'
+)
+"""
+CREATE_SCHEMA_RECORD = """
+CREATE TABLE kvstore_schema (
+    number integer PRIMARY KEY,
+    name text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    needs integer NOT NULL DEFAULT 0
+)
+"""
+# The last step, and the least that a program must know; tables of earlier versions have no such
+# column, and a step that needs one adds it.
+GET_APPLIED = """
+SELECT max(record.number), max(coalesce((to_jsonb(record) ->> 'needs')::integer, 0))
+FROM kvstore_schema AS record
+"""
+NOTE_STEP = "INSERT INTO kvstore_schema (number, name) VALUES ($1, $2)"
+NOTE_NEEDS = "UPDATE kvstore_schema SET needs = $2 WHERE number = $1"
+
 
 def in_range(path: str, subtree: bool) -> Sql:
     """Lie in a namespace or its subtree: one range of the primary key."""
