@@ -27,7 +27,6 @@ from collections.abc import (
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
-from types import TracebackType
 from typing import IO, Any, Final, NoReturn, Self, TypeVar, overload
 
 from kvstore import bulk, codec, value_changes
@@ -336,12 +335,7 @@ class Store(WithAsync, Recipe):
     async def __aenter__(self) -> Self:
         return await self.open()
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def __copy__(self) -> Self:

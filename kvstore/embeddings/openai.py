@@ -13,7 +13,6 @@ import sys
 from array import array
 from email.utils import parsedate_to_datetime
 from time import time
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
@@ -146,12 +145,7 @@ class OpenAIEmbeddings:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     def _client(self) -> httpx.AsyncClient:
