@@ -13,7 +13,8 @@ import copy
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final, Literal, Self, TypeVar
+from functools import wraps
+from typing import Any, Concatenate, Final, Literal, ParamSpec, Self, TypeVar
 
 from kvstore.driving import Guest, Runner, runner_for
 from kvstore.errors import (
@@ -83,10 +84,27 @@ __all__ = [
     "index_config_of",
 ]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _SWEEP_MINUTES: Final = 5.0  # LangGraph's own default
 _PAGE: Final = 100  # items in hand at once where some are to be left out
+
+
+def _blocking(
+    awaited: Callable[Concatenate[LangGraphStore, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[LangGraphStore, P], T]:
+    """Return the method that runs an awaited one from another thread than the loop's."""
+    method = awaited.__name__
+
+    @wraps(awaited)
+    def call(self: LangGraphStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        found: T = self._run(method, *args, **kwargs)
+        return found
+
+    call.__name__ = method.removeprefix("a")
+    call.__qualname__ = f"LangGraphStore.{call.__name__}"
+    return call
 
 
 class LangGraphStore(Recipe, BaseStore):
@@ -419,72 +437,14 @@ class LangGraphStore(Recipe, BaseStore):
 
     # From other threads
 
-    def get(self, namespace: Labels, key: str, *, refresh_ttl: bool | None = None) -> Item | None:
-        """Return an item, or `None`; see `aget`."""
-        return self._run("get", lambda twin: twin.aget(namespace, key, refresh_ttl=refresh_ttl))
+    get = _blocking(aget)
+    put = _blocking(aput)
+    search = _blocking(asearch)
+    delete = _blocking(adelete)
+    list_namespaces = _blocking(alist_namespaces)
+    batch = _blocking(abatch)
 
-    def put(
-        self,
-        namespace: Labels,
-        key: str,
-        value: Mapping[str, Any],
-        index: Literal[False] | list[str] | None = None,
-        *,
-        ttl: float | NotProvided | None = NOT_PROVIDED,
-    ) -> None:
-        """Store an item; see `aput`."""
-        self._run("put", lambda twin: twin.aput(namespace, key, value, index, ttl=ttl))
-
-    def search(
-        self,
-        namespace_prefix: Labels,
-        /,
-        *,
-        query: str | None = None,
-        filter: dict[str, Any] | None = None,
-        limit: int = 10,
-        offset: int = 0,
-        refresh_ttl: bool | None = None,
-    ) -> list[SearchItem]:
-        """Find items below a namespace; see `asearch`."""
-        return self._run(
-            "search",
-            lambda twin: twin.asearch(
-                namespace_prefix,
-                query=query,
-                filter=filter,
-                limit=limit,
-                offset=offset,
-                refresh_ttl=refresh_ttl,
-            ),
-        )
-
-    def delete(self, namespace: Labels, key: str) -> None:
-        """Delete an item, if it is there; see `adelete`."""
-        self._run("delete", lambda twin: twin.adelete(namespace, key))
-
-    def list_namespaces(
-        self,
-        *,
-        prefix: Labels | None = None,
-        suffix: Labels | None = None,
-        max_depth: int | None = None,
-        limit: int = 100,
-        offset: int = 0,
-    ) -> list[Namespace]:
-        """List the namespaces that hold items; see `alist_namespaces`."""
-        return self._run(
-            "list_namespaces",
-            lambda twin: twin.alist_namespaces(
-                prefix=prefix, suffix=suffix, max_depth=max_depth, limit=limit, offset=offset
-            ),
-        )
-
-    def batch(self, ops: Iterable[Op]) -> list[Result]:
-        """Run operations, and return their results in order; see `abatch`."""
-        return self._run("batch", lambda twin: twin.abatch(ops))
-
-    def _run(self, method: str, start: Callable[[LangGraphStore], Coroutine[Any, Any, T]]) -> T:
+    def _run(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Run an awaited method from another thread than the loop's.
 
         Raises:
@@ -493,11 +453,11 @@ class LangGraphStore(Recipe, BaseStore):
         loop = self._store.loop
         if loop is not None and loop is _running_loop():
             raise asyncio.InvalidStateError(
-                f"{method} would block the event loop that its store is open on: "
-                f"write 'await store.a{method}(...)' instead of 'store.{method}(...)'"
+                f"{method[1:]} would block the event loop that its store is open on: "
+                f"write 'await store.{method}(...)' instead of 'store.{method[1:]}(...)'"
             )
         runner = self._sync_runner()
-        return runner.run(start(self._twin))
+        return runner.run(getattr(self._twin, method)(*args, **kwargs))
 
     def _sync_runner(self) -> Runner:
         with self._lock:
