@@ -38,10 +38,12 @@ from kvstore.postgres.target import Target
 __all__ = [
     "Connection",
     "DriverError",
+    "Retries",
     "Target",
     "aside",
     "connect",
     "hang_up",
+    "is_behind",
     "is_damage",
     "is_lost",
     "plan_once",
@@ -75,7 +77,8 @@ _BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # the server as long as to do them.
 _PLAN_ONCE = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
 _HEARD_S = IDLE_S / 3  # after which a server that waits for us hears that we are there
-PAUSES_S = (0.02, 0.25)  # between two tries, growing
+_NOT_BEHIND: Final = "08006"
+_PAUSES_S = (0.02, 0.25)  # between two tries, growing
 
 
 async def connect(target: Target, *, patience: float = CONNECT_S) -> Session:
@@ -157,8 +160,8 @@ async def reconnect(target: Target, patience: float) -> Session:
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience
-    pause, limit = PAUSES_S[0], TRY_S
-    while True:
+    limit = TRY_S
+    for pause in _pauses():
         left = deadline - loop.time()
         try:
             return await connect(target, patience=max(LEAST_TRY_S, min(limit, left, CONNECT_S)))
@@ -166,8 +169,46 @@ async def reconnect(target: Target, patience: float) -> Session:
             if not is_lost(exc.__cause__) or loop.time() + pause > deadline:
                 raise
         await asyncio.sleep(pause)
-        pause = min(2 * pause, PAUSES_S[1])
         limit *= 2
+    raise AssertionError(limit)
+
+
+def _pauses() -> Iterator[float]:
+    """Yield how long to wait before each new try, in seconds."""
+    pause, most = _PAUSES_S
+    while True:
+        yield pause
+        pause = min(2 * pause, most)
+
+
+class Retries:
+    """How often something that has failed is tried again, and when.
+
+    Args:
+        most: how often at all; but as often as there is time while a server of a cluster is away.
+        patience: how long to wait for that one, in seconds.
+    """
+
+    __slots__ = ("_deadline", "_left", "_patience", "_pauses")
+
+    def __init__(self, most: int, patience: float) -> None:
+        self._left = most
+        self._patience = patience
+        self._pauses: Iterator[float] | None = None
+        self._deadline = 0.0
+
+    async def wait(self, exc: BaseException) -> bool:
+        """Wait until the next try; return whether there is to be one."""
+        if not is_behind(exc):
+            self._left -= 1
+            return self._left > 0
+        now = asyncio.get_running_loop().time()
+        if self._pauses is None:
+            self._pauses = _pauses()
+            self._deadline = now + self._patience
+        if now < self._deadline:
+            await asyncio.sleep(next(self._pauses))
+        return now < self._deadline
 
 
 async def aside(connection: Connection, work: Callable[[], T]) -> T:
@@ -251,6 +292,11 @@ def is_lost(exc: BaseException | None) -> bool:
     return isinstance(exc, (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError))
 
 
+def is_behind(exc: BaseException) -> bool:
+    """Whether a server, which is there, says that another one of its cluster is not."""
+    return getattr(exc, "sqlstate", None) == _NOT_BEHIND
+
+
 def is_damage(exc: BaseException) -> bool:
     """Whether an error says that something is damaged."""
     return isinstance(translate(exc, ""), StoreCorruptError)
@@ -298,6 +344,7 @@ _STATES: Final[Sequence[tuple[str, type[StoreError], str]]] = (
     ("57P04", StoreAccessError, "was dropped"),
     ("57P03", StoreAccessError, "is starting up or shutting down; retry in a moment"),
     ("57", StoreAccessError, "was shut down; retry in a moment"),
+    ("08006", StoreAccessError, "cannot reach another server of its cluster; retry in a moment"),
     ("08", StoreAccessError, "hung up; retry in a moment"),
     ("54", ValueTooLargeError, "takes no text that long"),
     ("42P01", SchemaError, "lacks a table of kvstore's; was it dropped?"),

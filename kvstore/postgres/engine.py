@@ -32,6 +32,7 @@ from kvstore.postgres.channels import Channel, Try
 from kvstore.postgres.connection import (
     Connection,
     DriverError,
+    Retries,
     Target,
     hang_up,
     is_lost,
@@ -64,6 +65,8 @@ FEW_CHANNELS = 4  # connections that a store writes over, unless some of them wa
 _WAITS_S = 0.1  # after which a transaction is believed to wait for others
 _TRIES = 5  # for one transaction
 _READ_ONLY: Final = "25006"
+_CANCELLED: Final = "57014"
+_COMMIT_FAILED: Final = "XX000"  # of Citus, where the machine that commits went away over it
 _CONFLICTS: Final = ("40001", "40P01")  # the server gave up one transaction of several
 
 
@@ -239,7 +242,8 @@ class Writer:
         failure: BaseException | None = None
         has_left = False
         tries: list[Try] = []
-        for _ in range(_TRIES):
+        retries = Retries(_TRIES, self._target.busy_timeout)
+        while True:
             wanted = units if tries else [unit for unit in units if not unit.future.cancelled()]
             if not wanted:
                 return
@@ -256,9 +260,9 @@ class Writer:
                     if has_left:  # and came to another that is no better
                         break
                     has_left = True
-                elif not _is_worth_a_retry(exc):
+                elif not (_is_worth_a_retry(exc) or (_is_unsure(exc) and tries[-1].is_sent)):
                     break
-                if any(unit.is_once for unit in units):
+                if any(unit.is_once for unit in units) or not await retries.wait(exc):
                     break
                 self._counters.retries += 1
                 _LOG.info("a write is tried again (%s)", type(exc).__name__)
@@ -418,7 +422,7 @@ class Writer:
                 await raw.execute("COMMIT")
         except asyncpg.PostgresError as exc:
             if exc.sqlstate != statements.NOT_PLAIN:
-                attempt.is_sent = is_lost(exc) or is_client_side(exc)
+                attempt.is_sent = self._may_be_done(exc)
                 raise
             attempt.is_sent = False
             if raw.is_in_transaction():
@@ -514,8 +518,14 @@ class Writer:
         try:
             return await sending
         except asyncpg.PostgresError as exc:
-            attempt.is_sent = is_lost(exc) or is_client_side(exc)
+            attempt.is_sent = self._may_be_done(exc)
             raise
+
+    def _may_be_done(self, exc: asyncpg.PostgresError) -> bool:
+        """Whether what has failed may be committed all the same."""
+        if is_lost(exc) or is_client_side(exc):
+            return True
+        return self._target.is_distributed and (_is_unsure(exc) or exc.sqlstate == _CANCELLED)
 
     async def _send_locked(
         self, raw: Connection, units: list[Unit], channel: Channel, tries: list[Try]
@@ -576,6 +586,11 @@ class Writer:
 def is_client_side(exc: asyncpg.PostgresError) -> bool:
     """Whether an error is the driver's own word for a lost connection, and not the server's."""
     return (exc.sqlstate or "08").startswith("08")
+
+
+def _is_unsure(exc: BaseException) -> bool:
+    """Whether a cluster says that a commit has failed, or that it cannot tell."""
+    return getattr(exc, "sqlstate", None) == _COMMIT_FAILED
 
 
 def _is_worth_a_retry(exc: BaseException) -> bool:

@@ -18,8 +18,10 @@ from kvstore.metrics import Counters
 from kvstore.postgres.connection import (
     Connection,
     DriverError,
+    Retries,
     Target,
     hang_up,
+    is_behind,
     is_lost,
     reconnect,
     snapshot,
@@ -117,37 +119,36 @@ class Pool:
         **kwargs: P.kwargs,
     ) -> T:
         """As `run`, for a read that begins a transaction itself."""
+        retries = Retries(2, self._timeout)
         pooled = self.take() or await self.acquire()
-        try:
-            found = await read(pooled, *args, **kwargs)
-        except DriverError as exc:
-            if not (is_lost(exc) or pooled.raw.is_closed()) or isinstance(exc, StoreError):
-                self.mend(pooled)
+        while True:
+            try:
+                found = await read(pooled, *args, **kwargs)
+            except DriverError as exc:
                 if isinstance(exc, StoreError):
+                    self.mend(pooled)
                     raise
-                raise translate(exc, self.target.name) from exc
-            self.lost(pooled, exc)
-        except Exception:
-            self.release(pooled)
-            raise
-        except BaseException:
-            self.mend(pooled)
-            raise
-        else:
-            self.release(pooled)
-            return found
-        self._counters.retries += 1
-        self.forget_idle()  # they go to the same server
-        pooled = await self.acquire()
-        try:
-            found = await read(pooled, *args, **kwargs)
-        except BaseException as exc:
-            self.mend(pooled)
-            if isinstance(exc, DriverError) and not isinstance(exc, StoreError):
-                raise translate(exc, self.target.name) from exc
-            raise
-        self.release(pooled)
-        return found
+                if is_behind(exc):
+                    self.mend(pooled)
+                elif is_lost(exc) or pooled.raw.is_closed():
+                    self.lost(pooled, exc)
+                    self.forget_idle()  # they go to the same server
+                else:
+                    self.mend(pooled)
+                    raise translate(exc, self.target.name) from exc
+                if not await retries.wait(exc):
+                    raise translate(exc, self.target.name) from exc
+            except Exception:
+                self.release(pooled)
+                raise
+            except BaseException:
+                self.mend(pooled)
+                raise
+            else:
+                self.release(pooled)
+                return found
+            self._counters.retries += 1
+            pooled = await self.acquire()
 
     def take(self) -> Pooled | None:
         """Return an idle connection, or `None`."""

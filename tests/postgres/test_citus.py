@@ -1,6 +1,7 @@
 """PostgresStore keeps the contract where its tables are spread over the machines of a cluster.
 
-`KVSTORE_TEST_CITUS` says which; see cluster.py.
+`KVSTORE_TEST_CITUS` says which; see cluster.py. Nothing of the contract is skipped: the stores
+here may write under several roots at once (`cross_root="unisolated"`), as some of its tests do.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
-from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -16,9 +16,11 @@ import pytest
 
 from kvstore import IndexConfig, InvalidArgumentError, Store
 from kvstore.testing import StoreConformance, StoreFactory
+from kvstore.testing_history import HistoryConformance
 from kvstore.testing_search import SearchConformance
+from kvstore.testing_sequences import SequenceConformance
 
-from .cluster import ENVIRONMENT, cluster
+from .cluster import ENVIRONMENT
 from .server import Database, reason_to_skip
 
 if reason_to_skip() is not None:
@@ -34,17 +36,14 @@ WHERE relnamespace = '{schema}'::regnamespace AND relkind = 'r' AND relname LIKE
     AND relname NOT LIKE 'kvstore\\_vectors%'
     AND EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'root')
 """
-RESET = "UPDATE {schema}.kvstore_state SET version = 0, watched_until = 0, index = NULL"
+RESET = """
+UPDATE {schema}.kvstore_state SET version = 0, watched_until = 0, index = NULL, history = 0,
+    history_until = 0, history_begin = 0, history_begin_at = 0
+"""
 FIND_VECTORS = """
 SELECT string_agg(format('DROP TABLE %I.%I', schemaname, tablename), ';')
 FROM pg_tables WHERE schemaname = '{schema}' AND tablename LIKE 'kvstore\\_vectors\\_of\\_%'
 """
-
-
-@pytest.fixture(scope="module")
-def citus() -> Iterator[Database]:
-    with cluster() as url, closing(Database(url, extension=False)) as database:
-        yield database
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +79,24 @@ class TestSpreadStore(StoreConformance):
 
 
 class TestSpreadStoreSearch(SearchConformance):
+    @pytest.fixture
+    def store_factory(self, citus_url: str) -> StoreFactory:
+        return partial(spread_store, citus_url)
+
+
+class TestSpreadSequences(SequenceConformance):
+    @pytest.fixture
+    def store_factory(self, citus_url: str) -> StoreFactory:
+        return partial(spread_store, citus_url)
+
+
+class TestSpreadSequencesWithAnIndex(SequenceConformance):
+    @pytest.fixture
+    def store_factory(self, citus_url: str) -> StoreFactory:
+        return partial(spread_store, citus_url, index=IndexConfig())
+
+
+class TestSpreadHistory(HistoryConformance):
     @pytest.fixture
     def store_factory(self, citus_url: str) -> StoreFactory:
         return partial(spread_store, citus_url)
