@@ -66,7 +66,7 @@ _WAITS_S = 0.1  # after which a transaction is believed to wait for others
 _TRIES = 5  # for one transaction
 _READ_ONLY: Final = "25006"
 _CANCELLED: Final = "57014"
-_COMMIT_FAILED: Final = "XX000"  # of Citus, where the machine that commits went away over it
+_UNSURE: Final = "XX000"  # of Citus, where the machine that commits went away over it
 _CONFLICTS: Final = ("40001", "40P01")  # the server gave up one transaction of several
 
 
@@ -255,12 +255,12 @@ class Writer:
                 await self._leave_transaction(exc, channel)
                 if self._replica is not None:
                     self._replica.forget()
-                if getattr(exc, "sqlstate", None) == _READ_ONLY:
+                if _state(exc) == _READ_ONLY:
                     self._leave_server(channel)
                     if has_left:  # and came to another that is no better
                         break
                     has_left = True
-                elif not (_is_worth_a_retry(exc) or (_is_unsure(exc) and tries[-1].is_sent)):
+                elif not (_is_worth_a_retry(exc) or (_state(exc) == _UNSURE and tries[-1].is_sent)):
                     break
                 if any(unit.is_once for unit in units) or not await retries.wait(exc):
                     break
@@ -525,7 +525,7 @@ class Writer:
         """Whether what has failed may be committed all the same."""
         if is_lost(exc) or is_client_side(exc):
             return True
-        return self._target.is_distributed and (_is_unsure(exc) or exc.sqlstate == _CANCELLED)
+        return self._target.is_distributed and exc.sqlstate in (_UNSURE, _CANCELLED)
 
     async def _send_locked(
         self, raw: Connection, units: list[Unit], channel: Channel, tries: list[Try]
@@ -588,9 +588,8 @@ def is_client_side(exc: asyncpg.PostgresError) -> bool:
     return (exc.sqlstate or "08").startswith("08")
 
 
-def _is_unsure(exc: BaseException) -> bool:
-    """Whether a cluster says that a commit has failed, or that it cannot tell."""
-    return getattr(exc, "sqlstate", None) == _COMMIT_FAILED
+def _state(exc: BaseException) -> str | None:
+    return getattr(exc, "sqlstate", None)
 
 
 def _is_worth_a_retry(exc: BaseException) -> bool:

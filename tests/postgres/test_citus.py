@@ -10,25 +10,28 @@ import asyncio
 import os
 from collections.abc import Iterator
 from functools import partial
+from random import Random
 from typing import Any
 
 import pytest
 
-from kvstore import IndexConfig, InvalidArgumentError, Store
+from kvstore import Change, IndexConfig, InvalidArgumentError, Store, StoreAccessError
 from kvstore.testing import StoreConformance, StoreFactory
 from kvstore.testing_history import HistoryConformance
 from kvstore.testing_search import SearchConformance
 from kvstore.testing_sequences import SequenceConformance
 
 from .cluster import ENVIRONMENT
-from .server import Database, reason_to_skip
+from .server import Database, reason_to_skip, schema_of
 
 if reason_to_skip() is not None:
     pytest.skip(str(reason_to_skip()), allow_module_level=True)
 if not os.environ.get(ENVIRONMENT):
     pytest.skip(f"{ENVIRONMENT} names no cluster", allow_module_level=True)
 
-from kvstore.postgres import PostgresStore
+from kvstore.postgres import PostgresStore, searching
+
+from .test_row_security import said
 
 NS = ("a", "b")
 FIND_TABLES = """SELECT string_agg(oid::regclass::text, ', ') FROM pg_class
@@ -44,6 +47,12 @@ FIND_VECTORS = """
 SELECT string_agg(format('DROP TABLE %I.%I', schemaname, tablename), ';')
 FROM pg_tables WHERE schemaname = '{schema}' AND tablename LIKE 'kvstore\\_vectors\\_of\\_%'
 """
+
+# By the indexes of vectors, on all machines
+COUNT_SCANS = """SELECT sum(result::bigint)::bigint FROM run_command_on_all_nodes($command$
+SELECT coalesce(sum(idx_scan), 0) FROM pg_stat_user_indexes
+WHERE schemaname = '{schema}' AND indexrelname LIKE 'kvstore\\_vectors%hnsw\\_%'
+$command$)"""
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +161,123 @@ async def test_many_writers_and_a_watch_over_the_machines(citus_url: str) -> Non
         assert len(set(told)) == len(told)
     for store in stores:
         await store.close()
+
+
+async def test_a_watch_over_the_machines_is_resumed_without_a_gap(citus_url: str) -> None:
+    async with (
+        PostgresStore(citus_url, distributed=True) as store,
+        PostgresStore(citus_url) as other,
+    ):
+        async with store.watch() as watch:
+            await store.put(("tenant 0",), "first", 1)
+            since = await anext(watch)
+        told: list[Change] = [since]
+        writing = [
+            asyncio.create_task(write(writer, f"tenant {at % 3}", f"{at}", 40))
+            for at, writer in enumerate([store, other] * 3)
+        ]
+        async with asyncio.timeout(60):
+            for size in (5, 30, 1, 60, 144):
+                async with store.watch(since=since) as watch:
+                    for _ in range(size):
+                        since = await anext(watch)
+                        told.append(since)
+            await asyncio.gather(*writing)
+        by_root = {f"tenant {at}": [0] for at in range(3)}
+        for change in told:
+            by_root[change.namespace[0]].append(change.version)
+        for root, versions in by_root.items():
+            assert versions == sorted(versions)
+            kept = {item.version async for item in store.scan((root,))}
+            assert kept == set(versions[1:])
+
+
+async def write(store: Store, root: str, name: str, number: int) -> None:
+    for at in range(number):
+        await store.put((root,), f"{name}-{at}", at)
+
+
+async def test_many_that_open_at_once_spread_it_once(citus: Database) -> None:
+    """Tables with items, logs and a past, while others write to them already."""
+    with citus.schema() as url:
+        async with PostgresStore(url, history=60) as store:
+            await store.put(NS, "k", 1)
+            await store.log(("a", "log")).append("entry")
+            await store.queue(("a", "queue")).put("job")
+        stores = [PostgresStore(url, distributed=True, pool_size=2) for _ in range(6)]
+        await asyncio.gather(*(store.open() for store in stores))
+        await asyncio.gather(*(store.increment(NS, "n") for store in stores))
+        assert await stores[0].increment(NS, "n", 0) == len(stores)
+        assert [entry.value async for entry in stores[1].log(("a", "log")).read()] == ["entry"]
+        job = await stores[2].queue(("a", "queue")).take()
+        assert job is not None
+        await job.done()
+        assert (await stores[3].at(1, root="a").get(NS, "k")).value == 1  # type: ignore[union-attr]
+        assert (await stores[4].check()).ok
+        await asyncio.gather(*(store.close() for store in stores))
+
+
+async def test_roles_with_few_rights_work_over_the_machines(citus: Database) -> None:
+    """One that writes, one that reads, and one that sees its own root alone."""
+    with citus.schema() as url:
+        schema = schema_of(url)
+        roles = [f"{schema}_{task}" for task in ("app", "reader", "acme")]
+        app, reader, tenant = (url.replace("postgres@", f"{role}@", 1) for role in roles)
+        async with PostgresStore(url, distributed=True, index=IndexConfig()) as store:
+            await store.put(NS, "k", "of nobody")
+        for role in roles:
+            citus.execute(f"CREATE ROLE {role} LOGIN")
+            citus.execute(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
+        tables = f"ON ALL TABLES IN SCHEMA {schema} TO"
+        citus.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE {tables} {roles[0]}")
+        citus.execute(f"GRANT SELECT {tables} {roles[1]}")
+        try:
+            async with PostgresStore(app, index=IndexConfig()) as store, store.watch() as watch:
+                await store.put(("new",), "k", "some words")
+                assert (await anext(watch)).key == "k"
+                await store.log(("new", "log")).append(1)
+            async with PostgresStore(reader, read_only=True) as store:
+                assert await store.count((), subtree=True) == 3
+            citus.execute(said(schema, roles[2]))
+            async with PostgresStore(tenant, index=IndexConfig()) as store:
+                await store.put((roles[2], "x"), "k", "my words")
+                assert await store.get(NS, "k") is None
+                assert await store.count((), subtree=True) == 1
+                with pytest.raises(StoreAccessError, match="grant"):
+                    await store.put(NS, "k", 2)
+        finally:
+            for role in roles:
+                citus.execute(f"DROP OWNED BY {role} CASCADE")
+                citus.execute(f"DROP ROLE {role}")
+
+
+async def test_neighbours_come_from_the_index_of_the_machine_that_has_them(
+    citus: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = Random(7)
+    vectors = {f"{at}": [chance.gauss(0, 1) for _ in range(16)] for at in range(1_500)}
+
+    async def embed(texts: list[str]) -> list[list[float]]:
+        return [vectors[text] for text in texts]
+
+    monkeypatch.setattr(searching, "EXACT_VECTORS", 100)
+    index = IndexConfig(embed, dimensions=16, model_id="chance")
+    with citus.schema() as url:
+        async with PostgresStore(url, distributed=True, index=index) as store:
+            await store.put_many(NS, {text: text for text in vectors})
+            await store.put(("other",), "1", "1")
+            found = total = 0
+            for text in list(vectors)[:20]:
+                near = [item.key for item in await store.search(NS, text, mode="semantic")]
+                monkeypatch.setattr(searching, "EXACT_VECTORS", 10_000)
+                exact = [item.key for item in await store.search(NS, text, mode="semantic")]
+                monkeypatch.setattr(searching, "EXACT_VECTORS", 100)
+                found, total = found + len({*near} & {*exact}), total + len(exact)
+            assert found >= 0.95 * total
+        scans = 0
+        for _ in range(200):  # sessions tell of them when they end
+            scans = citus.execute(COUNT_SCANS.format(schema=schema_of(url)))
+            if scans == 20:
+                break
+            await asyncio.sleep(0.1)
+        assert scans == 20

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -81,7 +82,7 @@ async def test_a_put_is_one_command(store: PostgresStore, commands: Commands) ->
     assert await commands.of(lambda: store.put(NS, "new", 1, ttl=60)) == 1
     assert await commands.of(lambda: store.put_many(NS, {str(at): at for at in range(50)})) == 1
     for root in ("b", "c", "d"):  # on one machine or another; none was written under before
-        assert await commands.of(lambda root=root: store.put((root,), "k", 1)) == 1
+        assert await commands.of(partial(store.put, (root,), "k", 1)) == 1
     async with store.watch(NS), store.watch():
         assert await commands.of(lambda: store.put(NS, "k", 3)) == 1
         assert await commands.of(lambda: store.put(NS, "newer", 3)) == 1
@@ -121,7 +122,7 @@ async def test_other_calls_of_one_root_are_few_commands(
     assert taken == {name: most for name, (_, most) in calls.items()}
 
 
-async def test_a_put_with_words_or_a_past_is_one_command_that_writes(
+async def test_a_put_with_words_is_a_read_and_one_command_that_writes(
     telling_url: str, commands: Commands
 ) -> None:
     async with PostgresStore(telling_url, distributed=True, index=IndexConfig()) as store:
@@ -131,6 +132,9 @@ async def test_a_put_with_words_or_a_past_is_one_command_that_writes(
         async with store.watch(NS):
             assert await commands.of(lambda: store.put(NS, "l", "no more")) == 2
         assert await commands.of(lambda: store.search(NS, "other", mode="text")) == 5
+
+
+async def test_a_put_with_a_past_is_one_command(telling_url: str, commands: Commands) -> None:
     async with PostgresStore(telling_url, distributed=True, history=60) as store:
         await store.put(("c",), "k", 1)
         assert await commands.of(lambda: store.put(("c",), "k", 2)) == 1
@@ -143,8 +147,8 @@ async def test_namespaces_of_all_roots_are_asked_for_root_by_root(
     for root in ("b", "c"):
         await store.put((root, "x"), "k", 1)
     await store.put((), "k", 1)
-    for asked in ({}, {"max_depth": 1}):
-        await commands.of(lambda asked=asked: store.list_namespaces(**asked))
+    for depth in (None, 1):
+        await commands.of(partial(store.list_namespaces, max_depth=depth))
         items = [each for each in commands.sent if "kvstore_items" in each]
         assert items
         assert all("root OPERATOR(pg_catalog.=)" in each for each in items)

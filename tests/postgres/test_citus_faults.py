@@ -45,11 +45,16 @@ def servers() -> Iterator[Cluster]:
         yield servers
 
 
+@pytest.fixture(scope="module")
+def database(servers: Cluster) -> Iterator[Database]:
+    with closing(Database(servers.url, extension=False)) as database:
+        yield database
+
+
 @pytest.fixture
-def url(servers: Cluster) -> Iterator[str]:
+def url(database: Database) -> str:
     """The address of an empty schema."""
-    with closing(Database(servers.url, extension=False)) as database, database.schema() as url:
-        yield url
+    return database.new_schema()
 
 
 @pytest.fixture
@@ -177,6 +182,7 @@ async def test_what_is_written_is_written_once(url: str, tmp_path: Path, when: W
         for at in range(7):
             proxy.cut(1 + at % 4, when)
             job = await queue.take()
+            assert job is not None
             seen.append(job.value)
             proxy.cut(1 + at % 4, when)
             await job.done()
