@@ -95,13 +95,13 @@ def check_file(path: Path, hold: Hold, *, read_only: bool = False) -> None:
     except OSError as exc:
         raise StoreAccessError(f"{path} cannot be used: {exc.strerror}") from exc
     try:
-        if not hold.is_there():
-            if read_only:
-                raise StoreAccessError(f"{path} does not exist")
-            return
-        header = hold.read(_FIRST_BYTES)
+        is_there, header = hold.is_there(), hold.read(_FIRST_BYTES)
     except OSError as exc:
         raise StoreAccessError(f"{path} cannot be read: {exc.strerror}") from exc
+    if not is_there:
+        if read_only:
+            raise StoreAccessError(f"{path} does not exist")
+        return
     if not read_only and not os.access(path, os.W_OK):
         raise ReadOnlyError(f"{path} may only be read; open it with read_only=True")
     if not header:

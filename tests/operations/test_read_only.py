@@ -328,9 +328,18 @@ def a_pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
-@pytest.mark.parametrize("make", [nothing, empty, of_an_older_schema, foreign, a_pipe])
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (nothing, r"store\.db does not exist"),
+        (empty, r"store\.db is empty"),
+        (of_an_older_schema, r"store\.db"),
+        (foreign, r"store\.db"),
+        (a_pipe, r"store\.db is a named pipe"),
+    ],
+)
 def test_what_cannot_be_read_is_refused_and_untouched(
-    tmp_path: Path, make: Callable[[Path], None]
+    tmp_path: Path, make: Callable[[Path], None], what: str
 ) -> None:
     path = tmp_path / "store.db"
     make(path)
@@ -338,11 +347,11 @@ def test_what_cannot_be_read_is_refused_and_untouched(
 
     async def attempt() -> None:
         for _ in range(2):
-            with pytest.raises(StoreError, match=r"store\.db"):
+            with pytest.raises(StoreError, match=what):
                 await SQLiteStore(path, read_only=True).open()
 
     asyncio.run(attempt())
-    with pytest.raises(StoreError, match=r"store\.db"):
+    with pytest.raises(StoreError, match=what):
         kvstore.KeyValueStore(SQLiteStore(path, read_only=True)).list_keys()
     assert written(tmp_path) == before
 
