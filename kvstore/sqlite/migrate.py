@@ -237,3 +237,4 @@ def migrate(connection: driver.Connection, path: Path, timeout: float) -> None:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {migration.number}")
+                connection.execute(statements.SET_IDENTITY)  # so that no log of another is its own

@@ -271,11 +271,12 @@ async def test_an_older_copy_beside_a_log_is_refused(path: Path, is_copied: bool
 
 
 @needs_locks
-async def test_another_store_beside_a_log_is_refused(path: Path) -> None:
+@pytest.mark.parametrize("eras", [("first",), ("first", "second")])
+async def test_another_store_beside_a_log_is_refused(path: Path, eras: tuple[str, ...]) -> None:
     other = path.with_name("other.db")
     for each in (path, other):
-        await write(each, "first")
-        await write(each, "second")
+        for name in eras:
+            await write(each, name)
     die(path, "later")
     other.replace(path)
     with pytest.raises(StoreReplacedError, match="another store's"):
