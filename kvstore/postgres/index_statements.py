@@ -6,7 +6,7 @@ both come from our own code and from the server's catalogue, never from a caller
 
 from __future__ import annotations
 
-from kvstore.postgres.statements import WANTED, WANTED_UNDER
+from kvstore.postgres.statements import WANTED, WANTED_UNDER, in_range
 from kvstore.sql import TRUE, Sql, all_of
 
 # Writing
@@ -35,6 +35,11 @@ FORGET_WORDS = (
 FORGET_TEXTS = "UPDATE kvstore_entries SET texts = '' WHERE root = $1"
 SET_ROOT_INDEX = "UPDATE kvstore_roots SET index = $2 WHERE root = $1"
 LIST_DESCRIPTIONS = "SELECT root, index FROM kvstore_roots WHERE index IS NOT NULL ORDER BY root"
+LIST_DESCRIPTIONS_UNDER = """
+SELECT index, count(*)::integer FROM kvstore_roots
+WHERE ($1 = '' OR root = $1) AND index IS NOT NULL
+GROUP BY index
+"""
 HAS_TABLE = """
 SELECT EXISTS (
     SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname = $1 AND tablename = $2
@@ -315,6 +320,26 @@ CROSS JOIN LATERAL (
 ) AS vectors
 """.format
     return statement(wanted=WANTED, root="wanted.root"), statement(wanted=WANTED_UNDER, root="$1")
+
+
+def count_vectors(table: str, path: str) -> Sql:
+    """Count the vectors of a subtree."""
+    return Sql(f"SELECT count(*) FROM {table} AS items WHERE") + in_range(path, True)
+
+
+def sample_vectors(table: str, schema: str, path: str, every: int, limit: int) -> Sql:
+    """Give a vector of some items of a subtree, as pgvector sends it."""
+    return (
+        Sql(
+            "SELECT DISTINCT ON (items.root, items.path, items.key) items.path, items.key, "
+            f"{schema}.vector_send(items.embedding) FROM {table} AS items WHERE"
+        )
+        + in_range(path, True)
+        + Sql(
+            "AND (hashtext(items.path || items.key)::bigint & 2147483647) % ?::bigint = 0", (every,)
+        )
+        + Sql("ORDER BY items.root, items.path, items.key LIMIT ?", (limit,))
+    )
 
 
 def page_of(ranking: Sql, limit: int, offset: int) -> Sql:

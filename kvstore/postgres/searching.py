@@ -13,7 +13,6 @@ if it gives up before, an exact walk follows.
 
 from __future__ import annotations
 
-import sys
 from array import array
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,6 +34,7 @@ from kvstore.postgres.indexing import Setup, quoted, vectors_table
 from kvstore.postgres.keys import Address, root_of
 from kvstore.postgres.reading import columns, fetch, fetch_each, get_by_address, make
 from kvstore.postgres.roots import store_state
+from kvstore.postgres.sampling import numbers_of
 from kvstore.postgres.scalars import conditions_of
 from kvstore.ranking import FUSION_DEPTH, Hit, Search, WordWeights, cosine_with, page_of, similarity
 from kvstore.sql import TRUE, Sql, all_of
@@ -47,7 +47,6 @@ FEW = 0.05  # of a sample; if less pass a filter, those that do are compared one
 SAMPLE = 100  # items from either end of the scope
 MOST_NEIGHBOURS = 1_000  # of a page that HNSW gives; deeper ones are exact
 _MORE = 8  # hits than are asked for: in single precision, some are not in their right order
-_SENT_HEAD = 4  # bytes of what pgvector sends before the numbers, which come in network order
 MOST_SCANNED = 20_000  # vectors that HNSW may have to look at; beyond, an exact walk is quicker
 EF_SEARCH = 200
 _FIRST_NEIGHBOURS = 64
@@ -425,10 +424,8 @@ class _Finder:
         cosine = cosine_with(vector)
         best: dict[Address, float] = {}
         for number, vector_sent in await fetch_each(self.connection, *both, places):
-            place, sent = places[number - 1], array("f", vector_sent[_SENT_HEAD:])
-            if sys.byteorder == "little":
-                sent.byteswap()
-            best[place] = max(best.get(place, -1.0), cosine(sent.tobytes()))
+            place = places[number - 1]
+            best[place] = max(best.get(place, -1.0), cosine(numbers_of(vector_sent)))
         return sorted((hit._replace(score=best[hit.place]) for hit in hits), key=_rank)
 
     async def _passing_addresses(self) -> tuple[Sql | None, float | None]:

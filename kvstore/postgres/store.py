@@ -47,6 +47,7 @@ from kvstore.postgres.migrate import migrate, require_migrated
 from kvstore.postgres.points import PointReader
 from kvstore.postgres.pool import Pool, Pooled
 from kvstore.postgres.replica import Replica
+from kvstore.postgres.sampling import sample_vectors
 from kvstore.postgres.searching import search
 from kvstore.postgres.target import STATEMENT_TIMEOUT_S
 from kvstore.postgres.upkeep import Upkeep, is_upkeep
@@ -401,6 +402,9 @@ class PostgresBackend(Backend):
     async def is_ripe(self, path: str) -> bool:
         self._listener.start()
         return await self._pool.run(sequence_reading.is_ripe, path, self.now())
+
+    async def sample_vectors(self, path: str, limit: int) -> list[tuple[str, str, bytes]]:
+        return await self._pool.run(sample_vectors, path, limit)
 
     async def search(self, path: str, asked: Search) -> list[Item]:
         setup = self._setup

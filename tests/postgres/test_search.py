@@ -20,6 +20,7 @@ from kvstore import (
     MissingDependencyError,
 )
 from kvstore.filters import matches, parse_filter
+from kvstore.namespace import encode_namespace
 from kvstore.testing_search import RecordingEmbeddings, found, random_vector
 from tests.postgres.server import Database, reason_to_skip
 from tests.properties.strategies import json_values
@@ -91,6 +92,26 @@ async def test_first_vectors_wait_for_the_table_that_another_put_makes(
     async with store_with(postgres_url, model) as store:
         assert sorted(found(await store.search(NS, "apple"))) == ["a", "b", "c", "d"]
     await raw.close()
+
+
+async def test_a_sample_of_vectors_comes_from_all_over(
+    postgres_url: str, model: RecordingEmbeddings
+) -> None:
+    async with store_with(postgres_url, model) as store:
+        assert await store.backend.sample_vectors("", 10) == []
+        await store.put_many(("a", "b"), {f"{n}\n": f"text {n}" for n in range(40)})
+        await store.put(("other",), "k", "apple")
+        sample = await store.backend.sample_vectors("", 100)
+        assert len(sample) == 41
+        by_address = {(path, key): vector for path, key, vector in sample}
+        apple = np.array(model.vector("apple"), dtype="<f4")
+        kept = np.frombuffer(by_address[encode_namespace(("other",)), "k"], dtype="<f4")
+        assert np.allclose(kept, apple / np.linalg.norm(apple), atol=1e-6)
+        some = await store.backend.sample_vectors(encode_namespace(("a",)), 10)
+        assert 0 < len(some) <= 10
+        assert {path for path, _, _ in some} == {encode_namespace(("a", "b"))}
+    async with PostgresStore(postgres_url) as store:  # it needs no model
+        assert len(await store.backend.sample_vectors("", 100)) == 41
 
 
 # Among many vectors

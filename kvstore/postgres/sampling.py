@@ -1,0 +1,51 @@
+"""A sample of the vectors, for a map of them."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections import Counter
+
+from kvstore.description import Description
+from kvstore.postgres import index_statements as sql
+from kvstore.postgres.indexing import quoted, vectors_table
+from kvstore.postgres.keys import decode_key, root_of
+from kvstore.postgres.pool import Pooled
+from kvstore.postgres.reading import fetch
+
+__all__ = ["numbers_of", "sample_vectors"]
+
+_SENT_HEAD = 4  # bytes of what pgvector sends before the numbers, which come in network order
+
+
+def numbers_of(sent: bytes) -> bytes:
+    """Return the numbers of a vector as pgvector sends it: float32, little-endian."""
+    numbers = array("f", sent[_SENT_HEAD:])
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+async def sample_vectors(pooled: Pooled, path: str, limit: int) -> list[tuple[str, str, bytes]]:
+    """Return path, key and a vector of at most so many items, from all over a subtree.
+
+    Where the roots have models of their own, it is of those with the commonest length. Where the
+    items are many, those are taken whose hash a step divides.
+    """
+    connection = pooled.raw
+    extension = await connection.fetchrow(sql.GET_EXTENSION)
+    rows = await connection.fetch(sql.LIST_DESCRIPTIONS_UNDER, root_of(path))
+    lengths: Counter[int] = Counter()
+    for text, roots in rows:
+        if (length := Description.parse(text).dimensions) is not None:
+            lengths[length] += roots
+    if extension is None or not lengths:
+        return []
+    ((length, _),) = lengths.most_common(1)
+    table = vectors_table(length)
+    if not await connection.fetchval(sql.HAS_TABLE, connection.schema, table):
+        return []
+    ((count,),) = await fetch(connection, sql.count_vectors(table, path))
+    sample = sql.sample_vectors(table, quoted(extension[0]), path, -(-count // limit) or 1, limit)
+    found = await fetch(connection, sample)
+    return [(there, decode_key(key), numbers_of(sent)) for there, key, sent in found]
