@@ -60,7 +60,7 @@ _AT_ONCE = 100  # items of a scan that are taken over together
 
 
 class Driven(WithoutAsync, Recipe):
-    """What has an awaited awaited, and a runner that runs it."""
+    """Something that is awaited, and a runner that runs it."""
 
     _runner: Runner
     _awaited: Any
@@ -82,7 +82,7 @@ class Driven(WithoutAsync, Recipe):
 def blocking(
     method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Any, P], T]:
-    """Return the method that runs an awaited one of the other awaited to its end."""
+    """Return the method that runs an awaited one to its end."""
     name = method.__name__
 
     @wraps(method)
@@ -96,7 +96,7 @@ def blocking(
 def _iterating(
     method: Callable[Concatenate[Any, P], V], deliver: Callable[[Runner, V], T]
 ) -> Callable[Concatenate[Any, P], T]:
-    """Return the method that delivers what one of the other awaited makes."""
+    """Return the method that delivers what an awaited one makes."""
     name = method.__name__
 
     @wraps(method)
@@ -281,17 +281,25 @@ class SyncStore(Driven):
         return runner.run_with(lambda tx: fn(SyncTransaction(runner, tx)), run)
 
 
-class SyncLog(Driven):
-    """A `Log` for code that does not await; `read` and `follow` are iterators."""
+class _View(Driven):
+    """What is made by a store's method, and driven by the store's runner."""
 
-    def __init__(self, runner: Runner, awaited: Log) -> None:
+    def __init__(self, runner: Runner, awaited: Any) -> None:
         self._runner, self._awaited = runner, awaited
+
+
+class _Sequence(_View):
+    """A log or a queue."""
 
     @property
     def namespace(self) -> tuple[str, ...]:
-        """Where its entries are."""
+        """Where its entries or jobs are."""
         namespace: tuple[str, ...] = self._awaited.namespace
         return namespace
+
+
+class SyncLog(_Sequence):
+    """A `Log` for code that does not await; `read` and `follow` are iterators."""
 
     append = blocking(Log.append)
     tail = blocking(Log.tail)
@@ -302,13 +310,10 @@ class SyncLog(Driven):
     trim = blocking(Log.trim)
 
 
-class SyncTyped(Driven, Generic[V]):
+class SyncTyped(_View, Generic[V]):
     """A `Typed` namespace for code that does not await; `scan` is an iterator."""
 
     _awaited: Typed[V]
-
-    def __init__(self, runner: Runner, awaited: Typed[V]) -> None:
-        self._runner, self._awaited = runner, awaited
 
     def put(self, key: str, value: V, **options: Any) -> Item[V]:
         """Store a value; see `Store.put`."""
@@ -347,17 +352,8 @@ class SyncTyped(Driven, Generic[V]):
     count = blocking(Typed.count)
 
 
-class SyncQueue(Driven):
+class SyncQueue(_Sequence):
     """A `Queue` for code that does not await; `jobs` is an iterator."""
-
-    def __init__(self, runner: Runner, awaited: Queue) -> None:
-        self._runner, self._awaited = runner, awaited
-
-    @property
-    def namespace(self) -> tuple[str, ...]:
-        """Where its jobs are."""
-        namespace: tuple[str, ...] = self._awaited.namespace
-        return namespace
 
     put = blocking(Queue.put)
     size = blocking(Queue.size)
@@ -451,12 +447,8 @@ class SyncJob:
                 return
 
 
-class SyncPast(Driven):
+class SyncPast(_View):
     """A store as it was, for code that does not await: `Past`, with methods that block."""
-
-    def __init__(self, runner: Runner, past: Past) -> None:
-        self._runner = runner
-        self._awaited = past
 
     def _recipe(self) -> NoReturn:
         raise InvalidArgumentError("a view of the past is of one open store: it cannot be copied")
