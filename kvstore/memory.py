@@ -486,6 +486,7 @@ class InMemoryBackend(MemorySequences):
             if number % _SLICE == 0:
                 meter.show(number, len(rows))
                 await asyncio.sleep(0)
+        problems += self._sequence_problems()
         meter.show(len(rows), len(rows))
         await asyncio.sleep(0)
         pending = [] if self._index is None else sorted(self._index.pending)[:_MOST_WAITING]

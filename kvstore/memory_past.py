@@ -47,6 +47,7 @@ class MemoryPast:
         self._notes: list[Note] = []  # all changes since `_begin`
         self._span = _Span()
         self._begin = Moment(0, 0)
+        self._has_waited = False  # a change has another instant than its item: a clock was set back
         self._known = (0, 0, 0, 0), 0  # of the last moment that was required: what it hangs on, end
         self.last = 0
 
@@ -80,11 +81,14 @@ class MemoryPast:
             address = note.path, note.key
             there = rows.get(address)
             if there is not None:
-                began = self._instant_of(there.version, there.updated_at)
+                began = there.updated_at
+                if self._has_waited:
+                    began = self._instant_of(there.version, began)
                 self._ended.setdefault(address, []).append(_Ended(there, note, began))
         self._notes += effects.notes
         if effects.notes:
             self.last = effects.notes[-1].at
+            self._has_waited = self._has_waited or self.last != effects.now
 
     def _instant_of(self, version: int, otherwise: int) -> int:
         """Return the instant of a change, if it is kept."""

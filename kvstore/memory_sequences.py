@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 from kvstore.jobs import (
     DEAD,
+    DELAYED,
+    LEASED,
     RAN_OUT,
     Jobs,
     JobState,
@@ -18,7 +21,7 @@ from kvstore.jobs import (
 )
 from kvstore.memory_jobs import MemoryJobs, MemoryQueue
 from kvstore.memory_rows import MemoryRows, item_of_row
-from kvstore.namespace import decode_namespace, subtree_range
+from kvstore.namespace import decode_namespace, show, subtree_range
 from kvstore.operations import (
     Append,
     ExtendJob,
@@ -104,6 +107,25 @@ class MemorySequences(MemoryRows):
             if state.kind == "queue" and jobs.get(row.path, position) is None:  # it was imported
                 known = self._restored_jobs.get((row.path, position))
                 jobs.restore(known or JobState(row.path, position))
+
+    def _sequence_problems(self) -> Iterator[str]:
+        """Yield what is wrong with logs and queues, by the items that there are."""
+        for path, state in self._sequences.items():
+            where = f"{state.kind}: {show(decode_namespace(path))}"
+            positions = self._positions_in(path)
+            if len(positions) != state.size or positions != self._positions.get(path, []):
+                yield f"{where}: {len(positions):,} are there, and its size is {state.size:,}"
+            if max([*positions[-1:], state.trimmed]) > state.last:
+                yield f"{where}: it is ahead of the last position that was given, {state.last}"
+            if state.kind == "queue":
+                jobs = self._queues.get(path, MemoryQueue()).jobs
+                if jobs.keys() != set(positions):
+                    yield f"{where}: {len(jobs):,} jobs are known, and {len(positions):,} are there"
+                numbers = Counter(job.state for job in jobs.values())
+                counted = {DELAYED: state.delayed, LEASED: state.leased, DEAD: state.dead}
+                for kind, kept in counted.items():
+                    if numbers[kind] != kept:
+                        yield f"{where}: {numbers[kind]:,} jobs of state {kind}, {kept:,} counted"
 
     def _run_job(
         self,

@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 import kvstore
-from kvstore import Store, Transaction
+from kvstore import InMemoryStore, Store, Transaction
+from kvstore.namespace import encode_namespace
+from kvstore.sequences import key_of
 
 LONG, CALLS = 100_000, 60
 
@@ -58,3 +60,22 @@ async def put_many(tx: Transaction) -> None:
     queue = tx.queue(("long", "jobs"))
     for number in range(LONG):
         await queue.put(number)
+
+
+async def test_check_holds_logs_and_queues_against_their_items() -> None:
+    async with InMemoryStore() as store:
+        queue, log = store.queue(("jobs",)), store.log(("log",))
+        await log.append(1, 2, 3)
+        await queue.put(1)
+        await queue.put(2, delay=60)
+        await queue.take()
+        assert (await store.check()).ok
+        inside = vars(store.backend)  # beside its rules
+        del inside["_rows"][encode_namespace(("log",)), key_of(2)]
+        del inside["_rows"][encode_namespace(("jobs",)), key_of(1)]
+        inside["_is_sorted"] = False
+        inside["_sequences"][encode_namespace(("jobs",))].delayed = 5
+        problems = "\n".join((await store.check()).problems)
+        assert "log: ('log',): 2 are there, and its size is 3" in problems
+        assert "queue: ('jobs',): 2 jobs are known, and 1 are there" in problems
+        assert "queue: ('jobs',): 1 jobs of state 1, 5 counted" in problems
