@@ -69,7 +69,8 @@ class Foresight:
             self._lately.clear()
         for op in puts:
             codes = tuple(texts_of_put(op, self._setup.fields))
-            were &= self._lately.get((op.path, op.key)) == codes
+            if codes:  # what has no texts needs no look, and goes in the order of the calls
+                were &= self._lately.get((op.path, op.key)) == codes
             self._lately[op.path, op.key] = codes
         return were
 

@@ -246,12 +246,12 @@ async def test_a_large_store_is_there_within_a_second(tmp_path: Path) -> None:
         await choose(page, "large")
         await page.get_by_text("10,000+ items").wait_for()
         best = dict.fromkeys(("few", "large", "many"), 60.0)
-        for _ in range(8):  # a machine that is busy with others has quiet moments
+        for _ in range(16):  # a machine that is busy with others has quiet moments
             for name in best:
                 best[name] = min(best[name], await seconds(name))
             if max(best.values()) < 1:
                 break
-        assert max(best["large"], best["many"]) < max(1, 2 * best["few"]), best
+        assert max(best["large"], best["many"]) < max(1, 3 * best["few"]), best
         assert await page.locator("""[data-namespace^='["many",']""").count() == 100
         await page.get_by_role("tab", name="Sizes").click()
         await page.get_by_text("and all below it: 10,000 items").wait_for()
