@@ -132,6 +132,8 @@ def built() -> dict[str, Sql]:
         "index.passing_items": index_statements.passing_items(ITEMS_HERE, TRUE),
         "index.count_of": index_statements.count_of(facts, 9),
         "index.share_of": index_statements.share_of(ITEMS_HERE, TRUE, 9),
+        "index.count_vectors": index_statements.count_vectors(VECTORS, PATH),
+        "index.sample_vectors": index_statements.sample_vectors(VECTORS, "public", PATH, 3, 9),
         "index.vectors_at": Sql(index_statements.vectors_at(VECTORS, "public")[1]),
         "past.changed_since": past_statements.changed_since(ROOT, True, 1),
         "past.forget": past_statements.forget(ROOT, ALL_KEYS, True),
