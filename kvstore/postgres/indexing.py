@@ -48,7 +48,16 @@ from kvstore.postgres.index_terms import Terms
 from kvstore.postgres.keys import Address
 from kvstore.postgres.scalars import scalars_of
 
-__all__ = ["Entry", "IndexChanges", "Indexer", "Setup", "embeds", "quoted", "vectors_table"]
+__all__ = [
+    "Entry",
+    "IndexChanges",
+    "Indexer",
+    "Setup",
+    "embeds",
+    "numbers_of",
+    "quoted",
+    "vectors_table",
+]
 
 _ROWS_AT_ONCE = 500
 
@@ -437,6 +446,7 @@ def _joined(lists: Sequence[list[int]]) -> tuple[list[int] | None, list[int] | N
 
 
 _TAUGHT: WeakSet[Any] = WeakSet()  # connections
+_SENT_HEAD = 4  # bytes of a vector, as pgvector sends and receives it, before its numbers
 
 
 async def _teach_vectors(connection: Connection, schema: str) -> None:
@@ -450,7 +460,17 @@ async def _teach_vectors(connection: Connection, schema: str) -> None:
 
 def _packed(vector: bytes) -> bytes:
     """Return a vector as pgvector receives it: two numbers of 16 bits, then floats, big-endian."""
-    numbers = array("f", vector)
+    return pack(">HH", len(vector) // 4, 0) + _swapped(vector)
+
+
+def numbers_of(sent: bytes) -> bytes:
+    """Return the numbers of a vector as pgvector sends it: float32, as this machine has them."""
+    return _swapped(sent[_SENT_HEAD:])
+
+
+def _swapped(floats: bytes) -> bytes:
+    """Turn floats of 32 bits from this machine's order of bytes to the network's, or back."""
+    numbers = array("f", floats)
     if sys.byteorder == "little":
         numbers.byteswap()
-    return pack(">HH", len(numbers), 0) + numbers.tobytes()
+    return numbers.tobytes()

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from array import array
 from collections import Counter
 
 from kvstore.description import Description
 from kvstore.postgres import index_statements as sql
-from kvstore.postgres.indexing import quoted, vectors_table
+from kvstore.postgres.indexing import numbers_of, quoted, vectors_table
 from kvstore.postgres.keys import decode_key, root_of
 from kvstore.postgres.pool import Pooled
 from kvstore.postgres.reading import fetch
 
-__all__ = ["numbers_of", "sample_vectors"]
-
-_SENT_HEAD = 4  # bytes of what pgvector sends before the numbers, which come in network order
-
-
-def numbers_of(sent: bytes) -> bytes:
-    """Return the numbers of a vector as pgvector sends it: float32, little-endian."""
-    numbers = array("f", sent[_SENT_HEAD:])
-    if sys.byteorder == "little":
-        numbers.byteswap()
-    return numbers.tobytes()
+__all__ = ["sample_vectors"]
 
 
 async def sample_vectors(pooled: Pooled, path: str, limit: int) -> list[tuple[str, str, bytes]]:

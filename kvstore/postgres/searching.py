@@ -30,11 +30,10 @@ from kvstore.postgres.connection import Connection, DriverError
 from kvstore.postgres.filters import compile_filter
 from kvstore.postgres.index_setup import MAX_HALF_INDEXED, MAX_INDEXED
 from kvstore.postgres.index_terms import namespace_term, subtree_term, term_of
-from kvstore.postgres.indexing import Setup, quoted, vectors_table
+from kvstore.postgres.indexing import Setup, numbers_of, quoted, vectors_table
 from kvstore.postgres.keys import Address, root_of
 from kvstore.postgres.reading import columns, fetch, fetch_each, get_by_address, make
 from kvstore.postgres.roots import store_state
-from kvstore.postgres.sampling import numbers_of
 from kvstore.postgres.scalars import conditions_of
 from kvstore.ranking import FUSION_DEPTH, Hit, Search, WordWeights, cosine_with, page_of, similarity
 from kvstore.sql import TRUE, Sql, all_of

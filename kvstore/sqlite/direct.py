@@ -29,9 +29,9 @@ from kvstore.sqlite.connection import claimed, connect, release, transaction
 from kvstore.sqlite.diagnosis import explain
 from kvstore.sqlite.engine.limits import SYNC_CHECKPOINT_PAGES
 from kvstore.sqlite.file import READ_TIMEOUT_S, FileBackend, FileOptions
-from kvstore.sqlite.past_cache import PastCache
+from kvstore.sqlite.past_cache import PastCache, read_entry
 from kvstore.sqlite.plain_puts import is_bare_put
-from kvstore.sqlite.read_cache import NO_MARK, ReadCache
+from kvstore.sqlite.read_cache import ReadCache
 from kvstore.sqlite.readonly import Source
 from kvstore.sqlite.rows import ANY_LENGTH
 from kvstore.sqlite.series import Series
@@ -375,14 +375,9 @@ class DirectBackend(FileBackend):
         cache = self._past_cache
         entry = None if cache is None else cache.find(moment, path, key, self.now)
         if entry is None:
-            before = NO_MARK if cache is None else cache.header()
-            until = None if cache is None else cache.until(before, moment)
-            place = namespace, path, key, moment
-            found = self._read(past.get_entry, *place, self.now(), until)
-            assert found is not None  # as any length is read
-            entry, until = found
-            if cache is not None:
-                cache.fill(before, moment, until, path, key, entry)
+            place = moment, namespace, path, key
+            entry = self._read(read_entry, cache, *place, self.now())
+            assert entry is not None  # as any length is read
         return reading.live_item(namespace, key, entry, lambda: moment.instant)
 
     async def past_many(self, moment: Moment, path: str, keys: Sequence[str]) -> list[Record]:

@@ -182,7 +182,7 @@ def get_entry(
     moment: Moment,
     now: int,
     until: int | None,
-    longest: int = _EVERYTHING,
+    longest: int,
 ) -> tuple[Entry, int] | None:
     """Return what was at an address, or `ABSENT`, and until when the moment is kept.
 

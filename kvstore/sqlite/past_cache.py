@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvstore.past import Moment
+from kvstore.sqlite import driver, past
 from kvstore.sqlite.read_cache import ABSENT, NO_MARK, Address, Entry, Mark, ReadCache
+from kvstore.sqlite.rows import ANY_LENGTH
+from kvstore.types import Namespace
 
-__all__ = ["PastCache"]
+__all__ = ["PastCache", "read_entry"]
 
 _MOST_BYTES = 4 * 2**20
 _ENTRY_BYTES = 500  # of an entry beside its value, roughly
@@ -84,3 +87,25 @@ class PastCache:
         known.until = until
         known.found[path, key] = entry
         state.size += _ENTRY_BYTES + len(path) + len(key) + len(entry.data)
+
+
+def read_entry(
+    connection: driver.Connection,
+    cache: PastCache | None,
+    moment: Moment,
+    namespace: Namespace,
+    path: str,
+    key: str,
+    now: int,
+    longest: int = ANY_LENGTH,
+) -> Entry | None:
+    """Read what was at an address, and keep it; `None`: its value is longer than that."""
+    before = NO_MARK if cache is None else cache.header()
+    until = None if cache is None else cache.until(before, moment)
+    found = past.get_entry(connection, namespace, path, key, moment, now, until, longest)
+    if found is None:
+        return None
+    entry, until = found
+    if cache is not None:
+        cache.fill(before, moment, until, path, key, entry)
+    return entry

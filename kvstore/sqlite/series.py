@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from kvstore.operations import Check, Put, Record
 from kvstore.sqlite import driver, statements
@@ -110,10 +110,7 @@ class Series:
             if created is None:
                 return None
             execute(statements.SET_VERSION, (version,))
-        after = cache.follow(mark, {address: Entry(data, version, created, now, None)})
-        self._known = (
-            None if after is None else (after, FileState(version, False, None, state.has_sequences))
-        )
+        self._know_plain(mark, state, version, {address: Entry(data, version, created, now, None)})
         return pack_item(op.namespace, key, data, version, created, now, None)
 
     def add_alone(
@@ -160,10 +157,7 @@ class Series:
                 execute(statements.SET_VERSION, (version,))
         except _ThereError:
             return None
-        after = cache.follow(mark, changed)
-        self._known = (
-            None if after is None else (after, FileState(version, False, None, state.has_sequences))
-        )
+        self._know_plain(mark, state, version, changed)
         return answers
 
     def _are_outside(self, state: FileState, paths: Iterable[str]) -> bool:
@@ -171,11 +165,28 @@ class Series:
         execute = self.cursor.execute
         return not state.has_sequences or all(find_state(execute, path) is None for path in paths)
 
+    def _know_plain(
+        self, before: Mark, state: FileState, version: int, changed: Mapping[Address, Entry | None]
+    ) -> None:
+        """Take note of what was committed over a plain state, and up to which version."""
+        self._know(before, changed, FileState(version, False, None, state.has_sequences))
+
+    def _know(
+        self,
+        before: Mark,
+        changed: Mapping[Address, Entry | None] | None,
+        state: FileState | None,
+    ) -> None:
+        """Have the cache go along with a commit, and keep the state that it has left."""
+        if self._cache is not None:
+            after = self._cache.follow(before, changed)
+            self._known = None if after is None or state is None else (after, state)
+
     def committed(self, batch: Batch) -> None:
         """Take note that the transaction of the last batch is committed."""
         if self._cache is not None:
-            after, state = self._cache.follow(self._before, batch.changed), batch.state
-            self._known = None if after is None or state is None else (after, state)
+            state = batch.state
+            self._know(self._before, batch.changed, state)
             self._is_plain = state is not None and state.is_plain
         batch.committed()
 

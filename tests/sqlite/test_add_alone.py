@@ -13,19 +13,13 @@ from kvstore.namespace import address
 from kvstore.operations import Check, Operation, Put
 from kvstore.sqlite import engine, statements
 from kvstore.sqlite.series import Series
+from kvstore.testing import ManualClock
 from kvstore.types import Item
 
 pytestmark = pytest.mark.skipif(
     not statements.READS_LENGTH_ALONE, reason="nothing is written on the loop's thread"
 )
 NS = ("a", "b")
-
-
-class Clock:
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -75,13 +69,13 @@ async def test_one_that_is_there_keeps_the_others_out(tmp_path: Path, alone: lis
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_any_units_come_to_the_same(tmp_path: Path, alone: list[bool], seed: int) -> None:
-    clock, seen = Clock(), []
+    clock, seen = ManualClock(1_000.0), []
     for store in (SQLiteStore(tmp_path / "store.db", clock=clock), InMemoryStore(clock=clock)):
-        dice, clock.now = random.Random(seed), 1_000.0
+        dice, clock.seconds = random.Random(seed), 1_000.0
         outcomes: list[Any] = []
         async with store:
             for number in range(150):
-                clock.now += dice.choice((0, 1))
+                clock.seconds += dice.choice((0, 1))
                 keys = dice.sample([f"k{n}" for n in range(12)], dice.choice((1, 2, 3)))
                 unit: list[Operation] = []
                 for at, key in enumerate(keys):

@@ -14,19 +14,13 @@ from kvstore import InMemoryStore, InvalidKeyError, KeyValueStore, SQLiteStore, 
 from kvstore.operations import Put
 from kvstore.sqlite import engine, statements
 from kvstore.sqlite.series import Series
+from kvstore.testing import ManualClock
 from kvstore.types import Item
 
 pytestmark = pytest.mark.skipif(
     not statements.READS_LENGTH_ALONE, reason="nothing is written on the loop's thread"
 )
 NS = ("a", "b")
-
-
-class Clock:
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -99,14 +93,14 @@ KINDS: dict[Callable[[Store], Awaitable[None]], bool] = {
 async def test_it_is_put_over_whatever_is_there(
     tmp_path: Path, alone: list[bool], kind: Callable[[Store], Awaitable[None]]
 ) -> None:
-    clock = Clock()
+    clock = ManualClock(1_000.0)
     seen = []
     for store in (SQLiteStore(tmp_path / "store.db", clock=clock), InMemoryStore(clock=clock)):
-        clock.now = 1_000.0
+        clock.seconds = 1_000.0
         async with store:
             await store.put(NS, "another", 0)
             await kind(store)
-            clock.now += 10
+            clock.seconds += 10
             alone.clear()
             item = await store.put(NS, "k", {"now": 1})
             seen.append(item)
@@ -129,7 +123,7 @@ def test_sync_code_goes_it_too(tmp_path: Path, alone: list[bool]) -> None:
 async def test_it_knows_what_another_process_did_meanwhile(
     tmp_path: Path, alone: list[bool]
 ) -> None:
-    clock = Clock()
+    clock = ManualClock(1_000.0)
     async with SQLiteStore(tmp_path / "store.db", clock=clock) as store:
         first = await store.put(NS, "k", 1)
         await store.put(NS, "k", 2)
@@ -144,7 +138,7 @@ async def test_it_knows_what_another_process_did_meanwhile(
         )
         command = [sys.executable, "-c", program, str(store.path)]
         theirs = int(subprocess.run(command, check=True, capture_output=True).stdout)
-        clock.now += 10
+        clock.seconds += 10
         item = await store.put(NS, "k", 3)
         assert not alone[-1]  # what the other one has left is yet to be read
         assert item.version == theirs + 1

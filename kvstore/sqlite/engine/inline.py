@@ -11,7 +11,7 @@ from typing import TypeVar
 from kvstore.errors import StoreCorruptError, StoreError
 from kvstore.instants import to_micros
 from kvstore.past import Moment
-from kvstore.sqlite import driver, past, reading
+from kvstore.sqlite import driver, reading
 from kvstore.sqlite.connection import limit, release
 from kvstore.sqlite.engine.light import are_few
 from kvstore.sqlite.engine.limits import (
@@ -24,7 +24,7 @@ from kvstore.sqlite.engine.limits import (
 from kvstore.sqlite.engine.pace import Pace
 from kvstore.sqlite.engine.reader import Reader
 from kvstore.sqlite.engine.settling import settle
-from kvstore.sqlite.past_cache import PastCache
+from kvstore.sqlite.past_cache import PastCache, read_entry
 from kvstore.sqlite.read_cache import NO_MARK, Address, Entry, ReadCache
 from kvstore.types import Item, Namespace
 
@@ -120,33 +120,20 @@ class InlineReader:
         pace, cache = self._pace, self._past_cache
         if pace.is_turn_over:
             return None
-        if cache is not None:
-            entry = cache.find(moment, path, key, self._now)
-            if entry is not None:
-                self._charge_cached()
-                return reading.live_item(namespace, key, entry, lambda: moment.instant)
-        began = time.perf_counter()
-        if not pace.allows(began):
-            return None
-        try:
-            self.is_running = True
-            before = NO_MARK if cache is None else cache.header()
-            until = None if cache is None else cache.until(before, moment)
-            place = namespace, path, key, moment
-            found = past.get_entry(self.raw, *place, self._now(), until, INLINE_BYTES)
-            if found is None:
+        entry = None if cache is None else cache.find(moment, path, key, self._now)
+        if entry is not None:
+            self._charge_cached()
+        else:
+            began = time.perf_counter()
+            if not pace.allows(began):
                 return None
-            entry, until = found
-            if cache is not None:
-                cache.fill(before, moment, until, path, key, entry)
-            return reading.live_item(namespace, key, entry, lambda: moment.instant)
-        except StoreError:
-            raise
-        except Exception:  # noqa: BLE001 - the worker meets it again, and has time to deal with it
-            return None
-        finally:
-            self.is_running = False
-            pace.record(began)
+            place, now = (moment, namespace, path, key), self._now()
+            entry = self._run(
+                began, 1, lambda raw: read_entry(raw, cache, *place, now, INLINE_BYTES)
+            )
+            if entry is None:
+                return None
+        return reading.live_item(namespace, key, entry, lambda: moment.instant)
 
     def _charge_cached(self) -> None:
         """Take note of an answer from memory."""
