@@ -26,7 +26,7 @@ from kvstore.sqlite.connection import served_loop
 from kvstore.sqlite.direct import run_directly
 from kvstore.store import Store
 
-__all__ = ["Runner", "runner_for"]
+__all__ = ["Guest", "Runner", "runner_for", "running_loop"]
 
 T = TypeVar("T")
 Function = Callable[[Any], Any]
@@ -396,7 +396,7 @@ class Guest(Runner):
         loop = self.store.loop
         if self._is_closed or loop is None:
             raise StoreClosedError("the store of this KeyValueStore is closed")
-        if loop in (_running_loop(), served_loop()):
+        if loop in (running_loop(), served_loop()):
             raise WrongLoopError(
                 "this KeyValueStore uses a store that is open on the very event loop that it is "
                 "called on, and would block it for ever: use AsyncKeyValueStore(store) there, or "
@@ -413,7 +413,8 @@ class Guest(Runner):
         self._is_closed = True
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the loop that runs on this thread, if one does."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

@@ -1,7 +1,8 @@
 """How an adapter reaches its store: awaited on any event loop, or called from any thread.
 
-An adapter writes each of its methods once, as a coroutine function of the open store, and hands it
-to `Access`, which opens the store at the first call, there:
+An adapter writes each of its methods once, as a coroutine function of the open store, of which
+`halves` makes the blocking method and the awaited one. Both hand it to an `Access`, which opens the
+store at the first call, there:
 
 - for an awaited call, on the caller's loop;
 - for a sync call, as `kvstore.driving` does it for code without a loop.
@@ -13,20 +14,22 @@ Later calls run where the store is, wherever they come from. Copies of an adapte
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from kvstore.driving import Runner, runner_for
+from kvstore.driving import Runner, runner_for, running_loop
 from kvstore.errors import IndexMismatchError, StoreClosedError
 from kvstore.lifecycle import remember
 from kvstore.memory import InMemoryStore
 from kvstore.opening import open_store
 from kvstore.store import Store
 
-__all__ = ["Access", "Setup", "Target", "Work", "indexed"]
+__all__ = ["Access", "Adapter", "Setup", "Target", "Work", "halves", "indexed"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 Target = str | os.PathLike[str] | Store
@@ -116,8 +119,13 @@ class Access:
 
     # From sync code
 
-    def run_sync(self, method: str, work: Work[T]) -> T:
+    def run_sync(self, method: str, awaited: str, work: Work[T]) -> T:
         """Do what is to be done with the store, from a thread whose loop is not the store's.
+
+        Args:
+            method: the adapter's that is called, for messages.
+            awaited: the one that is for the store's own loop.
+            work: what is to be done.
 
         Raises:
             asyncio.InvalidStateError: this is the loop's own thread, which would wait for itself.
@@ -125,10 +133,10 @@ class Access:
         runner = self._runner
         if runner is None:
             loop = self._store.loop
-            if loop is not None and loop is _running_loop():
+            if loop is not None and loop is running_loop():
                 raise asyncio.InvalidStateError(
                     f"{method} would block the event loop that its store is open on: await "
-                    f"{self._name}'s async methods there, such as a{method}"
+                    f"{self._name}'s async methods there, such as {awaited}"
                 )
             runner = self._sync_runner()
         return runner.run(work(runner.store))
@@ -170,11 +178,58 @@ async def _nothing(store: Store) -> None:
     return None
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+class Adapter:
+    """An adapter of two halves; a call of either opens the store, if it is not open."""
+
+    _access: Access
+
+    def close(self) -> None:
+        """Close the store if a sync call opened it."""
+        self._access.close_sync()
+
+    async def aclose(self) -> None:
+        """Close the store if this object opened it."""
+        await self._access.close()
+
+
+def _on_store(adapter: Adapter, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Work[Any]:
+    return lambda store: work(adapter, store, *args, **kwargs)
+
+
+def halves(
+    work: Callable[Concatenate[Any, Any, P], Coroutine[Any, Any, T]],
+    blocking: str,
+    awaited: str,
+    begin: Callable[..., Work[Any]] = _on_store,
+) -> tuple[Callable[Concatenate[Any, P], T], Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]]:
+    """Return the two methods of an `Adapter` that do one thing with its open store.
+
+        mget, amget = halves(_get, "mget", "amget")
+
+    Args:
+        work: what is done, of the adapter, its store, and the methods' own arguments. They have
+            its docstring.
+        blocking: the name of the first.
+        awaited: the name of the second.
+        begin: from the adapter, the work and the arguments to what is done with the store; called
+            where the method is.
+    """
+
+    def block(self: Adapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        done: T = self._access.run_sync(blocking, awaited, begin(self, work, *args, **kwargs))
+        return done
+
+    async def wait(self: Adapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        done: T = await self._access.run(begin(self, work, *args, **kwargs))
+        return done
+
+    own, _, *others = inspect.signature(work).parameters.values()
+    method: Any
+    for method, name in ((block, blocking), (wait, awaited)):
+        method.__name__, method.__doc__ = name, work.__doc__
+        method.__qualname__ = work.__qualname__.replace(work.__name__, name)
+        method.__signature__ = inspect.Signature([own, *others])
+    return block, wait
 
 
 async def indexed(store: Store, search: Callable[[], Awaitable[T]]) -> T:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from kvstore.errors import InvalidArgumentError, StoreCorruptError
 from kvstore.instants import FOREVER
-from kvstore.integrations.access import Access, Target, indexed
+from kvstore.integrations.access import Access, Adapter, Target, halves, indexed
 from kvstore.integrations.requirements import needing
 from kvstore.namespace import check_namespace
 from kvstore.recipe import Recipe
@@ -36,7 +36,7 @@ Filters = Mapping[str, Any] | None
 _MOST: Final = 10_000  # documents that a ranked search with a filter looks at
 
 
-class KVDocumentStore(Recipe):
+class KVDocumentStore(Recipe, Adapter):
     """A Haystack document store.
 
     Args:
@@ -73,36 +73,52 @@ class KVDocumentStore(Recipe):
         made: KVDocumentStore = default_from_dict(cls, data)
         return made
 
-    def close(self) -> None:
-        """Close the store if a sync call opened it."""
-        self._access.close_sync()
-
-    async def aclose(self) -> None:
-        """Close the store if this object opened it."""
-        await self._access.close()
-
-    def count_documents(self) -> int:
+    async def _count(self, store: Store) -> int:
         """Return how many documents there are."""
-        return self._access.run_sync("count", lambda store: store.count(self._namespace))
+        return await store.count(self._namespace)
 
-    async def count_documents_async(self) -> int:
-        """Return how many documents there are."""
-        return await self._access.run(lambda store: store.count(self._namespace))
+    count_documents, count_documents_async = halves(
+        _count, "count_documents", "count_documents_async"
+    )
 
-    def filter_documents(self, filters: Filters = None) -> list[Document]:
+    async def _delete(self, store: Store, document_ids: list[str]) -> None:
+        """Delete documents; what is not there is left out."""
+        await store.delete_many(self._namespace, document_ids)
+
+    delete_documents, delete_documents_async = halves(
+        _delete, "delete_documents", "delete_documents_async"
+    )
+
+    async def _delete_all(self, store: Store) -> None:
+        """Delete all documents."""
+        await store.remove(self._namespace, "*")
+
+    delete_all_documents, delete_all_documents_async = halves(
+        _delete_all, "delete_all_documents", "delete_all_documents_async"
+    )
+
+    async def _filter(self, store: Store, filters: Filters = None) -> list[Document]:
         """Return the documents that pass; without filters, all."""
-        return self._access.run_sync("filter", lambda store: self._filter(store, filters))
+        _check_filters(filters)
+        items = [item async for item in store.scan(self._namespace, subtree=False)]
+        items.sort(key=lambda item: item.version)  # as they were written
+        documents = [_document(item) for item in items]
+        return [each for each in documents if _passes(each, filters)]
 
-    async def filter_documents_async(self, filters: Filters = None) -> list[Document]:
-        """Return the documents that pass; without filters, all."""
-        return await self._access.run(lambda store: self._filter(store, filters))
+    filter_documents, filter_documents_async = halves(
+        _filter, "filter_documents", "filter_documents_async"
+    )
 
-    def write_documents(
-        self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE
+    async def _write(
+        self,
+        store: Store,
+        documents: list[Document],
+        policy: DuplicatePolicy = DuplicatePolicy.NONE,
     ) -> int:
         """Store documents, all or none of them; return how many were written.
 
         Args:
+            store: where.
             documents: what.
             policy: what to do where one of the id is there; by default, as `FAIL` does.
 
@@ -110,65 +126,7 @@ class KVDocumentStore(Recipe):
             DuplicateDocumentError: one is there; nothing is written.
         """
         _check_documents(documents)
-        return self._access.run_sync("write", lambda store: self._write(store, documents, policy))
 
-    async def write_documents_async(
-        self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE
-    ) -> int:
-        """Store documents; see `write_documents`."""
-        _check_documents(documents)
-        return await self._access.run(lambda store: self._write(store, documents, policy))
-
-    def delete_documents(self, document_ids: list[str]) -> None:
-        """Delete documents; what is not there is left out."""
-        self._access.run_sync(
-            "delete", lambda store: store.delete_many(self._namespace, document_ids)
-        )
-
-    async def delete_documents_async(self, document_ids: list[str]) -> None:
-        """Delete documents; what is not there is left out."""
-        await self._access.run(lambda store: store.delete_many(self._namespace, document_ids))
-
-    def delete_all_documents(self) -> None:
-        """Delete all documents."""
-        self._access.run_sync("delete_all", lambda store: store.remove(self._namespace, "*"))
-
-    def find_by_words(self, query: str, filters: Filters = None, top_k: int = 10) -> list[Document]:
-        """Return the documents that words find, the best first, with their scores."""
-        return self._access.run_sync(
-            "find", lambda store: self._by_words(store, query, filters, top_k)
-        )
-
-    async def find_by_words_async(
-        self, query: str, filters: Filters = None, top_k: int = 10
-    ) -> list[Document]:
-        """Return the documents that words find, the best first, with their scores."""
-        return await self._access.run(lambda store: self._by_words(store, query, filters, top_k))
-
-    def find_by_embedding(
-        self, embedding: Sequence[float], filters: Filters = None, top_k: int = 10
-    ) -> list[Document]:
-        """Return the documents whose embeddings are nearest, with their cosine similarities."""
-        return self._access.run_sync(
-            "find", lambda store: self._by_embedding(store, embedding, filters, top_k)
-        )
-
-    async def find_by_embedding_async(
-        self, embedding: Sequence[float], filters: Filters = None, top_k: int = 10
-    ) -> list[Document]:
-        """Return the documents whose embeddings are nearest, with their cosine similarities."""
-        return await self._access.run(
-            lambda store: self._by_embedding(store, embedding, filters, top_k)
-        )
-
-    async def _filter(self, store: Store, filters: Filters) -> list[Document]:
-        _check_filters(filters)
-        items = [item async for item in store.scan(self._namespace, subtree=False)]
-        items.sort(key=lambda item: item.version)  # as they were written
-        documents = [_document(item) for item in items]
-        return [each for each in documents if _passes(each, filters)]
-
-    async def _write(self, store: Store, documents: list[Document], policy: DuplicatePolicy) -> int:
         async def write(tx: Transaction) -> int:
             written = 0
             for document in documents:
@@ -186,9 +144,14 @@ class KVDocumentStore(Recipe):
 
         return await store.transact(write)
 
+    write_documents, write_documents_async = halves(
+        _write, "write_documents", "write_documents_async"
+    )
+
     async def _by_words(
-        self, store: Store, query: str, filters: Filters, top_k: int
+        self, store: Store, query: str, filters: Filters = None, top_k: int = 10
     ) -> list[Document]:
+        """Return the documents that words find, the best first, with their scores."""
         _check_filters(filters)
         limit = top_k if filters is None else _MOST
         mode = "auto" if store.index is None else "text"
@@ -198,12 +161,23 @@ class KVDocumentStore(Recipe):
         documents = [_document(item, item.score) for item in found]
         return [each for each in documents if _passes(each, filters)][:top_k]
 
+    find_by_words, find_by_words_async = halves(_by_words, "find_by_words", "find_by_words_async")
+
     async def _by_embedding(
-        self, store: Store, embedding: Sequence[float], filters: Filters, top_k: int
+        self,
+        store: Store,
+        embedding: Sequence[float],
+        filters: Filters = None,
+        top_k: int = 10,
     ) -> list[Document]:
+        """Return the documents whose embeddings are nearest, with their cosine similarities."""
         documents = [each for each in await self._filter(store, filters) if each.embedding]
         scored = [replace(each, score=_cosine(embedding, each.embedding)) for each in documents]
         return sorted(scored, key=lambda each: each.score, reverse=True)[:top_k]
+
+    find_by_embedding, find_by_embedding_async = halves(
+        _by_embedding, "find_by_embedding", "find_by_embedding_async"
+    )
 
 
 def _check_documents(documents: Any) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self
 
 from kvstore.errors import InvalidArgumentError, StoreCorruptError
 from kvstore.instants import FOREVER
-from kvstore.integrations.access import Access, Target, Work
+from kvstore.integrations.access import Access, Adapter, Target, halves
 from kvstore.integrations.requirements import needing
 from kvstore.namespace import check_namespace
 from kvstore.patterns import escape
@@ -33,28 +33,17 @@ with needing("kvstore.integrations.langchain", "langchain-core", "1.0", extra="l
 
 __all__ = ["KVByteStore", "KVCache", "KVChatMessageHistory", "KVVectorStore"]
 
-T = TypeVar("T")
 
-_PAGE: Final = 500
-
-
-class _Adapter(Recipe):
-    """What the four have in common: a store, a namespace of it, and an end."""
+class _Adapter(Recipe, Adapter):
+    """What the four have in common: a store, and a namespace of it."""
 
     def __init__(self, target: Target, namespace: Sequence[str], **options: Any) -> None:
         self._access = Access(target, type(self).__name__, **options)
         self._namespace: Namespace = check_namespace(namespace)
 
-    def close(self) -> None:
-        """Close the store if a sync call opened it."""
-        self._access.close_sync()
-
-    async def aclose(self) -> None:
-        """Close the store if this object opened it."""
-        await self._access.close()
-
-    def _run(self, method: str, work: Work[T]) -> T:
-        return self._access.run_sync(method, work)
+    async def _remove_all(self, store: Store, /, **kwargs: Any) -> None:
+        """Delete all that is there."""
+        await store.remove(self._namespace, "*")
 
 
 class KVByteStore(_Adapter, BaseStore[str, bytes]):
@@ -70,46 +59,37 @@ class KVByteStore(_Adapter, BaseStore[str, bytes]):
     ) -> None:
         super().__init__(target, namespace)
 
-    def mget(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return the values of keys, `None` for what is not there."""
-        return self._run("mget", lambda store: self._get(store, keys))
-
-    async def amget(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return the values of keys, `None` for what is not there."""
-        return await self._access.run(lambda store: self._get(store, keys))
-
     async def _get(self, store: Store, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the values of keys, `None` for what is not there."""
         found = await store.get_many(self._namespace, keys)
         return [found[key].value if key in found else None for key in keys]
 
-    def mset(self, key_value_pairs: Sequence[tuple[str, bytes]]) -> None:
+    mget, amget = halves(_get, "mget", "amget")
+
+    async def _set(self, store: Store, key_value_pairs: Sequence[tuple[str, bytes]]) -> None:
         """Store values, all or none of them; of several for one key the last."""
-        self._run("mset", lambda store: self._set(store, key_value_pairs))
+        await store.put_many(self._namespace, dict(key_value_pairs), ttl=FOREVER, index=False)
 
-    async def amset(self, key_value_pairs: Sequence[tuple[str, bytes]]) -> None:
-        """Store values, all or none of them; of several for one key the last."""
-        await self._access.run(lambda store: self._set(store, key_value_pairs))
+    mset, amset = halves(_set, "mset", "amset")
 
-    async def _set(self, store: Store, pairs: Sequence[tuple[str, bytes]]) -> None:
-        await store.put_many(self._namespace, dict(pairs), ttl=FOREVER, index=False)
-
-    def mdelete(self, keys: Sequence[str]) -> None:
+    async def _delete(self, store: Store, keys: Sequence[str]) -> None:
         """Delete what is there of keys."""
-        self._run("mdelete", lambda store: store.delete_many(self._namespace, keys))
+        await store.delete_many(self._namespace, keys)
 
-    async def amdelete(self, keys: Sequence[str]) -> None:
-        """Delete what is there of keys."""
-        await self._access.run(lambda store: store.delete_many(self._namespace, keys))
+    mdelete, amdelete = halves(_delete, "mdelete", "amdelete")
+
+    async def _keys(self, store: Store, prefix: str | None) -> list[str]:
+        return await store.keys(self._namespace, escape(prefix or "") + "*")
+
+    _list_keys, _alist_keys = halves(_keys, "yield_keys", "ayield_keys")
 
     def yield_keys(self, *, prefix: str | None = None) -> Iterator[str]:
         """Yield the keys, sorted; those that begin with a text, taken literally."""
-        pattern = escape(prefix or "") + "*"
-        yield from self._run("yield_keys", lambda store: store.keys(self._namespace, pattern))
+        yield from self._list_keys(prefix)
 
     async def ayield_keys(self, *, prefix: str | None = None) -> AsyncIterator[str]:
         """Yield the keys, sorted; those that begin with a text, taken literally."""
-        pattern = escape(prefix or "") + "*"
-        for key in await self._access.run(lambda store: store.keys(self._namespace, pattern)):
+        for key in await self._alist_keys(prefix):
             yield key
 
 
@@ -134,15 +114,8 @@ class KVCache(_Adapter, BaseCache):
         super().__init__(target, namespace)
         self._ttl = ttl
 
-    def lookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
-        """Return what was answered, or `None`."""
-        return self._run("lookup", lambda store: self._lookup(store, prompt, llm_string))
-
-    async def alookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
-        """Return what was answered, or `None`."""
-        return await self._access.run(lambda store: self._lookup(store, prompt, llm_string))
-
     async def _lookup(self, store: Store, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
+        """Return what was answered, or `None`."""
         key = _key_of(prompt, llm_string)
         item = await store.get(self._namespace, key, refresh_ttl=False)
         if item is None:
@@ -151,28 +124,18 @@ class KVCache(_Adapter, BaseCache):
             raise StoreCorruptError(f"the item {key!r} of {self._namespace} is no cached answer")
         return [_loaded(answer) for answer in item.value["answers"]]
 
-    def update(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
-        """Keep what was answered."""
-        self._run("update", lambda store: self._update(store, prompt, llm_string, return_val))
-
-    async def aupdate(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
-        """Keep what was answered."""
-        await self._access.run(lambda store: self._update(store, prompt, llm_string, return_val))
+    lookup, alookup = halves(_lookup, "lookup", "alookup")
 
     async def _update(
-        self, store: Store, prompt: str, llm_string: str, answers: RETURN_VAL_TYPE
+        self, store: Store, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE
     ) -> None:
-        value = {"prompt": prompt, "answers": [_dumped(answer) for answer in answers]}
+        """Keep what was answered."""
+        value = {"prompt": prompt, "answers": [_dumped(answer) for answer in return_val]}
         key = _key_of(prompt, llm_string)
         await store.put(self._namespace, key, value, ttl=self._ttl, index=False)
 
-    def clear(self, **kwargs: Any) -> None:
-        """Forget all answers."""
-        self._run("clear", lambda store: store.remove(self._namespace, "*"))
-
-    async def aclear(self, **kwargs: Any) -> None:
-        """Forget all answers."""
-        await self._access.run(lambda store: store.remove(self._namespace, "*"))
+    update, aupdate = halves(_update, "update", "aupdate")
+    clear, aclear = halves(_Adapter._remove_all, "clear", "aclear")
 
 
 def _key_of(prompt: str, llm_string: str) -> str:
@@ -213,39 +176,22 @@ class KVChatMessageHistory(_Adapter, BaseChatMessageHistory):
     ) -> None:
         super().__init__(target, (*namespace, session_id))
 
-    @property
-    def messages(self) -> list[BaseMessage]:  # type: ignore[override]
-        """All messages, the oldest first."""
-        return self._run("messages", self._messages)
-
-    async def aget_messages(self) -> list[BaseMessage]:
-        """Return all messages, the oldest first."""
-        return await self._access.run(self._messages)
-
     async def _messages(self, store: Store) -> list[BaseMessage]:
+        """Return all messages, the oldest first."""
         entries = store.log(self._namespace).read()
         return messages_from_dict([entry.value async for entry in entries])
 
-    def add_messages(self, messages: Sequence[BaseMessage]) -> None:
-        """Add messages at the end, all or none of them."""
-        self._run("add_messages", lambda store: self._add(store, messages))
-
-    async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
-        """Add messages at the end, all or none of them."""
-        await self._access.run(lambda store: self._add(store, messages))
+    _get_messages, aget_messages = halves(_messages, "messages", "aget_messages")
+    messages = property(_get_messages)
 
     async def _add(self, store: Store, messages: Sequence[BaseMessage]) -> None:
+        """Add messages at the end, all or none of them."""
         if messages:
             values = [message_to_dict(each) for each in messages]
             await store.log(self._namespace).append(*values, ttl=FOREVER)
 
-    def clear(self) -> None:
-        """Delete the session's messages."""
-        self._run("clear", lambda store: store.remove(self._namespace, "*"))
-
-    async def aclear(self) -> None:
-        """Delete the session's messages."""
-        await self._access.run(lambda store: store.remove(self._namespace, "*"))
+    add_messages, aadd_messages = halves(_add, "add_messages", "aadd_messages")
+    clear, aclear = halves(_Adapter._remove_all, "clear", "aclear")
 
 
 class KVVectorStore(_Adapter, VectorStore):
@@ -304,8 +250,10 @@ class KVVectorStore(_Adapter, VectorStore):
         made.add_texts(texts, metadatas, ids=ids)
         return made
 
-    def add_texts(
+    async def _add(
         self,
+        store: Store,
+        /,
         texts: Iterable[str],
         metadatas: list[dict[str, Any]] | None = None,
         *,
@@ -314,77 +262,41 @@ class KVVectorStore(_Adapter, VectorStore):
     ) -> list[str]:
         """Store texts, all or none of them, over those of the same ids; return the ids."""
         documents = _documents(texts, metadatas, ids)
-        return self._run("add_texts", lambda store: self._add(store, documents))
-
-    async def aadd_texts(
-        self,
-        texts: Iterable[str],
-        metadatas: list[dict[str, Any]] | None = None,
-        *,
-        ids: list[str] | None = None,
-        **kwargs: Any,
-    ) -> list[str]:
-        """Store texts, all or none of them, over those of the same ids; return the ids."""
-        documents = _documents(texts, metadatas, ids)
-        return await self._access.run(lambda store: self._add(store, documents))
-
-    async def _add(self, store: Store, documents: Mapping[str, Any]) -> list[str]:
         await store.put_many(self._namespace, documents, ttl=FOREVER)
         return [*documents]
 
-    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
-        """Delete documents; without ids, all."""
-        return self._run("delete", lambda store: self._delete(store, ids))
+    add_texts, aadd_texts = halves(_add, "add_texts", "aadd_texts")
 
-    async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
+    async def _delete(
+        self, store: Store, /, ids: list[str] | None = None, **kwargs: Any
+    ) -> bool | None:
         """Delete documents; without ids, all."""
-        return await self._access.run(lambda store: self._delete(store, ids))
-
-    async def _delete(self, store: Store, ids: list[str] | None) -> bool:
         if ids is None:
             await store.remove(self._namespace, "*")
         else:
             await store.delete_many(self._namespace, ids)
         return True
 
-    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """Return the documents that are there."""
-        return self._run("get_by_ids", lambda store: self._get(store, ids))
+    delete, adelete = halves(_delete, "delete", "adelete")
 
-    async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+    async def _get(self, store: Store, ids: Sequence[str], /) -> list[Document]:
         """Return the documents that are there."""
-        return await self._access.run(lambda store: self._get(store, ids))
-
-    async def _get(self, store: Store, ids: Sequence[str]) -> list[Document]:
         found = await store.get_many(self._namespace, ids)
         return [_document(item) for item in found.values()]
 
-    def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
-        """Return the documents that are nearest to a query, the best first."""
-        return [found for found, _ in self.similarity_search_with_score(query, k, **kwargs)]
-
-    async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
-        """Return the documents that are nearest to a query, the best first."""
-        found = await self.asimilarity_search_with_score(query, k, **kwargs)
-        return [document for document, _ in found]
-
-    def similarity_search_with_score(
-        self, query: str, k: int = 4, *, filter: Mapping[str, Any] | None = None, **kwargs: Any
-    ) -> list[tuple[Document, float]]:
-        """Return the nearest documents with their similarities."""
-        return self._run(
-            "similarity_search_with_score", lambda store: self._search(store, query, k, filter)
-        )
-
-    async def asimilarity_search_with_score(
-        self, query: str, k: int = 4, *, filter: Mapping[str, Any] | None = None, **kwargs: Any
-    ) -> list[tuple[Document, float]]:
-        """Return the nearest documents with their similarities."""
-        return await self._access.run(lambda store: self._search(store, query, k, filter))
+    get_by_ids, aget_by_ids = halves(_get, "get_by_ids", "aget_by_ids")
 
     async def _search(
-        self, store: Store, query: str, k: int, filter: Mapping[str, Any] | None
+        self,
+        store: Store,
+        /,
+        query: str,
+        k: int = 4,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        **kwargs: Any,
     ) -> list[tuple[Document, float]]:
+        """Return the nearest documents with their similarities."""
         found = await store.search(
             self._namespace,
             query,
@@ -393,6 +305,20 @@ class KVVectorStore(_Adapter, VectorStore):
             mode="semantic",
         )
         return [(_document(item), item.score or 0.0) for item in found]
+
+    similarity_search_with_score, asimilarity_search_with_score = halves(
+        _search, "similarity_search_with_score", "asimilarity_search_with_score"
+    )
+
+    async def _nearest(
+        self, store: Store, /, query: str, k: int = 4, **kwargs: Any
+    ) -> list[Document]:
+        """Return the documents that are nearest to a query, the best first."""
+        return [document for document, _ in await self._search(store, query, k, **kwargs)]
+
+    similarity_search, asimilarity_search = halves(
+        _nearest, "similarity_search", "asimilarity_search"
+    )
 
     def _select_relevance_score_fn(self) -> Any:
         return lambda similarity: similarity

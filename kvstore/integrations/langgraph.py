@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from functools import wraps
 from typing import Any, Concatenate, Final, Literal, ParamSpec, Self, TypeVar
 
-from kvstore.driving import Guest, Runner, runner_for
+from kvstore.driving import Guest, Runner, runner_for, running_loop
 from kvstore.errors import (
     InvalidArgumentError,
     StoreClosedError,
@@ -451,7 +451,7 @@ class LangGraphStore(Recipe, BaseStore):
             asyncio.InvalidStateError: this is the loop's own thread, which would wait for itself.
         """
         loop = self._store.loop
-        if loop is not None and loop is _running_loop():
+        if loop is not None and loop is running_loop():
             raise asyncio.InvalidStateError(
                 f"{method[1:]} would block the event loop that its store is open on: "
                 f"write 'await store.{method}(...)' instead of 'store.{method[1:]}(...)'"
@@ -517,10 +517,3 @@ class LangGraphStore(Recipe, BaseStore):
         while True:
             await asyncio.sleep(minutes * SECONDS_A_MINUTE)
             await self.sweep_ttl()
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from kvstore.errors import InvalidArgumentError
-from kvstore.integrations.access import Access, Setup, Target
+from kvstore.integrations.access import Access, Adapter, Setup, Target, halves
 from kvstore.integrations.requirements import needing
 from kvstore.recipe import Recipe
 from kvstore.store import Store
@@ -49,7 +49,7 @@ _PAGE: Final = 50  # checkpoints of a list that are read at once
 _IN_HAND: Final = 1_000  # of them in all, where they are of many threads
 
 
-class LangGraphCheckpointer(Recipe, BaseCheckpointSaver[str]):
+class LangGraphCheckpointer(Recipe, Adapter, BaseCheckpointSaver[str]):
     """A LangGraph checkpoint saver over any kvstore: for `compile(checkpointer=...)`.
 
     Both halves work at once: await the `a...` methods on any event loop, and call the others from
@@ -84,14 +84,6 @@ class LangGraphCheckpointer(Recipe, BaseCheckpointSaver[str]):
         """Open the store, when awaited; there is no need to, as the first call does so."""
         return Setup(self._access.open)
 
-    def close(self) -> None:
-        """Close the store if a sync call opened it."""
-        self._access.close_sync()
-
-    async def aclose(self) -> None:
-        """Close the store if this object opened it."""
-        await self._access.close()
-
     def __enter__(self) -> Self:
         return self
 
@@ -105,11 +97,25 @@ class LangGraphCheckpointer(Recipe, BaseCheckpointSaver[str]):
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
 
-    # Awaited
+    def get_next_version(self, current: str | None, channel: None) -> str:
+        """Return the version after one; two that follow the same one differ."""
+        number = 0 if current is None else int(str(current).split(".")[0])
+        return f"{number + 1:032}.{random.getrandbits(32):08x}"
 
-    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+    # Each of these in two halves
+
+    async def _get_tuple(self, store: Store, config: RunnableConfig) -> CheckpointTuple | None:
         """Return the checkpoint that a config names, or else its thread's last one."""
-        return await self._access.run(lambda store: self._get_tuple(store, config))
+        checkpoints, place, id = self._on(store), _place_of(config), _id_of(config)
+        named = config if id else None
+        while (saved := await checkpoints.get(place, id)) is not None:
+            try:
+                return await self._tuple(checkpoints, place, saved, named, remember=True)
+            except VanishedError:
+                continue  # another one may be the last now
+        return None
+
+    get_tuple, aget_tuple = halves(_get_tuple, "get_tuple", "aget_tuple")
 
     async def alist(
         self,
@@ -124,59 +130,6 @@ class LangGraphCheckpointer(Recipe, BaseCheckpointSaver[str]):
         while not listing.is_over:
             for found in await self._access.run(listing.page):
                 yield found
-
-    async def aput(
-        self,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
-    ) -> RunnableConfig:
-        """Store a checkpoint; see `put`."""
-        return await self._access.run(
-            lambda store: self._put(store, config, checkpoint, metadata, new_versions)
-        )
-
-    async def aput_writes(
-        self,
-        config: RunnableConfig,
-        writes: Sequence[tuple[str, Any]],
-        task_id: str,
-        task_path: str = "",
-    ) -> None:
-        """Store a task's writes beside a checkpoint; see `put_writes`."""
-        await self._access.run(
-            lambda store: self._put_writes(store, config, writes, task_id, task_path)
-        )
-
-    async def adelete_thread(self, thread_id: str) -> None:
-        """Delete all that belongs to a thread."""
-        await self._access.run(lambda store: self._on(store).delete_thread(str(thread_id)))
-
-    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Delete the checkpoints of runs; see `delete_for_runs`."""
-        await self._access.run(lambda store: self._on(store).delete_runs(_texts(run_ids)))
-
-    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Copy a thread; see `copy_thread`."""
-        ends = str(source_thread_id), str(target_thread_id)
-        await self._access.run(lambda store: self._on(store).copy_thread(*ends))
-
-    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Delete old checkpoints of threads; see `prune`."""
-        await self._access.run(lambda store: self._prune(store, thread_ids, strategy))
-
-    async def aget_delta_channel_history(
-        self, *, config: RunnableConfig, channels: Sequence[str]
-    ) -> Mapping[str, DeltaChannelHistory]:
-        """Return what made up channels that store no more than each step's news."""
-        return await self._access.run(lambda store: self._history(store, config, channels))
-
-    # From sync code
-
-    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """Return the checkpoint that a config names, or else its thread's last one."""
-        return self._access.run_sync("get_tuple", lambda store: self._get_tuple(store, config))
 
     def list(
         self,
@@ -196,10 +149,11 @@ class LangGraphCheckpointer(Recipe, BaseCheckpointSaver[str]):
         """
         listing = _Listing(self, config, filter, before, limit)
         while not listing.is_over:
-            yield from self._access.run_sync("list", listing.page)
+            yield from self._access.run_sync("list", "alist", listing.page)
 
-    def put(
+    async def _put(
         self,
+        store: Store,
         config: RunnableConfig,
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
@@ -208,6 +162,7 @@ class LangGraphCheckpointer(Recipe, BaseCheckpointSaver[str]):
         """Store a checkpoint, all or nothing; return the config that names it.
 
         Args:
+            store: where.
             config: of its thread, with its parent's id.
             checkpoint: it; one of the same id is replaced.
             metadata: what `list` finds it by.
@@ -216,12 +171,24 @@ class LangGraphCheckpointer(Recipe, BaseCheckpointSaver[str]):
         Raises:
             ValueEncodingError: the serializer does not take a value.
         """
-        return self._access.run_sync(
-            "put", lambda store: self._put(store, config, checkpoint, metadata, new_versions)
-        )
+        place, parent = _place_of(config), _id_of(config)
+        if not isinstance(checkpoint.get("id"), str):
+            raise InvalidArgumentError("a checkpoint has an id, which is a text")
+        described: Any = get_checkpoint_metadata(config, metadata)
+        await self._on(store).put(place, parent, checkpoint, described, new_versions)
+        return {
+            "configurable": {
+                "thread_id": config["configurable"]["thread_id"],
+                "checkpoint_ns": place.ns,
+                "checkpoint_id": checkpoint["id"],
+            }
+        }
 
-    def put_writes(
+    put, aput = halves(_put, "put", "aput")
+
+    async def _put_writes(
         self,
+        store: Store,
         config: RunnableConfig,
         writes: Sequence[tuple[str, Any]],
         task_id: str,
@@ -232,69 +199,85 @@ class LangGraphCheckpointer(Recipe, BaseCheckpointSaver[str]):
         Raises:
             ValueEncodingError: the serializer does not take a value.
         """
-        self._access.run_sync(
-            "put_writes",
-            lambda store: self._put_writes(store, config, writes, task_id, task_path),
-        )
+        place, id = _place_of(config), _id_of(config)
+        if id is None:
+            raise InvalidArgumentError("put_writes is for a checkpoint: the config names none")
+        await self._on(store).put_writes(place, id, writes, task_id, task_path)
 
-    def delete_thread(self, thread_id: str) -> None:
+    put_writes, aput_writes = halves(_put_writes, "put_writes", "aput_writes")
+
+    async def _delete_thread(self, store: Store, thread_id: str) -> None:
         """Delete all that belongs to a thread."""
-        self._access.run_sync(
-            "delete_thread", lambda store: self._on(store).delete_thread(str(thread_id))
-        )
+        await self._on(store).delete_thread(str(thread_id))
 
-    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+    delete_thread, adelete_thread = halves(_delete_thread, "delete_thread", "adelete_thread")
+
+    async def _delete_for_runs(self, store: Store, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints of runs, with their writes, in one transaction.
 
         One that a remaining checkpoint needs stays: a `DeltaChannel` has its value in the writes
         of those before it.
         """
-        self._access.run_sync(
-            "delete_for_runs", lambda store: self._on(store).delete_runs(_texts(run_ids))
-        )
+        await self._on(store).delete_runs(_texts(run_ids))
 
-    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+    delete_for_runs, adelete_for_runs = halves(
+        _delete_for_runs, "delete_for_runs", "adelete_for_runs"
+    )
+
+    async def _copy_thread(
+        self, store: Store, source_thread_id: str, target_thread_id: str
+    ) -> None:
         """Copy all that belongs to a thread to another; of an unknown thread nothing."""
-        ends = str(source_thread_id), str(target_thread_id)
-        self._access.run_sync("copy_thread", lambda store: self._on(store).copy_thread(*ends))
+        await self._on(store).copy_thread(str(source_thread_id), str(target_thread_id))
 
-    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+    copy_thread, acopy_thread = halves(_copy_thread, "copy_thread", "acopy_thread")
+
+    async def _prune(
+        self, store: Store, thread_ids: Sequence[str], *, strategy: str = "keep_latest"
+    ) -> None:
         """Delete old checkpoints of threads, with their writes; of each in one transaction.
 
         Args:
+            store: where.
             thread_ids: whose.
             strategy: `"keep_latest"` keeps the last checkpoint of each namespace, and those that
                 it needs for a `DeltaChannel`; `"delete"` keeps nothing.
         """
-        self._access.run_sync("prune", lambda store: self._prune(store, thread_ids, strategy))
+        if strategy not in _STRATEGIES:
+            raise InvalidArgumentError(
+                f"strategy is one of {', '.join(_STRATEGIES)}, not {strategy!r}"
+            )
+        for thread in _texts(thread_ids):
+            if strategy == "delete":
+                await self._on(store).delete_thread(thread)
+            else:
+                await self._on(store).keep_latest(thread)
 
-    def get_delta_channel_history(
-        self, *, config: RunnableConfig, channels: Sequence[str]
+    prune, aprune = halves(_prune, "prune", "aprune")
+
+    async def _history(
+        self, store: Store, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """Return what made up channels that store no more than each step's news."""
-        return self._access.run_sync(
-            "get_delta_channel_history", lambda store: self._history(store, config, channels)
-        )
+        found = await self._on(store).history(_place_of(config), _id_of(config), list(channels))
+        history: dict[str, DeltaChannelHistory] = {}
+        for channel, (writes, seed) in found.items():
+            loaded = [
+                (each.task_id, channel, self.serde.loads_typed(each.value)) for each in writes
+            ]
+            history[channel] = {"writes": loaded}
+            if seed:
+                history[channel]["seed"] = seed[0]
+        return history
 
-    def get_next_version(self, current: str | None, channel: None) -> str:
-        """Return the version after one; two that follow the same one differ."""
-        number = 0 if current is None else int(str(current).split(".")[0])
-        return f"{number + 1:032}.{random.getrandbits(32):08x}"
+    get_delta_channel_history, aget_delta_channel_history = halves(
+        _history, "get_delta_channel_history", "aget_delta_channel_history"
+    )
 
-    # Both
+    # What they share
 
     def _on(self, store: Store) -> Checkpoints:
         return Checkpoints(store, self.serde, self._memory)
-
-    async def _get_tuple(self, store: Store, config: RunnableConfig) -> CheckpointTuple | None:
-        checkpoints, place, id = self._on(store), _place_of(config), _id_of(config)
-        named = config if id else None
-        while (saved := await checkpoints.get(place, id)) is not None:
-            try:
-                return await self._tuple(checkpoints, place, saved, named, remember=True)
-            except VanishedError:
-                continue  # another one may be the last now
-        return None
 
     async def _tuple(
         self,
@@ -325,65 +308,6 @@ class LangGraphCheckpointer(Recipe, BaseCheckpointSaver[str]):
     def _loaded(self, writes: Iterable[Write]) -> Iterator[PendingWrite]:
         for write in writes:
             yield write.task_id, write.channel, self.serde.loads_typed(write.value)
-
-    async def _put(
-        self,
-        store: Store,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
-    ) -> RunnableConfig:
-        place, parent = _place_of(config), _id_of(config)
-        if not isinstance(checkpoint.get("id"), str):
-            raise InvalidArgumentError("a checkpoint has an id, which is a text")
-        described: Any = get_checkpoint_metadata(config, metadata)
-        await self._on(store).put(place, parent, checkpoint, described, new_versions)
-        return {
-            "configurable": {
-                "thread_id": config["configurable"]["thread_id"],
-                "checkpoint_ns": place.ns,
-                "checkpoint_id": checkpoint["id"],
-            }
-        }
-
-    async def _put_writes(
-        self,
-        store: Store,
-        config: RunnableConfig,
-        writes: Sequence[tuple[str, Any]],
-        task_id: str,
-        task_path: str,
-    ) -> None:
-        place, id = _place_of(config), _id_of(config)
-        if id is None:
-            raise InvalidArgumentError("put_writes is for a checkpoint: the config names none")
-        await self._on(store).put_writes(place, id, writes, task_id, task_path)
-
-    async def _prune(self, store: Store, thread_ids: Sequence[str], strategy: str) -> None:
-        if strategy not in _STRATEGIES:
-            raise InvalidArgumentError(
-                f"strategy is one of {', '.join(_STRATEGIES)}, not {strategy!r}"
-            )
-        for thread in _texts(thread_ids):
-            if strategy == "delete":
-                await self._on(store).delete_thread(thread)
-            else:
-                await self._on(store).keep_latest(thread)
-
-    async def _history(
-        self, store: Store, config: RunnableConfig, channels: Sequence[str]
-    ) -> Mapping[str, DeltaChannelHistory]:
-        found = await self._on(store).history(_place_of(config), _id_of(config), list(channels))
-        history: dict[str, DeltaChannelHistory] = {}
-        for channel, (writes, seed) in found.items():
-            loaded = [
-                (each.task_id, channel, self.serde.loads_typed(each.value)) for each in writes
-            ]
-            history[channel] = {"writes": loaded}
-            if seed:
-                history[channel]["seed"] = seed[0]
-        return history
 
 
 class _Listing:

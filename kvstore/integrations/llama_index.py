@@ -6,12 +6,12 @@ half.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from kvstore.errors import StoreCorruptError
 from kvstore.instants import FOREVER
-from kvstore.integrations.access import Access, Target
+from kvstore.integrations.access import Access, Adapter, Target, halves
 from kvstore.integrations.requirements import needing
 from kvstore.namespace import check_namespace
 from kvstore.recipe import Recipe
@@ -34,7 +34,7 @@ __all__ = ["KVChatStore", "KVStore"]
 _ROOT: Final = ("llama_index",)
 
 
-class KVStore(Recipe, BaseKVStore):  # type: ignore[misc, unused-ignore]
+class KVStore(Recipe, Adapter, BaseKVStore):  # type: ignore[misc, unused-ignore]
     """A LlamaIndex key-value store, as its document, index and chat stores are built on.
 
     Args:
@@ -46,87 +46,55 @@ class KVStore(Recipe, BaseKVStore):  # type: ignore[misc, unused-ignore]
         self._access = Access(target, type(self).__name__)
         self._root = check_namespace(namespace)
 
-    def close(self) -> None:
-        """Close the store if a sync call opened it."""
-        self._access.close_sync()
-
-    async def aclose(self) -> None:
-        """Close the store if this object opened it."""
-        await self._access.close()
-
     def _in(self, collection: str) -> Namespace:
         return (*self._root, collection)
 
-    def put(self, key: str, val: dict[str, Any], collection: str = DEFAULT_COLLECTION) -> None:
-        """Store a value."""
-        self._access.run_sync("put", lambda store: self._put(store, collection, {key: val}))
-
-    async def aput(
-        self, key: str, val: dict[str, Any], collection: str = DEFAULT_COLLECTION
-    ) -> None:
-        """Store a value."""
-        await self._access.run(lambda store: self._put(store, collection, {key: val}))
-
-    def put_all(
+    async def _put_all(
         self,
+        store: Store,
         kv_pairs: list[tuple[str, dict[str, Any]]],
         collection: str = DEFAULT_COLLECTION,
         batch_size: int = DEFAULT_BATCH_SIZE,
     ) -> None:
         """Store values, all or none of them, whatever the batch size."""
-        values = dict(kv_pairs)
-        self._access.run_sync("put_all", lambda store: self._put(store, collection, values))
+        await store.put_many(self._in(collection), dict(kv_pairs), ttl=FOREVER)
 
-    async def aput_all(
-        self,
-        kv_pairs: list[tuple[str, dict[str, Any]]],
-        collection: str = DEFAULT_COLLECTION,
-        batch_size: int = DEFAULT_BATCH_SIZE,
+    put_all, aput_all = halves(_put_all, "put_all", "aput_all")
+
+    async def _put(
+        self, store: Store, key: str, val: dict[str, Any], collection: str = DEFAULT_COLLECTION
     ) -> None:
-        """Store values, all or none of them, whatever the batch size."""
-        values = dict(kv_pairs)
-        await self._access.run(lambda store: self._put(store, collection, values))
+        """Store a value."""
+        await self._put_all(store, [(key, val)], collection)
 
-    async def _put(self, store: Store, collection: str, values: Mapping[str, Any]) -> None:
-        await store.put_many(self._in(collection), values, ttl=FOREVER)
+    put, aput = halves(_put, "put", "aput")
 
-    def get(self, key: str, collection: str = DEFAULT_COLLECTION) -> dict[str, Any] | None:
+    async def _get(
+        self, store: Store, key: str, collection: str = DEFAULT_COLLECTION
+    ) -> dict[str, Any] | None:
         """Return a value, or `None`."""
-        return self._access.run_sync("get", lambda store: _get(store, self._in(collection), key))
+        item = await store.get(self._in(collection), key)
+        return None if item is None else item.value
 
-    async def aget(self, key: str, collection: str = DEFAULT_COLLECTION) -> dict[str, Any] | None:
-        """Return a value, or `None`."""
-        return await self._access.run(lambda store: _get(store, self._in(collection), key))
+    get, aget = halves(_get, "get", "aget")
 
-    def get_all(self, collection: str = DEFAULT_COLLECTION) -> dict[str, dict[str, Any]]:
+    async def _get_all(
+        self, store: Store, collection: str = DEFAULT_COLLECTION
+    ) -> dict[str, dict[str, Any]]:
         """Return all values of a collection, by key."""
-        return self._access.run_sync("get_all", lambda store: _get_all(store, self._in(collection)))
+        found = store.scan(self._in(collection), subtree=False)
+        return {item.key: item.value async for item in found}
 
-    async def aget_all(self, collection: str = DEFAULT_COLLECTION) -> dict[str, dict[str, Any]]:
-        """Return all values of a collection, by key."""
-        return await self._access.run(lambda store: _get_all(store, self._in(collection)))
+    get_all, aget_all = halves(_get_all, "get_all", "aget_all")
 
-    def delete(self, key: str, collection: str = DEFAULT_COLLECTION) -> bool:
+    async def _delete(self, store: Store, key: str, collection: str = DEFAULT_COLLECTION) -> bool:
         """Delete a value; return whether it was there."""
-        return self._access.run_sync(
-            "delete", lambda store: store.delete(self._in(collection), key)
-        )
+        return await store.delete(self._in(collection), key)
 
-    async def adelete(self, key: str, collection: str = DEFAULT_COLLECTION) -> bool:
-        """Delete a value; return whether it was there."""
-        return await self._access.run(lambda store: store.delete(self._in(collection), key))
+    delete, adelete = halves(_delete, "delete", "adelete")
 
 
-async def _get(store: Store, namespace: Namespace, key: str) -> dict[str, Any] | None:
-    item = await store.get(namespace, key)
-    return None if item is None else item.value
-
-
-async def _get_all(store: Store, namespace: Namespace) -> dict[str, dict[str, Any]]:
-    return {item.key: item.value async for item in store.scan(namespace, subtree=False)}
-
-
-class KVChatStore(BaseChatStore):  # type: ignore[misc, unused-ignore]
+class KVChatStore(Adapter, BaseChatStore):  # type: ignore[misc, unused-ignore]
     """A LlamaIndex chat store: lists of messages, each changed as a whole or not at all.
 
     Args:
@@ -147,86 +115,29 @@ class KVChatStore(BaseChatStore):  # type: ignore[misc, unused-ignore]
         """Return the name that LlamaIndex knows this class by."""
         return "KVChatStore"
 
-    def close(self) -> None:
-        """Close the store if a sync call opened it."""
-        self._access.close_sync()
-
-    async def aclose(self) -> None:
-        """Close the store if this object opened it."""
-        await self._access.close()
-
-    def set_messages(self, key: str, messages: list[ChatMessage]) -> None:
-        """Store the messages of a chat, over those that are there."""
-        self._access.run_sync("set_messages", lambda store: self._set(store, key, messages))
-
-    async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
-        """Store the messages of a chat, over those that are there."""
-        await self._access.run(lambda store: self._set(store, key, messages))
-
-    def get_messages(self, key: str) -> list[ChatMessage]:
-        """Return the messages of a chat."""
-        return self._access.run_sync("get_messages", lambda store: self._get(store, key))
-
-    async def aget_messages(self, key: str) -> list[ChatMessage]:
-        """Return the messages of a chat."""
-        return await self._access.run(lambda store: self._get(store, key))
-
-    def add_message(self, key: str, message: ChatMessage) -> None:
-        """Add a message at the end of a chat."""
-        self._access.run_sync("add_message", lambda store: self._add(store, key, message))
-
-    async def async_add_message(self, key: str, message: ChatMessage) -> None:
-        """Add a message at the end of a chat."""
-        await self._access.run(lambda store: self._add(store, key, message))
-
-    def delete_messages(self, key: str) -> list[ChatMessage] | None:
-        """Delete a chat; return its messages, or `None`."""
-        return self._access.run_sync("delete_messages", lambda store: self._drop(store, key))
-
-    async def adelete_messages(self, key: str) -> list[ChatMessage] | None:
-        """Delete a chat; return its messages, or `None`."""
-        return await self._access.run(lambda store: self._drop(store, key))
-
-    def delete_message(self, key: str, idx: int) -> ChatMessage | None:
-        """Delete one message of a chat; return it, or `None`."""
-        return self._access.run_sync("delete_message", lambda store: self._pop(store, key, idx))
-
-    async def adelete_message(self, key: str, idx: int) -> ChatMessage | None:
-        """Delete one message of a chat; return it, or `None`."""
-        return await self._access.run(lambda store: self._pop(store, key, idx))
-
-    def delete_last_message(self, key: str) -> ChatMessage | None:
-        """Delete the last message of a chat; return it, or `None`."""
-        return self.delete_message(key, -1)
-
-    async def adelete_last_message(self, key: str) -> ChatMessage | None:
-        """Delete the last message of a chat; return it, or `None`."""
-        return await self.adelete_message(key, -1)
-
-    def get_keys(self) -> list[str]:
-        """Return the keys of all chats."""
-        return self._access.run_sync("get_keys", lambda store: store.keys(self._namespace))
-
-    async def aget_keys(self) -> list[str]:
-        """Return the keys of all chats."""
-        return await self._access.run(lambda store: store.keys(self._namespace))
-
     async def _set(self, store: Store, key: str, messages: list[ChatMessage]) -> None:
+        """Store the messages of a chat, over those that are there."""
         chat = [_dumped(each) for each in messages]
         await store.put(self._namespace, key, chat, ttl=FOREVER)
 
+    set_messages, aset_messages = halves(_set, "set_messages", "aset_messages")
+
     async def _get(self, store: Store, key: str) -> list[ChatMessage]:
+        """Return the messages of a chat."""
         item = await store.get(self._namespace, key)
         return [] if item is None else self._loaded(key, item.value)
 
+    get_messages, aget_messages = halves(_get, "get_messages", "aget_messages")
+
     async def _add(self, store: Store, key: str, message: ChatMessage) -> None:
+        """Add a message at the end of a chat."""
         await store.append(self._namespace, key, _dumped(message), ttl=FOREVER)
 
-    async def _pop(self, store: Store, key: str, index: int) -> ChatMessage | None:
-        found = await store.pop(self._namespace, key, index)
-        return None if found is None else self._loaded(key, [found])[0]
+    add_message, async_add_message = halves(_add, "add_message", "async_add_message")
 
     async def _drop(self, store: Store, key: str) -> list[ChatMessage] | None:
+        """Delete a chat; return its messages, or `None`."""
+
         async def take(tx: Transaction) -> Any:
             item = await tx.get(self._namespace, key)
             if item is not None:
@@ -235,6 +146,29 @@ class KVChatStore(BaseChatStore):  # type: ignore[misc, unused-ignore]
 
         found = await store.transact(take)
         return None if found is None else self._loaded(key, found)
+
+    delete_messages, adelete_messages = halves(_drop, "delete_messages", "adelete_messages")
+
+    async def _pop(self, store: Store, key: str, idx: int) -> ChatMessage | None:
+        """Delete one message of a chat; return it, or `None`."""
+        found = await store.pop(self._namespace, key, idx)
+        return None if found is None else self._loaded(key, [found])[0]
+
+    delete_message, adelete_message = halves(_pop, "delete_message", "adelete_message")
+
+    async def _pop_last(self, store: Store, key: str) -> ChatMessage | None:
+        """Delete the last message of a chat; return it, or `None`."""
+        return await self._pop(store, key, -1)
+
+    delete_last_message, adelete_last_message = halves(
+        _pop_last, "delete_last_message", "adelete_last_message"
+    )
+
+    async def _keys(self, store: Store) -> list[str]:
+        """Return the keys of all chats."""
+        return await store.keys(self._namespace)
+
+    get_keys, aget_keys = halves(_keys, "get_keys", "aget_keys")
 
     def _loaded(self, key: str, values: Any) -> list[ChatMessage]:
         try:
