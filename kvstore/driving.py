@@ -26,7 +26,7 @@ from kvstore.sqlite.connection import served_loop
 from kvstore.sqlite.direct import run_directly
 from kvstore.store import Store
 
-__all__ = ["Guest", "Runner", "runner_for", "running_loop"]
+__all__ = ["Runner", "runner_for", "running_loop"]
 
 T = TypeVar("T")
 Function = Callable[[Any], Any]
