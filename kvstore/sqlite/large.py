@@ -30,6 +30,7 @@ _LOG = logging.getLogger("kvstore")
 LARGE = 4_000  # items of a namespace that are looked through in less than a millisecond
 _SLICE = 50_000  # items taken in at once: some 40 ms
 _OFTEN = 2  # times that a namespace is looked through before it is worth it
+_SELDOM = 15  # searches of a namespace that was small, until it is looked at again
 _MOST_ASKED = 1_000  # namespaces that are remembered
 
 
@@ -38,7 +39,19 @@ class Asked:
 
     def __init__(self) -> None:
         self._times: dict[str, int] = {}
+        self._small: dict[str, int] = {}  # and how many more searches will take that for granted
         self._due: str | None = None
+
+    def look(self, connection: driver.Connection, path: str) -> None:
+        """Take note of a namespace that is looked through, if it is large."""
+        if left := self._small.get(path, 0):
+            self._small[path] = left - 1
+        elif connection.execute(sql.HAS_MORE, (path, LARGE)).fetchone():
+            self.note(path)
+        else:
+            if len(self._small) >= _MOST_ASKED:
+                self._small = {}
+            self._small[path] = _SELDOM
 
     def note(self, path: str) -> None:
         """Take note that a large namespace was looked through; any thread may call this."""
@@ -71,8 +84,8 @@ def latest(
     kept = _kept(connection, path)
     if kept is not None:
         return sql.latest(path, most), kept <= most
-    if asked is not None and connection.execute(sql.HAS_MORE, (path, LARGE)).fetchone():
-        asked.note(path)
+    if asked is not None:
+        asked.look(connection, path)
     return None
 
 

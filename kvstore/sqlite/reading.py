@@ -258,32 +258,51 @@ def select(
     Where an index has their order, those that come first are tried before all others are looked at.
     `asked` takes note of large namespaces whose order none has.
     """
-    conditions = [compile_filter(selection.filter)]
-    if selection.text is not None:
-        text = selection.text.encode()
-        conditions.append(Sql("kvstore_contains(?, CAST(key AS BLOB), value)", (text,)))
-    passes = all_of(conditions)
-    order = compile_order(selection.orders, selection.subtree) if selection.orders else None
-
-    def run(among: Sql | None) -> list[Item]:
-        statement = statements.select_latest(
-            *(path, selection.subtree, passes, now),
-            *(selection.limit, selection.offset, among, order),
-        )
-        return [
-            item_of(decode_namespace(found), found, key, row)
-            for found, key, *row in _run(connection, statement)
-        ]
-
+    passes = _passes(selection)
     with snapshot(connection):
         among = candidates(connection, path, selection.subtree, selection.filter)
         if not selection.subtree and (among is None or _are_many(connection, among)):
             first = _first(connection, path, selection, asked)
             if first is not None:
-                items = run(first[0])
+                items = _select(connection, path, selection, now, passes, first[0])
                 if first[1] or len(items) == selection.limit:
                     return items
-        return run(among)
+        return _select(connection, path, selection, now, passes, among)
+
+
+def select_few(
+    connection: driver.Connection, path: str, selection: Selection, now: int
+) -> list[Item]:
+    """As `select`, by a look at all items of a namespace that has few."""
+    return _select(connection, path, selection, now, _passes(selection), None)
+
+
+def _passes(selection: Selection) -> Sql:
+    condition = compile_filter(selection.filter)
+    if selection.text is None:
+        return condition
+    text = selection.text.encode()
+    return all_of([condition, Sql("kvstore_contains(?, CAST(key AS BLOB), value)", (text,))])
+
+
+def _select(
+    connection: driver.Connection,
+    path: str,
+    selection: Selection,
+    now: int,
+    passes: Sql,
+    among: Sql | None,
+) -> list[Item]:
+    """Return the live items that pass, of some whose ids are selected, or of all."""
+    order = compile_order(selection.orders, selection.subtree) if selection.orders else None
+    statement = statements.select_latest(
+        *(path, selection.subtree, passes, now),
+        *(selection.limit, selection.offset, among, order),
+    )
+    return [
+        item_of(decode_namespace(found), found, key, row)
+        for found, key, *row in _run(connection, statement)
+    ]
 
 
 def candidates(
@@ -370,6 +389,13 @@ def count(
     if pattern.matches_all and not subtree:
         with snapshot(connection):
             return large.number(connection, path, now, asked)
+    return count_few(connection, path, pattern, subtree, now)
+
+
+def count_few(
+    connection: driver.Connection, path: str, pattern: Pattern, subtree: bool, now: int
+) -> int:
+    """As `count`, by a look at all items."""
     number: int = _run(connection, statements.count(path, subtree, pattern, now)).fetchone()[0]
     return number
 

@@ -323,6 +323,22 @@ class SQLiteBackend(FileBackend):
         await self._pace.give_way()
         return items
 
+    async def _look_here(
+        self, light: Weigh | None, read: Callable[[driver.Connection], T]
+    ) -> tuple[T] | None:
+        """Read in a namespace or a subtree here, if that is light and there is time for it.
+
+        `light` tells on a connection whether it is; `None`: it is not, whatever is there.
+        """
+        if light is None or not self._pace.allows(
+            time.perf_counter(), is_thread_busy=self._scans.is_busy
+        ):
+            return None
+        found = self._inline.scan(light, read)
+        if found is not None:
+            await self._pace.give_way()
+        return found
+
     async def _look_through(
         self,
         light: Weigh | None,
@@ -330,17 +346,9 @@ class SQLiteBackend(FileBackend):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Read in a namespace or a subtree: here if that is light, else in a thread.
-
-        `light` tells on a connection whether it is; `None`: it is not, whatever is there.
-        """
-        began, is_busy = time.perf_counter(), self._scans.is_busy
-        if light and self._pace.allows(began, is_thread_busy=is_busy):
-            found = self._inline.scan(light, lambda connection: read(connection, *args, **kwargs))
-            if found is not None:
-                await self._pace.give_way()
-                return found[0]
-        return await self._scans.submit(read, *args, **kwargs)
+        """Read in a namespace or a subtree: here if that is light, else in a thread."""
+        found = await self._look_here(light, lambda raw: read(raw, *args, **kwargs))
+        return found[0] if found else await self._scans.submit(read, *args, **kwargs)
 
     async def _extend(self, path: str | None) -> None:
         """Have the order of a large namespace kept, a slice of it."""
@@ -349,10 +357,14 @@ class SQLiteBackend(FileBackend):
             await self._writer.run(lambda raw: large.extend(raw, path, file))
 
     async def select(self, path: str, selection: Selection) -> list[Item]:
-        subtree, filter, text = selection.subtree, selection.filter, selection.text
-        light, now = light_look(path, subtree, None, filter, text), self.now()
-        asked = self.asked
-        found = await self._look_through(light, reading.select, path, selection, now, asked)
+        light = light_look(path, selection.subtree, None, selection.filter, selection.text)
+        now, asked = self.now(), self.asked
+        few = await self._look_here(
+            light, lambda raw: reading.select_few(raw, path, selection, now)
+        )
+        if few:
+            return few[0]
+        found = await self._scans.submit(reading.select, path, selection, now, asked)
         await self._extend(asked.take())
         return found
 
@@ -368,7 +380,12 @@ class SQLiteBackend(FileBackend):
 
     async def count(self, path: str, pattern: Pattern, subtree: bool) -> int:
         light, now, asked = light_look(path, subtree, pattern), self.now(), self.asked
-        found = await self._look_through(light, reading.count, path, pattern, subtree, now, asked)
+        few = await self._look_here(
+            light, lambda raw: reading.count_few(raw, path, pattern, subtree, now)
+        )
+        if few:
+            return few[0]
+        found = await self._scans.submit(reading.count, path, pattern, subtree, now, asked)
         await self._extend(asked.take())
         return found
 

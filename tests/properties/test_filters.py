@@ -63,6 +63,50 @@ def test_each_operator_agrees_on_each_pair_of_types(
         assert answer == int(matches(node, {"v": other})), (operator, operand, other)
 
 
+SCALARS = [
+    *(0, 0.0, -0.0, 7, 7.0, -7, -7.0, 70, 75, 7.5, 7.25, 1e-7, 5e-324, 10**14, 1e14, 10**15, 1e15),
+    *(10**15 + 1, 10**16, 1e16, 1e17, 10**17, 2**53, 2.0**53, 2**53 + 1, 1e23, 10**23 % 2**63),
+    *(
+        None,
+        True,
+        False,
+        "",
+        "7",
+        "*",
+        "a*b?[c",
+        "a]b",
+        "[",
+        '"',
+        "\\",
+        "\n",
+        "é",
+        "☃",
+        "\0",
+        "a\0b",
+    ),
+    *("x" * 1_200, "x" * 1_201, "*" * 1_000 + "a", "*" * 1_000 + "b", "[" * 30_000),
+]
+
+
+@pytest.mark.parametrize("name", ["v", "*", "[v]", "é", "a\0b"])
+def test_equality_is_seen_however_the_two_are_written(sqlite: driver.Connection, name: str) -> None:
+    values: list[dict[str, Any]] = [{name: scalar} for scalar in SCALARS]
+    values += [{"other": {name: 7}}, {"other": 7, name: 8}, {f"{name}\0": 7, name: 8}]
+    sqlite.execute("BEGIN")
+    try:
+        rows = [(at, codec.encode(value).decode()) for at, value in enumerate(values)]
+        sqlite.executemany("INSERT INTO items VALUES (?, ?)", rows)
+        for operand in SCALARS:
+            node = parse_filter({codec.encode(name).decode(): operand})
+            condition = compile_filter(node)
+            found = sqlite.execute(
+                f"SELECT at FROM items WHERE {condition.text} ORDER BY at", condition.params
+            ).fetchall()
+            assert found == [(at,) for at, value in enumerate(values) if matches(node, value)]
+    finally:
+        sqlite.execute("ROLLBACK")
+
+
 @given(st.lists(json_values | any_text, min_size=5, max_size=12), json_values)
 def test_a_list_of_many_agrees_for_each_of_its_values(
     sqlite: driver.Connection, operands: list[Any], other: Any
@@ -100,7 +144,7 @@ SQL_WORDS = re.compile(
 @given(filters)
 def test_nothing_of_a_filter_is_in_the_sql(spec: dict[str, Any]) -> None:
     text = compile_filter(parse_filter(spec)).text
-    for word in re.findall(r"[^\s(),.=<>?]+", text):
+    for word in re.findall(r"[^\s(),.=<>?+]+", text):
         assert SQL_WORDS.fullmatch(word)
 
 
