@@ -182,13 +182,16 @@ def _fused(by_meaning: Ranking, by_words: Ranking, wanted: int, most_by_words: f
     are all there is decided by them, and one in other words than any text by its meaning. And it
     is the hit's: one far behind the first counts for less than its rank says, so a stray word
     brings nothing to the top that meaning has far down.
+
+    Ranks make the order, but tell nothing of how good the best is. So a hit's score is the better
+    one of its scores by words and by meaning, and at most that of the hit before it.
     """
     depth = max(wanted, FUSION_DEPTH)
     meant, said = by_meaning(depth), by_words(depth)
     share = min(most_by_words, said[0].score) if said else 0.0
     if not meant:
         share = 1.0
-    scores: dict[tuple[str, str], float] = {}
+    ranks: dict[tuple[str, str], float] = {}
     for ranking, weight in (
         (_near_the_first(meant[:FUSION_DEPTH]), 1.0 - share),
         (_by_share(said[:FUSION_DEPTH]), share),
@@ -198,18 +201,26 @@ def _fused(by_meaning: Ranking, by_words: Ranking, wanted: int, most_by_words: f
             if hit.score < before:
                 rank, before = at, hit.score  # equals have one rank
             reciprocal = (RANK_OFFSET + 1) / (RANK_OFFSET + rank)
-            scores[hit.place] = scores.get(hit.place, 0.0) + weight * part * reciprocal
-    ids = {hit.place: hit.id for ranking in (meant, said) for hit in ranking}
-    hits = [
-        Hit(round(score, RELEVANCE_DIGITS), place, ids[place]) for place, score in scores.items()
-    ]
-    hits.sort(key=lambda hit: (-hit.score, hit.place))
-    last = hits[-1].score if hits else 0.0
-    for hit in (*meant, *said):
-        if len(hits) < wanted and hit.place not in scores:
-            scores[hit.place] = last
-            hits.append(Hit(last, hit.place, hit.id))
-    return hits
+            ranks[hit.place] = ranks.get(hit.place, 0.0) + weight * part * reciprocal
+    scores: dict[tuple[str, str], float] = {}
+    ids: dict[tuple[str, str], int] = {}
+    for half in (meant, said):
+        for at, (score, place, id_) in enumerate(half):
+            ids[place] = id_
+            if at < FUSION_DEPTH or place not in scores:
+                scores[place] = max(scores.get(place, 0.0), score)
+    order = sorted(ranks, key=lambda place: (-round(ranks[place], RELEVANCE_DIGITS), place))
+    order += [hit.place for hit in (*meant, *said) if hit.place not in ranks]
+    hits = (Hit(scores[place], place, ids[place]) for place in dict.fromkeys(order))
+    return list(_descending(hits))
+
+
+def _descending(hits: Iterable[Hit]) -> Iterator[Hit]:
+    """Yield hits in their order, none with a greater score than the one before it."""
+    most = 1.0
+    for hit in hits:
+        most = min(most, round(hit.score, RELEVANCE_DIGITS))
+        yield hit._replace(score=most)
 
 
 def _near_the_first(hits: Sequence[Hit]) -> Iterator[tuple[Hit, float]]:

@@ -518,12 +518,12 @@ class Store(WithAsync, Recipe):
                 each other. Not for ranked searches.
             limit: how many items at most.
             offset: how many to skip first.
-            mode: `"semantic"`, `"text"`, `"hybrid"`, or `"auto"`: without a model by
-                text; with one by both where the index has a context, which was measured to be
-                best for chats and texts in pieces, and else by meaning, which is best for
-                questions in other words than the texts.
+            mode: `"semantic"`, by meaning; `"text"`, by words; `"hybrid"`, by both; or `"auto"`:
+                without a model by words, with one by both, which was measured to be best, but by
+                meaning where a cosine is asked for: with `min_score`, or by a `vector` alone.
             subtree: look in the namespaces below, too.
-            min_score: leave out what scores less; for ranked searches.
+            min_score: leave out what scores less; for ranked searches. With `mode="auto"` and a
+                model, it is of the cosine.
             vector: search by this one, computed elsewhere, in place of the model's for `query`,
                 which then says the words of a search by both.
             refresh_ttl: whether the items found get their lifetime renewed; `None`: as the
@@ -1690,8 +1690,8 @@ class Store(WithAsync, Recipe):
             raise InvalidArgumentError("a search by mode='text' has no use for a vector")
         has_vector = asked.vector is not None or self.backend.embedder is not None
         if mode == "auto":
-            mode = "hybrid" if self.index.context else "semantic"
-            mode = mode if has_vector else "text"
+            by_both = "hybrid" if asked.min_score is None else "semantic"
+            mode = by_both if has_vector else "text"
         if mode != "text" and not has_vector:
             raise InvalidArgumentError(
                 f"a search by mode={mode!r} needs a model, and this store was opened without: pass "

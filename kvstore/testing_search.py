@@ -58,6 +58,11 @@ HOSTILE_QUERIES = [
 ]  # fmt: skip
 
 
+def ranked(items: list[Item]) -> list[tuple[str, Any]]:
+    """Return the keys of items with their scores."""
+    return [(item.key, item.score) for item in items]
+
+
 def random_vector(text: str, dimensions: int = DIMENSIONS) -> list[float]:
     """Return a vector that depends on the text alone."""
     numbers = random.Random(text)
@@ -186,20 +191,45 @@ class SearchConformance:
         assert found(items) == ["same", "aside", "opposite"]
         assert [item.score for item in items] == [1.0, 0.0, 0.0]
 
-    async def test_auto_is_semantic_with_a_model(self, store: Store) -> None:
-        await store.put(NS, "k", "value")
-        assert await store.search(NS, "query") == await store.search(NS, "query", mode="semantic")
-
-    async def test_auto_is_hybrid_where_neighbours_count(
-        self, make: Callable[[IndexConfig], Store], model: RecordingEmbeddings
+    @pytest.mark.parametrize("context", [0, 1])
+    async def test_auto_goes_by_both_unless_a_cosine_is_asked_for(
+        self, make: Callable[[IndexConfig], Store], model: RecordingEmbeddings, context: int
     ) -> None:
-        async with make(IndexConfig(model, context=1)) as store:
-            await store.put_many(NS, {"a": "apple", "b": "query", "c": "cherry"})
-            auto = await store.search(NS, "query")
-            assert auto == await store.search(NS, "query", mode="hybrid")
-            assert [item.score for item in auto] == [
-                item.score for item in await store.search(NS, "query", mode="hybrid")
+        model.vectors |= {"apple": FIRST_AXIS, "the query": at_angle(0.2), "query": at_angle(0.9)}
+        async with make(IndexConfig(model, context=context)) as store:
+            await store.put_many(NS, {"a": "apple", "b": "the query", "c": "cherry"})
+            same: list[tuple[str, str | None, dict[str, Any]]] = [
+                ("hybrid", "query", {}),
+                ("hybrid", "query", {"vector": at_angle(0.5)}),
+                ("semantic", "query", {"min_score": 0.0}),
+                ("semantic", None, {"vector": at_angle(0.5)}),
             ]
+            for mode, query, options in same:
+                auto = await store.search(NS, query, **options)
+                told = await store.search(NS, query, mode=mode, **options)
+                assert ranked(auto) == ranked(told)
+                assert auto
+            assert found(await store.search(NS, "query"))[0] == ("a" if context else "b")
+            assert found(await store.search(NS, "query", min_score=0.1))[0] == "a"
+
+    async def test_auto_finds_no_less_than_meaning_and_says_how_near_it_is(
+        self, store: Store, model: RecordingEmbeddings
+    ) -> None:
+        model.vectors |= {"query": FIRST_AXIS, "unlike": at_angle(0.3), "like": at_angle(0.8)}
+        await store.put(NS, "k", "unlike")
+        assert ranked(await store.search(NS, "query")) == [("k", pytest.approx(0.3, abs=1e-5))]
+        await store.put(NS, "l", "like")
+        assert ranked(await store.search(NS, "query")) == [
+            ("l", pytest.approx(0.8, abs=1e-5)),
+            ("k", pytest.approx(0.3, abs=1e-5)),
+        ]
+        await store.put_many(NS, {f"k{at}": f"text {at}, query" for at in range(150)})
+        for limit, offset in [(1, 0), (10, 95), (149, 0), (200, 0), (200, 149)]:
+            auto = await store.search(NS, "query", limit=limit, offset=offset)
+            told = await store.search(NS, "query", limit=limit, offset=offset, mode="semantic")
+            assert len(auto) == len(told)
+            scores = [item.score or 0.0 for item in auto]
+            assert scores == sorted(scores, reverse=True)
 
     async def test_equal_scores_are_ordered_by_place(
         self, store: Store, model: RecordingEmbeddings
@@ -219,10 +249,11 @@ class SearchConformance:
         await store.put(NS, "k", "nothing")
         await store.put(NS, "other", "something")
         assert found(await store.search(NS, "query")) == ["other"]
-        assert await store.search(NS, "nothing") == []
+        assert await store.search(NS, "nothing", mode="semantic") == []
+        assert found(await store.search(NS, "nothing")) == ["k"]  # by its words
         await store.put(NS, "other", "nothing")
         assert await store.search(NS, "query") == []
-        assert len(await store.search(NS, "nothing", mode="text")) == 2
+        assert len(await store.search(NS, "nothing")) == 2
 
     async def test_recall_is_exact_in_every_scope(
         self, store: Store, model: RecordingEmbeddings
@@ -241,7 +272,9 @@ class SearchConformance:
                     for (namespace, key), text in texts.items()
                     if namespace == scope or (subtree and namespace[: len(scope)] == scope)
                 )
-                items = await store.search(scope, f"question {at}", limit=10, subtree=subtree)
+                items = await store.search(
+                    scope, f"question {at}", mode="semantic", limit=10, subtree=subtree
+                )
                 assert [(item.namespace, item.key) for item in items] == [
                     (namespace, key) for _, namespace, key in best[:10]
                 ]

@@ -193,7 +193,11 @@ def pack_item(
 
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
-    """A whole search as one value; the fields are the arguments of `Store.search`."""
+    """A whole search as one value; the fields are the arguments of `Store.search`.
+
+    `mode="auto"` is by words without a model, else `"hybrid"`, and `"semantic"` where a cosine is
+    asked for: with `min_score`, or by a `vector` alone.
+    """
 
     query: str | None = None
     filter: Mapping[str, Any] | None = None

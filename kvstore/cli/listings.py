@@ -181,6 +181,7 @@ def search(
 ) -> None:
     """Find items by words and by a filter; the latest first where there are no words.
 
+    The mode auto takes those whose key or value contains the words as they are written.
     The mode semantic or hybrid takes the model that the store was indexed by, if it is one of
     kvstore's own that need no server.
     """

@@ -32,7 +32,7 @@ from kvstore.opening import open_store
 from kvstore.operations import Delete, Put
 from kvstore.recipe import Recipe
 from kvstore.store import Store
-from kvstore.types import Namespace, SearchQuery
+from kvstore.types import Mode, Namespace, SearchQuery
 
 with needing("LangGraphStore", "langgraph-checkpoint", "4.0", extra="langgraph"):
     from langgraph.store.base import (
@@ -337,7 +337,8 @@ class LangGraphStore(Recipe, BaseStore):
         if not op.query or self._store.index is None:
             return await self._filtered(op, op.limit, op.offset)
         end = op.offset + op.limit
-        asked = SearchQuery(op.query, translate(op.filter), limit=end, subtree=True)
+        mode: Mode = "auto" if self._store.index.embeddings is None else "semantic"  # a similarity
+        asked = SearchQuery(op.query, translate(op.filter), limit=end, mode=mode, subtree=True)
         ranked = await self._store.find(op.namespace_prefix, asked, op.refresh_ttl, signed=True)
         found = [search_item_of(item) for item in ranked]
         if len(found) < end:  # what has no vector comes last

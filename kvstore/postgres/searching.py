@@ -120,7 +120,7 @@ async def _find_in_each(
     for root, _ in await connection.fetch(statements.LIST_ROOTS):
         scope = replace(whole, subtree=bool(root))  # the root namespace lies in no other's subtree
         found += await _find(connection, setup, root, scope, now)
-    found.sort(key=lambda item: (-(item.score or 0.0), item.namespace, item.key))
+    found.sort(key=lambda item: -(item.score or 0.0))  # equals stay as their root has them
     return found[asked.offset :][: asked.limit]
 
 

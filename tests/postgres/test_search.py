@@ -18,6 +18,7 @@ from kvstore import (
     IndexConfig,
     InMemoryStore,
     MissingDependencyError,
+    SearchQuery,
 )
 from kvstore.filters import matches, parse_filter
 from kvstore.namespace import encode_namespace
@@ -177,7 +178,8 @@ async def test_filters_among_many_vectors_lose_nothing(postgres_url: str) -> Non
             async def recall(filter: Any, query: str) -> float:
                 node = parse_filter(filter)
                 exact = truth.best(query, {key for key in values if matches(node, values[key])})
-                items = await store.search(("big",), query, filter=filter, limit=10)
+                asked = SearchQuery(query, filter=filter, limit=10, mode="semantic")
+                items = await store.search(("big",), asked)
                 assert len(items) == len(exact)
                 scores = [item.score or 0.0 for item in items]
                 assert scores == sorted(scores, reverse=True)
@@ -217,10 +219,10 @@ async def test_pages_among_many_vectors_add_up(postgres_url: str) -> None:
     model = Hilly()
     async with store_with(postgres_url, model, fields=["text"]) as store:
         await store.put_many(("big",), {f"k{at:04}": {"text": f"t {at}"} for at in range(1500)})
-        whole = found(await store.search(("big",), "query 1", limit=5000))
+        whole = found(await store.search(("big",), "query 1", mode="semantic", limit=5000))
         assert len(whole) == len(set(whole)) == 1500
         assert len(found(await store.search((), "query 1", limit=300, subtree=True))) == 300
-        head = found(await store.search(("big",), "query 1", limit=40))
+        head = found(await store.search(("big",), "query 1", mode="semantic", limit=40))
         assert len(set(head) & set(whole[:40])) >= 39
 
 

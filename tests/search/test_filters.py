@@ -108,7 +108,7 @@ async def test_without_a_filter_no_value_is_asked(tmp_path: Path, cache: int) ->
         asked: list[str] = []
         for _ in range(3):
             store.backend._scans.raw.set_trace_callback(asked.append)
-            assert len(await store.search(NS, "query", limit=20)) == 20
+            assert len(await store.search(NS, "query", mode="semantic", limit=20)) == 20
     assert [sql for sql in asked if "items" in sql]
     by_ids = ("FROM json_each", "id IN (SELECT value FROM json_each")
     assert not [sql for sql in asked if "items" in sql and not any(map(sql.__contains__, by_ids))]
