@@ -159,10 +159,31 @@ class Wanted:
             raise ValueTooLargeError(f"an item may have {MOST_TEXTS:,} texts, not {len(texts):,}")
         return cls(texts, own)
 
+    @classmethod
+    def of_row(
+        cls,
+        value: Any,
+        indexing: Iterable[str] | None,
+        description: Description,
+        known: Vectors | None,
+        kept: Iterable[bytes] = (),
+    ) -> Wanted:
+        """As `of`, of an item's value and the paths that are its own, if there are some."""
+        fields = description.fields if indexing is None else indexing
+        return cls.of(coded(value, fields), known, kept)
+
     @property
     def codes(self) -> Collection[bytes]:
         """All of them."""
         return [*self.texts, *self.own] if self.own else self.texts.keys()
+
+    def is_held(self, held: Collection[bytes] | None) -> bool:
+        """Whether an index that has those codes of an item, or nothing of it, has all and no more.
+
+        There may be an item without any: one whose texts have no words, but none that has no texts.
+        """
+        codes = self.codes
+        return (held is not None or not codes) and set(codes) == set(held or ())
 
     def has_one_of(self, texts: Collection[str]) -> bool:
         """Whether some texts hold one of its."""

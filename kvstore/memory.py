@@ -15,9 +15,9 @@ from typing import Any, Literal, NoReturn, Self, assert_never
 from kvstore.errors import InvalidArgumentError
 from kvstore.exchange import Sink, partial_file
 from kvstore.feed import ChangePage
+from kvstore.index_plan import Wanted
 from kvstore.instants import to_datetime
 from kvstore.jobs import Jobs
-from kvstore.memory_index import MemoryIndex
 from kvstore.memory_jobs import MemoryJobs
 from kvstore.memory_past import MemoryPast, within
 from kvstore.memory_rows import item_of_row
@@ -45,11 +45,9 @@ from kvstore.operations import (
     TakeJob,
     Trim,
     TrimLog,
-    UnembeddedError,
     Wide,
     named_of,
 )
-from kvstore.own_vectors import OwnVectors
 from kvstore.past import Moment
 from kvstore.patterns import Pattern
 from kvstore.plan import (
@@ -57,7 +55,6 @@ from kvstore.plan import (
     Admission,
     Effects,
     Note,
-    Vectors,
     decide,
     gone,
     is_rewound,
@@ -148,9 +145,7 @@ class InMemoryBackend(MemorySequences):
                 sequences=self._states(asked, jobs, now),
                 jobs=jobs,
             )
-            if self._index is not None:
-                self._require_vectors(self._index, effects, ops)
-            self._carry_out(effects, jobs)
+            self._carry_out(effects, jobs, self._planned(effects, ops))
             answers = iter(effects.answers)
             is_news = is_news or bool(effects.sequences.changed)
         given = [next(answers) if isinstance(op, NAMED) else self._run(op, now, jobs) for op in ops]
@@ -159,27 +154,25 @@ class InMemoryBackend(MemorySequences):
             self.bell.ring()
         return given
 
-    def _require_vectors(
-        self, index: MemoryIndex, effects: Effects, ops: Sequence[Operation]
-    ) -> None:
-        """Raise `UnembeddedError` if a text that the unit would index has no vector."""
-        wanted: list[tuple[Record, Vectors | None]] = list(effects.writes)
+    def _planned(self, effects: Effects, ops: Sequence[Operation] = ()) -> list[Wanted]:
+        """Return what the index is to hold of what is written.
+
+        Args:
+            effects: of a unit.
+            ops: the unit, if it is to fail with `UnembeddedError` where vectors are missing.
+        """
+        index = self._index
+        if index is None:
+            return []
+        finder = index.finder()
+        planned = [index.plan(finder, row, vectors) for row, vectors in effects.writes]
         for op in ops:
             if isinstance(op, Reindex):
-                known = {**(op.vectors or {}), **dict.fromkeys(op.refused, b"")}
-                wanted += [(self._rows[address], known) for address in self._marked(op)]
-        missing: list[str] = []
-        dimensions = index.dimensions
-        for row, vectors in wanted:
-            if isinstance(vectors, OwnVectors):
-                vectors.require_length(dimensions)
-                dimensions = vectors.dimensions
-                continue
-            held = index.held((row.path, row.key))
-            texts = self._texts(row.data, row.indexing)
-            missing += [text for text in texts if text not in held and text not in (vectors or {})]
-        if missing and self.embedder is not None:
-            raise UnembeddedError(missing)
+                for address in self._marked(op):
+                    index.plan(finder, self._rows[address], op.vectors, op.refused)
+        if ops:
+            finder.require_all()
+        return planned
 
     def _run(self, op: Wide, now: int, jobs: Jobs) -> Any:
         match op:
@@ -213,7 +206,9 @@ class InMemoryBackend(MemorySequences):
                 return self._rewind(op, now)
         assert_never(op)
 
-    def _carry_out(self, effects: Effects, jobs: Jobs | None = None) -> None:
+    def _carry_out(
+        self, effects: Effects, jobs: Jobs | None = None, planned: list[Wanted] | None = None
+    ) -> None:
         not_before(effects, self._past.last)
         if self._past.is_kept:
             self._past.take(effects, self._rows)
@@ -222,8 +217,14 @@ class InMemoryBackend(MemorySequences):
             self._is_sorted = False
             if self._index is not None:
                 self._index.discard(address)
-        for row, vectors in effects.writes:
-            self._store_row(row, vectors)
+        for row, _ in effects.writes:
+            self._is_sorted &= (row.path, row.key) in self._rows
+            self._rows[row.path, row.key] = row
+            self._note_expiry(row)
+        if self._index is not None:
+            planned = self._planned(effects) if planned is None else planned
+            for (row, _), wanted in zip(effects.writes, planned, strict=True):
+                self._index.put((row.path, row.key), wanted)
         for row in effects.renewals:
             self._rows[row.path, row.key] = row
             self._note_expiry(row)
@@ -235,14 +236,6 @@ class InMemoryBackend(MemorySequences):
         self._changes += effects.notes
         if len(self._changes) > _MOST_CHANGES and not self._past.is_kept:
             self._cut(_MOST_CHANGES // 10)
-
-    def _store_row(self, row: Record, vectors: Vectors | None) -> None:
-        address = row.path, row.key
-        self._is_sorted &= address in self._rows
-        self._rows[address] = row
-        self._note_expiry(row)
-        if self._index is not None:
-            self._index.put(address, self._texts(row.data, row.indexing), vectors)
 
     def _drop(self, kind: Literal["delete", "expire"], doomed: list[Address], now: int) -> int:
         states = self._sequences
@@ -326,10 +319,10 @@ class InMemoryBackend(MemorySequences):
         index = self._index
         if index is None:
             return 0, 0, []
-        marked = self._marked(op)
+        marked, finder = self._marked(op), index.finder()
         for address in marked:
-            row = self._rows[address]
-            index.put(address, self._texts(row.data, row.indexing), op.vectors)
+            wanted = index.plan(finder, self._rows[address], op.vectors, op.refused)
+            index.put(address, wanted)
         last = self._rows[marked[-1]].version if marked else 0
         return last, len(marked), [address for address in marked if address in index.pending]
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from kvstore import codec
 from kvstore.context import CONTEXT_HITS, Neighbour, in_context
-from kvstore.index_plan import Words
+from kvstore.description import Description, IndexSetup
+from kvstore.index_plan import VectorFinder, Wanted, Words
 from kvstore.namespace import root_of
-from kvstore.own_vectors import OwnVectors
+from kvstore.operations import Record
 from kvstore.plan import Address, Vectors
 from kvstore.ranking import Hit, WordWeights, cosine_with
 
@@ -18,56 +20,65 @@ __all__ = ["MemoryIndex"]
 
 @dataclass(slots=True)
 class _Entry:
-    """What the index holds of an item: the vectors of its texts or its own, and its words."""
+    """What the index holds of an item: its vectors, by the codes of its texts, and its words."""
 
-    vectors: dict[str, bytes]
+    vectors: dict[bytes, bytes]
     words: Words
-    own: tuple[bytes, ...] = ()
-
-    @property
-    def all_vectors(self) -> Iterable[bytes]:
-        """Those by which it is found."""
-        return self.own or self.vectors.values()
 
 
 class MemoryIndex:
     """The search index: every search looks at every entry.
 
+    Args:
+        setup: of the store.
+
     Attributes:
+        description: of the index.
         pending: the items some of whose texts have no vectors: those of an import.
-        dimensions: of the vectors; `None`: there was none yet.
     """
 
-    def __init__(self, *, has_vectors: bool) -> None:
-        self._has_vectors = has_vectors
+    def __init__(self, setup: IndexSetup) -> None:
+        self._setup = setup
+        self.description = Description(setup.fields, setup.model, None)
         self._entries: dict[Address, _Entry] = {}
         self._roots: dict[str, dict[Address, Words]] = {}  # those of the entries, by root
         self.pending: set[Address] = set()
-        self.dimensions: int | None = None
 
-    def held(self, address: Address) -> Mapping[str, bytes]:
-        """Return the vectors of an item."""
-        entry = self._entries.get(address)
-        return {} if entry is None else entry.vectors
+    def finder(self) -> VectorFinder:
+        """Return what finds the vectors of the items of one unit."""
+        return VectorFinder(self.description, self._setup)
 
-    def put(self, address: Address, texts: Sequence[str], known: Vectors | None) -> None:
-        """Index the texts of an item, and nothing else of it."""
-        before = self.discard(address)
-        vectors: dict[str, bytes] = {}
-        own: tuple[bytes, ...] = ()
-        if isinstance(known, OwnVectors):
-            own, self.dimensions = known.vectors, known.dimensions
-        elif not texts:
+    def plan(
+        self,
+        finder: VectorFinder,
+        row: Record,
+        known: Vectors | None,
+        refused: Collection[str] = (),
+    ) -> Wanted:
+        """Find out what the index is to hold of an item."""
+        wanted = Wanted.of_row(codec.decode(row.data), row.indexing, self.description, known)
+        entry = self._entries.get((row.path, row.key))
+        finder.find(wanted, () if entry is None else entry.vectors, known, refused)
+        return wanted
+
+    def put(self, address: Address, wanted: Wanted) -> None:
+        """Index what was planned of an item, and nothing else of it."""
+        before, description = self.discard(address), self.description
+        if not wanted.codes:
             return
-        elif self._has_vectors:
-            held = {**(known or {}), **(before.vectors if before is not None else {})}
-            vectors = {text: held[text] for text in texts if text in held}
-            if len(vectors) < len(texts):
+        if wanted.own and description.model is None:
+            description.model = self._setup.own
+        vectors: dict[bytes, bytes] = {}
+        if description.model is not None:
+            held = {**(before.vectors if before is not None else {}), **wanted.vectors}
+            found = ((code, held.get(code)) for code in wanted.codes)
+            vectors = {code: vector for code, vector in found if vector is not None}
+            if len(vectors) < len(wanted.codes):
                 self.pending.add(address)
             for vector in filter(None, vectors.values()):
-                self.dimensions = len(vector) // 4
-        words = Words(texts, address[0])
-        self._entries[address] = _Entry(vectors, words, own)
+                description.dimensions = len(vector) // 4
+        words = Words(wanted.texts.values(), address[0])
+        self._entries[address] = _Entry(vectors, words)
         self._roots.setdefault(root_of(address[0]), {})[address] = words
 
     def discard(self, address: Address) -> _Entry | None:
@@ -84,7 +95,7 @@ class MemoryIndex:
     def sample(self, scope: Iterable[Address], limit: int) -> list[tuple[str, str, bytes]]:
         """Return path, key and a vector of at most so many of the items that have one."""
         held = ((at, entry) for at in scope if (entry := self._entries.get(at)) is not None)
-        found = ((*at, next(filter(None, entry.all_vectors), b"")) for at, entry in held)
+        found = ((*at, next(filter(None, entry.vectors.values()), b"")) for at, entry in held)
         return list(islice((each for each in found if each[2]), limit))
 
     def by_meaning(self, scope: Iterable[Address], vector: bytes) -> list[Hit]:
@@ -93,7 +104,7 @@ class MemoryIndex:
         hits = []
         for address in scope:
             entry = self._entries.get(address)
-            held = [] if entry is None else [each for each in entry.all_vectors if each]
+            held = [] if entry is None else [each for each in entry.vectors.values() if each]
             if held:
                 hits.append(Hit(max(map(cosine, held)), address, 0))
         return sorted(hits, key=lambda hit: (-hit.score, hit.place))

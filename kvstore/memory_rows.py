@@ -10,6 +10,7 @@ from itertools import islice
 from kvstore import codec
 from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings, Span
 from kvstore.context import with_tail
+from kvstore.description import IndexSetup
 from kvstore.embedding import Embedder
 from kvstore.filters import Filter, matches
 from kvstore.memory_filters import DeclaredRows
@@ -20,7 +21,7 @@ from kvstore.own_vectors import OwnVectors
 from kvstore.patterns import Pattern
 from kvstore.plan import Address
 from kvstore.ranking import Hit, Search, page_of
-from kvstore.text import contains, texts_of
+from kvstore.text import contains
 from kvstore.types import IndexConfig, Item, Namespace, make_item
 
 __all__ = ["MemoryRows", "item_of_row"]
@@ -42,7 +43,7 @@ class MemoryRows(Backend):
     ) -> None:
         super().attach(settings, index, embedder)
         if index is not None and self._index is None:
-            self._index = MemoryIndex(has_vectors=embedder is not None)
+            self._index = MemoryIndex(IndexSetup.of(index, embedder))
             if index.filters:
                 self._rows = DeclaredRows(index.filters)
 
@@ -157,7 +158,7 @@ class MemoryRows(Backend):
         }
         index, vector, words = self._index, asked.vector, asked.words
         if vector and asked.is_own:
-            OwnVectors((vector,), len(vector) // 4).require_length(index.dimensions)
+            OwnVectors((vector,), len(vector) // 4).require_length(index.description.dimensions)
         meant = [] if not vector else index.by_meaning(rows, vector)
         said: list[Hit] = []
         if words:
@@ -189,10 +190,6 @@ class MemoryRows(Backend):
                 item_of_row(decode_namespace(path), before[-1].key, before[-1]) if before else None
             )
         return found
-
-    def _texts(self, data: bytes, indexing: tuple[str, ...] | None) -> list[str]:
-        assert self.index is not None
-        return texts_of(codec.decode(data), self.index.fields if indexing is None else indexing)
 
     def _note_expiry(self, row: Record) -> None:
         if row.expires_at is not None:

@@ -16,6 +16,7 @@ from kvstore.arguments import (
     whole_query,
 )
 from kvstore.backend import Host, NamespaceQuery
+from kvstore.description import IndexSetup
 from kvstore.errors import InvalidArgumentError
 from kvstore.filters import Filter, matches, parse_filter
 from kvstore.memory_index import MemoryIndex
@@ -24,7 +25,7 @@ from kvstore.operations import Record
 from kvstore.ordering import first_items, parse_order
 from kvstore.past import Moment
 from kvstore.patterns import Pattern, compile_pattern
-from kvstore.text import contains, fold, query_words, texts_of
+from kvstore.text import contains, fold, query_words
 from kvstore.types import IndexConfig, Item, Namespace, SearchQuery, make_item
 
 __all__ = ["Past", "item_of"]
@@ -248,11 +249,11 @@ def _by_words(
     config: IndexConfig, rows: Iterable[Record], query: str
 ) -> list[tuple[tuple[str, str], float]]:
     """Rank items by the words of a query, best first."""
-    index = MemoryIndex(has_vectors=False)
+    index = MemoryIndex(IndexSetup(config.fields))
+    finder = index.finder()
     addresses = []
     for row in rows:
-        fields = config.fields if row.indexing is None else row.indexing
-        index.put((row.path, row.key), texts_of(codec.decode(row.data), fields), {})
         addresses.append((row.path, row.key))
+        index.put(addresses[-1], index.plan(finder, row, None))
     weights = index.weigh(query_words(query), "", subtree=True)
     return [(hit.place, hit.score) for hit in index.by_words(addresses, weights)]

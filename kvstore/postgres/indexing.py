@@ -35,7 +35,6 @@ from kvstore.index_plan import (
     VectorFinder,
     Wanted,
     adopt,
-    coded,
     codes_in,
     complete,
     require_adopted,
@@ -216,20 +215,13 @@ class Indexer:
     def _plan(self, entry: Entry) -> _Plan | None:
         description = self._description
         value = codec.decode(entry.data)
-        fields = description.fields if entry.indexing is None else entry.indexing
         # What was not looked up is an entry of a log, or a job: a key that was never there
         state = self._states.setdefault((entry.path, entry.key), _Indexed())
         kept = state.texts or () if entry.keeps_own else ()
-        wanted = Wanted.of(coded(value, fields), entry.vectors, kept)
-        codes = wanted.codes
+        wanted = Wanted.of_row(value, entry.indexing, description, entry.vectors, kept)
         has_scalars = wanted.own or (wanted.texts and embeds(description))
         scalars = scalars_of(value) if has_scalars else None
-        if (
-            not state.is_pending
-            and (state.texts is not None or not codes)
-            and set(codes) == (state.texts or frozenset())
-            and scalars == state.scalars
-        ):
+        if not state.is_pending and wanted.is_held(state.texts) and scalars == state.scalars:
             return None
         return _Plan((entry.path, entry.key), wanted, scalars)
 

@@ -33,7 +33,6 @@ from kvstore.index_plan import (
     Wanted,
     Words,
     adopt,
-    coded,
     codes_in,
     complete,
     require_adopted,
@@ -244,8 +243,8 @@ class IndexedBatch(Batch):
         if before is not None:
             item = before.id
             there = self._execute(sql.GET_ENTRIES, (item,)).fetchone()
-        fields = self._description.fields if row.indexing is None else row.indexing
-        wanted = Wanted.of(coded(codec.decode(row.data), fields), vectors)
+        value = codec.decode(row.data)
+        wanted = Wanted.of_row(value, row.indexing, self._description, vectors)
         entry = entries_of(item, row.path, wanted, *there)
         if entry.is_unchanged:
             return None
@@ -505,9 +504,9 @@ class IndexedBatch(Batch):
         item, path, indexing, value, *there = row
         if path is None:
             return None
-        fields = self._description.fields if indexing is None else orjson.loads(indexing)
+        paths = None if indexing is None else orjson.loads(indexing)
         kept = codes_in(there[0] or b"") if keeps_own else ()
-        wanted = Wanted.of(coded(codec.decode(value), fields), None, kept)
+        wanted = Wanted.of_row(codec.decode(value), paths, self._description, None, kept)
         return entries_of(item, path, wanted, *there)
 
     def _reindex(

@@ -44,12 +44,8 @@ class Entries:
     @property
     def is_unchanged(self) -> bool:
         """Whether the index holds just that."""
-        codes = self.wanted.codes
-        return (
-            not self.is_pending
-            and (self.slots is not None or not codes)
-            and set(codes) == set(self.slots or ()) - {FREE}
-        )
+        held = None if self.slots is None else set(self.slots) - {FREE}
+        return not self.is_pending and self.wanted.is_held(held)
 
 
 def entries_of(
