@@ -319,6 +319,8 @@ class DirectBackend(FileBackend):
             elif len(ops) == 1 and is_bare_put(op := ops[0]):
                 timeout = self.options.busy_timeout
                 alone = self._series.put_alone(op, self.now(), timeout, ANY_LENGTH)
+                if alone is not None and self._series.is_watched:
+                    self.bell.ring()
             outcome = self._commit(units) if alone is None else [alone]
         except driver.Error as exc:
             raise explain(exc, self.opened, None) from exc

@@ -23,14 +23,12 @@ FROM items
 WHERE id = ?
 """
 
-# The unique index on (path, key); of what `upsert_plain` puts, and nothing else
-KEEP_PLAIN = f"""
+# As KEEP, of a plain item that is known
+ADD_PAST = """
 INSERT INTO changes (
     version, kind, at, path, key, was, created_at, updated_at, checksum, value
 )
-SELECT ?1, 'put', ?2, ?3, ?4, version, created_at, updated_at, checksum, nullif(value, ?5)
-FROM (SELECT 1) LEFT JOIN items ON path = ?3 AND key = ?4
-WHERE version IS NULL OR (expires_at IS NULL AND indexing IS NULL AND {OCTETS} <= ?6)
+VALUES (?, 'put', ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 _PAST = """

@@ -5,7 +5,7 @@ They come to what `kvstore.plan` decides of them, and a property test holds them
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeGuard
 
@@ -14,22 +14,20 @@ from kvstore.operations import (
     Operation,
     Put,
 )
+from kvstore.sqlite import driver, statements
 from kvstore.sqlite import past_statements as sql
-from kvstore.sqlite import (
-    statements,
-)
 from kvstore.sqlite.read_cache import ABSENT, Address, Entry
 from kvstore.sqlite.reading import checksum
 from kvstore.sqlite.rows import NotInlineError
 from kvstore.sqlite.sequence_writing import SequenceRows
 from kvstore.types import Item, pack_item
 
-__all__ = ["PlainPuts", "are_new", "is_bare_put", "is_plain"]
+__all__ = ["PlainPuts", "are_new", "is_bare_put", "put_plain"]
 
 _TOLD = 5_000  # plain puts of which each is told to the cache of reads; of more, none is
 _FEW_NEW = 8
+_KEPT_BYTES = 64 * 1024  # of a value that is kept by this way; a longer one stays inside SQLite
 _ROWS = (32, 16, 8, 4, 2, 1)  # of the statements that puts share; of more rows they take longer
-_UPSERT_ONE = statements.upsert_plain(1)
 
 
 def is_bare_put(op: Operation) -> TypeGuard[Put]:
@@ -80,24 +78,21 @@ class PlainPuts(SequenceRows):
             self.changed = None
         return self._put_all(puts, range(first, first + len(puts)))
 
-    def _put_kept(self, ops: Sequence[Operation]) -> Item | None:
-        """Put a plain item where the past is kept; `None`: it is another unit, or another row."""
-        if not (self._keeps and len(ops) == 1 and is_bare_put(ops[0]) and self._are_outside(ops)):
+    def _put_watched(self, ops: Sequence[Operation]) -> Item | None:
+        """Put a plain item where changes are noted; `None`: it is another unit, or another row."""
+        op = ops[0]
+        if len(ops) > 1 or not is_bare_put(op) or not self._are_outside(ops):
             return None
-        op: Any = ops[0]
-        version, at = self._version + 1, max(self._now, self._last)
-        path, key, data = op.path, op.key, op.data.decode()
-        code = checksum(path, key, version, op.data)
-        kept = self._execute(sql.KEEP_PLAIN, (version, at, path, key, data, self._most))
-        if not kept.rowcount:
+        version, now, address = self._version + 1, self._now, (op.path, op.key)
+        at = max(now, self._last)
+        (there,) = self._known((address,))
+        created = put_plain(self._execute, op, version, now, self._most, there, at, self._keeps)
+        if created is None:
             return None
-        params = self._now, self._most, path, key, version, code, data
-        rows = self._execute(_UPSERT_ONE, params).fetchall()
         self._version, self._last = version, at
-        _, created, updated = rows[0]  # it is there: the conditions are the same
         if self.changed is not None:
-            self.changed[op.path, op.key] = Entry(op.data, version, created, updated, None)
-        return pack_item(op.namespace, op.key, op.data, version, created, updated, None)
+            self.changed[address] = Entry(op.data, version, created, now, None)
+        return pack_item(op.namespace, op.key, op.data, version, created, now, None)
 
     def _put_all(self, puts: list[Put], versions: Sequence[int]) -> list[Item]:
         """Put plain items: those over items that are known by one statement, others by few."""
@@ -136,7 +131,7 @@ class PlainPuts(SequenceRows):
         if changed:
             pairs = zip(addresses, found, strict=True)
             found = [changed.get(address, entry) for address, entry in pairs]
-        return [entry if is_plain(entry, most) else None for entry in found]
+        return [entry if _is_plain(entry, most) else None for entry in found]
 
     def _upsert(self, puts: Sequence[tuple[Put, int]]) -> dict[int, Sequence[Any]]:
         """Upsert plain items; return version, created and updated of those that were, by version.
@@ -165,7 +160,90 @@ class PlainPuts(SequenceRows):
         return item
 
 
-def is_plain(entry: Entry | None, longest: int) -> TypeGuard[Entry]:
+def put_plain(
+    execute: Callable[..., driver.Cursor],
+    op: Put,
+    version: int,
+    now: int,
+    longest: int,
+    there: Entry | None,
+    at: int | None = None,
+    keeps: bool = False,
+) -> int | None:
+    """Put a plain item by itself, and note the change; return when the item was created.
+
+    `None`: an item of another kind is there, or a long value, and nothing is written.
+
+    Args:
+        execute: of a cursor inside a write transaction; at rest.
+        op: `is_bare_put`.
+        version: that of the put.
+        now: the instant of the transaction, in microseconds.
+        longest: value to write over, in bytes.
+        there: what is known to be there.
+        at: the instant of the change; `None`: changes are not noted.
+        keeps: whether what is replaced is kept with its change.
+    """
+    path, key, data = op.path, op.key, op.data
+    code, text = checksum(path, key, version, data), data.decode()
+    if there is None:
+        there = _read_plain(execute, path, key, longest, with_data=keeps)
+    if there is ABSENT:
+        row = path, key, version, now, now, code, text, None, None, None
+        if not execute(statements.INSERT_NEW, row).rowcount:
+            return None
+        created = now
+    elif _is_plain(there, longest):
+        if not execute(statements.PUT_OVER, (version, now, code, text, path, key)).rowcount:
+            return None
+        created = there.created_at
+        if keeps:
+            execute(sql.ADD_PAST, (version, at, path, key, *_past(path, key, there, data)))
+            return created
+    else:
+        return None
+    if at is not None:
+        execute(statements.ADD_CHANGE, (version, "put", path, key, at))
+    return created
+
+
+def _read_plain(
+    execute: Callable[..., driver.Cursor],
+    path: str,
+    key: str,
+    longest: int,
+    *,
+    with_data: bool,
+) -> Entry | None:
+    """Return the plain item that is there, or `ABSENT`; `None`: one of another kind is there.
+
+    Args:
+        execute: see `put_plain`.
+        path: of the item.
+        key: of the item.
+        longest: value of one, in bytes.
+        with_data: whether its data is needed, and then as it was written.
+    """
+    most = min(longest, _KEPT_BYTES) if with_data else -1
+    row = execute(statements.GET_STATE, (most, path, key)).fetchone()
+    if row is None:
+        return ABSENT
+    _, version, created, updated, expires, _, indexing, code, size, data = row
+    if expires is not None or indexing is not None or size > longest:
+        return None
+    if with_data and (data is None or checksum(path, key, version, data) != code):
+        return None
+    return Entry(data or b"", version, created, updated, None)
+
+
+def _past(path: str, key: str, was: Entry, data: bytes) -> tuple[Any, ...]:
+    """Return of an item that is replaced what is kept: the value only if it is another one."""
+    code = checksum(path, key, was.version, was.data)
+    value = None if was.data == data else was.data.decode()
+    return was.version, was.created_at, was.updated_at, code, value
+
+
+def _is_plain(entry: Entry | None, longest: int) -> TypeGuard[Entry]:
     """Whether an item is known to be there, without lifetime and with a value not longer than that.
 
     Whether it has indexing of its own, `PUT_OVER` tells.

@@ -82,11 +82,6 @@ class FileState(NamedTuple):
     keeps: bool = False
     last: int = 0
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether nothing hangs on an item outside logs and queues: it is but its row."""
-        return not (self.is_watched or self.keeps or self.description)
-
 
 def read_state(cursor: driver.Cursor) -> FileState:
     """Return the state of a file.

@@ -10,17 +10,14 @@ from kvstore.sqlite.connection import transaction
 from kvstore.sqlite.index_file import Setup
 from kvstore.sqlite.indexing import begin_batch
 from kvstore.sqlite.openfile import OpenFile
-from kvstore.sqlite.plain_puts import is_plain
+from kvstore.sqlite.plain_puts import put_plain
 from kvstore.sqlite.read_cache import ABSENT, NO_MARK, Address, Entry, Mark, ReadCache
-from kvstore.sqlite.reading import checksum
 from kvstore.sqlite.rows import FileState, columns_of
 from kvstore.sqlite.sequences import find_state
 from kvstore.sqlite.writing import Batch
 from kvstore.types import Item, pack_item
 
 __all__ = ["Series"]
-
-_UPSERT_ONE = statements.upsert_plain(1)
 
 
 class _ThereError(Exception):
@@ -42,6 +39,7 @@ class Series:
 
     Attributes:
         cursor: of the connection; at rest between the batches.
+        is_watched: whether changes were noted, by what was last committed.
     """
 
     def __init__(
@@ -57,8 +55,8 @@ class Series:
         self._setup = setup
         self._cache = cache
         self._known: tuple[Mark, FileState] | None = None  # at which header, and what
-        self._is_plain = False  # a put is but its row, and the version: `FileState.is_plain`
         self._before = NO_MARK
+        self.is_watched = False
 
     def begin(self, now: int, longest: int | None = None) -> Batch:
         """Return the batch of a write transaction that has begun; see `Batch`."""
@@ -74,9 +72,8 @@ class Series:
     def put_alone(self, op: Put, now: int, timeout: float, longest: int) -> Item | None:
         """Commit a plain put by itself; `None`: nothing is written, and a batch must do it.
 
-        That is so where the file keeps more of items than their rows, in logs and queues, and where
-        an item of another kind is there. It comes to what a `Batch` of the one unit does, in half
-        the time.
+        That is so in a file with an index, in logs and queues, and where an item of another kind is
+        there. It comes to what a `Batch` of the one unit does, in half the time.
 
         Args:
             op: `is_bare_put`.
@@ -88,29 +85,22 @@ class Series:
             driver.Error: as `Batch.apply`, and as `transaction` has it.
         """
         cache, known = self._cache, self._known
-        if cache is None or known is None or not self._is_plain:
+        if cache is None or known is None or known[1].description is not None:
             return None
         mark, state = known
-        address = path, key = op.path, op.key
-        data, version = op.data, state.version + 1
-        execute, code, text = self.cursor.execute, checksum(path, key, version, data), data.decode()
+        version, execute = state.version + 1, self.cursor.execute
+        path, key, data = op.path, op.key, op.data
+        at = max(now, state.last) if state.is_watched else None
         with transaction(self._connection, timeout, self._file, self.cursor):
-            if cache.header() != mark:
+            if cache.header() != mark or not self._are_outside(state, (path,)):
                 return None
-            if not self._are_outside(state, (path,)):
-                return None
-            (there,) = cache.look((address,))
-            if is_plain(there, longest):
-                over = execute(statements.PUT_OVER, (version, now, code, text, path, key))
-                created = there.created_at if over.rowcount else None
-            else:
-                params = now, longest, path, key, version, code, text
-                rows = execute(_UPSERT_ONE, params).fetchall()
-                created = rows[0][1] if rows else None
+            (there,) = cache.look(((path, key),))
+            created = put_plain(execute, op, version, now, longest, there, at, state.keeps)
             if created is None:
                 return None
             execute(statements.SET_VERSION, (version,))
-        self._know_plain(mark, state, version, {address: Entry(data, version, created, now, None)})
+        entry = Entry(data, version, created, now, None)
+        self._know_written(mark, state, version, now, {(path, key): entry})
         return pack_item(op.namespace, key, data, version, created, now, None)
 
     def add_alone(
@@ -130,7 +120,7 @@ class Series:
             driver.Error: as `Batch.apply`, and as `transaction` has it.
         """
         cache, known = self._cache, self._known
-        if cache is None or known is None or not self._is_plain:
+        if cache is None or known is None or known[1].description is not None:
             return None
         mark, state = known
         there = cache.look([(op.path, op.key) for op in ops])
@@ -152,12 +142,15 @@ class Series:
                     row = Record(path, key, data, version, now, now, indexing=op.indexing)
                     if not execute(statements.INSERT_NEW, columns_of(row)).rowcount:
                         raise _ThereError
+                    if state.is_watched:
+                        note = version, "put", path, key, max(now, state.last)
+                        execute(statements.ADD_CHANGE, note)
                     changed[path, key] = Entry(data, version, now, now, None)
                     answers.append(pack_item(op.namespace, key, data, version, now, now, None))
                 execute(statements.SET_VERSION, (version,))
         except _ThereError:
             return None
-        self._know_plain(mark, state, version, changed)
+        self._know_written(mark, state, version, now, changed)
         return answers
 
     def _are_outside(self, state: FileState, paths: Iterable[str]) -> bool:
@@ -165,11 +158,21 @@ class Series:
         execute = self.cursor.execute
         return not state.has_sequences or all(find_state(execute, path) is None for path in paths)
 
-    def _know_plain(
-        self, before: Mark, state: FileState, version: int, changed: Mapping[Address, Entry | None]
+    def _know_written(
+        self,
+        before: Mark,
+        state: FileState,
+        version: int,
+        now: int,
+        changed: Mapping[Address, Entry | None],
     ) -> None:
-        """Take note of what was committed over a plain state, and up to which version."""
-        self._know(before, changed, FileState(version, False, None, state.has_sequences))
+        """Take note of the items that were written over a state, and up to which version."""
+        self.is_watched = state.is_watched
+        if state.is_watched:
+            state = state._replace(version=version, last=max(now, state.last))
+        else:
+            state = FileState(version, False, None, state.has_sequences)
+        self._know(before, changed, state)
 
     def _know(
         self,
@@ -185,9 +188,7 @@ class Series:
     def committed(self, batch: Batch) -> None:
         """Take note that the transaction of the last batch is committed."""
         if self._cache is not None:
-            state = batch.state
-            self._know(self._before, batch.changed, state)
-            self._is_plain = state is not None and state.is_plain
+            self._know(self._before, batch.changed, batch.state)
         batch.committed()
 
     def end(self) -> None:

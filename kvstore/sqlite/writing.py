@@ -101,7 +101,7 @@ class Batch(PlainPuts):
             if puts:
                 outcomes += self._put_shares(puts, shares)
                 puts, shares = [], []
-            item = self._put_kept(ops)
+            item = self._put_watched(ops) if self._is_watched else None
             outcomes.append(self._outcome(ops) if item is None else [item])
         if puts:
             outcomes += self._put_shares(puts, shares)

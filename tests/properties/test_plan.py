@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from kvstore.namespace import decode_namespace
 from kvstore.operations import Named, Put, Record
-from kvstore.plan import Address, decide
+from kvstore.plan import Address, decide, ends_of
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import connect
 from kvstore.sqlite.migrate import migrate
@@ -82,6 +83,7 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[driver.Connecti
     before=rows(),
     units=units | crowds(),
     is_watched=st.booleans(),
+    keeps=st.booleans(),
     longest=st.none() | st.just(LONGEST),
     known=st.none() | st.sets(st.tuples(paths, keys)),
 )
@@ -90,15 +92,18 @@ def test_the_quick_ways_do_what_is_decided(
     before: dict[Address, Record],
     units: list[list[Named]],
     is_watched: bool,
+    keeps: bool,
     longest: int | None,
     known: set[Address] | None,
 ) -> None:
+    is_watched |= keeps
     sqlite.execute("BEGIN IMMEDIATE")
     try:
         for row in before.values():
             sqlite.execute(statements.UPSERT, columns(row))
         sqlite.execute(statements.SET_META, (len(before), "version"))
         sqlite.execute(statements.SET_META, (int(is_watched), "watched_until"))
+        sqlite.execute(statements.SET_META, (int(keeps), "history"))
         batch = Batch(sqlite.cursor(), NOW, longest)
         if known is not None:  # to the cache of reads
             cached = {at: entry(row) for at, row in before.items() if at in known}
@@ -111,14 +116,16 @@ def test_the_quick_ways_do_what_is_decided(
         batch.finish()
         told = "SELECT version, kind, path, key, at FROM changes ORDER BY version"
         noted = sqlite.execute(told).fetchall()
+        past = dict(map(kept, sqlite.execute(KEPT).fetchall()))
         there = {row.path + "|" + row.key: row for row in stored(sqlite)}
         version = sqlite.execute(statements.GET_VERSION).fetchone()[0]
     finally:
         sqlite.execute("ROLLBACK")
-    expected, answers, notes = decided(before, units, is_watched)
+    expected, answers, notes, ended = decided(before, units, is_watched)
     assert [list(map(seen, outcome)) for outcome in outcomes] == answers  # type: ignore[arg-type]
     assert there == {row.path + "|" + row.key: row for row in expected.values()}
     assert noted == notes
+    assert past == (ended if keeps else {})
     for at, told_ in (batch.changed or {}).items():
         assert told_ in (None, entry(expected[at]))
     assert version == len(before) + len(answers_of(answers)) + sum(n[1] == "expire" for n in notes)
@@ -128,19 +135,41 @@ def entry(row: Record) -> Entry:
     return Entry(row.data, row.version, row.created_at, row.updated_at, row.expires_at)
 
 
+KEPT = """
+SELECT version, path, key, was, created_at, updated_at, expires_at, ttl, indexing, checksum,
+    CAST(value AS BLOB)
+FROM changes
+WHERE was IS NOT NULL
+"""
+
+
+def kept(row: tuple[Any, ...]) -> tuple[int, tuple[Record, bool]]:
+    """Return by its end an item that was, and whether its value is that of the next version."""
+    ended, path, key, was, created, updated, expires, ttl, indexing, code, value = row
+    paths_ = None if indexing is None else tuple(orjson.loads(indexing))
+    record = Record(path, key, value or b"", was, created, updated, expires, ttl, paths_)
+    assert value is None or checksum(path, key, was, value) == code
+    return ended, (record, value is None)
+
+
 def decided(
     before: dict[Address, Record], units: list[list[Named]], is_watched: bool
-) -> tuple[dict[Address, Record], list[list[Any]], list[Any]]:
+) -> tuple[dict[Address, Record], list[list[Any]], list[Any], dict[int, tuple[Record, bool]]]:
     """Apply units by `decide` alone."""
     there, version = dict(before), len(before)
-    answers, notes = [], []
+    answers, notes, ended = [], [], {}
     for ops in units:
         effects = decide(ops, there, NOW, version, is_watched=is_watched)
+        data = {(row.path, row.key): row.data for row, _ in effects.writes}
+        for note in ends_of(effects):
+            if (was := there.get((note.path, note.key))) is not None:
+                is_same = note.kind == "put" and was.data == data[note.path, note.key]
+                ended[note.version] = (replace(was, data=b"") if is_same else was), is_same
         there |= {(row.path, row.key): row for row, _ in effects.writes}
         version = effects.version
         answers.append(list(map(seen, effects.answers)))
         notes += effects.notes
-    return there, answers, notes
+    return there, answers, notes, ended
 
 
 def answers_of(answers: list[list[Any]]) -> list[Any]:

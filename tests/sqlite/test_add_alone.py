@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kvstore import FOREVER, ConflictError, InMemoryStore, SQLiteStore, Store
+from kvstore import FOREVER, ConflictError, IndexConfig, InMemoryStore, SQLiteStore, Store
 from kvstore.namespace import address
 from kvstore.operations import Check, Operation, Put
 from kvstore.sqlite import engine, statements
@@ -67,10 +67,14 @@ async def test_one_that_is_there_keeps_the_others_out(tmp_path: Path, alone: lis
         assert await store.keys(NS) == ["mine", "there"]
 
 
+@pytest.mark.parametrize("history", [None, 3_600], ids=["alone", "history"])
 @pytest.mark.parametrize("seed", range(8))
-async def test_any_units_come_to_the_same(tmp_path: Path, alone: list[bool], seed: int) -> None:
+async def test_any_units_come_to_the_same(
+    tmp_path: Path, alone: list[bool], seed: int, history: float | None
+) -> None:
     clock, seen = ManualClock(1_000.0), []
-    for store in (SQLiteStore(tmp_path / "store.db", clock=clock), InMemoryStore(clock=clock)):
+    options: dict[str, Any] = {"clock": clock, "history": history}
+    for store in (SQLiteStore(tmp_path / "store.db", **options), InMemoryStore(**options)):
         dice, clock.seconds = random.Random(seed), 1_000.0
         outcomes: list[Any] = []
         async with store:
@@ -96,13 +100,15 @@ async def test_any_units_come_to_the_same(tmp_path: Path, alone: list[bool], see
                     case "expire":
                         outcomes.append(await store.expire(NS, doomed, 1))
             outcomes.append([item async for item in store.scan(NS)])
+            if history is not None:
+                outcomes += [await store.history(NS, f"k{n}") for n in range(12)]
             assert (await store.check()).ok
         seen.append(outcomes)
     assert seen[0] == seen[1]
     assert alone.count(True) > 20
 
 
-@pytest.mark.parametrize("options", [{"history": 60}, {"read_cache_bytes": 0}])
+@pytest.mark.parametrize("options", [{"index": IndexConfig()}, {"read_cache_bytes": 0}])
 async def test_a_file_that_keeps_more_goes_the_long_way(
     tmp_path: Path, alone: list[bool], options: dict[str, Any]
 ) -> None:

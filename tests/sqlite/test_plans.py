@@ -192,7 +192,7 @@ def test_a_sweep_searches_the_index_of_expiries(sqlite: driver.Connection) -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["GET_AT", "GET_ENTRY_AT", "GET_PAST_OF", "GET_PUT", "IS_FORGOTTEN", "KEEP_PLAIN"]
+    "name", ["GET_AT", "GET_ENTRY_AT", "GET_PAST_OF", "GET_PUT", "IS_FORGOTTEN"]
 )
 def test_the_past_is_looked_up_by_its_index(sqlite: driver.Connection, name: str) -> None:
     text: str = getattr(past_statements, name)

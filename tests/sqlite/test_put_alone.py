@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kvstore import InMemoryStore, InvalidKeyError, KeyValueStore, SQLiteStore, Store
+from kvstore import IndexConfig, InMemoryStore, InvalidKeyError, KeyValueStore, SQLiteStore, Store
 from kvstore.operations import Put
 from kvstore.sqlite import engine, statements
 from kvstore.sqlite.series import Series
@@ -89,13 +90,19 @@ KINDS: dict[Callable[[Store], Awaitable[None]], bool] = {
 }
 
 
+@pytest.mark.parametrize("history", [None, 3_600], ids=["alone", "history"])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_it_is_put_over_whatever_is_there(
-    tmp_path: Path, alone: list[bool], kind: Callable[[Store], Awaitable[None]]
+    tmp_path: Path,
+    alone: list[bool],
+    kind: Callable[[Store], Awaitable[None]],
+    history: float | None,
 ) -> None:
     clock = ManualClock(1_000.0)
+    options: dict[str, Any] = {"clock": clock, "history": history}
     seen = []
-    for store in (SQLiteStore(tmp_path / "store.db", clock=clock), InMemoryStore(clock=clock)):
+    pasts: list[Any] = []
+    for store in (SQLiteStore(tmp_path / "store.db", **options), InMemoryStore(**options)):
         clock.seconds = 1_000.0
         async with store:
             await store.put(NS, "another", 0)
@@ -106,10 +113,35 @@ async def test_it_is_put_over_whatever_is_there(
             seen.append(item)
             assert await store.get(NS, "k") == item
             assert await store.get(NS, "another")
+            if history is not None:
+                pasts.append(await store.history(NS, "k"))
+                pasts.append(await store.at(item.version - 1).get(NS, "k"))
             assert (await store.check()).ok
         if isinstance(store, SQLiteStore):
             assert alone == [KINDS[kind]]
     assert seen[0] == seen[1]
+    assert pasts[:2] == pasts[2:]
+
+
+async def test_what_it_replaces_is_kept_once_and_not_before_what_came_first(
+    tmp_path: Path, alone: list[bool]
+) -> None:
+    clock = ManualClock(1_000.0)
+    async with SQLiteStore(tmp_path / "store.db", clock=clock, history=3_600) as store:
+        await store.put(NS, "k", "x" * 1_000)
+        for seconds in (10, -5, 1):  # the clock goes back, and no change does
+            clock.seconds += seconds
+            await store.put(NS, "k", "x" * 1_000)
+        assert alone == [True] * 4
+        changes = await store.history(NS, "k")
+        assert [change.at.timestamp() for change in changes] == [1_010.0, 1_010.0, 1_010.0, 1_000.0]
+        assert [change.item and change.item.updated_at.timestamp() for change in changes] == [
+            *(1_006.0, 1_005.0, 1_010.0, 1_000.0)
+        ]
+        assert {change.item and change.item.value for change in changes} == {"x" * 1_000}
+        stats = await store.stats()
+        assert (stats.past, stats.past_bytes) == (3, 0)
+        assert (await store.check()).ok
 
 
 def test_sync_code_goes_it_too(tmp_path: Path, alone: list[bool]) -> None:
@@ -147,16 +179,15 @@ async def test_it_knows_what_another_process_did_meanwhile(
         assert alone[-1]
 
 
-@pytest.mark.parametrize("options", [{"history": 60}, {"read_cache_bytes": 0}])
+@pytest.mark.parametrize("options", [{"index": IndexConfig()}, {"read_cache_bytes": 0}])
 async def test_a_file_that_keeps_more_goes_the_long_way(
     tmp_path: Path, alone: list[bool], options: dict[str, Any]
 ) -> None:
     async with SQLiteStore(tmp_path / "store.db", **options) as store:
         for number in range(3):
-            await store.put(NS, "k", number)
+            await store.put(NS, "k", f"number {number}")
         assert True not in alone
-        if "history" in options:
-            assert len(await store.history(NS, "k")) == 3
+        assert [item.value for item in await store.search(NS, "number")] == ["number 2"]
 
 
 async def test_beside_a_log_it_goes_the_short_way_and_in_a_log_the_long_one(
@@ -176,14 +207,19 @@ async def test_beside_a_log_it_goes_the_short_way_and_in_a_log_the_long_one(
         assert (await store.check()).ok
 
 
-async def test_those_who_watch_hear_of_it(tmp_path: Path, alone: list[bool]) -> None:
-    async with SQLiteStore(tmp_path / "store.db") as store:
+@pytest.mark.parametrize("history", [None, 3_600])
+async def test_those_who_watch_hear_of_it_at_once(
+    tmp_path: Path, alone: list[bool], history: float | None
+) -> None:
+    async with SQLiteStore(tmp_path / "store.db", history=history) as store:
+        store.backend.bell.patience_s = 60.0  # so that they wait for the bell
         await store.put(NS, "k", 0)
-        watch = store.watch(NS)
-        heard = []
-        async with watch as changes:
-            await store.put(NS, "k", 1)
-            async for change in changes:
-                heard.append(change.item and change.item.value)
-                break
-        assert heard == [1]
+        async with store.watch(NS) as changes:
+            for number in range(1, 4):
+                following = asyncio.ensure_future(anext(aiter(changes)))
+                await asyncio.sleep(0.01)  # it waits
+                await store.put(NS, "k", number)
+                change = await asyncio.wait_for(following, 10)
+                assert change.item is not None
+                assert change.item.value == number
+        assert alone[-2:] == [True, True]

@@ -47,6 +47,7 @@ _LOG = logging.getLogger("kvstore")
 
 _WEIGHED = 2_000  # operations of a unit, of more a sample: to look at all would hold up the loop
 _PAGES_OF_A_PUT = 8  # of the log, at most: its rows and those of the indexes, and the version's
+_PAGES_OF_A_CHANGE = 6 + INLINE_BYTES // PAGE_BYTES  # its row with what was replaced, its index
 LOCK_WAIT_S = 0.005  # that a lock took, and it was another writer's
 
 _Outcome = list[Any] | BaseException  # the answers, or what is to be raised
@@ -184,6 +185,9 @@ class Writer:
         if item is not None:
             self._counters.committed(1)
             self._wal_pages += _PAGES_OF_A_PUT + size // PAGE_BYTES
+            if self._series.is_watched:
+                self._wal_pages += _PAGES_OF_A_CHANGE
+                self._bell.ring()
         return item
 
     async def _apply_alone(self, pace: Pace, unit: _Unit) -> list[Any]:
@@ -324,6 +328,9 @@ class Writer:
         unit.outcome = answers
         self._counters.committed(1)
         self._wal_pages += _PAGES_OF_A_PUT * len(ops) + unit.size // PAGE_BYTES
+        if self._series.is_watched:
+            self._wal_pages += _PAGES_OF_A_CHANGE * len(ops)
+            self._bell.ring()
         return True
 
     def _ring(self) -> None:
