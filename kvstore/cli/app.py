@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -32,7 +32,9 @@ __all__ = [
     "StoreUrl",
     "Where",
     "app",
+    "ask",
     "command",
+    "counted",
     "end_with_no",
     "fail",
     "note",
@@ -154,6 +156,21 @@ def fail(message: str, code: int) -> int:
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run what a command does on a loop of its own."""
     return asyncio.run(work)
+
+
+def ask(store: Store, work: Callable[[Store], Awaitable[T]]) -> T:
+    """Return what a store answers, which is opened for it."""
+
+    async def main() -> T:
+        async with store:
+            return await work(store)
+
+    return run_async(main())
+
+
+def counted(number: int, what: str) -> str:
+    """Write how many there are."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def end_with_no(message: str) -> NoReturn:

@@ -27,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kvstore.cli.words import Progress as Callback
-from kvstore.cli.words import item_line, pretty, show_namespace, visible
+from kvstore.cli.words import item_line, pretty, pretty_line, show_namespace, visible
 from kvstore.types import Item
 
 __all__ = ["Out", "Stdin", "make_streams_safe"]
@@ -129,9 +129,8 @@ class Out:
 
     def cells(self, item: Item) -> list[str]:
         """Return the cells of an item's row."""
-        value = " ".join(pretty(item.value).split())
         updated = f"{item.updated_at.astimezone():%Y-%m-%d %H:%M:%S}"
-        return [show_namespace(item.namespace), visible(item.key), value, updated]
+        return [show_namespace(item.namespace), visible(item.key), pretty_line(item.value), updated]
 
     def table(self, *names: str) -> Table:
         """Return an empty table."""

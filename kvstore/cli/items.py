@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Awaitable
 from typing import Annotated, Any
 
 import typer
@@ -18,10 +19,11 @@ from kvstore.cli.app import (
     StoreCommand,
     StoreUrl,
     Where,
+    ask,
     command,
+    counted,
     end_with_no,
     open_for,
-    run_async,
     tell_reading,
     where_of,
 )
@@ -57,12 +59,11 @@ def get(
 ) -> None:
     """Print the value under a key; with --json, the whole item."""
 
-    async def main() -> Item | None:
-        async with open_for(store) as opened:
-            where = opened if at is None else opened.at(parse_moment(at))
-            return await where.get(parse_namespace(namespace), key)
+    def read(opened: Store) -> Awaitable[Item | None]:
+        where = opened if at is None else opened.at(parse_moment(at))
+        return where.get(parse_namespace(namespace), key)
 
-    item = run_async(main())
+    item = ask(open_for(store), read)
     out = Out(json=json)
     if item is None:
         end_with_no(f"{namespace} has no {visible(key)}")
@@ -111,13 +112,8 @@ def put(
             raise errors.InvalidArgumentError("the value is no UTF-8; try --bytes") from None
     elif not data:
         decoded = parse_value(written, is_typed=value != "-")
-
-    async def main() -> Item:
-        async with unopened as opened:
-            where = parse_namespace(namespace)
-            return await opened.put(where, key, decoded, ttl=ttl, if_version=if_version)
-
-    item = run_async(main())
+    where = parse_namespace(namespace)
+    item = ask(unopened, lambda s: s.put(where, key, decoded, ttl=ttl, if_version=if_version))
     out = Out(json=json)
     if json:
         out.line(item_line(item))
@@ -139,22 +135,21 @@ def rm(
     out = Out(json=json)
     where = parse_namespace(namespace)
 
-    async def main() -> int | None:
-        async with open_for(store, writes=True) as opened:
-            needs_answer = subtree or compile_pattern(pattern).literal is None
-            if needs_answer and not yes:
-                number = await opened.count(where, pattern, subtree=subtree)
-                if number and not await _agreed(opened, out, where, pattern, subtree, number):
-                    return None
-            return await opened.remove(where, pattern, subtree=subtree)
+    async def remove(opened: Store) -> int | None:
+        needs_answer = subtree or compile_pattern(pattern).literal is None
+        if needs_answer and not yes:
+            number = await opened.count(where, pattern, subtree=subtree)
+            if number and not await _agreed(opened, out, where, pattern, subtree, number):
+                return None
+        return await opened.remove(where, pattern, subtree=subtree)
 
-    removed = run_async(main())
+    removed = ask(open_for(store, writes=True), remove)
     if removed is None:
         end_with_no("nothing removed")
     elif json:
         out.text(f'{{"removed":{removed}}}')
     elif removed:
-        out.say(f"removed {removed:,} item{'s' * (removed != 1)}")
+        out.say(f"removed {counted(removed, 'item')}")
     if not removed:
         end_with_no(f"nothing in {namespace} matches {visible(pattern)}")
 

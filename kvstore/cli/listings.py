@@ -17,6 +17,7 @@ from kvstore.cli.app import (
     StoreCommand,
     StoreUrl,
     Where,
+    ask,
     command,
     end_with_no,
     object_line,
@@ -33,6 +34,7 @@ from kvstore.cli.words import (
     show_namespace,
     visible,
 )
+from kvstore.store import Store
 from kvstore.types import IndexConfig, Item, Namespace
 
 __all__ = [
@@ -138,23 +140,20 @@ def tree(
     """Draw the namespaces as a tree, with the number of items in each."""
     out = Out(json=json)
 
-    async def main() -> list[tuple[Namespace, int]]:
-        async with open_for(store) as opened:
-            where = parse_namespace(namespace)
-            deepest = None if depth is None else len(where) + max(1, depth)
-            found = await opened.list_namespaces(where, max_depth=deepest)
-            return [
-                (each, await opened.count(each, subtree=len(each) == deepest)) for each in found
-            ]
+    root = parse_namespace(namespace)
 
-    found = run_async(main())
+    async def counts(opened: Store) -> list[tuple[Namespace, int]]:
+        deepest = None if depth is None else len(root) + max(1, depth)
+        found = await opened.list_namespaces(root, max_depth=deepest)
+        return [(each, await opened.count(each, subtree=len(each) == deepest)) for each in found]
+
+    found = ask(open_for(store), counts)
     if not found:
         end_with_no(f"nothing in {visible(namespace)}")
     if json:
         for each, count in found:
             out.line(object_line({"namespace": each, "items": count}))
         return
-    root = parse_namespace(namespace)
     drawn = {root: Tree(Text(show_namespace(root), style="bold"))}
     for each, count in found:
         for length in range(len(root) + 1, len(each) + 1):

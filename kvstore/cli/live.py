@@ -22,7 +22,7 @@ from kvstore.cli.console import Out
 from kvstore.cli.words import (
     change_line,
     parse_namespace,
-    pretty,
+    pretty_line,
     show_namespace,
     visible,
 )
@@ -62,9 +62,7 @@ def watch(
                         out.line(change_line(change))
                         continue
                     address = f"{show_namespace(change.namespace)} {visible(change.key)}"
-                    value = (
-                        "" if change.item is None else " ".join(pretty(change.item.value).split())
-                    )
+                    value = "" if change.item is None else pretty_line(change.item.value)
                     line = Text(f"{change.version:>8} ")
                     line.append(f"{change.kind:<7}", style=styles[change.kind])
                     line.append(f"{address}  {value}")

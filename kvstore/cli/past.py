@@ -9,10 +9,9 @@ import typer
 from rich.text import Text
 
 import kvstore.errors as errors
-from kvstore.cli.app import Json, Key, StoreCommand, StoreUrl, Where, command, open_for, run_async
+from kvstore.cli.app import Json, Key, StoreCommand, StoreUrl, Where, ask, command, open_for
 from kvstore.cli.console import Out
-from kvstore.cli.words import change_line, parse_namespace, pretty
-from kvstore.types import Change
+from kvstore.cli.words import change_line, parse_namespace, pretty_line
 
 __all__ = ["Moment", "history", "parse_moment", "rewind"]
 
@@ -48,17 +47,12 @@ def history(
     json: Json = False,
 ) -> None:
     """Print the kept changes of an item, the newest first."""
-
-    async def main() -> list[Change]:
-        async with open_for(store) as opened:
-            return await opened.history(parse_namespace(namespace), key, limit=limit)
-
-    out = Out(json=json)
-    for change in run_async(main()):
+    out, where = Out(json=json), parse_namespace(namespace)
+    for change in ask(open_for(store), lambda s: s.history(where, key, limit=limit)):
         if json:
             out.line(change_line(change))
             continue
-        value = "" if change.item is None else " ".join(pretty(change.item.value).split())
+        value = "" if change.item is None else pretty_line(change.item.value)
         at = change.at.isoformat(sep=" ", timespec="seconds")
         line = Text(f"{change.version:>8} {at}  {change.kind:<7}{value}")
         out.console.print(line, soft_wrap=True)
@@ -71,10 +65,6 @@ def rewind(
     namespace: Where = "/",
 ) -> None:
     """Bring a namespace and all below it back to a moment, as one change of now."""
-
-    async def main() -> int:
-        async with open_for(store, writes=True) as opened:
-            return await opened.rewind(parse_moment(to), namespace=parse_namespace(namespace))
-
-    number = run_async(main())
+    moment, where = parse_moment(to), parse_namespace(namespace)
+    number = ask(open_for(store, writes=True), lambda s: s.rewind(moment, namespace=where))
     Out().say(f"{number:,} items are as they were")

@@ -16,17 +16,19 @@ from kvstore.cli.app import (
     StoreUrl,
     Where,
     app,
+    ask,
+    counted,
     end_with_no,
     object_line,
     open_for,
     run_async,
 )
 from kvstore.cli.console import Out
-from kvstore.cli.words import json_line, parse_namespace, pretty, show_namespace, visible
+from kvstore.cli.words import json_line, parse_namespace, pretty_line, show_namespace, visible
 from kvstore.jobs import QueueSize
 from kvstore.log import Entry
 from kvstore.namespace import decode_namespace, encode_namespace
-from kvstore.queue import Job
+from kvstore.store import Store
 from kvstore.types import Namespace
 
 __all__ = ["dead", "follow", "ls", "revive", "tail"]
@@ -47,12 +49,8 @@ def tail(
     json: Json = False,
 ) -> None:
     """Print the last entries, the oldest of them first."""
-
-    async def main() -> list[Entry]:
-        async with open_for(store) as opened:
-            return await opened.log(parse_namespace(namespace)).tail(number)
-
-    out, entries = Out(json=json), run_async(main())
+    where = parse_namespace(namespace)
+    out, entries = Out(json=json), ask(open_for(store), lambda s: s.log(where).tail(number))
     for entry in entries:
         _print_entry(out, entry, json=json)
     if not entries:
@@ -93,22 +91,21 @@ def _print_entry(out: Out, entry: Entry, *, json: bool) -> None:
         out.line(json_line(head + b',"value":' + codec.encode(entry.value) + b"}"))
         return
     at = entry.created_at.isoformat(sep=" ", timespec="seconds")
-    value = " ".join(pretty(entry.value).split())
-    out.console.print(Text(f"{entry.position:>8} {at}  {value}"), soft_wrap=True)
+    line = f"{entry.position:>8} {at}  {pretty_line(entry.value)}"
+    out.console.print(Text(line), soft_wrap=True)
 
 
 @queue.command(cls=StoreCommand)
 def ls(store: StoreUrl, namespace: Where = "/", json: Json = False) -> None:
     """List queues, and how many of their jobs are ready, delayed, leased and dead."""
 
-    async def main() -> list[tuple[Namespace, QueueSize]]:
-        async with open_for(store) as opened:
-            below = encode_namespace(parse_namespace(namespace))
-            kept = await opened.backend.sequences(below, with_jobs=False)
-            places = [decode_namespace(each.path) for each in kept if each.kind == "queue"]
-            return [(place, await opened.queue(place).size()) for place in places]
+    async def sizes(opened: Store) -> list[tuple[Namespace, QueueSize]]:
+        below = encode_namespace(parse_namespace(namespace))
+        kept = await opened.backend.sequences(below, with_jobs=False)
+        places = [decode_namespace(each.path) for each in kept if each.kind == "queue"]
+        return [(place, await opened.queue(place).size()) for place in places]
 
-    out, found = Out(json=json), run_async(main())
+    out, found = Out(json=json), ask(open_for(store), sizes)
     if json:
         for place, size in found:
             numbers = {name: getattr(size, name) for name in QueueSize.__dataclass_fields__}
@@ -132,12 +129,8 @@ def dead(
     json: Json = False,
 ) -> None:
     """Print jobs that were given up, each with the error of its last attempt."""
-
-    async def main() -> list[Job]:
-        async with open_for(store) as opened:
-            return await opened.queue(parse_namespace(namespace)).dead(limit)
-
-    out, jobs = Out(json=json), run_async(main())
+    where = parse_namespace(namespace)
+    out, jobs = Out(json=json), ask(open_for(store), lambda s: s.queue(where).dead(limit))
     for job in jobs:
         if json:
             head = {"id": job.id, "attempt": job.attempt, "error": job.error}
@@ -146,7 +139,7 @@ def dead(
             continue
         line = Text(f"{job.id}  attempt {job.attempt}  ")
         line.append(visible(job.error or "no error was given"), style="red")
-        line.append(f"  {' '.join(pretty(job.value).split())}")
+        line.append(f"  {pretty_line(job.value)}")
         out.console.print(line, soft_wrap=True)
     if not jobs:
         end_with_no(f"{namespace} has no dead jobs")
@@ -164,24 +157,23 @@ def revive(
     if bool(ids) == all:
         raise errors.InvalidArgumentError("name the ids of jobs, or say --all")
 
-    async def main() -> int:
-        async with open_for(store, writes=True) as opened:
-            jobs = opened.queue(parse_namespace(namespace))
-            if ids:
-                return await jobs.revive(*ids)
-            number = 0
-            while found := await jobs.dead(_MOST):
-                revived = await jobs.revive(*(job.id for job in found))
-                number += revived
-                if not revived:  # their names are taken
-                    break
-            return number
+    async def revived(opened: Store) -> int:
+        jobs = opened.queue(parse_namespace(namespace))
+        if ids:
+            return await jobs.revive(*ids)
+        number = 0
+        while found := await jobs.dead(_MOST):
+            again = await jobs.revive(*(job.id for job in found))
+            number += again
+            if not again:  # their names are taken
+                break
+        return number
 
-    number = run_async(main())
+    number = ask(open_for(store, writes=True), revived)
     out: Any = Out(json=json)
     if json:
         out.line(object_line({"revived": number}))
     elif number:
-        out.say(f"revived {number:,} job{'s' * (number != 1)}")
+        out.say(f"revived {counted(number, 'job')}")
     if not number:
         end_with_no(f"nothing in {namespace} was revived")

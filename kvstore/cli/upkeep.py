@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -15,7 +15,9 @@ from kvstore.cli.app import (
     Json,
     StoreCommand,
     StoreUrl,
+    ask,
     command,
+    counted,
     end_with_no,
     fail,
     object_line,
@@ -32,6 +34,7 @@ from kvstore.cli.words import (
 )
 from kvstore.report import Stats
 from kvstore.restoring import restore_backup
+from kvstore.store import Store
 from kvstore.transfer import copy as copy_items
 from kvstore.types import IndexConfig
 
@@ -52,12 +55,7 @@ __all__ = [
 def stats(store: StoreUrl, json: Json = False) -> None:
     """Print how much there is, and where."""
     out = Out(json=json)
-
-    async def main() -> Stats:
-        async with open_for(store) as opened:
-            return await opened.stats()
-
-    found = run_async(main())
+    found = ask(open_for(store), lambda opened: opened.stats())
     rows = [
         ("items", f"{found.items:,}"),
         ("namespaces", f"{found.namespaces:,}"),
@@ -102,13 +100,8 @@ def stats(store: StoreUrl, json: Json = False) -> None:
 def check(store: StoreUrl, json: Json = False) -> None:
     """Look for damage in the file, the items and the indexes; exit code 1 if there is some."""
     out = Out(json=json)
-
-    async def main() -> Any:
-        async with open_for(store) as opened:
-            with out.progress("checking") as progress:
-                return await opened.check(progress=progress)
-
-    report = run_async(main())
+    with out.progress("checking") as progress:
+        report = ask(open_for(store), lambda opened: opened.check(progress=progress))
     if json:
         found = {"ok": report.ok, "items": report.items, "problems": report.problems}
         out.line(object_line(found))
@@ -118,31 +111,22 @@ def check(store: StoreUrl, json: Json = False) -> None:
         if report.ok:
             out.say(f"no problems in {report.items:,} items")
     if not report.ok:
-        end_with_no(f"{len(report.problems)} problem{'s' * (len(report.problems) != 1)} found")
+        end_with_no(f"{counted(len(report.problems), 'problem')} found")
 
 
 @command(cls=StoreCommand)
 def vacuum(store: StoreUrl) -> None:
     """Give the space of removed items back to the system; writers wait meanwhile."""
-
-    async def main() -> int:
-        async with open_for(store, writes=True) as opened:
-            return await opened.vacuum()
-
-    Out().say(f"{size(run_async(main()))} given back")
+    freed = ask(open_for(store, writes=True), lambda opened: opened.vacuum())
+    Out().say(f"{size(freed)} given back")
 
 
 @command(cls=StoreCommand)
 def backup(store: StoreUrl, file: Annotated[Path, typer.Argument(help="What to write.")]) -> None:
     """Write a consistent copy of the whole store, while others write."""
     out = Out()
-
-    async def main() -> None:
-        async with open_for(store) as opened:
-            with out.progress("backing up") as progress:
-                await opened.backup(file, progress=progress)
-
-    run_async(main())
+    with out.progress("backing up") as progress:
+        ask(open_for(store), lambda opened: opened.backup(file, progress=progress))
     out.say(f"{file}: {size(file.stat().st_size)}")
 
 
@@ -156,12 +140,8 @@ def restore(
 ) -> None:
     """Put a backup in the place of a store that nobody has open."""
     out = Out()
-
-    async def main() -> None:
-        with out.progress("restoring") as progress:
-            await restore_backup(backup, store, overwrite=overwrite, progress=progress)
-
-    run_async(main())
+    with out.progress("restoring") as progress:
+        run_async(restore_backup(backup, store, overwrite=overwrite, progress=progress))
     out.say(f"{store}: restored from {backup}")
 
 
@@ -172,19 +152,13 @@ def export_(
     namespace: Annotated[str, typer.Option(help="This and what is below.")] = "/",
 ) -> None:
     """Write items as JSON lines."""
-    out = Out()
-
-    async def main() -> int:
-        async with open_for(store) as opened:
-            with out.progress("exporting") as progress:
-                return await opened.export_items(
-                    sys.stdout.buffer if file == "-" else file,
-                    namespace=parse_namespace(namespace),
-                    progress=progress,
-                )
-
-    number = run_async(main())
-    out.say(f"{number:,} item{'s' * (number != 1)} exported")
+    out, where = Out(), parse_namespace(namespace)
+    target = sys.stdout.buffer if file == "-" else file
+    with out.progress("exporting") as progress:
+        number = ask(
+            open_for(store), lambda s: s.export_items(target, namespace=where, progress=progress)
+        )
+    out.say(f"{counted(number, 'item')} exported")
 
 
 @command("import", cls=StoreCommand)
@@ -227,7 +201,7 @@ def import_(
                 stdin.stop()
 
     number = run_async(main())
-    out.say(f"{number:,} item{'s' * (number != 1)} imported")
+    out.say(f"{counted(number, 'item')} imported")
 
 
 def _import_from_langgraph(old: Path, store: str, out: Out) -> None:
@@ -238,19 +212,19 @@ def _import_from_langgraph(old: Path, store: str, out: Out) -> None:
         tables_of,
     )
 
-    async def main() -> tuple[int, int]:
-        tables = await asyncio.to_thread(tables_of, old)
-        async with open_for(store, create=True) as opened:
-            has_checkpoints = "checkpoints" in tables
-            items = 0
-            if "store" in tables or not has_checkpoints:
-                items = await import_sqlite_store(old, opened)
-            return items, await import_sqlite_saver(old, opened) if has_checkpoints else 0
+    tables = tables_of(old)
+    has_checkpoints = "checkpoints" in tables
 
-    items, checkpoints = run_async(main())
-    out.say(f"{items:,} item{'s' * (items != 1)} imported")
+    async def bring(opened: Store) -> tuple[int, int]:
+        items = 0
+        if "store" in tables or not has_checkpoints:
+            items = await import_sqlite_store(old, opened)
+        return items, await import_sqlite_saver(old, opened) if has_checkpoints else 0
+
+    items, checkpoints = ask(open_for(store, create=True), bring)
+    out.say(f"{counted(items, 'item')} imported")
     if checkpoints:
-        out.say(f"{checkpoints:,} checkpoint{'s' * (checkpoints != 1)} imported")
+        out.say(f"{counted(checkpoints, 'checkpoint')} imported")
 
 
 @command("copy")
@@ -269,18 +243,14 @@ def copy_(
                 return await copy_items(one, other, namespace=where, progress=progress)
 
     number = run_async(main())
-    out.say(f"{number:,} item{'s' * (number != 1)} copied")
+    out.say(f"{counted(number, 'item')} copied")
 
 
 @command(cls=StoreCommand)
 def reindex(store: StoreUrl) -> None:
     """Bring the full-text index up to date; embeddings are made by the program that has them."""
     out = Out()
-
-    async def main() -> int:
-        async with open_for(store, writes=True, index=IndexConfig()) as opened:
-            with out.progress("indexing") as progress:
-                return await opened.reindex(progress=progress)
-
-    number = run_async(main())
-    out.say(f"{number:,} item{'s' * (number != 1)} indexed")
+    opened = open_for(store, writes=True, index=IndexConfig())
+    with out.progress("indexing") as progress:
+        number = ask(opened, lambda opened: opened.reindex(progress=progress))
+    out.say(f"{counted(number, 'item')} indexed")

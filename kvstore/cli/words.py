@@ -137,6 +137,11 @@ def pretty(value: Any) -> str:
     return inert(data.decode())
 
 
+def pretty_line(value: Any) -> str:
+    """Write a value for people to read, as one line."""
+    return " ".join(pretty(value).split())
+
+
 def item_object(item: Item) -> dict[str, Any]:
     """Return what is written of an item, but for its value."""
     written: dict[str, Any] = {
