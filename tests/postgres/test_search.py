@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +15,6 @@ from hypothesis import given
 from kvstore import (
     EmbeddingError,
     IndexConfig,
-    InMemoryStore,
     MissingDependencyError,
     SearchQuery,
 )
@@ -25,6 +23,7 @@ from kvstore.namespace import encode_namespace
 from kvstore.testing_search import RecordingEmbeddings, found, random_vector
 from tests.postgres.server import Database, reason_to_skip
 from tests.properties.strategies import json_values
+from tests.search.models import OtherModel
 
 pytest.importorskip("asyncpg", reason=reason_to_skip())
 
@@ -35,18 +34,6 @@ from kvstore.sql import Sql
 from tests.waiting import until
 
 NS = ("notes",)
-
-
-class OtherModel(RecordingEmbeddings):
-    """A model whose vectors have another length."""
-
-    def __init__(self, dimensions: int = 5) -> None:
-        super().__init__()
-        self.dimensions = dimensions
-        self.model_id = "other"
-
-    def vector(self, text: str) -> list[float]:
-        return random_vector(text, self.dimensions)
 
 
 @pytest.fixture
@@ -301,41 +288,6 @@ def test_scalars_are_of_use() -> None:
 
 
 # Words
-
-
-async def test_ranks_and_scores_by_words_are_those_in_memory(postgres_url: str) -> None:
-    numbers = random.Random(3)
-    words = ["red", "green", "blue", "東京都", "running", "run", "C++", "naïve", "x" * 5_000]
-
-    def text() -> str:
-        return " ".join(numbers.choices(words, weights=range(9, 0, -1), k=numbers.randint(1, 30)))
-
-    spaces = [("a",), ("a", "b"), ("a", "c")]
-    async with (
-        PostgresStore(postgres_url, index=IndexConfig()) as store,
-        InMemoryStore(index=IndexConfig()) as oracle,
-    ):
-        for at in range(200):
-            value = text()
-            for each in (store, oracle):
-                await each.put(spaces[at % 3], f"k{at % 80}", value)
-                if at % 7 == 0:
-                    await each.remove(spaces[at % 3], "k?")
-        for query in ("red", "blue 京都", "runs naive", "x" * 5_000, "green red C++", "東京都"):
-            for scope, subtree in ((("a",), False), (("a",), True), ((), True)):
-                told = [
-                    await each.search(
-                        scope, query, mode="text", subtree=subtree, limit=100, offset=1
-                    )
-                    for each in (store, oracle)
-                ]
-                ours, theirs = (
-                    [(item.namespace, item.key, item.value) for item in items] for items in told
-                )
-                assert ours == theirs, query
-                assert [item.score for item in told[0]] == pytest.approx(
-                    [item.score for item in told[1]]
-                )
 
 
 async def test_texts_of_any_length_are_indexed(postgres_url: str) -> None:

@@ -11,19 +11,9 @@ import pytest
 import kvstore
 from kvstore import EmbeddingError, IndexConfig, IndexMismatchError, Store
 from kvstore.testing_search import RecordingEmbeddings, found, random_vector
+from tests.search.models import OtherModel
 
 NS = ("notes",)
-
-
-class OtherModel(RecordingEmbeddings):
-    """A model whose vectors have another length."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.model_id = "other"
-
-    def vector(self, text: str) -> list[float]:
-        return random_vector(text, 5)
 
 
 class ModelThatGoesDown(RecordingEmbeddings):
@@ -44,11 +34,6 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return str(tmp_path / "store.db")
     url: str = request.getfixturevalue("postgres_url")
     return url
-
-
-@pytest.fixture
-def model() -> RecordingEmbeddings:
-    return RecordingEmbeddings()
 
 
 def store_with(place: str, model: Any, **config: Any) -> Store:

@@ -27,11 +27,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
 
 
-@pytest.fixture
-def model() -> RecordingEmbeddings:
-    return RecordingEmbeddings()
-
-
 def store_with(path: Path, model: Any, **config: Any) -> SQLiteStore:
     return SQLiteStore(path, index=IndexConfig(model, **config))
 

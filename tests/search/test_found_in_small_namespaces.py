@@ -98,7 +98,7 @@ def test_without_numpy_vec0_finds_the_same(tmp_path: Path) -> None:
 import asyncio, sys
 from pathlib import Path
 sys.modules["numpy"] = None
-from tests.search.test_small_namespaces import both_ways, fill
+from tests.search.test_found_in_small_namespaces import both_ways, fill
 from kvstore import IndexConfig, SQLiteStore
 from kvstore.testing_search import RecordingEmbeddings
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import initialize, invariant
 
 from kvstore import IndexConfig, InMemoryStore
 from tests.postgres.server import Database, reason_to_skip
-from tests.search.test_truth import FIELDS, History
+from tests.search.test_kept_through_any_history import FIELDS, History
 
 pytest.importorskip("asyncpg", reason=reason_to_skip())
 
