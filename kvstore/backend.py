@@ -432,15 +432,12 @@ class Backend(Recipe, ABC):
         raise NotImplementedError
 
     async def past_page(
-        self,
-        moment: Moment,
-        path: str,
-        pattern: Pattern,
-        subtree: bool,
-        after: tuple[str, str] | None,
-        limit: int,
+        self, moment: Moment, span: Span, limit: int
     ) -> tuple[list[Record], tuple[str, str] | None]:
-        """Return the next items that were there and match, and where to go on; errors as above."""
+        """Return the first items of a span that were there, and where to go on; errors as above.
+
+        The span has neither an end nor another direction.
+        """
         raise NotImplementedError
 
     async def history(self, path: str, key: str, limit: int | None) -> list[Change]:

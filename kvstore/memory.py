@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self, assert_never
 
+from kvstore.backend import Span
 from kvstore.errors import InvalidArgumentError
 from kvstore.exchange import Sink, partial_file
 from kvstore.feed import ChangePage
@@ -343,17 +344,12 @@ class InMemoryBackend(MemorySequences):
         return self._at(moment, [(path, key) for key in keys])
 
     async def past_page(
-        self,
-        moment: Moment,
-        path: str,
-        pattern: Pattern,
-        subtree: bool,
-        after: Address | None,
-        limit: int,
+        self, moment: Moment, span: Span, limit: int
     ) -> tuple[list[Record], Address | None]:
         self._past.require(moment, self._version, self.now())
-        addresses = within({*self._rows, *self._past.addresses()}, path, pattern, subtree)
-        rest = sorted(at for at in addresses if after is None or at > after)
+        everywhere = {*self._rows, *self._past.addresses()}
+        addresses = within(everywhere, span.path, span.pattern, span.subtree)
+        rest = sorted(at for at in addresses if span.after is None or at > span.after)
         page = rest[:limit]
         return self._at(moment, page), page[-1] if len(page) == limit else None
 

@@ -70,7 +70,22 @@ _PIECE_BYTES = 8 * 2**20
 
 
 @dataclass(slots=True)
-class Put:
+class OfNamespace:
+    """What is done in a namespace: its labels, and its path."""
+
+    namespace: Namespace
+    path: str
+
+
+@dataclass(slots=True)
+class OfItem(OfNamespace):
+    """What is done to an item."""
+
+    key: str
+
+
+@dataclass(slots=True)
+class Put(OfItem):
     """Upsert an item; answers the stored `Item`.
 
     Attributes:
@@ -84,9 +99,6 @@ class Put:
             keep from one try to the next.
     """
 
-    namespace: Namespace
-    path: str
-    key: str
     data: bytes
     ttl: int | None = None
     expected: int | None = None
@@ -97,27 +109,21 @@ class Put:
 
 
 @dataclass(slots=True)
-class Delete:
+class Delete(OfItem):
     """Delete an item; answers whether it was there."""
 
-    namespace: Namespace
-    path: str
-    key: str
     expected: int | None = None
 
 
 @dataclass(slots=True)
-class Check:
+class Check(OfItem):
     """Require an item to be at a version, 0 for absent; answers `None`."""
 
-    namespace: Namespace
-    path: str
-    key: str
     version: int
 
 
 @dataclass(slots=True)
-class Mutate:
+class Mutate(OfItem):
     """Read, change and write one item; answers what `change` gives beside the new data.
 
     Attributes:
@@ -128,16 +134,13 @@ class Mutate:
         vectors: of the texts to index, as far as they are known.
     """
 
-    namespace: Namespace
-    path: str
-    key: str
     change: Callable[[bytes | None], tuple[bytes | None, Any]]
     ttl: int | None = None
     vectors: Mapping[str, bytes] | None = None
 
 
 @dataclass(slots=True)
-class Append:
+class Append(OfNamespace):
     """Add entries to the end of a log; answers the position of the last one.
 
     Attributes:
@@ -146,32 +149,25 @@ class Append:
         vectors: of the texts to index, as far as they are known.
     """
 
-    namespace: Namespace
-    path: str
     data: tuple[bytes, ...]
     ttl: int | None = None
     vectors: Mapping[str, bytes] | None = None
 
 
 @dataclass(slots=True)
-class PopEntry:
+class PopEntry(OfNamespace):
     """Take the newest entry off a log; answers its `Item`, or `None`."""
-
-    namespace: Namespace
-    path: str
 
 
 @dataclass(slots=True)
-class TrimLog:
+class TrimLog(OfNamespace):
     """Delete all but the last `keep` entries of a log; answers how many of the live ones went."""
 
-    namespace: Namespace
-    path: str
     keep: int
 
 
 @dataclass(slots=True)
-class PutJob:
+class PutJob(OfNamespace):
     """Add a job to a queue; answers its key, or that of the job that has its name.
 
     Attributes:
@@ -182,8 +178,6 @@ class PutJob:
         vectors: of the texts to index, as far as they are known.
     """
 
-    namespace: Namespace
-    path: str
     data: bytes
     delay: int = 0
     name: str | None = None
@@ -192,17 +186,14 @@ class PutJob:
 
 
 @dataclass(slots=True)
-class FinishJob:
+class FinishJob(OfItem):
     """Delete a job that a token holds, or raise `LeaseLostError`; answers `None`."""
 
-    namespace: Namespace
-    path: str
-    key: str
     token: int
 
 
 @dataclass(slots=True)
-class TakeJob:
+class TakeJob(OfNamespace):
     """Lease the first job that is ready; answers its `Item` and attempt, or `None`.
 
     Attributes:
@@ -211,15 +202,13 @@ class TakeJob:
         attempts: how often a job is tried at most.
     """
 
-    namespace: Namespace
-    path: str
     token: int
     lease: int
     attempts: int
 
 
 @dataclass(slots=True)
-class RetryJob:
+class RetryJob(OfItem):
     """Have a job that a token holds tried again, or raise `LeaseLostError`; answers `None`.
 
     Attributes:
@@ -227,73 +216,56 @@ class RetryJob:
         error: why.
     """
 
-    namespace: Namespace
-    path: str
-    key: str
     token: int
     delay: int
     error: str | None
 
 
 @dataclass(slots=True)
-class GiveBackJob:
+class GiveBackJob(OfNamespace):
     """Make the job ready that a token holds, if it does, and do not count that attempt."""
 
-    namespace: Namespace
-    path: str
     token: int
 
 
 @dataclass(slots=True)
-class ExtendJob:
+class ExtendJob(OfItem):
     """Let a lease last so many microseconds from now, or raise `LeaseLostError`."""
 
-    namespace: Namespace
-    path: str
-    key: str
     token: int
     lease: int
 
 
 @dataclass(slots=True)
-class ReviveJobs:
+class ReviveJobs(OfNamespace):
     """Make dead jobs ready, unless their names are taken; answers how many."""
 
-    namespace: Namespace
-    path: str
     keys: tuple[str, ...]
 
 
 @dataclass(slots=True)
-class Remove:
+class Remove(OfNamespace):
     """Delete the items whose keys match; answers how many."""
 
-    namespace: Namespace
-    path: str
     pattern: Pattern
     subtree: bool
 
 
 @dataclass(slots=True)
-class Touch:
+class Touch(OfNamespace):
     """Renew the lifetime of live items that have one; answers their new expiry in micros."""
 
-    namespace: Namespace
-    path: str
     keys: tuple[str, ...]
 
 
 @dataclass(slots=True)
-class Expire:
+class Expire(OfItem):
     """Give a live item another lifetime; answers whether it was there.
 
     Attributes:
         ttl: in microseconds from now; `None`: for ever.
     """
 
-    namespace: Namespace
-    path: str
-    key: str
     ttl: int | None
 
 
@@ -409,11 +381,9 @@ class Keep:
 
 
 @dataclass(slots=True)
-class Forget:
+class Forget(OfNamespace):
     """Take away what is kept of the past of the items whose keys match; answers how many."""
 
-    namespace: Namespace
-    path: str
     pattern: Pattern
     subtree: bool
 

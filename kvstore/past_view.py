@@ -15,7 +15,7 @@ from kvstore.arguments import (
     check_query,
     whole_query,
 )
-from kvstore.backend import Host, NamespaceQuery
+from kvstore.backend import Host, NamespaceQuery, Span
 from kvstore.description import IndexSetup
 from kvstore.errors import InvalidArgumentError
 from kvstore.filters import Filter, matches, parse_filter
@@ -226,16 +226,15 @@ class Past:
         self, path: str, pattern: Pattern, subtree: bool, size: int = _PAGE
     ) -> AsyncIterator[Record]:
         moment = await self.moment()
-        after: tuple[str, str] | None = None
+        span = Span(path, pattern, subtree)
         while True:
             self._store.require_open()
-            rows, after = await self._store.backend.past_page(
-                moment, path, pattern, subtree, after, size
-            )
+            rows, end = await self._store.backend.past_page(moment, span, size)
             for row in rows:
                 yield row
-            if after is None:
+            if end is None:
                 return
+            span = span.rest(end)
 
 
 def item_of(namespace: Namespace, row: Record) -> Item:

@@ -11,17 +11,17 @@ so what was read is whole if the moment is there afterwards.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
+from kvstore.backend import Span
 from kvstore.instants import to_datetime
 from kvstore.namespace import decode_namespace, root_of
 from kvstore.operations import Forget, Keep, Record, Trim
 from kvstore.past import Kept, Moment
 from kvstore.past_view import item_of
-from kvstore.patterns import Pattern
 from kvstore.plan import Address, Effects, ends_of
 from kvstore.postgres import past_statements as sql
 from kvstore.postgres import statements
@@ -292,26 +292,20 @@ def _columns(addresses: Sequence[Address]) -> tuple[list[str], list[str]]:
 
 
 async def page(
-    pooled: Pooled,
-    moment: Moment,
-    path: str,
-    pattern: Pattern,
-    subtree: bool,
-    after: Address | None,
-    limit: int,
-    now: int,
+    pooled: Pooled, moment: Moment, span: Span, limit: int, now: int
 ) -> tuple[list[Record], Address | None]:
-    """Return the next items that were there and match, and where to go on."""
-    if path or not subtree:
-        return await _page(pooled.raw, moment, path, pattern, subtree, after, limit, now)
+    """Return the first items of a span that were there, and where to go on."""
+    if span.path or not span.subtree:
+        return await _page(pooled.raw, moment, span, limit, now)
     found: list[Record] = []
+    after = span.after
     root = "" if after is None else root_of(after[0])
     while True:
         rows = await pooled.raw.fetch(sql.LIST_ROOTS_FROM, root, _ROOTS_AT_ONCE)
         for (root,) in rows:
             place = after if after is not None and root_of(after[0]) == root else None
-            left = limit - len(found)
-            some, end = await _page(pooled.raw, moment, root, pattern, bool(root), place, left, now)
+            part = replace(span, path=root, subtree=bool(root), after=place)
+            some, end = await _page(pooled.raw, moment, part, limit - len(found), now)
             found += some
             if end is not None or len(found) >= limit:
                 return found, end or (found[-1].path, found[-1].key)
@@ -321,27 +315,18 @@ async def page(
 
 
 async def _page(
-    connection: Connection,
-    moment: Moment,
-    path: str,
-    pattern: Pattern,
-    subtree: bool,
-    after: Address | None,
-    limit: int,
-    now: int,
+    connection: Connection, moment: Moment, span: Span, limit: int, now: int
 ) -> tuple[list[Record], Address | None]:
     """As `page`, under one root."""
-    root = root_of(path)
+    root = root_of(span.path)
     when = await _resolve(connection, root, moment)
-    place = None if after is None else (after[0], encode_key(after[1]))
-    rows = await fetch(
-        connection,
-        sql.select_page(path, pattern, subtree, when.version, when.instant, place, limit),
-    )
+    if span.after is not None:
+        span = replace(span, after=(span.after[0], encode_key(span.after[1])))
+    rows = await fetch(connection, sql.select_page(span, when.version, when.instant, limit))
     await _require(connection, root, when, now)
     records = [record_of(row) for row in rows]
     end = (records[-1].path, records[-1].key) if len(rows) == limit else None
-    return [record for record in records if pattern.matches(record.key)], end
+    return [record for record in records if span.pattern.matches(record.key)], end
 
 
 async def changed_since(

@@ -6,6 +6,7 @@ kvstore_past that has one, or else of the item itself. One that is empty is forg
 
 from __future__ import annotations
 
+from kvstore.backend import Span
 from kvstore.namespace import root_of
 from kvstore.patterns import Pattern
 from kvstore.postgres.statements import LIVE, in_range, key_matches
@@ -251,29 +252,21 @@ def past_keys(path: str, pattern: Pattern, subtree: bool) -> Sql:
     )
 
 
-def select_page(
-    path: str,
-    pattern: Pattern,
-    subtree: bool,
-    version: int,
-    instant: int,
-    after: tuple[str, str] | None,
-    limit: int,
-) -> Sql:
-    """Select the next items that were there under a root at a moment, in order.
+def select_page(span: Span, version: int, instant: int, limit: int) -> Sql:
+    """Select the first items of a span, which lies under a root, that were there at a moment.
 
     The primary key of items, and kvstore_past_versions.
     """
-    condition, _ = key_matches(pattern)
-    within = [in_range(path, subtree), condition]
-    if after is not None:
-        within.append(Sql("(items.path, items.key) > (?, ?)", after))
+    condition, _ = key_matches(span.pattern)
+    within = [in_range(span.path, span.subtree), condition]
+    if span.after is not None:
+        within.append(Sql("(items.path, items.key) > (?, ?)", span.after))
     within += [Sql("items.version <= ?", (version,)), Sql(LIVE, (instant,))]
     present = all_of(within)
     gone = all_of(
         [*within, Sql("items.ended > ?", (version,)), Sql("items.value IS DISTINCT FROM ''")]
     )
-    root = root_of(path)
+    root = root_of(span.path)
     whole = f"past.path, past.key, {_WHOLE('?')}, {_OWN('past')}"
     return (
         Sql("SELECT * FROM (")

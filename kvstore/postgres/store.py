@@ -367,16 +367,9 @@ class PostgresBackend(Backend):
         return await self._pool.run(past.get_many, moment, path, keys, self.now())
 
     async def past_page(
-        self,
-        moment: Moment,
-        path: str,
-        pattern: Pattern,
-        subtree: bool,
-        after: tuple[str, str] | None,
-        limit: int,
+        self, moment: Moment, span: Span, limit: int
     ) -> tuple[list[Record], tuple[str, str] | None]:
-        asked = moment, path, pattern, subtree, after, limit
-        return await self._pool.run(past.page, *asked, self.now())
+        return await self._pool.run(past.page, moment, span, limit, self.now())
 
     async def history(self, path: str, key: str, limit: int | None) -> list[Change]:
         return await self._pool.run_alone(past.history, path, key, limit)

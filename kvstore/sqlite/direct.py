@@ -386,15 +386,9 @@ class DirectBackend(FileBackend):
         return self._read(past.get_many, moment, path, keys, self.now())
 
     async def past_page(
-        self,
-        moment: Moment,
-        path: str,
-        pattern: Pattern,
-        subtree: bool,
-        after: tuple[str, str] | None,
-        limit: int,
+        self, moment: Moment, span: Span, limit: int
     ) -> tuple[list[Record], tuple[str, str] | None]:
-        return self._read(past.page, moment, path, pattern, subtree, after, limit, self.now())
+        return self._read(past.page, moment, span, limit, self.now())
 
     async def history(self, path: str, key: str, limit: int | None) -> list[Change]:
         return self._read(past.history, path, key, limit)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from kvstore.backend import Span
 from kvstore.instants import to_datetime
 from kvstore.namespace import decode_namespace
 from kvstore.operations import Keep, Record, Trim
 from kvstore.past import Kept, Moment
 from kvstore.past_view import item_of
-from kvstore.patterns import Pattern
 from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite import past_statements as sql
 from kvstore.sqlite.connection import snapshot
@@ -248,16 +248,12 @@ def _at(
 def page(
     connection: driver.Connection,
     moment: Moment,
-    path: str,
-    pattern: Pattern,
-    subtree: bool,
-    after: tuple[str, str] | None,
+    span: Span,
     limit: int,
     now: int,
 ) -> tuple[list[Record], tuple[str, str] | None]:
-    """Return the next items that were there and match, and where to go on."""
-    when = moment.version, moment.instant
-    statement = sql.select_past_page(path, pattern, subtree, *when, after, limit)
+    """Return the first items of a span that were there, and where to go on."""
+    statement = sql.select_past_page(span, moment.version, moment.instant, limit)
     rows = connection.execute(statement.text, statement.params)
     records, is_cut = reading.take_records(rows, limit)
     require(connection, moment, now)

@@ -7,6 +7,7 @@ is empty is forgotten.
 
 from __future__ import annotations
 
+from kvstore.backend import Span
 from kvstore.patterns import Pattern
 from kvstore.sql import Sql
 from kvstore.sqlite.statements import LIVE, OCTETS, REST, in_range, key_matches
@@ -199,22 +200,14 @@ def forget(path: str, pattern: Pattern, subtree: bool) -> Sql:
     )
 
 
-def select_past_page(
-    path: str,
-    pattern: Pattern,
-    subtree: bool,
-    version: int,
-    instant: int,
-    after: tuple[str, str] | None,
-    limit: int,
-) -> Sql:
-    """Select the next items that were there at a moment, in order: two indexes are merged.
+def select_past_page(span: Span, version: int, instant: int, limit: int) -> Sql:
+    """Select the first items of a span that were there at a moment: two indexes are merged.
 
     The unique index on (path, key), and changes_was.
     """
-    within = in_range(path, subtree) + Sql("AND") + key_matches(pattern)
-    if after is not None:
-        within += Sql("AND (path, key) > (?, ?)", after)
+    within = in_range(span.path, span.subtree) + Sql("AND") + key_matches(span.pattern)
+    if span.after is not None:
+        within += Sql("AND (path, key) > (?, ?)", span.after)
     was = Sql(f"AND version <= ? AND {LIVE}", (version, instant))
     return (
         Sql(f"SELECT path, key, CAST(value AS BLOB), {_OWN} FROM items WHERE")

@@ -444,17 +444,9 @@ class SQLiteBackend(FileBackend):
         return found
 
     async def past_page(
-        self,
-        moment: Moment,
-        path: str,
-        pattern: Pattern,
-        subtree: bool,
-        after: tuple[str, str] | None,
-        limit: int,
+        self, moment: Moment, span: Span, limit: int
     ) -> tuple[list[Record], tuple[str, str] | None]:
-        return await self._scans.submit(
-            past.page, moment, path, pattern, subtree, after, limit, self.now()
-        )
+        return await self._scans.submit(past.page, moment, span, limit, self.now())
 
     async def history(self, path: str, key: str, limit: int | None) -> list[Change]:
         return await self._points.submit(past.history, path, key, limit)

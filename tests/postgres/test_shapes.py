@@ -139,7 +139,7 @@ def built() -> dict[str, Sql]:
         "past.forget": past_statements.forget(ROOT, ALL_KEYS, True),
         "past.past_keys": past_statements.past_keys(ROOT, SOME_KEYS, True),
         "past.select_page": past_statements.select_page(
-            ROOT, SOME_KEYS, True, 1, 1, (PATH, "k"), 9
+            Span(ROOT, SOME_KEYS, True, (PATH, "k")), 1, 1, 9
         ),
     }
     return {name: sql for name, sql in made.items() if sql is not None}

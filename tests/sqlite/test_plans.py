@@ -211,8 +211,8 @@ def test_the_past_is_looked_up_by_its_index(sqlite: driver.Connection, name: str
 def test_a_page_of_the_past_merges_two_indexes(
     sqlite: driver.Connection, subtree: bool, after: Address | None
 ) -> None:
-    every = compile_pattern("*")
-    statement = past_statements.select_past_page(PATH, every, subtree, 5, NOW, after, 10)
+    span = Span(PATH, compile_pattern("*"), subtree, after)
+    statement = past_statements.select_past_page(span, 5, NOW, 10)
     details = plan(sqlite, statement)
     assert details[0] == "MERGE (UNION ALL)"
     assert not [line for line in details if line.startswith("SCAN") or "TEMP B-TREE" in line]
