@@ -48,11 +48,13 @@ class Channel(Watched):
     Attributes:
         writer: its name.
         number: of its last transaction.
+        put_one: the statement of that name, once it is prepared.
     """
 
     writer: int = field(default_factory=lambda: getrandbits(62))
     number: int = 0
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Future[Any] | None = None
+    put_one: Any = None
 
     def begin(self, clock: float, tries: list[Try], root: str) -> tuple[Try, Stamp]:
         """Number a new try, by which it is known as one of these."""

@@ -44,8 +44,11 @@ __all__ = [
     "connect",
     "hang_up",
     "is_behind",
+    "is_client_side",
     "is_damage",
     "is_lost",
+    "is_passing",
+    "leave_transaction",
     "plan_once",
     "reconnect",
     "require_own_session",
@@ -78,6 +81,7 @@ _BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _PLAN_ONCE = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
 _HEARD_S = IDLE_S / 3  # after which a server that waits for us hears that we are there
 _NOT_BEHIND: Final = "08006"
+_CONFLICTS: Final = ("40001", "40P01")  # the server gave up one transaction of several
 _PAUSES_S = (0.02, 0.25)  # between two tries, growing
 
 
@@ -274,6 +278,19 @@ async def snapshot(raw: Connection) -> AsyncIterator[None]:
     await raw.execute("COMMIT")
 
 
+async def leave_transaction(raw: Connection, exc: BaseException) -> None:
+    """See to it that a connection on which something failed has no transaction open."""
+    if raw.is_closed():
+        return
+    if is_lost(exc) or not isinstance(exc, asyncpg.PostgresError) or is_client_side(exc):
+        raw.terminate()
+    elif raw.is_in_transaction():
+        try:
+            await raw.execute("ROLLBACK")
+        except DriverError:
+            raw.terminate()
+
+
 async def hang_up(connection: Connection) -> None:
     """Close a connection, politely if the server still listens."""
     try:
@@ -290,6 +307,20 @@ def is_lost(exc: BaseException | None) -> bool:
     if tls.is_refused(exc):
         return False
     return isinstance(exc, (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError))
+
+
+def is_client_side(exc: asyncpg.PostgresError) -> bool:
+    """Whether an error is the driver's own word for a lost connection, and not the server's."""
+    return (exc.sqlstate or "08").startswith("08")
+
+
+def is_passing(exc: BaseException) -> bool:
+    """Whether what has failed may well succeed when it is tried again."""
+    if isinstance(exc, StoreBusyError):
+        return False
+    if isinstance(exc, asyncpg.PostgresError) and exc.sqlstate in _CONFLICTS:
+        return True
+    return not isinstance(exc, StoreError) and is_lost(exc)
 
 
 def is_behind(exc: BaseException) -> bool:

@@ -14,7 +14,7 @@ from kvstore.postgres.keys import encode_key
 from kvstore.postgres.workspace import Stamp
 from kvstore.types import Item, pack_item
 
-__all__ = ["find_puts", "put_plain"]
+__all__ = ["find_puts", "put_one", "put_plain"]
 
 _BEFORE = statements.SEPARATOR
 _BEFORE_BYTES = _BEFORE.encode()
@@ -59,6 +59,30 @@ async def put_plain(
     created = {row[0]: row[1] for row in rows}
     items = [_item(op, version, created[version], now) for version, op in enumerate(puts, first)]
     return items, rows[0][2]
+
+
+async def put_one(
+    statement: Any, root: str, op: Put, now: int, at_least: int, stamp: Stamp
+) -> tuple[list[Item], bool]:
+    """As `put_plain`, of one put, in a transaction of its own.
+
+    Args:
+        statement: `statements.PUT_ONE`, prepared by a connection for writing.
+        root: as there, and all that follows.
+        op: see there.
+        now: see there.
+        at_least: see there.
+        stamp: see there.
+    """
+    ttl, indexing = op.ttl, op.indexing
+    rows = await statement.fetch(
+        root, op.path, encode_key(op.key), op.data.decode(),
+        None if ttl is None else now + ttl, ttl,
+        None if indexing is None else orjson.dumps(indexing).decode(),
+        now, at_least, *stamp,
+    )  # fmt: skip
+    version, created_at, is_watched = rows[0][0]
+    return [_item(op, version, created_at, now)], is_watched == 1
 
 
 async def find_puts(

@@ -172,6 +172,11 @@ class Lines:
             self.line(root).waiting.append(unit)
             self._ready[root] = None
 
+    @property
+    def may_go(self) -> bool:
+        """Whether something waits that may go now, most likely."""
+        return bool(self._ready or self._later)
+
     def line(self, root: str) -> RootLine:
         """Return the line of a root."""
         line = self._lines.get(root)
@@ -235,6 +240,19 @@ class Lines:
         ):
             line.waiting.extendleft(reversed(group.units))
             return None
+        return group
+
+    def send_alone(self, unit: Unit) -> Group | None:
+        """Have a unit go at once, as nobody waits; `None`: it is no put that may."""
+        if not unit.is_plain or self._committing or self._waiting or self._later:
+            return None
+        (root,) = unit.roots or ("",)
+        line = self.line(root)
+        if line.is_indexed:
+            return None
+        group = Group([unit], {(op.path, op.key) for op in unit.ops})  # type: ignore[union-attr]
+        line.committing.append(group)
+        self._committing += 1
         return group
 
     def _send(self, group: Group) -> Group:

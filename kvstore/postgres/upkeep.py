@@ -114,7 +114,7 @@ class Upkeep:
                 await connection.execute("ROLLBACK")
             raise
         await connection.execute("COMMIT")
-        self._writer.newest = max(self._writer.newest, space.version)
+        self._writer.learn(space.version)
         if space.is_watched:
             self._is_news()
 

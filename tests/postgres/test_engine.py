@@ -147,3 +147,47 @@ async def test_stores_that_write_at_once_lose_nothing(postgres_url: str) -> None
         await asyncio.gather(*map(work, stores))
         assert await stores[0].increment(NS, "n", 0) == 120
         assert (await stores[0].stats()).version == 241
+
+
+async def test_a_put_by_itself_that_is_cancelled_leaves_the_next_ones_be(
+    postgres_url: str,
+) -> None:
+    """It is on its way over a connection that others use, and is committed before they are."""
+    async with PostgresStore(postgres_url) as store, PostgresStore(postgres_url) as other:
+        for number in range(3):
+            await store.put(NS, "k", number)
+        for number in range(3, 20):
+            held = await other.backend._pool.acquire()
+            await held.raw.execute("BEGIN")
+            await held.raw.execute("SELECT 1 FROM kvstore_roots FOR UPDATE")
+            put = asyncio.create_task(store.put(NS, "k", number))
+            await asyncio.sleep(0)
+            following = asyncio.create_task(store.increment(NS, "n"))
+            await asyncio.sleep(0.001 * (number % 4))
+            put.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await put
+            await held.raw.execute("ROLLBACK")
+            other.backend._pool.release(held)
+            assert await following == number - 2
+            item = await store.get(NS, "k")
+            assert item is not None
+            assert item.value == number
+            await store.put(NS, "k", number)
+        assert (await store.check()).ok
+
+
+async def test_stores_that_take_turns_under_a_root_give_versions_in_order(
+    postgres_url: str,
+) -> None:
+    """Also where a turn of the root begins another era, and whoever was the last to write."""
+    async with PostgresStore(postgres_url) as one, PostgresStore(postgres_url) as two:
+        items = [
+            await (one if number % 3 else two).put(NS, str(number % 5), number)
+            for number in range(600)
+        ]
+        assert [item.version for item in items] == list(range(1, 601))
+        begun = {item.key: item.created_at for item in items[:5]}
+        assert all(item.created_at == begun[item.key] for item in items)
+        assert [item async for item in one.scan(NS)] == sorted(items[-5:], key=lambda at: at.key)
+        assert (await two.check()).ok

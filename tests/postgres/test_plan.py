@@ -58,14 +58,14 @@ async def test_one_statement_does_what_is_decided(postgres_url: str, is_bare: bo
 
 async def filled(store: PostgresStore, dice: Random, number: int) -> dict[Address, Record]:
     """Put some items, a part of them long ago, and return their rows."""
-    writer = store.backend._writer
+    sender = store.backend._writer._sender
     for at in range(dice.randrange(20)):
-        writer._clock = partial(float, (NOW - 40 + 3 * at) / 1e6)
+        sender._clock = partial(float, (NOW - 40 + 3 * at) / 1e6)
         op = put(dice, is_bare=False)
         index = None if op.indexing is None else list(op.indexing) or False
         ttl = None if op.ttl is None else op.ttl / 1e6
         await store.put(op.namespace, op.key, number, ttl=ttl, index=index)
-    writer._clock = partial(float, NOW / 1e6)
+    sender._clock = partial(float, NOW / 1e6)
     connection = await connect(store.backend.target)
     rows = await connection.fetch(ALL)
     await connection.close()
