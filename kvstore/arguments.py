@@ -44,7 +44,10 @@ def check_keys(keys: Iterable[str]) -> list[str]:
         raise InvalidKeyError(f"keys is a collection of keys, not a str: write {[keys]!r}")
     if not isinstance(keys, Iterable):
         raise InvalidKeyError(f"keys is a collection of keys, not {type(keys).__name__}")
-    return list(dict.fromkeys(map(check_key, keys)))
+    given = list(keys)
+    if set(map(type, given)) == {str} and is_text("".join(given)):  # all of them at once
+        return list(dict.fromkeys(given))
+    return list(dict.fromkeys(map(check_key, given)))
 
 
 def check_count(number: int, name: str, least: int = 0) -> int:

@@ -14,7 +14,7 @@ docs/backends.md, and tests/conformance/dict_backend.py for one over a dict.
     check  stats                  upkeep
 
 These must be there. `entries` and `length` are for those that have logs,
-`search` is for those that have an index, `peek`, `get` and `put_now` for those that
+`search` is for those that have an index, `recall`, `peek`, `get` and `put_now` for those that
 do one point read or put quicker than many, `records` where a page's items say less than is stored,
 `backup` and `vacuum` where there is something to do; `blocking` gives one for sync code. One that
 keeps the past has `moment`, `past_many`, `past_page` and `history`.
@@ -51,7 +51,7 @@ from kvstore.ranking import Search
 from kvstore.recipe import Recipe
 from kvstore.report import Meter, Reindexed, Report, Stats
 from kvstore.sequences import EntryPage
-from kvstore.types import EPOCH, Change, IndexConfig, Item, Namespace
+from kvstore.types import EPOCH, Change, IndexConfig, Item, Namespace, Recall
 
 __all__ = ["Backend", "Host", "NamespaceQuery", "Page", "Selection", "Settings", "Span"]
 
@@ -288,6 +288,12 @@ class Backend(Recipe, ABC):
         return None
 
     # Read
+
+    recall: Recall | None = None
+    """While it is open, if it remembers what it read; its errors are those of what it is given.
+
+    Asked with what a caller gave, before all checks. After `UNKNOWN` all is done in its turn.
+    """
 
     def peek(self, namespace: Namespace, path: str, key: str) -> list[Item] | None:
         """Answer a point read at once, on the loop's thread, if that takes mere microseconds.

@@ -12,9 +12,8 @@ a label as a line feed and their caret letter (NUL as `@`, TAB as `I`, line feed
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
-from kvstore.caching import LONGEST, LongError, cache_short
+from kvstore.caching import Known, cache_short
 from kvstore.errors import InvalidKeyError, InvalidNamespaceError
 from kvstore.types import Namespace
 
@@ -98,23 +97,18 @@ def address(namespace: Sequence[str]) -> tuple[Namespace, str]:
     """
     if type(namespace) is tuple:
         try:
-            return _address(namespace)
-        except LongError as exc:
-            result: tuple[Namespace, str] = exc.result
-            return result
+            return _ADDRESSES[namespace]
         except TypeError:  # an unhashable label: the check below says so
             pass
+    return _address(namespace)
+
+
+def _address(namespace: Sequence[str]) -> tuple[Namespace, str]:
     labels = check_namespace(namespace)
     return labels, encode_namespace(labels)
 
 
-@lru_cache(maxsize=16_384)  # and not `cache_short`: every call passes here
-def _address(namespace: Namespace) -> tuple[Namespace, str]:
-    labels = check_namespace(namespace)
-    path = encode_namespace(labels)
-    if len(path) > LONGEST:
-        raise LongError((labels, path))
-    return labels, path
+_ADDRESSES = Known(_address, 16_384)  # every call passes here
 
 
 @cache_short(16_384)

@@ -104,7 +104,16 @@ from kvstore.targets import check_target
 from kvstore.text import WHOLE, fold, query_words, texts_of
 from kvstore.transaction import Transaction
 from kvstore.typed import Typed
-from kvstore.types import Change, IndexConfig, Item, Items, Namespace, SearchQuery
+from kvstore.types import (
+    UNKNOWN,
+    Change,
+    IndexConfig,
+    Item,
+    Items,
+    Namespace,
+    Recall,
+    SearchQuery,
+)
 from kvstore.watching import Watch, trim_of
 
 __all__ = ["Store"]
@@ -234,6 +243,7 @@ class Store(WithAsync, Recipe):
         backend.attach(settings, index, embedder)
         self._embedding_writes = 0  # writes that wait for the model
         self._loop: Any = None  # the one that it is open on; `_ANYWHERE`; `None`: it is not open
+        self._recall: Recall | None = None  # while it is open, of a backend that has a memory
         self._refreshes_reads = self.settings.refresh_ttl
         self._look = None if type(backend).look is Backend.look else backend.look
         self._lifecycle = LoopLock()
@@ -272,6 +282,7 @@ class Store(WithAsync, Recipe):
                 self._require_here()
                 await self._open_backend()
                 self._loop = asyncio.get_running_loop()
+                self._recall = self.backend.recall
                 remember(self)
                 if self.settings.sweep_interval is not None and not self.settings.read_only:
                     self._sweeper = asyncio.create_task(_sweep_regularly(weakref.ref(self)))
@@ -287,6 +298,7 @@ class Store(WithAsync, Recipe):
             self._require_here()
             await self._open_backend()
             self._loop = _ANYWHERE
+            self._recall = self.backend.recall
             remember(self)
         return self
 
@@ -304,7 +316,7 @@ class Store(WithAsync, Recipe):
         if self._loop is None and not self._lifecycle.locked():
             return
         if not self.backend.needs_loop:
-            self._loop = None
+            self._loop = self._recall = None
             await self.backend.close()
             return
         closing = asyncio.ensure_future(self._close_once())
@@ -320,7 +332,7 @@ class Store(WithAsync, Recipe):
                 return
             if asyncio.get_running_loop() is not self._loop:
                 self._refuse()
-            self._loop = None
+            self._loop = self._recall = None
             self.backend.bell.ring()  # watches see that the store is closed
             if self._sweeper is not None:
                 self._sweeper.cancel()
@@ -461,17 +473,18 @@ class Store(WithAsync, Recipe):
             key: its key.
             refresh_ttl: whether this read renews the item's lifetime; `None`: as the store does.
         """
-        self.require_open()
-        labels, path = address(namespace)
-        key = check_key(key)
-        items = self.backend.peek(labels, path, key)
-        if items is None:
-            items = await self.backend.get(labels, path, key)
-        if not items:
-            return None
-        if refresh_ttl or (refresh_ttl is None and self._refreshes_reads):
-            items = await self._refreshed(items)
-        return items[0] if items else None
+        if (recall := self._recall) is None or (item := recall(namespace, key)) is UNKNOWN:
+            self.require_open()
+            labels, path = address(namespace)
+            key = check_key(key)
+            items = self.backend.peek(labels, path, key)
+            if items is None:
+                items = await self.backend.get(labels, path, key)
+            item = items[0] if items else None
+        if item is not None and (refresh_ttl or (refresh_ttl is None and self._refreshes_reads)):
+            items = await self._refreshed([item])
+            item = items[0] if items else None
+        return item
 
     async def delete(
         self, namespace: Sequence[str], key: str, *, if_version: int | None = None
@@ -1700,9 +1713,9 @@ class Store(WithAsync, Recipe):
         return mode
 
 
-def _by_key(wanted: Iterable[str], items: Iterable[Item]) -> dict[str, Item]:
+def _by_key(wanted: list[str], items: Iterable[Item]) -> dict[str, Item]:
     found = {item.key: item for item in items}
-    return {key: found[key] for key in wanted if key in found}
+    return found if list(found) == wanted else {key: found[key] for key in wanted if key in found}
 
 
 def _has_own(op: Embedded) -> bool:

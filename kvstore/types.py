@@ -5,11 +5,12 @@ All are immutable dataclasses with slots, and know nothing of any backend.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, Literal
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal
 
 from kvstore import codec
 from kvstore.errors import InvalidArgumentError
@@ -28,13 +29,18 @@ else:
 
 __all__ = [
     "EPOCH",
+    "UNKNOWN",
     "Change",
+    "Draft",
     "IndexConfig",
     "Item",
     "Items",
     "Mode",
     "Namespace",
+    "Recall",
+    "Recalled",
     "SearchQuery",
+    "Unknown",
     "make_item",
     "pack_item",
 ]
@@ -95,6 +101,17 @@ class Item(_Packed, Generic[V]):
             return field
 
 
+class Unknown(Enum):
+    """In the place of an item of which it is not known, or not just now, whether it is there."""
+
+    UNKNOWN = "unknown"
+
+
+UNKNOWN: Final = Unknown.UNKNOWN
+Recalled = Item | Unknown | None
+Recall = Callable[[Sequence[str], str], Recalled]  # of a namespace and a key
+
+
 class Items(list[Item[V]]):
     """A list of items, such as a search returns; a notebook shows it as a table."""
 
@@ -117,12 +134,20 @@ def _unpack_value(item: Any) -> Any:
     return value
 
 
-class _Draft(_Packed):
-    """An `Item` in the making: the same slots, but not frozen."""
+class Draft(_Packed):
+    """An `Item` in the making: the same slots, but not frozen.
+
+    A frozen dataclass sets each field through `object.__setattr__`. A draft is filled, and turns
+    into an `Item` (https://docs.python.org/3/reference/datamodel.html, `__class__` assignment). The
+    times, which few look at, are unpacked at their first use.
+    """
 
     __slots__ = tuple(field.name for field in fields(Item))
 
-    def __init__(
+    value: Any
+    _box: list[Any]
+
+    def item(
         self,
         namespace: Namespace,
         key: str,
@@ -130,7 +155,8 @@ class _Draft(_Packed):
         created: int,
         updated: int,
         expires: int | None,
-    ) -> None:
+    ) -> Item:
+        """Become an item; the arguments are those of `make_item`. `value` is set before."""
         self.namespace = namespace
         self.key = key
         self.version = version
@@ -138,6 +164,9 @@ class _Draft(_Packed):
         self._created = created
         self._updated = updated
         self._expires = expires
+        made: Any = self
+        made.__class__ = Item
+        return made  # type: ignore[no-any-return]
 
 
 def make_item(
@@ -149,11 +178,7 @@ def make_item(
     updated: int,
     expires: int | None,
 ) -> Item:
-    """Make an `Item`, as its constructor does, on the hot paths.
-
-    A frozen dataclass sets each field through `object.__setattr__`. This fills a draft with the
-    same layout and turns it into an `Item` (https://docs.python.org/3/reference/datamodel.html,
-    `__class__` assignment). The times, which few look at, are unpacked at their first use.
+    """Make an `Item`, as its constructor does, but quicker.
 
     Args:
         namespace: the labels.
@@ -164,11 +189,9 @@ def make_item(
         updated: when the item was last written.
         expires: when it is gone; `None`: never.
     """
-    draft: Any = _Draft(namespace, key, version, created, updated, expires)
+    draft = Draft()
     draft.value = value
-    draft.__class__ = Item
-    item: Item = draft
-    return item
+    return draft.item(namespace, key, version, created, updated, expires)
 
 
 def pack_item(
@@ -184,11 +207,9 @@ def pack_item(
 
     It answers writes: who has just put a value seldom reads it out of the answer.
     """
-    draft: Any = _Draft(namespace, key, version, created, updated, expires)
+    draft = Draft()
     draft._box = [data]
-    draft.__class__ = Item
-    item: Item = draft
-    return item
+    return draft.item(namespace, key, version, created, updated, expires)
 
 
 @dataclass(frozen=True, slots=True)

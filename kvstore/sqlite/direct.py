@@ -35,7 +35,7 @@ from kvstore.sqlite.read_cache import ReadCache
 from kvstore.sqlite.readonly import Source
 from kvstore.sqlite.rows import ANY_LENGTH
 from kvstore.sqlite.series import Series
-from kvstore.types import Change, Item, Namespace
+from kvstore.types import UNKNOWN, Change, Item, Namespace, Recalled
 from kvstore.watching import trim_of
 
 __all__ = ["DirectBackend", "run_directly"]
@@ -111,6 +111,7 @@ class DirectBackend(FileBackend):
             self._writer.execute("PRAGMA wal_autocheckpoint = 0")
         self._cache = self.open_read_cache(self._writer)
         self._past_cache = None if self._cache is None else PastCache(self._cache)
+        self.recall = None if self._cache is None else self._recall
         self._series = Series(self._writer, self.opened, None, self._cache)
         self._is_usable = True
         self.when_dropped(_abandon, self._readers, self.ending(self._writer))
@@ -137,7 +138,7 @@ class DirectBackend(FileBackend):
                 self._idle_sources.pop().close()
             self.opened.close()
             return
-        self._cache = self._past_cache = None
+        self.recall = self._cache = self._past_cache = None
         self._series.end()
         self.before_last_close()
         self._writer.close()
@@ -212,25 +213,25 @@ class DirectBackend(FileBackend):
                 self._sources.remove(source)
                 source.close()
 
+    def _recall(self, namespace: Sequence[str], key: str) -> Recalled:
+        cache = self._cache
+        self.look()
+        return UNKNOWN if cache is None else cache.recall(namespace, key, self.now)
+
     def peek(self, namespace: Namespace, path: str, key: str) -> list[Item]:
         cache = self._cache
         if cache is None:
             return self._read(reading.get_one, namespace, path, key, self.now())
-        entry = cache.find(path, key)
-        if entry is None:
-            before = cache.header()
-            entry = self._read(reading.get_entry, namespace, path, key)
-            cache.fill(before, (((path, key), entry),))
+        before = cache.header()
+        entry = self._read(reading.get_entry, namespace, path, key)
+        cache.fill(before, (((path, key), entry),))
         return reading.live_item(namespace, key, entry, self.now)
 
     async def get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
         cache = self._cache
-        entries = None if cache is None else cache.find_all(path, keys)
-        if entries is None:
+        items = None if cache is None else cache.recall_all(namespace, path, keys, self.now)
+        if items is None:
             return self._read(reading.get_many, namespace, path, keys, self.now())
-        items: list[Item] = []
-        for key, entry in zip(keys, entries, strict=True):
-            items += reading.live_item(namespace, key, entry, self.now)
         return items
 
     async def select(self, path: str, selection: Selection) -> list[Item]:

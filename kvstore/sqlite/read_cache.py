@@ -20,9 +20,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
 from mmap import mmap
 from threading import Lock
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
+
+from kvstore.codec import decode
+from kvstore.namespace import address, check_key
+from kvstore.types import UNKNOWN, Draft, Item, Namespace, Recalled
 
 __all__ = [
     "ABSENT",
@@ -62,9 +67,18 @@ class Entry(NamedTuple):
     updated_at: int
     expires_at: int | None
 
+    def item(self, namespace: Namespace, key: str, now: Callable[[], int]) -> Item | None:
+        """Return the item, unless it is not there now."""
+        data, version, created_at, updated_at, expires_at = self
+        if not data or (expires_at is not None and expires_at <= now()):
+            return None
+        draft = Draft()  # as `make_item` does
+        draft.value = decode(data)
+        return draft.item(namespace, key, version, created_at, updated_at, expires_at)
+
 
 ABSENT: Final = Entry(b"", 0, 0, 0, None)
-"""Known not to be there."""
+"""Known not to be there; the data of an item are never empty."""
 
 
 _NOTHING: Final[dict[Address, Entry]] = {}
@@ -154,17 +168,48 @@ class ReadCache:
         known = state.entries if self._sums[_SUM_AT] == state.sum else _NOTHING
         return list(map(known.get, addresses))
 
-    def find_all(self, path: str, keys: Sequence[str]) -> list[Entry] | None:
-        """Return the entries of items as they are at one moment, or `None`: read them."""
+    def recall(self, namespace: Sequence[str], key: str, now: Callable[[], int]) -> Recalled:
+        """Return the live item at an address that a caller gave, if its entry is known."""
         state = self._snapshot
-        sum, get = state.sum, state.entries.get
-        found = [entry for key in keys if (entry := get((path, key))) is not None]
-        if len(found) < len(keys):
+        if self._sums[_SUM_AT] != state.sum:
+            return UNKNOWN
+        labels, path = address(namespace)
+        if type(key) is not str:
+            key = check_key(key)
+        entry = state.entries.get((path, key))
+        if entry is None:
+            return UNKNOWN
+        self.hits += 1
+        return entry.item(labels, key, now)
+
+    def recall_all(
+        self,
+        namespace: Namespace,
+        path: str,
+        keys: Sequence[str],
+        now: Callable[[], int],
+        longest: int | None = None,
+    ) -> list[Item] | None:
+        """Return the live items among some, as they are at one moment, or `None`: read them.
+
+        Args:
+            namespace: the labels of `path`.
+            path: where all of them are.
+            keys: which.
+            now: gives the present instant.
+            longest: bytes that their values may have together; `None`: any number.
+        """
+        state = self._snapshot
+        begun = state.sum
+        found = list(map(state.entries.get, zip(repeat(path), keys)))
+        if not all(found) or self._sums[_SUM_AT] != begun:
+            return None  # or a commit came meanwhile, which `follow` may have gone along with
+        entries = cast("list[Entry]", found)
+        if longest is not None and sum([len(entry.data) for entry in entries]) > longest:
             return None
-        if self._sums[_SUM_AT] != sum:  # a commit since, which `follow` may have gone along with
-            return None
-        self.hits += len(found)
-        return found
+        self.hits += len(entries)
+        items = [entry.item(namespace, key, now) for key, entry in zip(keys, entries, strict=True)]
+        return [item for item in items if item is not None]
 
     def header(self) -> Mark:
         """Return the header as it is now; take it before a read or a write, for the calls below."""
@@ -225,16 +270,16 @@ class ReadCache:
         """
         state, entries, longest = self._snapshot, self._snapshot.entries, self._budget // 8
         more = 0
-        for address, entry in found:
-            path, key = address
+        for place, entry in found:
+            path, key = place
             weight = len(path) + len(key) + _OVERHEAD_BYTES
-            old = entries.pop(address, None)
+            old = entries.pop(place, None)
             if old is not None:
                 more -= weight + len(old.data)
             elif is_crowd:
                 continue
             if entry is not None and (weight := weight + len(entry.data)) <= longest:
-                entries[address] = entry
+                entries[place] = entry
                 more += weight
         state.size += more
         while state.size > self._budget:

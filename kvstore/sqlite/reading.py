@@ -82,12 +82,8 @@ def item_of(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> It
     Raises:
         StoreCorruptError: the row is not as it was written.
     """
-    (item,) = live_item(namespace, key, entry_of(namespace, path, key, row), _for_ever)
-    return item
-
-
-def _for_ever() -> int:
-    return _EVER
+    data, version, created_at, updated_at, expires_at = entry_of(namespace, path, key, row)
+    return make_item(namespace, key, decode(data), version, created_at, updated_at, expires_at)
 
 
 def entry_of(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> Entry:
@@ -98,6 +94,7 @@ def entry_of(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> E
             checksum(path, key, version, data) == expected
             and type(created_at) is int
             and type(updated_at) is int
+            and (expires_at is None or type(expires_at) is int)
         ):
             return Entry(data, version, created_at, updated_at, expires_at)
     except (TypeError, ValueError) as exc:  # columns of other types than we write
@@ -107,14 +104,8 @@ def entry_of(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> E
 
 def live_item(namespace: Namespace, key: str, entry: Entry, now: Callable[[], int]) -> list[Item]:
     """Return the item of an entry in a list; an empty one if it is not there now."""
-    data, version, created_at, updated_at, expires_at = entry
-    if entry is ABSENT or (expires_at is not None and expires_at <= now()):
-        return []
-    try:
-        value = decode(data)
-    except (TypeError, ValueError) as exc:
-        raise _damaged(namespace, key) from exc
-    return [make_item(namespace, key, value, version, created_at, updated_at, expires_at)]
+    item = entry.item(namespace, key, now)
+    return [] if item is None else [item]
 
 
 def _damaged(namespace: Namespace, key: str) -> StoreCorruptError:

@@ -215,9 +215,12 @@ class SQLiteBackend(FileBackend):
         self._pace = pace
         self._points, self._scans = (Reader(reader, self.opened) for reader in readers)
         cache = self._cached
-        self._inline = InlineReader(inline, self.settings.clock, pace, self._points, cache)
+        self._inline = InlineReader(
+            inline, self.settings.clock, pace, self._points, cache, self.look
+        )
         if self.setup is not None:
             self._foresight = Foresight(self._inline, self._points, pace, self.setup)
+        self.recall = None if cache is None else self._inline.recall
         self.peek = self._inline.get  # type: ignore[method-assign]  # as below, one call less
         self.past_peek = self._inline.get_past  # type: ignore[method-assign]  # likewise
         self._writer = Writer(
@@ -293,7 +296,7 @@ class SQLiteBackend(FileBackend):
 
     async def close(self) -> None:
         self.finalizer.detach()
-        self._cached = None  # its view of the file ends
+        self.recall = self._cached = None  # its view of the file ends
         self._inline.close()
         if self._inline_search is not None:
             self._inline_search.close()

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from typing import TypeVar
 
 from kvstore.errors import StoreCorruptError, StoreError
@@ -26,7 +27,7 @@ from kvstore.sqlite.engine.reader import Reader
 from kvstore.sqlite.engine.settling import settle
 from kvstore.sqlite.past_cache import PastCache, read_entry
 from kvstore.sqlite.read_cache import NO_MARK, Address, Entry, ReadCache
-from kvstore.types import Item, Namespace
+from kvstore.types import UNKNOWN, Item, Namespace, Recalled
 
 __all__ = ["InlineReader", "NoInlineReader"]
 
@@ -49,6 +50,7 @@ class InlineReader:
         pace: decides when to read here.
         worker: reads what must not be read here.
         cache: of what was read here; `None`: there is none.
+        look: looks whether the file is still there.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class InlineReader:
         pace: Pace,
         worker: Reader,
         cache: ReadCache | None = None,
+        look: Callable[[], None] = lambda: None,
     ) -> None:
         connection.text_factory = bytes
         limit(connection)
@@ -70,22 +73,41 @@ class InlineReader:
         self._cache = cache
         self._past_cache = None if cache is None else PastCache(cache)
         self._uncharged = 0  # answers from the cache that the pace has not heard of yet
+        self._look = look
         self._loop = asyncio.get_running_loop()
+        self._is_loop_running = self._loop.is_running
+        self._thread = -1  # on which the loop was seen to run
         self._waiting: deque[_Read] = deque()
         self._is_crowd = False  # whether the last flush had more than one read to make
         self._alone = (-1, 0)  # turn and task of the last read that was answered at once
 
+    def recall(self, namespace: Sequence[str], key: str) -> Recalled:
+        """Return an item from memory; `UNKNOWN`: all else must be done, and its errors are those.
+
+        The loop is looked at as the caller does it, but in fewer steps: what was seen in this turn
+        on this thread is so as long as the loop runs.
+        """
+        pace, cache = self._pace, self._cache
+        if (
+            not pace.recalls or get_ident() != self._thread or not self._is_loop_running()
+        ) and not self._may_recall():
+            return UNKNOWN
+        if cache is None:
+            return UNKNOWN
+        pace.recalls -= 1
+        return cache.recall(namespace, key, self._now)
+
+    def _may_recall(self) -> bool:
+        if asyncio.get_running_loop() is not self._loop:
+            return False
+        self._look()
+        self._thread = get_ident()
+        return self._pace.may_recall()
+
     def get(self, namespace: Namespace, path: str, key: str) -> list[Item] | None:
         """Return the live item in a list, an empty list, or `None`: ask `get_later`."""
         pace, cache = self._pace, self._cache
-        if pace.is_turn_over:
-            return None
-        if cache is not None:
-            entry = cache.find(path, key)
-            if entry is not None:
-                self._charge_cached()
-                return reading.live_item(namespace, key, entry, self._now)
-        if self._is_crowd or self._waiting:
+        if pace.is_turn_over or self._is_crowd or self._waiting:
             return None
         began = time.perf_counter()
         if not pace.allows(began):
@@ -162,12 +184,10 @@ class InlineReader:
         if pace.is_turn_over:
             return None
         if cache is not None and len(keys) <= CACHED_READS:
-            entries = cache.find_all(path, keys)
-            if entries is not None and sum([len(entry.data) for entry in entries]) <= INLINE_BYTES:
+            found = cache.recall_all(namespace, path, keys, self._now, INLINE_BYTES)
+            if found is not None:
                 pace.charge(CACHED_S * len(keys))
-                live, now = reading.live_item, self._now
-                found = zip(keys, entries, strict=True)
-                return [item for key, entry in found for item in live(namespace, key, entry, now)]
+                return found
         began = time.perf_counter()
         is_little, is_busy = are_few(path, keys), self._worker.is_busy
         if not pace.allows(began, is_little=is_little, is_thread_busy=is_busy):
@@ -188,6 +208,19 @@ class InlineReader:
                 return None
             items += answer
         return items
+
+    def _read_each(self, points: Sequence[reading.Point]) -> list[_Answer]:
+        """Make point reads that may be of several moments: of what is known none is made."""
+        cache = self._cache
+        if cache is None:
+            return self._read(points)
+        known = [cache.find(path, key) for _, path, key in points]
+        rest = [point for point, entry in zip(points, known, strict=True) if entry is None]
+        read = iter(self._read(rest) if rest else ())
+        return [
+            next(read) if entry is None else self._live(namespace, key, entry)
+            for (namespace, _, key), entry in zip(points, known, strict=True)
+        ]
 
     def _read(self, points: Sequence[reading.Point]) -> list[_Answer]:
         """Make point reads by one statement."""
@@ -273,7 +306,7 @@ class InlineReader:
             has_read = True
             try:
                 self.is_running = True
-                answers = self._read([point for point, _ in reads])
+                answers = self._read_each([point for point, _ in reads])
             except Exception:  # noqa: BLE001 - the worker meets it again, and tells the callers
                 answers = [None] * len(reads)
             except BaseException:  # such as KeyboardInterrupt

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable
 
 from kvstore.sqlite.engine.limits import (
+    CACHED_AT_ONCE,
+    CACHED_S,
     GROUP_READS,
     REST_S,
     SHARE_S,
@@ -34,6 +36,8 @@ class Pace:
         self._queue: deque[asyncio.Future[None]] = deque()
         self.is_turn_over = False  # inline work has had all that it may have of this turn
         self.turn = 0  # counts the turns that had inline work
+        self.recalls = 0  # answers from memory that may still be given before `may_recall` is asked
+        self._recalled: set[int] = set()  # tasks that had one after the turn was over
         self.group = 1  # how many reads may share a statement: few until they prove quick
 
     @property
@@ -105,6 +109,23 @@ class Pace:
             self.is_turn_watched = True
             self._loop.call_soon(self._new_turn)
 
+    def may_recall(self) -> bool:
+        """Allow some answers from memory, if this turn has the time for them.
+
+        To have a task wait for another turn takes longer than such an answer. So each may have one
+        when the turn is over, and only those that go on and on must wait.
+        """
+        self.recalls = CACHED_AT_ONCE
+        if self.is_turn_over:
+            task = id(asyncio.current_task(self._loop))
+            if task in self._recalled:
+                self.recalls = 0
+                return False
+            self._recalled.add(task)
+            self.recalls = 1
+        self.charge(self.recalls * CACHED_S)
+        return True
+
     def call_next_turn(self, callback: Callable[[], None], *, first: bool = False) -> None:
         """Call back when the next turn of the loop begins, in the order of asking."""
         if first:
@@ -134,6 +155,8 @@ class Pace:
         self._spent = 0.0
         self.is_turn_over = TURN_S < 0
         self.turn += 1
+        self.recalls = 0
+        self._recalled.clear()
         try:
             for _ in range(min(len(self._queue), TURN_TASKS)):
                 settle(self._queue.popleft(), None, None)
