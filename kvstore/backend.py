@@ -13,9 +13,9 @@ docs/backends.md, and tests/conformance/dict_backend.py for one over a dict.
     read_changes                  a piece of the change feed
     check  stats                  upkeep
 
-These must be there. `entries` and `length` are for those that have logs,
-`search` is for those that have an index, `recall`, `peek`, `get` and `put_now` for those that
-do one point read or put quicker than many, `records` where a page's items say less than is stored,
+These must be there. `entries` and `length` are for those that have logs, `search` for those that
+have an index, `recall`, `peek`, `get` and `put_now` for those that do one point read or put quicker
+than many, `records` where a page's items say less than is stored,
 `backup` and `vacuum` where there is something to do; `blocking` gives one for sync code. One that
 keeps the past has `moment`, `past_many`, `past_page` and `history`.
 """
@@ -26,7 +26,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import EllipsisType
 from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar
@@ -42,11 +42,11 @@ from kvstore.filters import ALL, Filter
 from kvstore.instants import to_micros
 from kvstore.jobs import JobState, QueueSize, SequenceRecord
 from kvstore.metrics import Counters, Metrics
-from kvstore.namespace import encode_namespace, subtree_range
+from kvstore.namespace import decode_namespace, encode_namespace, subtree_range
 from kvstore.operations import Append, Operation, Put, PutJob, Record
 from kvstore.ordering import Order
 from kvstore.past import Moment
-from kvstore.patterns import Pattern, compile_pattern
+from kvstore.patterns import EVERY_KEY, Pattern
 from kvstore.ranking import Search
 from kvstore.recipe import Recipe
 from kvstore.report import Meter, Reindexed, Report, Stats
@@ -57,8 +57,6 @@ __all__ = ["Backend", "Host", "NamespaceQuery", "Page", "Selection", "Settings",
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_EVERY_KEY = compile_pattern("*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +147,18 @@ class NamespaceQuery:
             map(_label_matches, reversed(after), reversed(namespace))
         )
 
+    def listed(self, path: str, max_depth: int, following: str) -> tuple[Namespace | None, str]:
+        """Return the namespace that a path is listed as, cut, and the least path of another one.
+
+        `following` makes a path the next one that can be.
+        """
+        labels = decode_namespace(path)
+        cut = labels[:max_depth]
+        if not self.matches(labels):  # too short for the prefix, or another label at a wildcard
+            return None, path + following
+        beyond = None if len(labels) < max_depth else subtree_range(encode_namespace(cut))[1]
+        return cut, path + following if beyond is None else beyond
+
     def cut(self, namespaces: Iterable[Namespace]) -> list[Namespace]:
         """Return those that match, cut to `max_depth`, each once."""
         matching = filter(self.matches, namespaces)
@@ -156,7 +166,7 @@ class NamespaceQuery:
 
 
 def _label_matches(wanted: str | EllipsisType, label: str) -> bool:
-    return wanted is ... or wanted == label
+    return wanted in (..., label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +190,16 @@ class Span:
     reverse: bool = False
 
     @property
+    def _range(self) -> tuple[str, str | None]:
+        return subtree_range(self.path) if self.subtree else (self.path, self.path + "\0")
+
+    @property
     def bounds(self) -> tuple[tuple[str, str] | None, tuple[str, str] | None]:
         """Return `after` and `before` as far as they lie within; a span that has none is whole.
 
         One that lies below all rows is no bound from below, and one above them none from above.
         """
-        low, high = subtree_range(self.path) if self.subtree else (self.path, self.path + "\0")
+        low, high = self._range
         after, before = self.after, self.before
         if after is not None and after < (low, ""):
             after = None
@@ -196,7 +210,7 @@ class Span:
     @property
     def is_empty(self) -> bool:
         """Whether its bounds leave nothing."""
-        low, high = subtree_range(self.path) if self.subtree else (self.path, self.path + "\0")
+        low, high = self._range
         is_above = self.after is not None and high is not None and self.after >= (high, "")
         is_below = self.before is not None and self.before <= (low, "")
         is_crossed = None not in (self.after, self.before) and self.after >= self.before  # type: ignore[operator]
@@ -341,7 +355,7 @@ class Backend(Recipe, ABC):
         This one makes them of a page's items, which say nothing of an index and of lifetimes
         only the rest.
         """
-        page = await self.page(Span(path, _EVERY_KEY, True, after), ALL, limit)
+        page = await self.page(Span(path, EVERY_KEY, True, after), ALL, limit)
         return [_record(item) for item in page.items], page.end
 
     async def search(self, path: str, asked: Search) -> list[Item]:
@@ -440,10 +454,7 @@ class Backend(Recipe, ABC):
     async def past_page(
         self, moment: Moment, span: Span, limit: int
     ) -> tuple[list[Record], tuple[str, str] | None]:
-        """Return the first items of a span that were there, and where to go on; errors as above.
-
-        The span has neither an end nor another direction.
-        """
+        """Return the first items of a span that were there, and where to go on; errors as above."""
         raise NotImplementedError
 
     async def history(self, path: str, key: str, limit: int | None) -> list[Change]:
@@ -577,20 +588,12 @@ class Host(Protocol):
 
 
 def _record(item: Item) -> Record:
-    created_at, updated_at, expires_at = (
-        None if instant is None else (instant - EPOCH) // timedelta(microseconds=1)
-        for instant in (item.created_at, item.updated_at, item.expires_at)
-    )
-    assert created_at is not None
-    assert updated_at is not None
+    created_at, updated_at = _micros(item.created_at), _micros(item.updated_at)
+    expires_at = None if item.expires_at is None else _micros(item.expires_at)
     ttl = None if expires_at is None else max(1, expires_at - updated_at)
-    return Record(
-        encode_namespace(item.namespace),
-        item.key,
-        codec.encode(item.value),
-        item.version,
-        created_at,
-        updated_at,
-        expires_at,
-        ttl,
-    )
+    path, data = encode_namespace(item.namespace), codec.encode(item.value)
+    return Record(path, item.key, data, item.version, created_at, updated_at, expires_at, ttl)
+
+
+def _micros(instant: datetime) -> int:
+    return (instant - EPOCH) // timedelta(microseconds=1)

@@ -16,7 +16,7 @@ from kvstore.filters import Filter
 from kvstore.jobs import SequenceRecord
 from kvstore.namespace import decode_namespace, show
 from kvstore.operations import Conflict, Record, Restore
-from kvstore.patterns import compile_pattern
+from kvstore.patterns import EVERY_KEY
 from kvstore.report import Meter
 from kvstore.targets import check_source, check_target
 from kvstore.types import Item
@@ -26,7 +26,6 @@ __all__ = ["Scan", "all_records", "copy_records", "read_items", "write_items"]
 _LOG = logging.getLogger("kvstore")
 
 _SLICE = 1_000  # records in hand at once
-_EVERY_KEY = compile_pattern("*")
 
 
 class Scan(AsyncIterator[Item]):
@@ -66,7 +65,7 @@ async def write_items(store: Host, file: FilePath | IO[Any], path: str, meter: M
 
 async def _write(store: Host, file: IO[Any], path: str, meter: Meter) -> int:
     backend = store.backend
-    total = await backend.count(path, _EVERY_KEY, subtree=True)
+    total = await backend.count(path, EVERY_KEY, subtree=True)
     sink = Sink(file)
     sink.begin()
     async for records in all_records(store, path):

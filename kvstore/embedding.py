@@ -91,9 +91,6 @@ class Embedder:
     several callers share, each of them is served alone, so that one bad text fails one caller.
 
     Args:
-        config: the index's configuration, with its model.
-
-    Args:
         config: with a model.
         most_dimensions: how many numbers a vector may have at most; `None`: any number.
 

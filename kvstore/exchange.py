@@ -558,8 +558,6 @@ def _micros(text: object, name: str) -> int | None:
     return micros
 
 
-@cache_short(
-    64
-)  # what was written by one call has one time, and most items have two that are equal
+@cache_short(64)  # what one call wrote has one time, and most items have two that are equal
 def _instant(text: Any) -> int:
     return (datetime.fromisoformat(text) - EPOCH) // _MICROSECOND

@@ -21,7 +21,6 @@ from kvstore.instants import to_datetime
 from kvstore.jobs import Jobs
 from kvstore.memory_jobs import MemoryJobs
 from kvstore.memory_past import MemoryPast, within
-from kvstore.memory_rows import item_of_row
 from kvstore.memory_sequences import MemorySequences
 from kvstore.namespace import decode_namespace, show, subtree_range
 from kvstore.operations import (
@@ -50,6 +49,7 @@ from kvstore.operations import (
     named_of,
 )
 from kvstore.past import Moment
+from kvstore.past_view import item_of
 from kvstore.patterns import Pattern
 from kvstore.plan import (
     Address,
@@ -294,7 +294,7 @@ class InMemoryBackend(MemorySequences):
         if row is None:
             return None
         self._drop("delete", [(row.path, row.key)], now)
-        return item_of_row(op.namespace, row.key, row)
+        return item_of(op.namespace, row)
 
     def _trim_log(self, op: TrimLog, now: int) -> int:
         state = self._sequences.get(op.path)
@@ -337,7 +337,7 @@ class InMemoryBackend(MemorySequences):
     def past_peek(self, moment: Moment, namespace: Namespace, path: str, key: str) -> list[Item]:
         self._past.require(moment, self._version, self.now())
         row = self._past.row_at(moment, (path, key), self._rows.get((path, key)))
-        return [item_of_row(namespace, key, row)] if row is not None and row.data else []
+        return [item_of(namespace, row)] if row is not None and row.data else []
 
     async def past_many(self, moment: Moment, path: str, keys: Sequence[str]) -> list[Record]:
         self._past.require(moment, self._version, self.now())
@@ -430,7 +430,7 @@ class InMemoryBackend(MemorySequences):
             if (inside if subtree else change.path == path) and pattern.matches(change.key):
                 labels = decode_namespace(change.path)
                 row = self._put(change, now) if change.kind == "put" else None
-                item = None if row is None else item_of_row(labels, change.key, row)
+                item = None if row is None else item_of(labels, row)
                 at = to_datetime(change.at)
                 found.append(Change(change.kind, labels, change.key, change.version, at, item))
         position = seen[-1].version if seen else after

@@ -18,13 +18,14 @@ from kvstore.memory_index import MemoryIndex
 from kvstore.namespace import decode_namespace, subtree_range
 from kvstore.operations import Record
 from kvstore.own_vectors import OwnVectors
+from kvstore.past_view import item_of
 from kvstore.patterns import Pattern
 from kvstore.plan import Address
 from kvstore.ranking import Hit, Search, page_of
 from kvstore.text import contains
-from kvstore.types import IndexConfig, Item, Namespace, make_item
+from kvstore.types import IndexConfig, Item, Namespace
 
-__all__ = ["MemoryRows", "item_of_row"]
+__all__ = ["MemoryRows"]
 
 
 class MemoryRows(Backend):
@@ -49,12 +50,12 @@ class MemoryRows(Backend):
 
     def peek(self, namespace: Namespace, path: str, key: str) -> list[Item]:
         row = self._live(path, key, self.now())
-        return [] if row is None else [item_of_row(namespace, key, row)]
+        return [] if row is None else [item_of(namespace, row)]
 
     async def get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
         now = self.now()
-        rows = ((key, self._live(path, key, now)) for key in keys)
-        return [item_of_row(namespace, key, row) for key, row in rows if row is not None]
+        rows = (self._live(path, key, now) for key in keys)
+        return [item_of(namespace, row) for row in rows if row is not None]
 
     async def select(self, path: str, selection: Selection) -> list[Item]:
         found = []
@@ -66,7 +67,7 @@ class MemoryRows(Backend):
                 found.append((address, row))
         found.sort(key=lambda entry: entry[1].version, reverse=True)
         page = found[selection.offset :][: selection.limit]
-        return [item_of_row(decode_namespace(path), key, row) for (path, key), row in page]
+        return [item_of(decode_namespace(path), row) for (path, _), row in page]
 
     async def list_namespaces(
         self, asked: NamespaceQuery, limit: int | None, offset: int
@@ -85,7 +86,7 @@ class MemoryRows(Backend):
     async def page(self, span: Span, filter: Filter, limit: int) -> Page:
         matching = (entry for entry in self._in_span(span) if span.pattern.matches(entry[0][1]))
         page = list(islice(matching, limit))
-        items = [item_of_row(decode_namespace(path), key, row) for (path, key), row in page]
+        items = [item_of(decode_namespace(path), row) for (path, _), row in page]
         passing = [item for item in items if matches(filter, item.value)]
         return Page(passing, page[-1][0] if len(page) == limit else None)
 
@@ -176,7 +177,7 @@ class MemoryRows(Backend):
         )
         return [
             replace(
-                item_of_row(decode_namespace(hit.place[0]), hit.place[1], rows[hit.place]),
+                item_of(decode_namespace(hit.place[0]), rows[hit.place]),
                 score=hit.score,
             )
             for hit in page
@@ -186,19 +187,9 @@ class MemoryRows(Backend):
         found: list[Item | None] = []
         for path, key in places:
             before = [row for (_, each), row in self._range(path, subtree=False) if each < key]
-            found.append(
-                item_of_row(decode_namespace(path), before[-1].key, before[-1]) if before else None
-            )
+            found.append(item_of(decode_namespace(path), before[-1]) if before else None)
         return found
 
     def _note_expiry(self, row: Record) -> None:
         if row.expires_at is not None:
             self._soonest = min(row.expires_at, self._soonest or row.expires_at)
-
-
-def item_of_row(namespace: Namespace, key: str, row: Record) -> Item:
-    """Return the item that a row holds."""
-    value = codec.decode(row.data)
-    return make_item(
-        namespace, key, value, row.version, row.created_at, row.updated_at, row.expires_at
-    )

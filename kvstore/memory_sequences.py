@@ -20,7 +20,7 @@ from kvstore.jobs import (
     other_items,
 )
 from kvstore.memory_jobs import MemoryJobs, MemoryQueue
-from kvstore.memory_rows import MemoryRows, item_of_row
+from kvstore.memory_rows import MemoryRows
 from kvstore.namespace import decode_namespace, show, subtree_range
 from kvstore.operations import (
     Append,
@@ -33,6 +33,7 @@ from kvstore.operations import (
     ReviveJobs,
     TakeJob,
 )
+from kvstore.past_view import item_of
 from kvstore.plan import Effects, run_job
 from kvstore.sequences import EntryPage, SequenceState, key_of, position_of
 from kvstore.types import Item
@@ -137,7 +138,7 @@ class MemorySequences(MemoryRows):
         if not isinstance(answer, JobState):
             return answer
         row = self._rows[op.path, key_of(answer.position)]
-        return item_of_row(op.namespace, row.key, row), answer.attempt
+        return item_of(op.namespace, row), answer.attempt
 
     async def queue_size(self, path: str) -> QueueSize:
         state, now = self._state(path), self.now()
@@ -156,7 +157,7 @@ class MemorySequences(MemoryRows):
         for job in sorted(dead, key=lambda job: job.position)[:limit]:
             row = self._rows[path, key_of(job.position)]
             told = job if job.state == DEAD else job._replace(error=RAN_OUT)
-            found.append((item_of_row(labels, row.key, row), told))
+            found.append((item_of(labels, row), told))
         return found
 
     async def sequences(self, path: str, *, with_jobs: bool = True) -> list[SequenceRecord]:
@@ -203,7 +204,7 @@ class MemorySequences(MemoryRows):
             later = map(positions.__getitem__, range(begin, len(positions)))
             rows = list(islice(self._entry_rows(path, later, now), limit))
         labels = decode_namespace(path)
-        return EntryPage(state.copied(), [item_of_row(labels, row.key, row) for row in rows])
+        return EntryPage(state.copied(), [item_of(labels, row) for row in rows])
 
     async def length(self, path: str) -> int:
         positions, now = self._positions.get(path) or self._positions_in(path), self.now()

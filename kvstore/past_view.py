@@ -24,14 +24,13 @@ from kvstore.namespace import address, check_key, decode_namespace
 from kvstore.operations import Record
 from kvstore.ordering import first_items, parse_order
 from kvstore.past import Moment
-from kvstore.patterns import Pattern, compile_pattern
+from kvstore.patterns import EVERY_KEY, Pattern, compile_pattern
 from kvstore.text import contains, fold, query_words
 from kvstore.types import IndexConfig, Item, Namespace, SearchQuery, make_item
 
 __all__ = ["Past", "item_of"]
 
 _PAGE = 500  # items in hand at once
-_EVERY_KEY = compile_pattern("*")
 
 
 class Past:
@@ -157,7 +156,7 @@ class Past:
         asked = NamespaceQuery.of(prefix, suffix, max_depth)
         most, first = check_limit(limit), check_count(offset, "offset")
         paths: dict[str, None] = {}
-        async for row in self._rows("", _EVERY_KEY, subtree=True):
+        async for row in self._rows("", EVERY_KEY, subtree=True):
             paths[row.path] = None
         return asked.cut(map(decode_namespace, paths))[first:][:most]
 
@@ -198,7 +197,7 @@ class Past:
         check_query(asked.query)
         parsed, orders = parse_filter(asked.filter), parse_order(asked.order_by)
         first, most = check_count(asked.offset, "offset"), check_count(asked.limit, "limit")
-        rows = [row async for row in self._rows(path, _EVERY_KEY, asked.subtree)]
+        rows = [row async for row in self._rows(path, EVERY_KEY, asked.subtree)]
         items = {(row.path, row.key): item_of(decode_namespace(row.path), row) for row in rows}
         passing = {at for at, item in items.items() if matches(parsed, item.value)}
         if not asked.query or config is None:

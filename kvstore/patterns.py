@@ -16,7 +16,16 @@ from kvstore.caching import LONGEST, cache_short
 from kvstore.errors import InvalidPatternError
 from kvstore.namespace import check_key
 
-__all__ = ["AnyOne", "Class", "Pattern", "Star", "compile_pattern", "escape", "tokenize"]
+__all__ = [
+    "EVERY_KEY",
+    "AnyOne",
+    "Class",
+    "Pattern",
+    "Star",
+    "compile_pattern",
+    "escape",
+    "tokenize",
+]
 
 _WILDCARD = re.compile(r"[*?\[]")
 # A class ends at the first bracket that is not its first member; one that never does is a bracket.
@@ -284,3 +293,6 @@ def _successor(head: str) -> str | None:
     if following in _SURROGATES:
         following = _SURROGATES.stop
     return trimmed[:-1] + chr(following)
+
+
+EVERY_KEY = compile_pattern("*")

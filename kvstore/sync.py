@@ -50,6 +50,7 @@ __all__ = [
     "SyncTyped",
     "SyncWatch",
     "blocking",
+    "viewing",
 ]
 
 P = ParamSpec("P")
@@ -107,6 +108,19 @@ def _iterating(
     return call  # type: ignore[return-value]
 
 
+def viewing(
+    method: Callable[Concatenate[Any, P], Any], view: Callable[[Runner, Any], T]
+) -> Callable[Concatenate[Any, P], T]:
+    """Return the method that gives a view of what one makes that is not awaited either."""
+    name = method.__name__
+
+    @wraps(method)
+    def call(self: Driven, *args: P.args, **kwargs: P.kwargs) -> T:
+        return view(self._runner, getattr(self._awaited, name)(*args, **kwargs))
+
+    return call  # type: ignore[return-value]
+
+
 async def _made(make: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     return make(*args, **kwargs)
 
@@ -137,6 +151,59 @@ async def _first(items: AsyncIterator[T]) -> T | None:
 
 def _watching(runner: Runner, watch: Watch) -> SyncWatch:
     return SyncWatch(runner, watch)
+
+
+class _View(Driven):
+    """What is made by a store's method, and driven by the store's runner."""
+
+    def __init__(self, runner: Runner, awaited: Any) -> None:
+        self._runner, self._awaited = runner, awaited
+
+
+class _Sequence(_View):
+    """A log or a queue."""
+
+    @property
+    def namespace(self) -> tuple[str, ...]:
+        """Where its entries or jobs are."""
+        namespace: tuple[str, ...] = self._awaited.namespace
+        return namespace
+
+
+class SyncLog(_Sequence):
+    """A `Log` for code that does not await; `read` and `follow` are iterators."""
+
+    append = blocking(Log.append)
+    tail = blocking(Log.tail)
+    read = _iterating(Log.read, _batches)
+    follow = _iterating(Log.follow, _one_by_one)
+    pop = blocking(Log.pop)
+    length = blocking(Log.length)
+    trim = blocking(Log.trim)
+
+
+class SyncQueue(_Sequence):
+    """A `Queue` for code that does not await; `jobs` is an iterator."""
+
+    put = blocking(Queue.put)
+    size = blocking(Queue.size)
+    revive = blocking(Queue.revive)
+
+    def take(self, timeout: float | None = None) -> SyncJob | None:
+        """Lease the next job that is ready, waiting for one if there is none; see `Queue.take`."""
+        job = self._runner.run(self._awaited.take(timeout))
+        return None if job is None else SyncJob(self._runner, job)
+
+    def jobs(self) -> Iterator[SyncJob]:
+        """Iterate over jobs as they come, one at a time; see `Queue.jobs`."""
+        while True:
+            job = self.take()
+            if job is not None:
+                yield job
+
+    def dead(self, limit: int = 100) -> list[SyncJob]:
+        """Return jobs that were given up; see `Queue.dead`."""
+        return [SyncJob(self._runner, job) for job in self._runner.run(self._awaited.dead(limit))]
 
 
 class SyncStore(Driven):
@@ -217,6 +284,8 @@ class SyncStore(Driven):
     forget = blocking(Store.forget)
     scan = _iterating(Store.scan, _batches)
     watch = _iterating(Store.watch, _watching)
+    log = viewing(Store.log, SyncLog)
+    queue = viewing(Store.queue, SyncQueue)
 
     def typed(self, namespace: Sequence[str], model: type[V]) -> SyncTyped[V]:
         """Return a namespace whose values are of one type; see `Store.typed`."""
@@ -225,22 +294,6 @@ class SyncStore(Driven):
     def metrics(self) -> Metrics:
         """Return what this store has counted, and what waits; see `Store.metrics`."""
         return self.store.metrics()
-
-    def log(self, namespace: Sequence[str]) -> SyncLog:
-        """Return the append-only log that a namespace is; see `Store.log`."""
-        return SyncLog(self._runner, self.store.log(namespace))
-
-    def queue(
-        self,
-        namespace: Sequence[str],
-        *,
-        lease: float = 30.0,
-        attempts: int = 5,
-        backoff: float = 1.0,
-    ) -> SyncQueue:
-        """Return the queue of jobs that a namespace is; see `Store.queue`."""
-        queue = self.store.queue(namespace, lease=lease, attempts=attempts, backoff=backoff)
-        return SyncQueue(self._runner, queue)
 
     def at(self, moment: int | datetime, *, root: str | None = None) -> SyncPast:
         """Return the store as it was at a moment; see `Store.at`."""
@@ -279,35 +332,6 @@ class SyncStore(Driven):
             return result
 
         return runner.run_with(lambda tx: fn(SyncTransaction(runner, tx)), run)
-
-
-class _View(Driven):
-    """What is made by a store's method, and driven by the store's runner."""
-
-    def __init__(self, runner: Runner, awaited: Any) -> None:
-        self._runner, self._awaited = runner, awaited
-
-
-class _Sequence(_View):
-    """A log or a queue."""
-
-    @property
-    def namespace(self) -> tuple[str, ...]:
-        """Where its entries or jobs are."""
-        namespace: tuple[str, ...] = self._awaited.namespace
-        return namespace
-
-
-class SyncLog(_Sequence):
-    """A `Log` for code that does not await; `read` and `follow` are iterators."""
-
-    append = blocking(Log.append)
-    tail = blocking(Log.tail)
-    read = _iterating(Log.read, _batches)
-    follow = _iterating(Log.follow, _one_by_one)
-    pop = blocking(Log.pop)
-    length = blocking(Log.length)
-    trim = blocking(Log.trim)
 
 
 class SyncTyped(_View, Generic[V]):
@@ -350,30 +374,6 @@ class SyncTyped(_View, Generic[V]):
 
     delete = blocking(Typed.delete)
     count = blocking(Typed.count)
-
-
-class SyncQueue(_Sequence):
-    """A `Queue` for code that does not await; `jobs` is an iterator."""
-
-    put = blocking(Queue.put)
-    size = blocking(Queue.size)
-    revive = blocking(Queue.revive)
-
-    def take(self, timeout: float | None = None) -> SyncJob | None:
-        """Lease the next job that is ready, waiting for one if there is none; see `Queue.take`."""
-        job = self._runner.run(self._awaited.take(timeout))
-        return None if job is None else SyncJob(self._runner, job)
-
-    def jobs(self) -> Iterator[SyncJob]:
-        """Iterate over jobs as they come, one at a time; see `Queue.jobs`."""
-        while True:
-            job = self.take()
-            if job is not None:
-                yield job
-
-    def dead(self, limit: int = 100) -> list[SyncJob]:
-        """Return jobs that were given up; see `Queue.dead`."""
-        return [SyncJob(self._runner, job) for job in self._runner.run(self._awaited.dead(limit))]
 
 
 class SyncJob:

@@ -27,11 +27,11 @@ from kvstore.misuse import WithAsync
 from kvstore.namespace import address, check_key
 from kvstore.opening import open_store
 from kvstore.operations import Delete, Operation, Remove
-from kvstore.patterns import compile_pattern
+from kvstore.patterns import EVERY_KEY, compile_pattern
 from kvstore.queue import Queue
 from kvstore.recipe import Recipe
 from kvstore.store import Store
-from kvstore.sync import Driven, SyncLog, SyncQueue, SyncStore, blocking
+from kvstore.sync import Driven, SyncLog, SyncQueue, SyncStore, blocking, viewing
 from kvstore.types import Namespace
 
 __all__ = ["AsyncKeyValueStore", "KeyValueStore"]
@@ -40,8 +40,6 @@ Target = str | os.PathLike[str] | Store
 
 # The runs that have begun in this thread or task, each with the facade that it was begun on.
 _runs: ContextVar[tuple[tuple[object, str], ...]] = ContextVar("kvstore_runs", default=())
-
-_EVERYTHING = compile_pattern("*")
 
 
 class AsyncKeyValueStore(WithAsync, Recipe):
@@ -372,7 +370,7 @@ class AsyncKeyValueStore(WithAsync, Recipe):
         return await self._remove_below([(*RUNS, check_id(run_id, "run_id"))])
 
     async def _remove_below(self, places: list[Namespace]) -> int:
-        unit = [Remove(*address(place), _EVERYTHING, True) for place in places]
+        unit = [Remove(*address(place), EVERY_KEY, True) for place in places]
         return sum(await self._store.apply(unit))
 
     def _place(self, key: str, entity_id: str | None) -> Namespace:
@@ -463,25 +461,8 @@ class KeyValueStore(Driven):
     list_entities = blocking(AsyncKeyValueStore.list_entities)
     remove_entity = blocking(AsyncKeyValueStore.remove_entity)
     remove_run = blocking(AsyncKeyValueStore.remove_run)
-
-    def log(self, key: str, entity_id: str | None = None) -> SyncLog:
-        """Return the append-only log of a key; see `AsyncKeyValueStore.log`."""
-        return SyncLog(self._runner, self._awaited.log(key, entity_id))
-
-    def queue(
-        self,
-        key: str,
-        entity_id: str | None = None,
-        *,
-        lease: float = 30.0,
-        attempts: int = 5,
-        backoff: float = 1.0,
-    ) -> SyncQueue:
-        """Return the queue of jobs of a key; see `AsyncKeyValueStore.queue`."""
-        awaited = self._awaited.queue(
-            key, entity_id, lease=lease, attempts=attempts, backoff=backoff
-        )
-        return SyncQueue(self._runner, awaited)
+    log = viewing(AsyncKeyValueStore.log, SyncLog)
+    queue = viewing(AsyncKeyValueStore.queue, SyncQueue)
 
     def update(
         self,

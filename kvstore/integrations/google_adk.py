@@ -18,7 +18,7 @@ from kvstore.integrations.access import Access, Target, indexed
 from kvstore.integrations.requirements import needing
 from kvstore.namespace import address, check_key
 from kvstore.operations import Delete, Remove
-from kvstore.patterns import compile_pattern
+from kvstore.patterns import EVERY_KEY
 from kvstore.recipe import Recipe
 from kvstore.store import Store
 from kvstore.transaction import Transaction
@@ -160,7 +160,7 @@ class KVSessionService(Recipe, BaseSessionService):  # type: ignore[misc, unused
         sessions, events = _sessions(app_name, user_id), _events(app_name, user_id, session_id)
         unit = (
             Delete(*address(sessions), check_key(session_id)),
-            Remove(*address(events), compile_pattern("*"), False),
+            Remove(*address(events), EVERY_KEY, False),
         )
         await self._access.run(lambda store: store.apply(unit))
 

@@ -11,7 +11,7 @@ from kvstore import codec
 from kvstore.backend import NamespaceQuery, Page, Selection, Span
 from kvstore.errors import StoreCorruptError
 from kvstore.filters import ALL, Filter, matches
-from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
+from kvstore.namespace import decode_namespace, encode_namespace, show
 from kvstore.operations import Record
 from kvstore.patterns import Pattern
 from kvstore.postgres import past_statements, sequence_statements, statements
@@ -50,7 +50,6 @@ __all__ = [
 ]
 
 _AT_ONCE = 100  # rows that a search looks at before it asks for more
-_KEYS_AT_ONCE = 5_000
 _MOST_SKIPPED = 1_000  # rows of an offset that are fetched, only to be left out
 _MOST_ROOTS = 1_000  # on several machines that are asked one by one for their namespaces
 
@@ -261,18 +260,10 @@ async def _skip_below(
         path = await connection.fetchval(statement.render(), *statement.params)
         if path is None:
             return
-        labels = decode_namespace(path)
-        if not asked.matches(labels):  # too short for the prefix, or another label at a wildcard
-            low = path + "\x01"
-            continue
-        yield labels[:max_depth]
-        number += 1
-        if len(labels) < max_depth:
-            low = path + "\x01"
-            continue
-        beyond = subtree_range(encode_namespace(labels[:max_depth]))[1]
-        assert beyond is not None
-        low = beyond
+        labels, low = asked.listed(path, max_depth, "\x01")
+        if labels is not None:
+            yield labels
+            number += 1
 
 
 async def keys(pooled: Pooled, span: Span, limit: int | None, now: int) -> list[str]:

@@ -64,7 +64,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _MOST_CONNECTIONS = 1_000
-_MOST_DIMENSIONS = 16_000  # of pgvector
 
 
 class PostgresStore(Store):

@@ -350,17 +350,9 @@ def _skip_below(
         row = _run(connection, statements.first_live_path(low, high, now)).fetchone()
         if row is None:
             return
-        labels = decode_namespace(row[0])
-        if not asked.matches(labels):  # too short for the prefix, or another label at a wildcard
-            low = row[0] + "\0"
-            continue
-        yield labels[:max_depth]
-        if len(labels) < max_depth:
-            low = row[0] + "\0"
-            continue
-        beyond = subtree_range(encode_namespace(labels[:max_depth]))[1]
-        assert beyond is not None
-        low = beyond
+        labels, low = asked.listed(row[0], max_depth, "\0")
+        if labels is not None:
+            yield labels
 
 
 def keys(connection: driver.Connection, span: Span, limit: int | None, now: int) -> list[str]:

@@ -13,7 +13,7 @@ from kvstore.errors import InvalidArgumentError, ValueTypeError
 from kvstore.instants import FOREVER
 from kvstore.namespace import address, check_namespace
 from kvstore.operations import Delete, Operation, Remove
-from kvstore.patterns import compile_pattern
+from kvstore.patterns import EVERY_KEY
 from kvstore.store import Store
 from kvstore.transaction import Transaction
 from kvstore.types import Item, Namespace
@@ -187,7 +187,7 @@ class Files:
         if not recursive:
             return await self._store.delete(*self._address(path))
         folder = self._folder(path)
-        gone: list[Operation] = [Remove(*address(folder), compile_pattern("*"), True)]
+        gone: list[Operation] = [Remove(*address(folder), EVERY_KEY, True)]
         if len(folder) > len(self._root):
             gone.insert(0, Delete(*address(folder[:-1]), folder[-1]))
         return any(await self._store.apply(gone))

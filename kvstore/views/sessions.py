@@ -9,7 +9,7 @@ from typing import Final
 from kvstore.errors import InvalidArgumentError
 from kvstore.namespace import address
 from kvstore.operations import Remove
-from kvstore.patterns import compile_pattern, escape
+from kvstore.patterns import EVERY_KEY, compile_pattern, escape
 from kvstore.store import Store
 from kvstore.types import Namespace
 
@@ -60,7 +60,7 @@ async def delete_session(
         labels = tuple(session if label == SESSION else label for label in place)
         for namespace in await _namespaces(store, labels):
             _, path = address(namespace)
-            removals[path, "*"] = Remove(namespace, path, compile_pattern("*"), True)
+            removals[path, "*"] = Remove(namespace, path, EVERY_KEY, True)
         if place[-1] == SESSION:
             for namespace in await _namespaces(store, labels[:-1]):
                 _, path = address(namespace)
