@@ -2,15 +2,22 @@
 
     python -m benchmarks.retrieval locomo10.json
     python -m benchmarks.retrieval turns.jsonl --modes text hybrid --context 1 --rerank
+    python -m benchmarks.retrieval cranfield/
 
 The data is LoCoMo (Maharana et al., "Evaluating Very Long-Term Conversational Memory of LLM
 Agents", ACL 2024), which its authors publish; it is not part of this project. Their own file is
 read, and one JSON object a line, with `turns` (`id`, `text`) and `questions` (`question`,
 `evidence`). Each turn is an item, in the order of the talk; each question is asked once.
 
+A folder is a collection as the Cranfield one (Cleverdon, "The Cranfield tests on index language
+devices", 1967) is passed on: `cran.all.1400`, `cran.qry` and `cranqrel`. Every text that is judged
+for a query counts alike.
+
 - R@k: which share of the turns that answer is among the first k, the mean over all questions;
 - hit@k: the share of the questions with at least one of them there;
-- MRR: the mean of 1 / rank of the first of them among the first 20, 0 where there is none.
+- MRR: the mean of 1 / rank of the first of them among the first 20, 0 where there is none;
+- nDCG@10: the mean of the sum of 1 / log2(1 + rank) of those among the first 10, against the most
+  that this sum can be.
 """
 
 from __future__ import annotations
@@ -18,6 +25,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
+import re
 import statistics
 import sys
 import tempfile
@@ -53,14 +62,18 @@ class Figures(NamedTuple):
     r20: float
     hit20: float
     mrr: float
+    ndcg: float
     ms: float
 
 
 def load(path: Path) -> list[Dialogue]:
-    """Read dialogues from LoCoMo's own file, or from one object a line."""
+    """Read dialogues from LoCoMo's own file, or from one object a line; or a collection."""
+    if path.is_dir():
+        return [_collection(path)]
     text = path.read_text("utf-8")
     try:
-        rows = json.loads(text)
+        whole = json.loads(text)
+        rows = whole if isinstance(whole, list) else [whole]
     except ValueError:
         rows = [json.loads(line) for line in text.splitlines() if line.strip()]
     return [_dialogue(row, f"{at}") for at, row in enumerate(rows, 1)]
@@ -87,6 +100,27 @@ def _locomo_turns(talk: dict[str, Any]) -> Iterator[tuple[str, str]]:
         for turn in talk.get(f"session_{number}", ()):
             shown = f" [shares a photo: {turn['blip_caption']}]" if turn.get("blip_caption") else ""
             yield turn["dia_id"], f"{turn['speaker']}: {turn['text']}{shown}"
+
+
+def _collection(folder: Path) -> Dialogue:
+    """Read texts, queries, and which text is judged for which query, by their numbers."""
+    texts, asked = (_parts(next(folder.glob(pattern))) for pattern in ("*.all*", "*.qry"))
+    answers: dict[int, set[str]] = {}
+    for line in next(folder.glob("*qrel")).read_text("ascii").splitlines():
+        query, judged, *_ = line.split()
+        answers.setdefault(int(query), set()).add(judged)
+    turns = {f"{number}": text for number, text in enumerate(texts, 1)}
+    questions = [
+        (text, frozenset(answers.get(number, ())) & turns.keys())
+        for number, text in enumerate(asked, 1)  # the judgements count the queries
+    ]
+    return Dialogue(folder.resolve().name, turns, [each for each in questions if each[1]])
+
+
+def _parts(path: Path) -> list[str]:
+    """Return the text, `.W`, of each part, `.I`."""
+    parts = re.split(r"^\.I +\d+ *$", path.read_text("latin-1"), flags=re.MULTILINE)[1:]
+    return [" ".join(part.partition("\n.W\n")[2].split()) for part in parts]
 
 
 async def measure(
@@ -117,19 +151,21 @@ async def _ask(
     found = [item.key in answers for item in items]
     rank = found.index(True) + 1 if True in found else 0
     recall5, recall20 = (sum(found[:most]) / len(answers) for most in (5, DEPTH))
-    return recall5, recall20, float(rank > 0), 1 / rank if rank else 0.0, ms
+    gains = [1 / math.log2(at + 2) for at in range(10)]
+    ndcg = sum(gain for gain, is_one in zip(gains, found, strict=False) if is_one)
+    ndcg /= sum(gains[: len(answers)])
+    return recall5, recall20, float(rank > 0), 1 / rank if rank else 0.0, ndcg, ms
 
 
 def figures(rows: list[tuple[float, ...]]) -> Figures:
     """Take the means of figures, and the median of times."""
-    r5, r20, hit20, mrr, times = zip(*rows, strict=True)
-    mean, median = statistics.fmean, statistics.median
-    return Figures(mean(r5), mean(r20), mean(hit20), mean(mrr), median(times))
+    *measured, times = zip(*rows, strict=True)
+    return Figures(*map(statistics.fmean, measured), statistics.median(times))
 
 
 def table(results: dict[str, dict[str, list[tuple[float, ...]]]]) -> Table:
     """Lay out a row for each dialogue and mode, and for all dialogues together."""
-    shown = Table("dialogue", "mode", "questions", "R@5", "R@20", "hit@20", "MRR", "ms")
+    shown = Table("dialogue", "mode", "questions", "R@5", "R@20", "hit@20", "MRR", "nDCG@10", "ms")
     modes = next(iter(results.values()))
     together = {mode: [row for each in results.values() for row in each[mode]] for mode in modes}
     for name, by_mode in [*results.items(), ("all", together)]:
