@@ -13,7 +13,7 @@ from kvstore.index_plan import VectorFinder, Wanted, Words
 from kvstore.namespace import root_of
 from kvstore.operations import Record
 from kvstore.plan import Address, Vectors
-from kvstore.ranking import Hit, WordWeights, cosine_with
+from kvstore.ranking import Hit, WordWeights, cosines_of
 
 __all__ = ["MemoryIndex"]
 
@@ -100,13 +100,18 @@ class MemoryIndex:
 
     def by_meaning(self, scope: Iterable[Address], vector: bytes) -> list[Hit]:
         """Rank items by the cosine of their best vectors."""
-        cosine = cosine_with(vector)
-        hits = []
-        for address in scope:
-            entry = self._entries.get(address)
-            held = [] if entry is None else [each for each in entry.vectors.values() if each]
-            if held:
-                hits.append(Hit(max(map(cosine, held)), address, 0))
+        held = [
+            (address, each)
+            for address in scope
+            if (entry := self._entries.get(address)) is not None
+            for each in entry.vectors.values()
+            if each
+        ]
+        best: dict[Address, float] = {}
+        cosines = cosines_of([each for _, each in held], vector)
+        for (address, _), cosine in zip(held, cosines, strict=True):
+            best[address] = max(best.get(address, -2.0), cosine)
+        hits = [Hit(cosine, address, 0) for address, cosine in best.items()]
         return sorted(hits, key=lambda hit: (-hit.score, hit.place))
 
     def weigh(self, words: Sequence[str], path: str, *, subtree: bool) -> WordWeights:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from kvstore.embedding import numpy_or_none
 from kvstore.filters import Filter
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Search",
     "WordWeights",
     "cosine_with",
+    "cosines_of",
     "page_of",
     "rarity",
     "similarity",
@@ -30,6 +32,7 @@ __all__ = [
 SCORE_DIGITS = 6  # of a similarity: what float32 vectors can tell
 RELEVANCE_DIGITS = 9  # of a score by words: what all machines agree on
 MOST_COUNTED = 127  # of one word in one item: more of it weigh the same
+_COMPARED_AT_ONCE = 2048  # vectors: numpy makes doubles of them
 # Of the fusion, measured on talks, titles, paraphrases and keywords: see benchmarks/retrieval.md
 FUSION_DEPTH = 100  # hits of each ranking that are fused; what comes after follows in its order
 RANK_OFFSET = 20  # the k of reciprocal rank fusion
@@ -93,6 +96,20 @@ def cosine_with(vector: bytes) -> Callable[[bytes], float]:
         return similarity(sum(map(operator.mul, query, array("f", other))))
 
     return cosine
+
+
+def cosines_of(vectors: Sequence[bytes], query: bytes) -> list[float]:
+    """Return the cosines of unit vectors with a query, as `cosine_with` has them, but sooner."""
+    np = numpy_or_none()
+    if np is None or len(vectors) < 2:
+        return list(map(cosine_with(query), vectors))
+    wanted = np.frombuffer(query, dtype=np.float32).astype(np.float64)
+    cosines: list[float] = []
+    for at in range(0, len(vectors), _COMPARED_AT_ONCE):
+        some = vectors[at : at + _COMPARED_AT_ONCE]
+        matrix = np.frombuffer(b"".join(some), dtype=np.float32).reshape(len(some), -1)
+        cosines += (matrix @ wanted).round(SCORE_DIGITS).tolist()
+    return cosines
 
 
 def rarity(entries: int, holding: int) -> float:
@@ -202,25 +219,25 @@ def _fused(by_meaning: Ranking, by_words: Ranking, wanted: int, most_by_words: f
                 rank, before = at, hit.score  # equals have one rank
             reciprocal = (RANK_OFFSET + 1) / (RANK_OFFSET + rank)
             ranks[hit.place] = ranks.get(hit.place, 0.0) + weight * part * reciprocal
-    scores: dict[tuple[str, str], float] = {}
-    ids: dict[tuple[str, str], int] = {}
-    for half in (meant, said):
-        for at, (score, place, id_) in enumerate(half):
-            ids[place] = id_
-            if at < FUSION_DEPTH or place not in scores:
-                scores[place] = max(scores.get(place, 0.0), score)
     order = sorted(ranks, key=lambda place: (-round(ranks[place], RELEVANCE_DIGITS), place))
-    order += [hit.place for hit in (*meant, *said) if hit.place not in ranks]
-    hits = (Hit(scores[place], place, ids[place]) for place in dict.fromkeys(order))
-    return list(_descending(hits))
+    if len(order) < wanted:
+        tail = (hit.place for hit in (*meant, *said) if hit.place not in ranks)
+        order += dict.fromkeys(tail)
+    best: dict[tuple[str, str], Hit] = {}
+    for half in (meant, said):
+        for at, hit in enumerate(half):
+            known = best.get(hit.place)
+            if known is None or (at < FUSION_DEPTH and hit.score > known.score):
+                best[hit.place] = hit
+    return list(_descending(best[place] for place in order[:wanted]))
 
 
 def _descending(hits: Iterable[Hit]) -> Iterator[Hit]:
     """Yield hits in their order, none with a greater score than the one before it."""
     most = 1.0
     for hit in hits:
-        most = min(most, round(hit.score, RELEVANCE_DIGITS))
-        yield hit._replace(score=most)
+        most = min(most, hit.score)
+        yield hit if hit.score == most else Hit(most, hit.place, hit.id)
 
 
 def _near_the_first(hits: Sequence[Hit]) -> Iterator[tuple[Hit, float]]:

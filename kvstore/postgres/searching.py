@@ -35,7 +35,7 @@ from kvstore.postgres.keys import Address, root_of
 from kvstore.postgres.reading import columns, fetch, fetch_each, get_by_address, make
 from kvstore.postgres.roots import store_state
 from kvstore.postgres.scalars import conditions_of
-from kvstore.ranking import FUSION_DEPTH, Hit, Search, WordWeights, cosine_with, page_of, similarity
+from kvstore.ranking import FUSION_DEPTH, Hit, Search, WordWeights, cosines_of, page_of, similarity
 from kvstore.sql import TRUE, Sql, all_of
 from kvstore.types import Item
 
@@ -264,8 +264,9 @@ class _Finder:
 
     async def _block(self, candidates: Sql, *, is_first: bool) -> list[Any]:
         """Return candidates, best first, with what is known of the items that pass."""
-        few = self.asked.offset + self.asked.limit <= _VALUES_AT_ONCE
-        with_values = self._is_filtered or (is_first and few)
+        depth = _depth(self.asked)
+        is_page = depth <= _VALUES_AT_ONCE and depth == self.asked.offset + self.asked.limit
+        with_values = self._is_filtered or (is_first and is_page)
         statement = sql.join_items(
             candidates, self._condition, with_values=with_values, root=self.described.root
         )
@@ -420,11 +421,12 @@ class _Finder:
             return hits
         both = sql.vectors_at(vectors_table(self.described.dimensions or 0), self.schema)
         places = [hit.place for hit in hits]
-        cosine = cosine_with(vector)
+        rows = await fetch_each(self.connection, *both, places)
+        cosines = cosines_of([numbers_of(sent) for _, sent in rows], vector)
         best: dict[Address, float] = {}
-        for number, vector_sent in await fetch_each(self.connection, *both, places):
+        for (number, _), cosine in zip(rows, cosines, strict=True):
             place = places[number - 1]
-            best[place] = max(best.get(place, -1.0), cosine(numbers_of(vector_sent)))
+            best[place] = max(best.get(place, -1.0), cosine)
         return sorted((hit._replace(score=best[hit.place]) for hit in hits), key=_rank)
 
     async def _passing_addresses(self) -> tuple[Sql | None, float | None]:

@@ -18,7 +18,7 @@ from kvstore.context import CONTEXT_HITS, Neighbour, in_context, with_tail
 from kvstore.description import Description, check_index
 from kvstore.errors import IndexMismatchError
 from kvstore.filters import ALL
-from kvstore.ranking import SCORE_DIGITS, Hit, Search, cosine_with, page_of
+from kvstore.ranking import SCORE_DIGITS, Hit, Search, cosine_with, cosines_of, page_of
 from kvstore.sql import TRUE, Sql, all_of
 from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite import index_statements as sql
@@ -26,7 +26,7 @@ from kvstore.sqlite.connection import snapshot
 from kvstore.sqlite.filters import compile_filter
 from kvstore.sqlite.index_file import SMALL_CHUNK, Setup, describe, described, load_vectors
 from kvstore.sqlite.slots import ITEM_MASK
-from kvstore.sqlite.vectors import VectorCache, cosines_of, scores_of_chunks
+from kvstore.sqlite.vectors import VectorCache, scores_of_chunks
 from kvstore.sqlite.words import Weigher
 from kvstore.types import Item
 

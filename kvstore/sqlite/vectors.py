@@ -18,7 +18,7 @@ from typing import Any
 from kvstore.description import Description
 from kvstore.embedding import numpy_or_none
 from kvstore.namespace import subtree_range
-from kvstore.ranking import SCORE_DIGITS, cosine_with
+from kvstore.ranking import SCORE_DIGITS
 from kvstore.sql import Sql
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite import index_statements as sql
@@ -26,7 +26,7 @@ from kvstore.sqlite.index_file import SMALL_CHUNKS
 from kvstore.sqlite.journal import Journal, VectorChange
 from kvstore.sqlite.slots import ITEM_MASK
 
-__all__ = ["VectorCache", "cosines_of", "new_cache", "scores_of_chunks"]
+__all__ = ["VectorCache", "new_cache", "scores_of_chunks"]
 
 _ScopeKey = tuple[str, bool]
 Block = list[tuple[float, int]]
@@ -74,16 +74,6 @@ def scores_of_chunks(
         )
         if bits >> at & 1
     ]
-
-
-def cosines_of(vectors: Sequence[bytes], query: bytes) -> list[float]:
-    """Return the cosines of unit vectors with a query, as `cosine_with` has them, but sooner."""
-    np = numpy_or_none()
-    if np is None or len(vectors) < 2:
-        return list(map(cosine_with(query), vectors))
-    matrix = np.frombuffer(b"".join(vectors), dtype=np.float32).reshape(len(vectors), -1)
-    wanted = np.frombuffer(query, dtype=np.float32).astype(np.float64)
-    return (matrix @ wanted).round(SCORE_DIGITS).tolist()  # type: ignore[no-any-return]
 
 
 @dataclass(slots=True)
