@@ -160,7 +160,7 @@ async def _ask(
 def figures(rows: list[tuple[float, ...]]) -> Figures:
     """Take the means of figures, and the median of times."""
     *measured, times = zip(*rows, strict=True)
-    return Figures(*map(statistics.fmean, measured), statistics.median(times))
+    return Figures._make([*map(statistics.fmean, measured), statistics.median(times)])
 
 
 def table(results: dict[str, dict[str, list[tuple[float, ...]]]]) -> Table:
