@@ -46,6 +46,7 @@ from kvstore.arguments import (
     whole_query,
 )
 from kvstore.backend import Backend, NamespaceQuery, Selection, Settings, Span
+from kvstore.collecting import uncollected
 from kvstore.embedding import Embedder, UnavailableError
 from kvstore.errors import (
     ConflictError,
@@ -597,17 +598,20 @@ class Store(WithAsync, Recipe):
             raise InvalidArgumentError(
                 f"put_many takes a mapping of keys to values, not {type(mapping).__name__}"
             )
-        address(namespace)
+        labels, path = address(namespace)
+        span, paths = self._lifetime(ttl), None if index is None else parse_indexing(index)
         puts = []
         now = dict(mapping).items() if type(mapping) is dict else list(mapping.items())
-        for number, (key, value) in enumerate(now, 1):
-            if number % _IN_A_TURN == 0:
-                await self.backend.pause(0)
-            if codec.is_long(value):
-                put = await self.backend.aside(self.prepare_put, namespace, key, value, ttl, index)
-            else:
-                put = self.prepare_put(namespace, key, value, ttl, index)
-            puts.append(put)
+        with uncollected():
+            for number, (key, value) in enumerate(now, 1):
+                if number % _IN_A_TURN == 0:
+                    await self.backend.pause(0)
+                text = check_key(key)
+                if codec.is_long(value):
+                    data = await self.backend.aside(self._encode, value, labels, text)
+                else:
+                    data = self._encode(value, labels, text)
+                puts.append(Put(labels, path, text, data, span, None, paths))
         return Items(await self._submit(puts) if puts else ())
 
     async def get_many(

@@ -6,14 +6,18 @@ nobody else puts one in between.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+import asyncio
+from collections.abc import Iterable, Sequence
+from itertools import count, islice, repeat
+from typing import Any, cast
 
+import orjson
+
+from kvstore.collecting import uncollected
 from kvstore.operations import Put, Record
-from kvstore.plan import Address
 from kvstore.postgres import statements
 from kvstore.postgres.connection import Connection
-from kvstore.postgres.keys import decode_key, encode_key
+from kvstore.postgres.keys import Address, encode_key
 from kvstore.postgres.workspace import Stamp, columns_of
 from kvstore.types import Item, pack_item
 
@@ -21,11 +25,14 @@ __all__ = ["LEAST_COPIED", "copy_plain", "copy_rows"]
 
 LEAST_COPIED = 2_000  # rows; fewer are upserted in one call
 
+_MADE_AT_ONCE = 500  # items, less than a millisecond's work
 _TABLE = "kvstore_items"
 _COLUMNS = (
     "root", "path", "key", "version", "created_at", "updated_at", "value", "expires_at", "ttl",
     "indexing",
 )  # fmt: skip
+
+_Row = tuple[Any, ...]
 
 
 async def copy_plain(
@@ -41,17 +48,39 @@ async def copy_plain(
     base, _, until, described, has_sequences, history = row
     if until or described is not None or has_sequences or history:
         return None
-    began = await _delete(connection, root, [(op.path, op.key) for op in puts], now)
-    items: list[Item] = []
-
-    def rows() -> Iterator[Record]:
-        for version, op in enumerate(puts, base + 1):
-            expires = None if op.ttl is None else now + op.ttl
-            times = began.get((op.path, op.key), now), now, expires
-            items.append(pack_item(op.namespace, op.key, op.data, version, *times))
-            yield Record(op.path, op.key, op.data, version, *times, op.ttl, op.indexing)
-
-    await _copy(connection, root, rows())
+    paths, keys = [op.path for op in puts], [encode_key(op.key) for op in puts]
+    present = await _delete(connection, root, paths, keys)
+    created: Iterable[int] = repeat(now)
+    if present:
+        began = {at: first for at, first, expires in present if expires is None or expires > now}
+        created = [began.get(at, now) for at in zip(paths, keys, strict=True)]
+    ttls: Iterable[int | None] = repeat(None)
+    expiries, indexings = ttls, cast("Iterable[str | None]", ttls)
+    if any(op.ttl is not None for op in puts):
+        ttls = [op.ttl for op in puts]
+        expiries = [None if ttl is None else now + ttl for ttl in ttls]
+    if any(op.indexing is not None for op in puts):
+        indexings = [
+            None if op.indexing is None else orjson.dumps(op.indexing).decode() for op in puts
+        ]
+    values = map(bytes.decode, [op.data for op in puts])
+    rows = zip(
+        repeat(root), paths, keys, count(base + 1), created, repeat(now), values, expiries, ttls,
+        indexings, strict=False,
+    )  # fmt: skip
+    copying = asyncio.create_task(_copy(connection, rows))
+    try:
+        items: list[Item] = []
+        numbered = zip(puts, count(base + 1), created, expiries, strict=False)
+        with uncollected():
+            while len(items) < len(puts):
+                await asyncio.sleep(0)  # else the server waits
+                items += [
+                    pack_item(op.namespace, op.key, op.data, version, first, now, expires)
+                    for op, version, first, expires in islice(numbered, _MADE_AT_ONCE)
+                ]
+    finally:
+        await copying
     return items
 
 
@@ -63,30 +92,36 @@ async def copy_rows(connection: Connection, root: str, rows: Sequence[Record]) -
         root: of all of them.
         rows: as they are to be.
     """
-    await _delete(connection, root, [(row.path, row.key) for row in rows], 0)
-    await _copy(connection, root, rows)
+    if not rows:
+        return
+    columns = [(root, *columns_of(row)) for row in rows]
+    await _delete(connection, root, [row[1] for row in columns], [row[2] for row in columns])
+    await _copy(connection, columns)
 
 
 async def _delete(
-    connection: Connection, root: str, addresses: Sequence[Address], now: int
-) -> dict[Address, int]:
-    """Delete what is there, and return when each began that was live."""
+    connection: Connection, root: str, paths: Sequence[str], keys: Sequence[str]
+) -> list[tuple[Address, int, int | None]]:
+    """Delete what is there; return the addresses, when each began, and when it expires.
+
+    Args:
+        connection: inside a transaction that has locked the root.
+        root: of all of them.
+        paths: of the items.
+        keys: of the items, encoded.
+    """
+    if min(paths) == max(paths):  # of one namespace, and often all behind what is there
+        bounds = min(keys), max(keys)
+        if not await connection.fetchval(statements.IS_ANY_BETWEEN, root, paths[0], *bounds):
+            return []
     before = statements.SEPARATOR
     found = await connection.fetch(
-        statements.DELETE_PRESENT,
-        root,
-        before.join(["", *[path for path, _ in addresses]]),
-        before.join(["", *[encode_key(key) for _, key in addresses]]),
+        statements.DELETE_PRESENT, root, before.join(["", *paths]), before.join(["", *keys])
     )
-    return {
-        (path, decode_key(key)): created
-        for path, key, created, expires in found
-        if expires is None or expires > now
-    }
+    return [((path, key), created, expires) for path, key, created, expires in found]
 
 
-async def _copy(connection: Connection, root: str, rows: Iterable[Record]) -> None:
-    records: Iterator[tuple[Any, ...]] = ((root, *columns_of(row)) for row in rows)
+async def _copy(connection: Connection, rows: Iterable[_Row]) -> None:
     await connection.copy_records_to_table(
-        _TABLE, records=records, columns=_COLUMNS, schema_name=connection.schema
+        _TABLE, records=rows, columns=_COLUMNS, schema_name=connection.schema
     )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kvstore.collecting import uncollected
 from kvstore.operations import Operation, Put, Restore
 from kvstore.plan import Address
 from kvstore.postgres.wide import roots_of
@@ -21,6 +22,7 @@ __all__ = ["Group", "Lines", "RootLine", "Unit"]
 
 BATCH_OPS = 2_000  # what one group commit may hold, so that it never holds the lock long
 BATCH_BYTES = 8 * 2**20
+_MANY = 1_000  # operations of a unit, whose addresses are worth more than the collector's pause
 _MOST_LINES = 1_000  # of roots that nobody waits for, which are remembered
 
 
@@ -57,6 +59,13 @@ class Unit:
         self.is_decided = plain or is_decided(ops)
         self.is_once = once
         self.size = size
+
+    def addresses(self) -> list[Address]:
+        """What the operations of a plain unit write, in order."""
+        if len(self.ops) < _MANY:
+            return [(op.path, op.key) for op in self.ops]  # type: ignore[union-attr]
+        with uncollected():
+            return [(op.path, op.key) for op in self.ops]  # type: ignore[union-attr]
 
     def settle(self, outcome: list[Any] | BaseException) -> None:
         """Answer the caller, if it is still there."""
@@ -121,7 +130,7 @@ class RootLine:
                 break
             if is_plain:
                 before = len(addresses)
-                named: list[Address] = [(op.path, op.key) for op in unit.ops]  # type: ignore[union-attr]
+                named = unit.addresses()
                 if taken and not addresses.isdisjoint(named):
                     break
                 addresses.update(named)

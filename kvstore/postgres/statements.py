@@ -149,13 +149,28 @@ SELECT * FROM kvstore_advance($1, NULL, NULL, NULL, $2, $3, false, 0, $4, NULL, 
 ADVANCE_PUTS = """
 SELECT * FROM kvstore_advance($1, NULL, $2, $3, NULL, $4, false, 0, 0, $5, $6, $7)
 """
-# The primary key, once for each; whose columns come as texts, each value after a separator
+# The primary key: one range, of a namespace
+IS_ANY_BETWEEN = """
+SELECT EXISTS (
+    SELECT 1 FROM kvstore_items AS items
+    WHERE items.root = $1 AND items.path = $2 AND items.key BETWEEN $3 AND $4
+)
+"""
+# The primary key, once for each; whose columns come as texts, each value after a separator. Joined
+# to the rows themselves, it goes over the root for each of them where the planner believes it small
 DELETE_PRESENT = """
 DELETE FROM kvstore_items AS items
-USING unnest(
-    (string_to_array($2, E'\\x01'))[2:], (string_to_array($3, E'\\x01'))[2:]
-) AS gone (path, key)
-WHERE items.root = $1 AND items.path = gone.path AND items.key = gone.key
+WHERE items.root = $1 AND items.ctid = ANY (ARRAY(
+    SELECT present.ctid
+    FROM unnest(
+        (string_to_array($2, E'\\x01'))[2:], (string_to_array($3, E'\\x01'))[2:]
+    ) AS gone (path, key)
+    CROSS JOIN LATERAL (
+        SELECT here.ctid FROM kvstore_items AS here
+        WHERE here.root = $1 AND here.path = gone.path AND here.key = gone.key
+        LIMIT 1
+    ) AS present
+))
 RETURNING items.path, items.key, items.created_at, items.expires_at
 """
 # All roots: the whole table

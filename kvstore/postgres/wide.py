@@ -53,11 +53,14 @@ class UnreadableError(Exception):
 def roots_of(ops: Sequence[Operation]) -> frozenset[str] | None:
     """Return the roots under which operations write; `None`: they find out themselves."""
     roots = set()
+    known: str | None = None
     for op in ops:
         path = getattr(op, "path", None)
         if path is None or (isinstance(op, (Remove, Rewind)) and op.subtree and not path):
             return None
-        roots.add(root_of(path))
+        if path is not known:  # which those of a `put_many` have in common
+            roots.add(root_of(path))
+            known = path
     return frozenset(roots)
 
 

@@ -13,7 +13,7 @@ import pytest
 from kvstore import ConflictError, IndexConfig, InMemoryStore, Item
 from kvstore.testing import ManualClock
 
-from .server import Database, reason_to_skip
+from .server import Database, reason_to_skip, schema_of
 
 if reason_to_skip() is not None:
     pytest.skip(str(reason_to_skip()), allow_module_level=True)
@@ -95,6 +95,27 @@ async def test_an_import_goes_over_what_is_there_or_not(postgres_url: str) -> No
         assert {key: item.value for key, item in found.items()} == values()
         assert await store.count((), subtree=True) == MANY + 7_000
         assert (await store.check()).ok
+
+
+async def test_what_is_there_is_looked_up_whatever_the_planner_believes(
+    postgres: Database, postgres_url: str
+) -> None:
+    """The planner's statistics are of the last ANALYZE, when there was a row or two."""
+    file = io.BytesIO()
+    async with PostgresStore(postgres_url, statement_timeout=5) as store:
+        await store.put(NS, "first", 1)
+        await store.put(("other",), "first", 1)
+        where = schema_of(postgres_url)
+        await asyncio.to_thread(postgres.execute, f"ANALYZE {where}.kvstore_items")
+        await store.put_many(NS, values(20_000))
+        again = await store.put_many(NS, values(20_000, add=1))
+        assert again[-1].value == values(20_000, add=1)["k19999"]
+        await store.export_items(file)
+        file.seek(0)
+        assert await store.import_items(file) == 20_002
+        file.seek(0)
+        assert await store.import_items(file, on_conflict="skip") == 0
+        assert await store.count((), subtree=True) == 20_002
 
 
 async def test_others_write_under_other_roots_during_an_import(postgres_url: str) -> None:

@@ -1,0 +1,49 @@
+"""Python's cyclic garbage collector, kept from many new objects that are no garbage.
+
+It looks at all that a process holds each time its objects have grown by a quarter, and so takes a
+third of the time in which many are made at once.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+
+__all__ = ["uncollected"]
+
+
+class _Pause:
+    """A pause of the collector, which several may want at once, on whatever threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._wanted = 0
+        self._was_enabled = False  # before the first of them
+
+    def begin(self) -> None:
+        with self._lock:
+            if not self._wanted:
+                self._was_enabled = gc.isenabled()
+                gc.disable()
+            self._wanted += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._wanted -= 1
+            if not self._wanted and self._was_enabled:
+                gc.enable()
+
+
+_pause = _Pause()
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Make objects for a moment; they are looked at when all are there."""
+    _pause.begin()
+    try:
+        yield
+    finally:
+        _pause.end()
