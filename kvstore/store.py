@@ -198,8 +198,7 @@ class Store(WithAsync, Recipe):
     ) -> None:
         if unknown:
             raise no_option(type(self), unknown)
-        if index is not None and not isinstance(index, IndexConfig):
-            raise InvalidArgumentError("index takes an IndexConfig: index=IndexConfig(embeddings)")
+        embedder = _embedder_of(index, backend)
         check_count(max_value_bytes, "max_value_bytes", least=1)
         if sweep_interval is not None:
             check_seconds(sweep_interval, "sweep_interval")
@@ -213,16 +212,6 @@ class Store(WithAsync, Recipe):
             raise InvalidArgumentError(
                 "refresh_ttl writes at every read, which a store with read_only=True does not"
             )
-        embedder = None
-        if index is not None:
-            for field in (*index.fields, *index.filters):
-                check_field(field)
-            if WHOLE in index.filters:
-                raise InvalidArgumentError(
-                    "filters are paths into a value, such as 'status', and '$' is all of it"
-                )
-            if index.embeddings is not None:
-                embedder = Embedder(index, backend.most_dimensions)
         lasting = None if default_ttl is None else lifetime(default_ttl)
         settings = Settings(
             clock,
@@ -1715,6 +1704,21 @@ class Store(WithAsync, Recipe):
                 "index=IndexConfig(embeddings) to it, give a vector, or search with mode='text'"
             )
         return mode
+
+
+def _embedder_of(index: IndexConfig | None, backend: Backend) -> Embedder | None:
+    """Check what is to be indexed, and return what asks its model, if it has one."""
+    if index is None:
+        return None
+    if not isinstance(index, IndexConfig):
+        raise InvalidArgumentError("index takes an IndexConfig: index=IndexConfig(embeddings)")
+    for field in (*index.fields, *index.filters):
+        check_field(field)
+    if WHOLE in index.filters:
+        raise InvalidArgumentError(
+            "filters are paths into a value, such as 'status', and '$' is all of it"
+        )
+    return None if index.embeddings is None else Embedder(index, backend.most_dimensions)
 
 
 def _by_key(wanted: list[str], items: Iterable[Item]) -> dict[str, Item]:

@@ -314,12 +314,10 @@ class Browser(App[None]):
             self._load_more()
 
     def _draw_value(self) -> None:
-        row = self._table.cursor_row
-        shown = self._value
-        if not 0 <= row < len(self._items):
+        item, shown = self._item(), self._value
+        if item is None:
             shown.update("")
             return
-        item = self._items[row]
         text = Text(f"{show_namespace(item.namespace)}  {visible(item.key)}\n", style="bold")
         facts = f"version {item.version}, made {item.created_at.astimezone():%Y-%m-%d %H:%M:%S}"
         if item.expires_at is not None:

@@ -202,18 +202,8 @@ class PostgresBackend(Backend):
                 replace(self._read_target, schema=target.schema), self._pool_size, self.counters
             )
         try:
-            await require_own_session(connection, target)
-            if self.settings.read_only:
-                await require_migrated(connection, target)
-            else:
-                await migrate(connection, target)
-                if target.is_distributed or await is_distributed(connection, target):
-                    await distribute(connection, target)
-            is_spread = await is_distributed(connection, target)
-            target = replace(target, is_distributed=is_spread)
-            self.target = replace(self.target, is_distributed=is_spread)
-            if is_spread and not connection.is_distributed:
-                connection.spread(target)
+            target = await self._migrated(connection, target)
+            self.target = replace(self.target, is_distributed=target.is_distributed)
             channel, newest = await self._prepare(connection)
             if replica is not None:
                 with translated(target.name):
@@ -255,6 +245,20 @@ class PostgresBackend(Backend):
             *(self._pool, self.now, self._make_indexer, self._setup, self._watched, self._tell),
             self._writer,
         )
+
+    async def _migrated(self, connection: Connection, target: Target) -> Target:
+        """Have the tables there, as this version has them; return what is known of them."""
+        await require_own_session(connection, target)
+        if self.settings.read_only:
+            await require_migrated(connection, target)
+        else:
+            await migrate(connection, target)
+            if target.is_distributed or await is_distributed(connection, target):
+                await distribute(connection, target)
+        target = replace(target, is_distributed=await is_distributed(connection, target))
+        if target.is_distributed and not connection.is_distributed:
+            connection.spread(target)
+        return target
 
     async def _prepare(self, connection: Connection) -> tuple[str, int]:
         """Make the index, if this store has one and there is none.
