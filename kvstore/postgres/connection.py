@@ -48,6 +48,7 @@ __all__ = [
     "is_damage",
     "is_lost",
     "is_passing",
+    "is_undefined",
     "leave_transaction",
     "plan_once",
     "reconnect",
@@ -81,6 +82,7 @@ _BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _PLAN_ONCE = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
 _HEARD_S = IDLE_S / 3  # after which a server that waits for us hears that we are there
 _NOT_BEHIND: Final = "08006"
+_NO_TABLE: Final = "42P01"
 _CONFLICTS: Final = ("40001", "40P01")  # the server gave up one transaction of several
 _PAUSES_S = (0.02, 0.25)  # between two tries, growing
 
@@ -328,6 +330,11 @@ def is_behind(exc: BaseException) -> bool:
     return getattr(exc, "sqlstate", None) == _NOT_BEHIND
 
 
+def is_undefined(exc: StoreError) -> bool:
+    """Whether our error says that a table is not there."""
+    return getattr(exc.__cause__, "sqlstate", None) == _NO_TABLE
+
+
 def is_damage(exc: BaseException) -> bool:
     """Whether an error says that something is damaged."""
     return isinstance(translate(exc, ""), StoreCorruptError)
@@ -378,7 +385,7 @@ _STATES: Final[Sequence[tuple[str, type[StoreError], str]]] = (
     ("08006", StoreAccessError, "cannot reach another server of its cluster; retry in a moment"),
     ("08", StoreAccessError, "hung up; retry in a moment"),
     ("54", ValueTooLargeError, "takes no text that long"),
-    ("42P01", SchemaError, "lacks a table of kvstore's; was it dropped?"),
+    (_NO_TABLE, SchemaError, "lacks a table of kvstore's; was it dropped?"),
     ("KV004", SchemaError, "has lost the row of kvstore_state; restore it from a backup"),
     ("42P07", SchemaError, _FOREIGN),
     ("42703", SchemaError, _FOREIGN),

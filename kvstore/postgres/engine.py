@@ -43,7 +43,8 @@ from kvstore.postgres.queueing import Group, Lines, RootLine, Unit
 from kvstore.postgres.replica import Replica
 from kvstore.postgres.sending import UNSURE, Sender, unknown_outcome
 from kvstore.postgres.watchman import Watchman
-from kvstore.postgres.workspace import MakeIndexer
+from kvstore.postgres.wide import roots_of
+from kvstore.postgres.workspace import MakeIndexer, is_decided
 from kvstore.sequences import DIGITS, LAST_KEY
 
 __all__ = ["Writer"]
@@ -131,6 +132,17 @@ class Writer:
         if self._goes_alone and not self._backlog.units and len(ops) == 1 and type(ops[0]) is Put:
             return self._apply_alone(ops)
         return self._apply_later(ops) if self._backlog.is_full else self._queue(ops)
+
+    def locks_first(self, ops: Sequence[Operation]) -> bool:
+        """Whether a unit is likely to be decided under the lock, and not by a look before."""
+        roots = roots_of(ops)
+        if roots is None or not is_decided(ops):
+            return False
+        return (
+            self._target.is_pooler
+            or len(roots) > 1
+            or any(self._lines.line(root).locked_turns for root in roots)
+        )
 
     async def _apply_later(self, ops: Sequence[Operation]) -> list[Any]:
         await self._backlog.room()

@@ -148,6 +148,8 @@ def lengths_of(ops: Iterable[Operation]) -> set[int]:
 async def make_vectors(connection: Connection, setup: Setup, length: int) -> None:
     """Make the table for vectors of a length, with its index, if there is none.
 
+    Items that should have some there, as that table was dropped, are marked for `reindex`.
+
     Args:
         connection: outside a transaction.
         setup: of the store.
@@ -161,6 +163,7 @@ async def make_vectors(connection: Connection, setup: Setup, length: int) -> Non
             await connection.execute(sql.LOCK_TABLES)
             if not await connection.fetchval(sql.HAS_TABLE, connection.schema, table):
                 await _create_vectors(connection, setup, length)
+                await _mark_lost(connection, length)
     setup.lengths.add(length)  # only now: whoever finds it there writes at once
 
 
@@ -174,3 +177,17 @@ async def _create_vectors(connection: Connection, setup: Setup, length: int) -> 
         await connection.execute(sql.CREATE_HALF_HNSW.format(**names))
     if connection.is_distributed:
         await distribute_table(connection, table)
+
+
+async def _mark_lost(connection: Connection, length: int) -> None:
+    """Have what an index says of vectors of a length, of which there are none, made true."""
+    for root, text in await connection.fetch(sql.LIST_DESCRIPTIONS):
+        if Description.parse(text).dimensions != length:
+            continue
+        state = await lock_root(connection, root)
+        description = Description.parse(state.index or text)
+        description.has_all_vectors = False
+        await connection.execute(sql.FORGET_TEXTS, root)
+        await connection.execute(sql.MARK_ALL, root)
+        await connection.execute(sql.SET_ROOT_INDEX, root, description.text)
+        await connection.execute(statements.ADVANCE, root, state.version, 0, 0)

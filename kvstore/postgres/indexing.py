@@ -99,6 +99,17 @@ class Setup(IndexSetup):
     schema: str = ""
     lengths: set[int] = field(default_factory=set)
 
+    @property
+    def has_vectors(self) -> bool:
+        """Whether there are some in the index, as far as that is known."""
+        return bool(self.lengths or self.dimensions)
+
+    def forget_tables(self) -> set[int]:
+        """Forget what was known of tables and pgvector, and return for which lengths they were."""
+        known = self.lengths | ({self.dimensions} if self.dimensions else set())
+        self.schema, self.lengths = "", set()
+        return known
+
 
 @dataclass(slots=True)
 class _Indexed:

@@ -13,13 +13,13 @@ from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 from kvstore.arguments import check_seconds
 from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings, Span
 from kvstore.embedding import Embedder
-from kvstore.errors import InvalidArgumentError
+from kvstore.errors import InvalidArgumentError, SchemaError
 from kvstore.feed import ChangePage
 from kvstore.filters import Filter
 from kvstore.jobs import JobState, QueueSize, SequenceRecord
 from kvstore.metrics import Metrics
 from kvstore.namespace import decode_namespace, encode_namespace, root_of, show
-from kvstore.operations import OfUpkeep, Operation, Record, named_of
+from kvstore.operations import EMBEDDED, OfUpkeep, Operation, Record, named_of
 from kvstore.past import Moment
 from kvstore.patterns import Pattern
 from kvstore.positions import Position
@@ -29,6 +29,7 @@ from kvstore.postgres.connection import (
     Target,
     connect,
     hang_up,
+    is_undefined,
     plan_once,
     require_own_session,
     translated,
@@ -52,6 +53,7 @@ from kvstore.postgres.searching import search
 from kvstore.postgres.target import STATEMENT_TIMEOUT_S
 from kvstore.postgres.upkeep import Upkeep, is_upkeep
 from kvstore.postgres.watchman import Watchman
+from kvstore.postgres.workspace import find_unembedded
 from kvstore.ranking import Search
 from kvstore.report import Meter, Report, Stats
 from kvstore.sequences import EntryPage
@@ -412,14 +414,26 @@ class PostgresBackend(Backend):
                 await find_extension(pooled.raw, setup)
             return await search(pooled.raw, setup, path, asked, self.now())
 
-        if self._replica is not None:
-            return await self._replica.run_alone(self._pool, run)
-        return await self._pool.run_alone(run)
+        def ask() -> Awaitable[list[Item]]:
+            if self._replica is not None:
+                return self._replica.run_alone(self._pool, run)
+            return self._pool.run_alone(run)
+
+        return await self._with_tables(ask, set())
 
     async def items_before(self, places: Sequence[tuple[str, str]]) -> list[Item | None]:
         return await self._read(reading.items_before, places, self.now())
 
     # Write
+
+    async def unembedded(self, ops: Sequence[Operation]) -> Sequence[str]:
+        """As the backend has it: asked only where the write itself would not look first."""
+        is_told = not any(isinstance(op, EMBEDDED) and not op.vectors for op in ops)
+        if is_told or not self._writer.locks_first(ops):
+            return ()
+        self._learn_dimensions()
+        named: Any = ops
+        return await self._pool.run(find_unembedded, named, self.now(), self._make_indexer)
 
     def apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
         self._learn_dimensions()
@@ -427,37 +441,51 @@ class PostgresBackend(Backend):
             return self._look_after(ops)
         if self.target.is_distributed and not self._may_cross:
             _require_one_root(ops)
-        if self._lacks_tables(ops):
+        if self._setup is not None and (self._setup.has_vectors or lengths_of(ops)):
             return self._apply_vectors(ops)
         return self._writer.apply(ops)
 
-    def _lacks_tables(self, ops: Sequence[Operation]) -> bool:
-        """Whether operations bring vectors for which there may be no table yet."""
-        return self._setup is not None and not lengths_of(ops) <= self._setup.lengths
-
     async def _look_after(self, ops: Sequence[OfUpkeep]) -> list[Any]:
-        if self._lacks_tables(ops):
-            await self._make_tables(ops)
+        if self._setup is not None:
+            await self._make_tables(lengths_of(ops))
         return await self._upkeep.apply(ops)
 
     async def _apply_vectors(self, ops: Sequence[Operation]) -> list[Any]:
-        await self._make_tables(ops)
-        return await self._writer.apply(ops)
+        lengths = lengths_of(ops)
+        await self._make_tables(lengths)
+        return await self._with_tables(lambda: self._writer.apply(ops), lengths)
 
-    async def _make_tables(self, ops: Sequence[Operation]) -> None:
+    async def _with_tables(self, call: Callable[[], Awaitable[T]], lengths: set[int]) -> T:
+        """Do what needs tables for vectors; once more if one that was known turns out to be gone.
+
+        Somebody may have dropped it, or the server is a younger one by now.
+        """
+        assert self._setup is not None
+        try:
+            return await call()
+        except SchemaError as exc:
+            if self.settings.read_only or not is_undefined(exc):
+                raise
+            lengths |= self._setup.forget_tables()
+        await self._make_tables(lengths)
+        return await call()
+
+    async def _make_tables(self, lengths: set[int]) -> None:
         """Make the tables for vectors, which are known by the first that come.
 
         A crowd of first writers waits for one of them, over one connection.
         """
         assert self._setup is not None
+        if lengths <= self._setup.lengths:
+            return
         async with self._making_tables:
-            lengths = lengths_of(ops) - self._setup.lengths
-            if not lengths:
+            missing = lengths - self._setup.lengths
+            if not missing:
                 return
             connection = await connect(replace(self.target, schema=self._schema))
             try:
                 with translated(self.target.name):
-                    for length in sorted(lengths):
+                    for length in sorted(missing):
                         await make_vectors(connection, self._setup, length)
             finally:
                 await asyncio.shield(hang_up(connection))

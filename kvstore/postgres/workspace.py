@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, cast
 
 import orjson
 
-from kvstore.errors import StoreCorruptError
+from kvstore.errors import StoreCorruptError, StoreError
 from kvstore.namespace import show
 from kvstore.operations import (
     NAMED,
@@ -24,6 +24,7 @@ from kvstore.operations import (
     Operation,
     Record,
     TakeJob,
+    UnembeddedError,
     named_of,
 )
 from kvstore.plan import Address, Effects, Note, decide, gone, named
@@ -31,14 +32,24 @@ from kvstore.postgres import past_statements, sequence_statements, statements
 from kvstore.postgres.calls import one_call
 from kvstore.postgres.connection import Connection, aside
 from kvstore.postgres.indexing import Entry, IndexChanges, Indexer
-from kvstore.postgres.keys import decode_key, encode_key
+from kvstore.postgres.keys import decode_key, encode_key, root_of
 from kvstore.postgres.past import PastKeeper
+from kvstore.postgres.pool import Pooled
 from kvstore.postgres.roots import RootState, lock_root
 from kvstore.postgres.sequences import Ledger
 from kvstore.sequences import key_of
 from kvstore.types import pack_item
 
-__all__ = ["Decision", "MakeIndexer", "Stamp", "Workspace", "columns_of", "is_decided", "is_light"]
+__all__ = [
+    "Decision",
+    "MakeIndexer",
+    "Stamp",
+    "Workspace",
+    "columns_of",
+    "find_unembedded",
+    "is_decided",
+    "is_light",
+]
 
 _WRITTEN_AT_ONCE = 5_000  # rows in one call
 _WRITTEN_BYTES = 16 * 2**20
@@ -449,6 +460,36 @@ class Workspace:
             yield list(zip(*parts, strict=True))
         for changed in (self._deleted, self._written, self._renewed):
             changed.clear()
+
+
+async def find_unembedded(
+    pooled: Pooled, ops: Sequence[Named], now: int, make_indexer: MakeIndexer
+) -> Sequence[str]:
+    """Return the texts for which a unit would want vectors, as things are now.
+
+    Args:
+        pooled: to read over.
+        ops: the unit.
+        now: the instant.
+        make_indexer: as for `Workspace`.
+
+    Returns:
+        They may be more or others when it is written; none where it is to fail, which is told then.
+    """
+    missing: list[str] = []
+    for root in sorted({root_of(op.path) for op in ops}):
+        mine = [op for op in ops if root_of(op.path) == root]
+        space = await Workspace.look(
+            pooled.raw, root, [mine], now, 0, make_indexer, is_indexed=True
+        )
+        if space is not None:
+            try:
+                space.decide(mine)
+            except UnembeddedError as exc:
+                missing += exc.texts
+            except StoreError:
+                return ()
+    return missing
 
 
 def is_light(units: Sequence[Sequence[Operation]]) -> bool:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
@@ -353,3 +353,43 @@ async def test_a_text_is_embedded_before_the_one_transaction_that_stores_it(
             await store.put(NS, "k", text)
         assert asked[-1] - before == 1
         assert [item.value for item in await store.search(NS, "three")] == ["three"]
+
+
+@pytest.mark.parametrize("how", ["pooler", "roots", "lost race"])
+async def test_a_text_is_embedded_while_another_has_the_lock(postgres_url: str, how: str) -> None:
+    """What is decided under the lock has been looked at before: nobody waits for the model."""
+    asked: list[str] = []
+    is_asked = asyncio.Event()
+    hashing = HashingEmbeddings(8)
+
+    async def embed(texts: list[str]) -> list[list[float]]:
+        asked.extend(texts)
+        is_asked.set()
+        return await hashing.embed_documents(texts)
+
+    index = IndexConfig(embed, dimensions=8, model_id="counted")
+    async with PostgresStore(postgres_url, index=index, pooler=how == "pooler") as store:
+        await store.put(NS, "k", "one")
+        await store.put(("b",), "k", "one")
+        for line in store.backend._writer._lines._lines.values():
+            line.locked_turns = 9 if how == "lost race" else 0
+        connection = await connect(store.backend.target)
+        await connection.execute("BEGIN")
+        await connection.execute("SELECT 1 FROM kvstore_roots FOR UPDATE")
+
+        async def write(tx: Any) -> None:
+            await tx.put(NS, "k", "two")
+            await tx.put(("b",) if how == "roots" else NS, "l", "three")
+
+        asked.clear()
+        is_asked.clear()
+        writing = asyncio.create_task(store.transact(write))
+        async with asyncio.timeout(3):
+            await is_asked.wait()
+        assert not writing.done()
+        assert sorted(asked) == ["three", "two"]
+        await connection.close()
+        await writing
+        assert sorted(asked) == ["three", "two"]
+        found = await store.search((), "three", mode="semantic", subtree=True)
+        assert found[0].value == "three"
