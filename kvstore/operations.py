@@ -31,6 +31,7 @@ __all__ = [
     "Conflict",
     "Delete",
     "Embedded",
+    "Expendable",
     "Expire",
     "ExtendJob",
     "FinishJob",
@@ -482,3 +483,11 @@ def named_of(ops: Iterable[Operation]) -> list[Named]:
         elif not isinstance(op, _WIDE):
             assert_never(op)
     return found
+
+
+class Expendable(list[Operation]):
+    """A unit that its caller has no more use for: a backend may empty it while it is applied.
+
+    Each collection of Python's walks all objects that there are, and holds up every thread: of many
+    operations and their answers, only one of the two need be there.
+    """

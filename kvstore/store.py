@@ -75,6 +75,7 @@ from kvstore.operations import (
     Conflict,
     Delete,
     Embedded,
+    Expendable,
     Expire,
     Forget,
     Keep,
@@ -137,6 +138,7 @@ _MODES = ("auto", "semantic", "text", "hybrid")
 _READ_ONLY = (
     "this store was opened with read_only=True, and writes nothing: open another one without it"
 )
+_MANY = 2_000  # puts of one call that are not kept until all of them are done
 _IN_A_TURN = 256  # items of one call that are worked on in one turn of the loop
 _EVERYTHING = 2**53  # as a limit
 _ANYWHERE: Final = object()  # instead of a loop: open, and on whatever thread
@@ -589,7 +591,7 @@ class Store(WithAsync, Recipe):
             )
         labels, path = address(namespace)
         span, paths = self._lifetime(ttl), None if index is None else parse_indexing(index)
-        puts = []
+        puts: list[Put] = []
         now = dict(mapping).items() if type(mapping) is dict else list(mapping.items())
         with uncollected():
             for number, (key, value) in enumerate(now, 1):
@@ -601,6 +603,9 @@ class Store(WithAsync, Recipe):
                 else:
                     data = self._encode(value, labels, text)
                 puts.append(Put(labels, path, text, data, span, None, paths))
+        if len(puts) > _MANY:
+            puts, unit = [], Expendable(puts)
+            return Items(await self._submit(unit))
         return Items(await self._submit(puts) if puts else ())
 
     async def get_many(

@@ -52,7 +52,7 @@ Mode = Literal["auto", "semantic", "text", "hybrid"]
 class _Packed:
     """What an item that a store made has not unpacked yet; see `make_item` and `pack_item`."""
 
-    __slots__ = ("_box", "_created", "_expires", "_updated")
+    __slots__ = ("_created", "_data", "_expires", "_updated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +121,22 @@ class Items(list[Item[V]]):
         return items_table(self, codec.encode)
 
 
+_unpacking: dict[int, Any] = {}  # values of items, by their ids, as threads unpack them just now
+
+
 def _unpack_value(item: Any) -> Any:
-    try:
-        box = object.__getattribute__(item, "_box")
-    except AttributeError:  # another thread was faster
-        return object.__getattribute__(item, "value")
-    box.append(codec.decode(box[0]))
-    value = box[1]  # of whichever thread was first: all get the same one, without a lock
-    object.__setattr__(item, "value", value)
-    with suppress(AttributeError):
-        object.__delattr__(item, "_box")
-    return value
+    """Decode a value; whichever thread is first, all get the same one, without a lock."""
+    get = object.__getattribute__
+    with suppress(AttributeError):  # another thread was faster
+        decoded = codec.decode(get(item, "_data"))
+        value = _unpacking.setdefault(id(item), decoded)
+        try:
+            get(item, "value")  # set before that thread took it out of there
+        except AttributeError:
+            object.__setattr__(item, "value", value)
+        _unpacking.pop(id(item), None)
+        object.__delattr__(item, "_data")
+    return get(item, "value")
 
 
 class Draft(_Packed):
@@ -145,7 +150,7 @@ class Draft(_Packed):
     __slots__ = tuple(field.name for field in fields(Item))
 
     value: Any
-    _box: list[Any]
+    _data: bytes
 
     def item(
         self,
@@ -208,7 +213,7 @@ def pack_item(
     It answers writes: who has just put a value seldom reads it out of the answer.
     """
     draft = Draft()
-    draft._box = [data]
+    draft._data = data
     return draft.item(namespace, key, version, created, updated, expires)
 
 

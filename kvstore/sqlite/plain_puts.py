@@ -25,6 +25,7 @@ from kvstore.types import Item, pack_item
 __all__ = ["PlainPuts", "are_new", "is_bare_put", "put_plain"]
 
 _TOLD = 5_000  # plain puts of which each is told to the cache of reads; of more, none is
+_SLICE = 2_048  # plain puts of a unit that are in hand at once
 _FEW_NEW = 8
 _KEPT_BYTES = 64 * 1024  # of a value that is kept by this way; a longer one stays inside SQLite
 _ROWS = (32, 16, 8, 4, 2, 1)  # of the statements that puts share; of more rows they take longer
@@ -71,12 +72,17 @@ class PlainPuts(SequenceRows):
         return ([next(items)] if share == 1 else list(islice(items, share)) for share in shares)
 
     def _put_plain(self, puts: list[Put]) -> list[Item]:
-        """Put plain items."""
-        first = self._version + 1
+        """Put plain items, and forget the puts: empty the list."""
+        versions = range(self._version + 1, self._version + 1 + len(puts))
         self._version += len(puts)
         if len(puts) > _TOLD:
             self.changed = None
-        return self._put_all(puts, range(first, first + len(puts)))
+        items: list[Item] = []
+        while puts:
+            some = puts[:_SLICE]
+            del puts[:_SLICE]
+            items += self._put_all(some, versions[len(items) : len(items) + len(some)])
+        return items
 
     def _put_watched(self, ops: Sequence[Operation]) -> Item | None:
         """Put a plain item where changes are noted; `None`: it is another unit, or another row."""

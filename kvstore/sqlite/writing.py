@@ -13,6 +13,7 @@ from typing import Any, assert_never
 from kvstore.operations import (
     NAMED,
     Adopt,
+    Expendable,
     ExtendJob,
     FinishJob,
     Forget,
@@ -97,6 +98,8 @@ class Batch(PlainPuts):
             ):
                 puts += ops  # type: ignore[arg-type]
                 shares.append(len(ops))
+                if isinstance(ops, Expendable):
+                    ops.clear()
                 continue
             if puts:
                 outcomes += self._put_shares(puts, shares)

@@ -15,7 +15,7 @@ from kvstore.errors import StoreBusyError, StoreError
 from kvstore.feed import Bell
 from kvstore.instants import to_micros
 from kvstore.metrics import Counters
-from kvstore.operations import Append, Operation, Put, PutJob, Restore
+from kvstore.operations import Append, Expendable, Operation, Put, PutJob, Restore
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import WorkerConnection, claimed, is_busy, limit, transaction
 from kvstore.sqlite.diagnosis import explain
@@ -63,7 +63,7 @@ class _Unit:
 
     def __init__(self, ops: Sequence[Operation]) -> None:
         self.ops = ops
-        self.is_alone = False  # in its transaction
+        self.is_alone = isinstance(ops, Expendable)  # in its transaction, as it cannot be retried
         size = 0
         few = ops if len(ops) <= _WEIGHED else ops[:: len(ops) // _WEIGHED]
         for op in few:
