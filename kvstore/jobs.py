@@ -29,10 +29,13 @@ __all__ = [
     "lease_lost",
     "other_items",
     "require_lease",
+    "seen_at",
 ]
 
 READY, DELAYED, LEASED, DEAD = range(4)
 RAN_OUT = "lease ran out"
+
+_SEEN_PART = 4  # of a lease or a delay may go by unseen when a clock is set back
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,20 @@ def require_lease(
     if job is None or job.state != LEASED or job.token != token or job.due <= now:
         raise lease_lost(namespace, key)
     return job
+
+
+def seen_at(seen: int, now: int, span: int) -> int:
+    """Return the instant by which a clock is told that was set back, as a lease or a delay begins.
+
+    It stays behind, by a part of the span at most: calls of several processes, which come in
+    another order than that of their instants, are not taken for such a clock.
+
+    Args:
+        seen: what it was.
+        now: the present instant.
+        span: of the lease or the delay.
+    """
+    return now - span // (2 * _SEEN_PART) if now - seen > span // _SEEN_PART else seen
 
 
 class Jobs(ABC):
@@ -246,7 +263,7 @@ class Jobs(ABC):
             is_last=attempt >= attempts,
         )
         self._become(job, taken)
-        self._see(path)
+        self._see(path, lease)
         return taken
 
     def retry(self, job: JobState, delay: int, error: str | None) -> None:
@@ -256,7 +273,7 @@ class Jobs(ABC):
         elif delay:
             due = self._now + delay
             self._become(job, job._replace(state=DELAYED, due=due, span=delay, error=error))
-            self._see(job.path)
+            self._see(job.path, delay)
         else:
             self._become(job, job._replace(state=READY, due=0, error=error))
 
@@ -278,7 +295,7 @@ class Jobs(ABC):
     def extend(self, job: JobState, lease: int) -> None:
         """Let a lease last so long from now."""
         self.write(job._replace(due=self._now + lease, span=lease))
-        self._see(job.path)
+        self._see(job.path, lease)
 
     def revive(self, path: str, positions: list[int]) -> int:
         """Make dead jobs ready, with new attempts; return how many."""
@@ -294,10 +311,9 @@ class Jobs(ABC):
             number += 1
         return number
 
-    def _see(self, path: str) -> None:
-        """Take note of the instant, by which a clock is told that was set back."""
+    def _see(self, path: str, span: int) -> None:
         state = self.state(path)
-        state.seen = max(state.seen, self._now)
+        state.seen = seen_at(state.seen, self._now, span)
 
     def _become(self, job: JobState, new: JobState) -> None:
         self._count(job, -1)

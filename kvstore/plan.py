@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, assert_never
 
 from kvstore.errors import ConflictError, InvalidArgumentError
-from kvstore.jobs import DELAYED, READY, Jobs, JobState, other_items, require_lease
+from kvstore.jobs import DELAYED, READY, Jobs, JobState, other_items, require_lease, seen_at
 from kvstore.namespace import decode_namespace, show
 from kvstore.operations import (
     Append,
@@ -524,7 +524,8 @@ def _put_job(op: PutJob, effects: Effects, jobs: Jobs | None) -> str:
     now = effects.now
     state.last += 1
     state.size += 1
-    state.seen = max(state.seen, now)
+    if op.delay:
+        state.seen = seen_at(state.seen, now, op.delay)
     key = key_of(state.last)
     version = effects.note("put", op.path, key)
     row = Record(op.path, key, op.data, version, now, now, indexing=op.indexing)

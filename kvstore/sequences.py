@@ -59,8 +59,8 @@ class SequenceState:
             next ones.
         leased: how many are at work.
         dead: how many are given up.
-        seen: an instant that was, in microseconds, by which a clock is told that was set back: of
-            the last put of a job, or of a take, less a part of its lease.
+        seen: an instant that was, in microseconds, by which a clock is told that was set back; see
+            `kvstore.jobs.seen_at`.
         noted: of a backend that keeps nothing of jobs which nobody has taken yet: above this
             position there may be such ones.
         soonest: of one that looks for leases which are over: none is before this instant; 0: that

@@ -784,6 +784,20 @@ class QueueConformance(_Fixtures):
         clock.advance(10)
         assert (await _taken(queue)).attempt == 2
 
+    @pytest.mark.parametrize("back", [0.125, 1, 4, 9])
+    async def test_a_clock_that_is_set_back_a_little_makes_no_lease_twice_as_long(
+        self, store: Store, clock: ManualClock, back: float
+    ) -> None:
+        queue = store.queue(JOBS, lease=10)
+        await queue.put("a")
+        await _taken(queue)
+        clock.advance(-back)
+        await queue.put("b", delay=10)
+        job = await store.queue(JOBS, lease=1_000).take(timeout=0)
+        assert job is None
+        clock.advance(min(12.5, 10 + back))
+        assert sorted([(await _taken(queue)).value for _ in range(2)]) == ["a", "b"]
+
     @pytest.mark.parametrize("ahead", [1, 5, 3_600])
     async def test_a_clock_that_jumps_ahead_ends_leases_and_loses_none(
         self, store: Store, clock: ManualClock, ahead: float

@@ -48,13 +48,22 @@ class Channel(Watched):
     Attributes:
         writer: its name.
         number: of its last transaction.
-        put_one: the statement of that name, once it is prepared.
+        prepared: statements that its connection has prepared, by their texts.
     """
 
     writer: int = field(default_factory=lambda: getrandbits(62))
     number: int = 0
     task: asyncio.Future[Any] | None = None
-    put_one: Any = None
+    prepared: dict[str, Any] = field(default_factory=dict)
+
+    async def fetch(self, text: str, *args: Any) -> list[Any]:
+        """Return the rows of a statement that is prepared once; of no pooler's connection."""
+        statement = self.prepared.get(text)
+        if statement is None:
+            assert self.raw is not None
+            statement = self.prepared[text] = await self.raw.prepare(text)
+        rows: list[Any] = await statement.fetch(*args)
+        return rows
 
     def begin(self, clock: float, tries: list[Try], root: str) -> tuple[Try, Stamp]:
         """Number a new try, by which it is known as one of these."""

@@ -39,7 +39,7 @@ from kvstore.postgres.connection import (
     translate,
 )
 from kvstore.postgres.keys import SURELY_SHORT, check_length
-from kvstore.postgres.queueing import Group, Lines, RootLine, Unit
+from kvstore.postgres.queueing import Group, Lines, RootLine, Unit, is_quick
 from kvstore.postgres.replica import Replica
 from kvstore.postgres.sending import UNSURE, Sender, unknown_outcome
 from kvstore.postgres.watchman import Watchman
@@ -129,7 +129,7 @@ class Writer:
                 check_length(op.namespace, op.path, op.key)
             elif isinstance(op, (Append, PutJob)) and len(op.path) + DIGITS > SURELY_SHORT:
                 check_length(op.namespace, op.path, LAST_KEY)
-        if self._goes_alone and not self._backlog.units and len(ops) == 1 and type(ops[0]) is Put:
+        if self._goes_alone and not self._backlog.units and is_quick(ops):
             return self._apply_alone(ops)
         return self._apply_later(ops) if self._backlog.is_full else self._queue(ops)
 
@@ -156,14 +156,14 @@ class Writer:
         return unit.future
 
     async def _apply_alone(self, ops: Sequence[Operation]) -> list[Any]:
-        """Apply a put that nobody is likely to go with, in the task of its caller.
+        """Apply a quick call that nobody is likely to go with, in the task of its caller.
 
         That spares two turns of the loop. What does not go well goes on in a task of its own, and
         so does what is cancelled: it may be committed, and others wait for its end.
         """
         channel = self._channels[0]
         raw = channel.raw
-        if self._backlog.units or channel.put_one is None or raw is None or raw.is_closed():
+        if self._backlog.units or not channel.prepared or raw is None or raw.is_closed():
             return await self._queue(ops)
         unit = Unit(ops, self._loop.create_future())
         group = self._lines.send_alone(unit)
@@ -175,7 +175,7 @@ class Writer:
         tries: list[Try] = []
         failure: Exception | None = None
         try:
-            done = await self._sender.send_plain(group, channel, tries)
+            done = await self._sender.send_quick(group, channel, tries)
         except asyncio.CancelledError:
             unit.future.cancel()
             self._start(group, channel, tries, ConnectionAbortedError("its caller has gone"))
@@ -183,7 +183,7 @@ class Writer:
         except Exception as exc:  # noqa: BLE001 - it goes on there
             done, failure = None, exc
         if done is None:
-            group.addresses = None  # as it is no plain put
+            group.addresses = None  # as it is nothing quick
             self._start(group, channel, tries, failure)
             return await unit.future
         self._counters.committed(1)
@@ -387,7 +387,7 @@ class Writer:
             if channel.raw is not None:
                 self._counters.reconnects += 1
                 _LOG.info("the writer connects to %s anew", self._target.name)
-            channel.put_one = None
+            channel.prepared.clear()
             channel.raw = await reconnect(self._target, self._target.busy_timeout)
             await plan_once(channel.raw, self._target)
         self._watchman.begin(channel)

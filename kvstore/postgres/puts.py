@@ -11,7 +11,7 @@ from kvstore.operations import Put
 from kvstore.postgres import statements
 from kvstore.postgres.connection import Connection
 from kvstore.postgres.keys import encode_key
-from kvstore.postgres.workspace import Stamp
+from kvstore.postgres.workspace import Fetch, Stamp
 from kvstore.types import Item, pack_item
 
 __all__ = ["find_puts", "put_one", "put_plain"]
@@ -62,12 +62,12 @@ async def put_plain(
 
 
 async def put_one(
-    statement: Any, root: str, op: Put, now: int, at_least: int, stamp: Stamp
+    fetch: Fetch, root: str, op: Put, now: int, at_least: int, stamp: Stamp
 ) -> tuple[list[Item], bool]:
     """As `put_plain`, of one put, in a transaction of its own.
 
     Args:
-        statement: `statements.PUT_ONE`, prepared by a connection for writing.
+        fetch: that of a connection for writing.
         root: as there, and all that follows.
         op: see there.
         now: see there.
@@ -75,8 +75,8 @@ async def put_one(
         stamp: see there.
     """
     ttl, indexing = op.ttl, op.indexing
-    rows = await statement.fetch(
-        root, op.path, encode_key(op.key), op.data.decode(),
+    rows = await fetch(
+        statements.PUT_ONE, root, op.path, encode_key(op.key), op.data.decode(),
         None if ttl is None else now + ttl, ttl,
         None if indexing is None else orjson.dumps(indexing).decode(),
         now, at_least, *stamp,

@@ -15,10 +15,11 @@ from typing import Any
 from kvstore.collecting import uncollected
 from kvstore.operations import Operation, Put, Restore
 from kvstore.plan import Address
+from kvstore.postgres.quick_jobs import quick_job
 from kvstore.postgres.wide import roots_of
 from kvstore.postgres.workspace import is_decided
 
-__all__ = ["Group", "Lines", "RootLine", "Unit"]
+__all__ = ["Group", "Lines", "RootLine", "Unit", "is_quick"]
 
 BATCH_OPS = 2_000  # what one group commit may hold, so that it never holds the lock long
 BATCH_BYTES = 8 * 2**20
@@ -75,6 +76,16 @@ class Unit:
             self.future.set_exception(outcome)
         else:
             self.future.set_result(outcome)
+
+
+def is_quick(ops: Sequence[Operation]) -> bool:
+    """Whether a unit is one that a call of its own does as a rule: a plain put, or one of jobs."""
+    op = ops[0]
+    if len(ops) > 1:
+        return False
+    if type(op) is Put:
+        return op.expected is None and not op.keep
+    return quick_job(ops) is not None
 
 
 class RootLine:
@@ -252,14 +263,17 @@ class Lines:
         return group
 
     def send_alone(self, unit: Unit) -> Group | None:
-        """Have a unit go at once, as nobody waits; `None`: it is no put that may."""
-        if not unit.is_plain or self._committing or self._waiting or self._later:
+        """Have a unit that `is_quick` go at once, as nobody waits; `None`: it may not."""
+        if self._committing or self._waiting or self._later:
             return None
         (root,) = unit.roots or ("",)
         line = self.line(root)
-        if line.is_indexed:
+        if line.is_indexed or (line.long_turns and not unit.is_plain):
             return None
-        group = Group([unit], {(op.path, op.key) for op in unit.ops})  # type: ignore[union-attr]
+        addresses: set[Address] | None = None
+        if unit.is_plain:
+            addresses = {(op.path, op.key) for op in unit.ops}  # type: ignore[union-attr]
+        group = Group([unit], addresses)
         line.committing.append(group)
         self._committing += 1
         return group

@@ -14,7 +14,7 @@ from kvstore.operations import FinishJob, Operation, PutJob, TakeJob
 from kvstore.postgres import sequence_statements as sql
 from kvstore.postgres.connection import Connection
 from kvstore.postgres.reading import item_of
-from kvstore.postgres.workspace import Stamp
+from kvstore.postgres.workspace import Fetch, Stamp
 from kvstore.sequences import key_of, position_of
 
 __all__ = ["QuickJob", "find_answer", "quick_job", "run"]
@@ -34,7 +34,7 @@ def quick_job(ops: Sequence[Operation]) -> QuickJob | None:
 
 
 async def run(
-    connection: Connection, root: str, op: QuickJob, now: int, at_least: int, stamp: Stamp
+    fetch: Fetch, root: str, op: QuickJob, now: int, at_least: int, stamp: Stamp
 ) -> tuple[Any, int]:
     """Do it, in a transaction of its own; return its answer, and the version that it gave or 0.
 
@@ -43,24 +43,22 @@ async def run(
     """
     match op:
         case PutJob():
-            place, version = await connection.fetchrow(
-                sql.PUT_JOB, root, op.path, op.data.decode(), now, at_least, *stamp
-            )
-            return key_of(place), version
+            rows = await fetch(sql.PUT_JOB, root, op.path, op.data.decode(), now, at_least, *stamp)
+            return key_of(rows[0][0]), rows[0][1]
         case TakeJob():
-            return await _take(connection, root, op, now, stamp), 0
+            return await _take(fetch, root, op, now, stamp), 0
         case FinishJob():
             job = op.path, position_of(op.key) or 0, op.token
-            version = await connection.fetchval(sql.FINISH_JOB, root, *job, now, at_least, *stamp)
-            return None, version
+            rows = await fetch(sql.FINISH_JOB, root, *job, now, at_least, *stamp)
+            return None, rows[0][0]
 
 
-async def _take(connection: Connection, root: str, op: TakeJob, now: int, stamp: Stamp) -> Any:
+async def _take(fetch: Fetch, root: str, op: TakeJob, now: int, stamp: Stamp) -> Any:
     job = op.path, op.token, op.lease, op.attempts
-    row = await connection.fetchrow(sql.TAKE_JOB, root, *job, now, *stamp)
-    if row is None:
+    rows = await fetch(sql.TAKE_JOB, root, *job, now, *stamp)
+    if not rows:
         return None
-    place, attempt, *item = row
+    place, attempt, *item = rows[0]
     return item_of(op.namespace, key_of(place), item), attempt
 
 

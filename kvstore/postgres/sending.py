@@ -100,18 +100,10 @@ class Sender:
             return await self._send_locked(raw, units, channel, tries)
         (root,) = roots
         line = self._lines.line(root)
-        if group.addresses is not None and not line.is_indexed:
-            done = await self.send_plain(group, channel, tries)
+        if not line.is_indexed:
+            done = await self.send_quick(group, channel, tries)
             if done is not None:
                 return done
-        job = quick_jobs.quick_job(units[0].ops) if len(units) == 1 else None
-        if job is not None and not line.is_indexed and raw.patience is None:
-            if not line.long_turns:
-                done = await self._send_job(raw, job, channel, tries, line)
-                if done is not None:
-                    return done
-                line.long_turns = LONG_TURNS
-            line.long_turns -= 1
         if not line.locked_turns and not self._target.is_pooler:
             line.locked_turns = LOCKED_TURNS  # unless this goes well
             done = await self._send_looked(raw, units, channel, tries, line)
@@ -121,8 +113,26 @@ class Sender:
         line.locked_turns = max(0, line.locked_turns - 1)
         return await self._send_locked(raw, units, channel, tries)
 
-    async def send_plain(self, group: Group, channel: Channel, tries: list[Try]) -> Try | None:
-        """Commit plain puts by one call; `None`: it takes more than that."""
+    async def send_quick(self, group: Group, channel: Channel, tries: list[Try]) -> Try | None:
+        """Commit plain puts, or what one job is about, by one call; `None`: it takes more."""
+        if group.addresses is not None:
+            return await self._send_plain(group, channel, tries)
+        units, raw = group.units, channel.raw
+        assert raw is not None
+        job = quick_jobs.quick_job(units[0].ops) if len(units) == 1 else None
+        if job is None or raw.patience is not None:
+            return None
+        (root,) = cast("frozenset[str]", units[0].roots)
+        line = self._lines.line(root)
+        if not line.long_turns:
+            done = await self._send_job(job, channel, tries, root)
+            if done is not None:
+                return done
+            line.long_turns = LONG_TURNS
+        line.long_turns -= 1
+        return None
+
+    async def _send_plain(self, group: Group, channel: Channel, tries: list[Try]) -> Try | None:
         raw, units = channel.raw, group.units
         assert raw is not None
         (root,) = cast("frozenset[str]", units[0].roots)
@@ -155,10 +165,7 @@ class Sender:
         assert raw is not None
         assert puts is not None
         if len(puts) == 1 and raw.patience is None and not self._target.is_pooler:
-            if channel.put_one is None:
-                channel.put_one = await raw.prepare(statements.PUT_ONE)
-            put = puts[0], attempt.now, self.newest, stamp
-            return await put_one(channel.put_one, root, *put)
+            return await put_one(channel.fetch, root, puts[0], attempt.now, self.newest, stamp)
         if len(puts) >= LEAST_COPIED:
             copied = await self._copy_plain(raw, root, attempt, stamp)
             if copied is not None:
@@ -168,12 +175,14 @@ class Sender:
         return await put_plain(raw, root, puts, attempt.now, self.newest, stamp)
 
     async def _send_job(
-        self, raw: Connection, job: QuickJob, channel: Channel, tries: list[Try], line: RootLine
+        self, job: QuickJob, channel: Channel, tries: list[Try], root: str
     ) -> Try | None:
         """Put, take or finish a job by one call; `None`: it takes more than that."""
-        attempt, stamp = channel.begin(self._clock(), tries, line.root)
+        assert channel.raw is not None
+        fetch = channel.raw.fetch if self._target.is_pooler else channel.fetch
+        attempt, stamp = channel.begin(self._clock(), tries, root)
         attempt.job = job
-        call = quick_jobs.run(raw, line.root, job, attempt.now, self.newest, stamp)
+        call = quick_jobs.run(fetch, root, job, attempt.now, self.newest, stamp)
         try:
             answer, version = await self._sent(attempt, call)
         except asyncpg.PostgresError as exc:

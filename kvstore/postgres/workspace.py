@@ -8,7 +8,7 @@ fails has changed nothing, and its neighbours in the same transaction go on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, cast
 
@@ -42,6 +42,7 @@ from kvstore.types import pack_item
 
 __all__ = [
     "Decision",
+    "Fetch",
     "MakeIndexer",
     "Stamp",
     "Workspace",
@@ -59,6 +60,9 @@ _NO_ROWS: Final = (None,) * 10
 _NO_NOTES: Final = (None,) * 4
 
 MakeIndexer = Callable[[str], Indexer]
+
+Fetch = Callable[..., Awaitable[list[Any]]]
+"""What returns the rows of a statement with arguments."""
 
 
 class Stamp(NamedTuple):

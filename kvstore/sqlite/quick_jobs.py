@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kvstore.jobs import lease_lost
+from kvstore.jobs import lease_lost, seen_at
 from kvstore.operations import FinishJob, PutJob, TakeJob
 from kvstore.sequences import key_of, position_of
 from kvstore.sqlite import sequence_statements as sql
@@ -26,8 +26,6 @@ LONG_WAY: Any = object()
 TOO_LONG: Any = object()
 """The same: the job's value is longer than may be read."""
 
-_SEEN_PART = 4  # of a lease may have gone by unseen when a clock is set back
-
 
 def is_plain(op: PutJob) -> bool:
     """Whether a job is ready at once, and has nothing but its value."""
@@ -36,7 +34,7 @@ def is_plain(op: PutJob) -> bool:
 
 def put(execute: Execute, op: PutJob, version: int, now: int) -> str | None:
     """Add a job that `is_plain`; return its key. `None`: the queue has not begun."""
-    row = execute(sql.GIVE_POSITION, (now, op.path)).fetchone()
+    row = execute(sql.GIVE_POSITION, (op.path,)).fetchone()
     if row is None:
         return None
     key = key_of(row[0])
@@ -67,8 +65,9 @@ def take(execute: Execute, op: TakeJob, now: int, most: int) -> tuple[Item, int]
     position, lease = position_of(key) or 0, op.lease
     end = now + lease
     execute(sql.LEASE_NEW, (path, position, end, lease, op.token, op.attempts <= 1))
-    if end < soonest or position - noted > NOTED_BEHIND or now - seen > lease // _SEEN_PART:
-        execute(sql.SET_NOTED, (now, position, min(end, soonest), path))
+    latest = seen_at(seen, now, lease)
+    if end < soonest or position - noted > NOTED_BEHIND or latest != seen:
+        execute(sql.SET_NOTED, (latest, position, min(end, soonest), path))
     return item_of(op.namespace, path, key, row), 1
 
 

@@ -7,6 +7,7 @@ before the server gets it, or after the server has done what it says, with the a
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -200,6 +201,25 @@ async def test_what_a_queue_lives_by_is_one_round_trip_each(
         await job.done()
         assert await queue.take(timeout=0) is None
     assert proxy.messages - messages <= 10 * 5  # with the notices for those who wait
+
+
+async def test_instants_out_of_order_cost_a_queue_no_round_trip(
+    pair: tuple[PostgresStore, PostgresStore, Proxy], postgres_url: str
+) -> None:
+    """Those of several processes are, as each takes its own before it waits for the others."""
+    store, _, proxy = pair
+    async with PostgresStore(postgres_url, clock=lambda: time.time() + 0.5) as ahead:
+        messages = 0
+        for number in range(20):
+            if number == 10:
+                messages = proxy.messages
+            await store.queue(("jobs",)).put(number)
+            await store.queue(("jobs",)).put(-number)
+            for each in (ahead, store):
+                job = await each.queue(("jobs",)).take(timeout=0)
+                assert job is not None
+                await job.done()
+    assert proxy.messages - messages <= 10 * 6
 
 
 async def test_a_single_key_takes_few_round_trips(
