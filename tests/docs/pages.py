@@ -15,11 +15,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+
+from tests.running import python
 
 __all__ = ["PAGES", "ROOT", "Block", "blocks_of", "fences_of", "needs_server", "run_page"]
 
@@ -107,15 +108,12 @@ def run_page(page: Path, cwd: Path, server: str = "") -> int:
         "COLUMNS": "90",
     }
     blocks = json.dumps([asdict(block) for block in blocks_of(page)])
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("console.py"))],
+    done = python(
+        str(Path(__file__).with_name("console.py")),
         cwd=cwd,
         env=env,
         input=_SERVER.sub(lambda _: server, blocks),
-        capture_output=True,
-        encoding="utf-8",
         timeout=240,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     return int(done.stdout)

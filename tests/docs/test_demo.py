@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.running import python
 
 ROOT = Path(__file__).parents[2]
 
@@ -14,14 +13,14 @@ _LENGTH = re.compile(r" ([\d,]+) lines ")
 
 
 def demo(cwd: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "kvstore.examples.demo", *arguments],
+    done = python(
+        "-W",
+        "error",
+        "-m",
+        "kvstore.examples.demo",
+        *arguments,
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        check=False,
+        env={"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

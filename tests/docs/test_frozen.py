@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from kvstore import distribution
 from kvstore.sqlite import driver
+from tests.running import python
 
 PROGRAM = """
 import asyncio, sys
@@ -57,14 +57,7 @@ def is_registered() -> bool:
 def test_a_frozen_program_opens_files_and_searches_by_meaning(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(PROGRAM)
     (tmp_path / "both.spec").write_text(SPEC)
-    built = subprocess.run(
-        [sys.executable, "-m", "PyInstaller", "--noconfirm", "both.spec"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=550,
-        check=False,
-    )
+    built = python("-m", "PyInstaller", "--noconfirm", "both.spec", cwd=tmp_path, timeout=550)
     assert built.returncode == 0, built.stderr[-3_000:]
     can_search = driver.CAN_LOAD_EXTENSIONS and find_spec("sqlite_vec") is not None
     for visit, program in enumerate(("folder/app", "one-file", "one-file"), 1):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import kvstore
+from tests.running import python
 
 pytestmark = pytest.mark.slow  # each starts processes
 
@@ -18,14 +16,13 @@ ROOT = Path(kvstore.__file__).parents[1]
 
 
 def run(name: str, cwd: Path) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", f"kvstore.examples.{name}"],
+    done = python(
+        "-W",
+        "error",
+        "-m",
+        f"kvstore.examples.{name}",
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        check=False,
+        env={"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout.splitlines()

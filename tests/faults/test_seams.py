@@ -11,7 +11,6 @@ import logging
 import os
 import resource
 import signal
-import subprocess
 import sys
 import textwrap
 from collections.abc import Awaitable, Callable, Iterator
@@ -27,6 +26,7 @@ from kvstore.sqlite.connection import connect, is_unclear, translate
 from kvstore.sqlite.guard import Hold
 from kvstore.sqlite.large import LARGE
 from kvstore.sqlite.migrate import check_file, migrate
+from tests.running import python
 
 NS = ("n",)
 PACKAGE = Path(kvstore.__file__).parent
@@ -340,13 +340,7 @@ def test_without_descriptors_that_is_what_is_said(tmp_path: Path) -> None:
         asyncio.run(use())
     """
     for free in range(3):
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(script), tmp_path / "store.db", str(free)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = python("-c", textwrap.dedent(script), tmp_path / "store.db", str(free))
         assert done.stdout.startswith("StoreAccessError"), done
         assert "files" in done.stdout, done.stdout
 

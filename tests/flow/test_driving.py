@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -22,20 +20,14 @@ from kvstore.embeddings import HashingEmbeddings
 from kvstore.memory import InMemoryBackend
 from kvstore.sqlite.direct import DirectBackend
 from tests.flow.conftest import Make, open_elsewhere
+from tests.running import python
 
 ROOT = Path(kvstore.__file__).parents[1]
 
 
 def program(text: str, *arguments: object) -> str:
     """Run a program in a process of its own, and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", text, *map(str, arguments)],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=60,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    done = python("-W", "error", "-c", text, *map(str, arguments), env={"PYTHONPATH": str(ROOT)})
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
 

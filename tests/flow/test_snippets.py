@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import kvstore
+from tests.running import python
 
 ROOT = Path(kvstore.__file__).parents[1]
 
@@ -116,13 +115,7 @@ print(json.dumps({
 
 
 def run(path: Path) -> Any:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", SNIPPETS, path, ROOT],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=60,
-        check=False,
-    )
+    done = python("-W", "error", "-c", SNIPPETS, path, ROOT)
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +12,7 @@ import pytest
 
 import kvstore
 from tests.docs.pages import ROOT, Block, fences_of
+from tests.running import python
 
 SHOWN = [code for kind, code in fences_of(ROOT / "docs" / "frameworks.md") if kind == "py"]
 ADAPTERS = [re.findall(r"kvstore\.integrations\.(\w+)", code)[0] for code in SHOWN]
@@ -31,15 +29,11 @@ def test_what_it_shows_is_so(adapter: str, code: str, tmp_path: Path) -> None:
         import_module(f"kvstore.integrations.{adapter}")
     except kvstore.MissingDependencyError as exc:
         pytest.skip(str(exc))
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "docs" / "console.py")],
+    done = python(
+        str(ROOT / "tests" / "docs" / "console.py"),
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={"PYTHONPATH": str(ROOT)},
         input=json.dumps([asdict(Block("typed", code))]),
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == code.count("  # -> ") > 0

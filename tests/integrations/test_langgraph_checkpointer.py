@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import nullcontext
@@ -17,6 +14,7 @@ from typing import Annotated, Any, TypedDict
 import pytest
 
 import kvstore
+from tests.running import python
 
 pytest.importorskip("langgraph.graph")
 
@@ -275,13 +273,11 @@ async def main():
 
 asyncio.run(main())
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "agent.db")],
-        env={**os.environ, "LANGGRAPH_STRICT_MSGPACK": "true", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    done = python(
+        "-c",
+        program,
+        str(tmp_path / "agent.db"),
+        env={"LANGGRAPH_STRICT_MSGPACK": "true", "PYTHONPATH": str(ROOT)},
     )
     assert (done.stdout, done.returncode) == ("4\n", 0), done.stderr
 

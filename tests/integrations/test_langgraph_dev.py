@@ -6,11 +6,11 @@ of the watch is left out here, too.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.running import python
 
 pytest.importorskip("blockbuster")
 pytest.importorskip("langgraph.graph")
@@ -87,12 +87,5 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("driver", ["pysqlite3", "stock"])
 def test_nothing_blocks_the_loop_that_is_watched(tmp_path: Path, driver: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, driver],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = python("-c", PROGRAM, driver, cwd=tmp_path)
     assert done.stdout.splitlines() == ["it watches", "all done"], done.stderr

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 
 import kvstore
+from tests.running import python
 
 pytest.importorskip("langgraph.checkpoint.sqlite.aio")
 
@@ -112,14 +111,7 @@ async def test_the_command_brings_what_there_is(tmp_path: Path) -> None:
     number = len(await old_saver(tmp_path / "old.db"))
 
     def run(*words: str) -> tuple[int, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "kvstore", "import", *words],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = python("-m", "kvstore", "import", *words, cwd=tmp_path)
         return done.returncode, done.stderr
 
     told = f"4 items imported\n{number} checkpoints imported\n"

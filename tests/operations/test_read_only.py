@@ -28,6 +28,7 @@ from kvstore import (
 )
 from kvstore.embeddings import HashingEmbeddings
 from kvstore.sqlite import driver
+from tests.running import python
 
 NS = ("n",)
 EMBEDDED = IndexConfig(HashingEmbeddings() if driver.CAN_LOAD_EXTENSIONS else None)
@@ -142,13 +143,7 @@ KILLED = """
 
 
 def run(script: str, *args: object) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(script), *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = python("-W", "error", "-c", textwrap.dedent(script), *map(str, args))
     assert done.returncode == 0, done.stderr
     return done.stdout
 

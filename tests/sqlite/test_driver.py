@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from kvstore import MissingDependencyError
 from kvstore.sqlite import codes, driver
+from tests.running import python
 
 try:  # it may be installed, and blocked
     import pysqlite3  # noqa: F401
@@ -64,18 +63,12 @@ def test_a_sqlite_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 def stock(script: str, *args: str) -> subprocess.CompletedProcess[str]:
     """Run a script where the stock sqlite3 is all there is."""
-    return python(STOCK + script, *args)
+    return run(STOCK + script, *args)
 
 
-def python(script: str, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", script, *args],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
+def run(script: str, *args: str) -> subprocess.CompletedProcess[str]:
+    return python(
+        "-W", "error", "-c", script, *args, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, timeout=280
     )
 
 
@@ -90,7 +83,7 @@ def test_the_stock_module_is_taken_elsewhere() -> None:
 @pytest.mark.skipif(not HAS_PYSQLITE3, reason="there is no pysqlite3 to put there")
 @pytest.mark.parametrize("swap", [PUT_IN_ITS_PLACE, MOVED_TO_ITS_PLACE])
 def test_pysqlite3_in_the_place_of_sqlite3_is_no_matter(swap: str, tmp_path: Path) -> None:
-    done = python(swap + PUTS_AND_GETS, str(tmp_path / "a.db"))
+    done = run(swap + PUTS_AND_GETS, str(tmp_path / "a.db"))
     assert done.stdout.split() == ["v", "True"], done.stderr
 
 

@@ -28,6 +28,7 @@ from kvstore.namespace import decode_namespace
 from kvstore.sqlite import driver, migrate
 from kvstore.sqlite.connection import connect
 from kvstore.sqlite.reading import checksum
+from tests.running import python
 
 NS = ("users", "alice")
 NEWEST = migrate.migrations()[-1].number
@@ -35,13 +36,7 @@ NEWEST = migrate.migrations()[-1].number
 
 def run(script: str, *args: object) -> subprocess.CompletedProcess[str]:
     """Run a script in another process."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(script), *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return python("-W", "error", "-c", textwrap.dedent(script), *map(str, args))
 
 
 def written(folder: Path) -> dict[str, bytes]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import subprocess
-import sys
 import threading
 import weakref
 from contextlib import suppress
@@ -16,6 +14,7 @@ import pytest
 import kvstore
 from kvstore import KeyValueStore, SQLiteStore
 from kvstore.sqlite import statements
+from tests.running import python
 from tests.waiting import until
 
 NS = ("n",)
@@ -125,11 +124,6 @@ store.insert("k", 2)
 
 def test_dropped_stores_make_no_noise(tmp_path: Path) -> None:
     """Neither as they go nor at the end of the program, even where each warning is an error."""
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", DROPPER, tmp_path / "a.db"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-X", "dev", "-W", "error", "-c", DROPPER, tmp_path / "a.db")
     noise = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
     assert (done.returncode, noise) == (0, [])
