@@ -6,9 +6,11 @@ They come to what `kvstore.plan` decides of them, and a property test holds them
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any, TypeGuard
 
+from kvstore.collecting import uncollected
 from kvstore.operations import (
     Check,
     Operation,
@@ -78,10 +80,11 @@ class PlainPuts(SequenceRows):
         if len(puts) > _TOLD:
             self.changed = None
         items: list[Item] = []
-        while puts:
-            some = puts[:_SLICE]
-            del puts[:_SLICE]
-            items += self._put_all(some, versions[len(items) : len(items) + len(some)])
+        with uncollected() if len(puts) > _SLICE else nullcontext():
+            while puts:
+                some = puts[:_SLICE]
+                del puts[:_SLICE]
+                items += self._put_all(some, versions[len(items) : len(items) + len(some)])
         return items
 
     def _put_watched(self, ops: Sequence[Operation]) -> Item | None:
