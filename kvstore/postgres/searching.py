@@ -97,8 +97,6 @@ async def _search(
 async def _find(
     connection: Connection, setup: Setup, path: str, asked: Search, now: int
 ) -> list[Item]:
-    if connection.is_distributed and asked.subtree and not path:
-        return await _find_in_each(connection, setup, asked, now)
     described = await _describe(connection, path, asked)
     for description in described.descriptions:
         check_index(
@@ -108,20 +106,10 @@ async def _find(
             by_words=asked.words is not None,
             is_own=asked.is_own,
         )
-    return await _Finder(connection, described, quoted(setup.schema), path, asked, now).find()
-
-
-async def _find_in_each(
-    connection: Connection, setup: Setup, asked: Search, now: int
-) -> list[Item]:
-    """Search root by root, each on its machine; every one ranks by the words of its own."""
-    whole = replace(asked, offset=0, limit=asked.offset + asked.limit)
-    found = []
-    for root, _ in await connection.fetch(statements.LIST_ROOTS):
-        scope = replace(whole, subtree=bool(root))  # the root namespace lies in no other's subtree
-        found += await _find(connection, setup, root, scope, now)
-    found.sort(key=lambda item: -(item.score or 0.0))  # equals stay as their root has them
-    return found[asked.offset :][: asked.limit]
+    finder = _Finder(connection, described, quoted(setup.schema), path, asked, now)
+    if connection.is_distributed and described.root is None:
+        finder.roots = [root for root, _ in await connection.fetch(statements.LIST_ROOTS)]
+    return await finder.find()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +187,11 @@ def _neighbours_for(asked: Search) -> int:
 
 @dataclass(slots=True)
 class _Finder:
-    """One search, inside its transaction."""
+    """One search, inside its transaction.
+
+    Attributes:
+        roots: whose candidates are asked for one after the other, as each is on its machine.
+    """
 
     connection: Connection
     described: _Described
@@ -207,6 +199,7 @@ class _Finder:
     path: str
     asked: Search
     now: int
+    roots: list[str] | None = None
     _rows: dict[Address, Any] = field(default_factory=dict)  # what came with its value
 
     async def find(self) -> list[Item]:
@@ -215,7 +208,7 @@ class _Finder:
         depth = _depth(asked)
         by_meaning = by_words = None
         if asked.vector is not None:
-            found = await self._by_meaning(asked.vector, depth + _MORE)
+            found = await self._nearest(asked.vector, depth + _MORE)
             meant = (await self._exactly(asked.vector, found))[:depth]
 
             def by_meaning(wanted: int) -> list[Hit]:
@@ -239,7 +232,22 @@ class _Finder:
 
     # Walks
 
-    async def _walk(
+    async def _walk_all(
+        self,
+        ranking_under: Callable[[str | None], Ranking],
+        score_of: Callable[[float], float],
+        wanted: int,
+    ) -> list[Hit]:
+        """As `walk`, root by root if need be; the scores are such as compare."""
+        if self.roots is None:
+            return await self.walk(ranking_under(self.described.root), score_of, wanted)
+        hits: list[Hit] = []
+        for root in self.roots:
+            part = replace(self, described=replace(self.described, root=root))
+            hits += await part.walk(ranking_under(root), score_of, wanted)
+        return sorted(hits, key=_rank)[:wanted]
+
+    async def walk(
         self, ranking: Ranking, score_of: Callable[[float], float], wanted: int
     ) -> list[Hit]:
         """Return the best candidates that pass: so many, or all there are."""
@@ -339,27 +347,30 @@ class _Finder:
         elif self.path:
             token = subtree_term(self.path)
 
-        within = TRUE
-        if root is not None and self.connection.is_distributed:
-            within = Sql("entries.root = ?", (root,))
+        def ranking_under(root: str | None) -> Ranking:
+            within = TRUE
+            if root is not None and self.connection.is_distributed:
+                within = Sql("entries.root = ?", (root,))
 
-        def ranking(limit: int, offset: int) -> Sql:
-            return sql.by_words(by_term, token, weights.mean, limit, offset, within)
+            def ranking(limit: int, offset: int) -> Sql:
+                return sql.by_words(by_term, token, weights.mean, limit, offset, within)
+
+            return ranking
 
         def score(weight: float) -> float:
             return weights.score(-weight)
 
         if not self.asked.context:
-            return await self._walk(ranking, score, wanted)
+            return await self._walk_all(ranking_under, score, wanted)
         whole = replace(self, asked=replace(self.asked, filter=ALL))
-        own = await whole._walk(ranking, score, CONTEXT_HITS)
+        own = await whole._walk_all(ranking_under, score, CONTEXT_HITS)
         near = await self._around(own, [term for term, _ in by_term])
         hits = in_context(near, {hit.place for hit in own}, self.asked.context, weights)
         if self._is_filtered:
             hits = await self._filtered(hits, wanted)
         if len(own) < CONTEXT_HITS or len(hits) >= wanted:
             return hits[:wanted]
-        tail = await self._walk(ranking, score, wanted + len(hits))
+        tail = await self._walk_all(ranking_under, score, wanted + len(hits))
         return with_tail(hits, lambda more: tail[:more], wanted)
 
     async def _around(self, hits: list[Hit], terms: list[int]) -> list[Neighbour]:
@@ -393,7 +404,20 @@ class _Finder:
 
     # By meaning
 
-    async def _by_meaning(self, vector: bytes, wanted: int) -> list[Hit]:
+    async def _nearest(self, vector: bytes, wanted: int) -> list[Hit]:
+        """As `by_meaning`, root by root if need be."""
+        if self.roots is None:
+            return await self.by_meaning(vector, wanted)
+        hits: list[Hit] = []
+        for root in self.roots:
+            # The root namespace lies in no other's subtree
+            asked = replace(self.asked, subtree=bool(root))
+            described = await _describe(self.connection, root, asked)
+            part = replace(self, described=described, path=root, asked=asked, roots=None)
+            hits += await part.by_meaning(vector, wanted)
+        return sorted(hits, key=_rank)[:wanted]
+
+    async def by_meaning(self, vector: bytes, wanted: int) -> list[Hit]:
         """Rank items by the cosine of their best vectors."""
         dimensions = self.described.dimensions
         if not vector or dimensions is None:
@@ -413,7 +437,7 @@ class _Finder:
         def ranking(limit: int, offset: int) -> Sql:
             return sql.page_of(compared, limit, offset)
 
-        return await self._walk(ranking, _cosine, wanted)
+        return await self.walk(ranking, _cosine, wanted)
 
     async def _exactly(self, vector: bytes, hits: list[Hit]) -> list[Hit]:
         """Give hits the scores of double precision, as the other backends have them."""

@@ -15,7 +15,15 @@ from typing import Any
 
 import pytest
 
-from kvstore import Change, IndexConfig, InvalidArgumentError, Store, StoreAccessError
+from kvstore import (
+    Change,
+    IndexConfig,
+    InMemoryStore,
+    InvalidArgumentError,
+    Store,
+    StoreAccessError,
+)
+from kvstore.embeddings import HashingEmbeddings
 from kvstore.testing import StoreConformance, StoreFactory
 from kvstore.testing_history import HistoryConformance
 from kvstore.testing_search import SearchConformance
@@ -109,6 +117,28 @@ class TestSpreadHistory(HistoryConformance):
     @pytest.fixture
     def store_factory(self, citus_url: str) -> StoreFactory:
         return partial(spread_store, citus_url)
+
+
+@pytest.mark.parametrize("mode", ["text", "semantic", "hybrid"])
+async def test_a_search_over_all_roots_ranks_them_alike(citus_url: str, mode: Any) -> None:
+    """As on one server: by the words of all, whatever is rare under one root alone."""
+    index = IndexConfig(embeddings=HashingEmbeddings(64), fields=["text"])
+    texts = ["green tea", "tea with milk, and more tea", "coffee", "a walk", "black tea, no milk"]
+    async with spread_store(citus_url, index=index) as spread, InMemoryStore(index=index) as plain:
+        for store in (spread, plain):
+            for number in range(30):
+                place = ("many" if number % 3 else f"few{number % 4}", "x")
+                text = f"{texts[number % 5]} on day {number}"
+                await store.put(place, f"k{number:02}", {"text": text, "n": number})
+            await store.put((), "alone", {"text": "milk"})
+        for query in ("milk", "green tea day 7", "coffee walk"):
+            for options in ({}, {"offset": 3}, {"filter": {"n": {"$lt": 20}}}):
+                both = [
+                    await store.search((), query, subtree=True, mode=mode, limit=6, **options)
+                    for store in (spread, plain)
+                ]
+                told = [[(item.key, item.score) for item in found] for found in both]
+                assert told[0] == told[1], (query, options)
 
 
 async def test_a_transaction_over_roots_is_refused(citus_url: str) -> None:
