@@ -481,12 +481,12 @@ class Backend(Recipe, ABC):
             UnembeddedError: texts need vectors; it is handed in again with them.
         """
 
-    def put_now(self, op: Put) -> Item | None:
+    def put_now(self, op: Put) -> Item | Awaitable[Item] | None:
         """Apply a put by itself at once, on the loop's thread, if that takes mere microseconds.
 
         Returns:
-            The stored item, after which `give_way` is due if `is_turn_over`; or `None`: nothing is
-            done, and `apply` must be asked.
+            The stored item, after which `give_way` is due if `is_turn_over`; what gives it once it
+            is committed with others; or `None`: nothing is done, and `apply` must be asked.
         """
         return None
 

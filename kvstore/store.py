@@ -450,8 +450,11 @@ class Store(WithAsync, Recipe):
             op = self.prepare_put(namespace, key, value, ttl, index, if_version, vector)
         item = self.backend.put_now(op)
         if item is None:
-            item = (await self._submit((op,)))[0]
-        elif self.backend.is_turn_over:
+            stored: Item = (await self._submit((op,)))[0]
+            return stored
+        if not isinstance(item, Item):
+            return await item
+        if self.backend.is_turn_over:
             await self.backend.give_way()
         return item
 

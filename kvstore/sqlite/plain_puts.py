@@ -5,9 +5,9 @@ They come to what `kvstore.plan` decides of them, and a property test holds them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
-from itertools import islice
+from itertools import count, islice
 from typing import Any, TypeGuard
 
 from kvstore.collecting import uncollected
@@ -68,6 +68,12 @@ class PlainPuts(SequenceRows):
             return True
         return not self._known_states({op.path for op in puts if type(op) is Put})
 
+    def put_crowd(self, puts: list[Put]) -> list[Item] | None:
+        """Put plain items, each a unit, and empty the list; `None`: `apply` must be asked."""
+        if self._is_watched or self.index is not None or not self._are_outside(puts):
+            return None
+        return self._put_plain(puts)
+
     def _put_shares(self, puts: list[Put], shares: list[int]) -> Iterator[list[Any]]:
         """Upsert plain items, and give each unit its share of the answers."""
         items = iter(self._put_plain(puts))
@@ -75,8 +81,6 @@ class PlainPuts(SequenceRows):
 
     def _put_plain(self, puts: list[Put]) -> list[Item]:
         """Put plain items, and forget the puts: empty the list."""
-        versions = range(self._version + 1, self._version + 1 + len(puts))
-        self._version += len(puts)
         if len(puts) > _TOLD:
             self.changed = None
         items: list[Item] = []
@@ -84,8 +88,48 @@ class PlainPuts(SequenceRows):
             while puts:
                 some = puts[:_SLICE]
                 del puts[:_SLICE]
-                items += self._put_all(some, versions[len(items) : len(items) + len(some)])
+                items += self._put_all(some)
         return items
+
+    def _put_all(self, puts: Sequence[Put]) -> list[Item]:
+        """Put plain items: those over items that are known by one statement, others by few.
+
+        Nobody ever sees what is put over in the same transaction, and so it is not written.
+        """
+        now, changed, first = self._now, self.changed, self._version + 1
+        self._version += len(puts)
+        addresses = [(op.path, op.key) for op in puts]
+        lasting = dict(zip(addresses, count(), strict=False))  # of each item, its last put
+        created: dict[Address, int] = {}
+        over, others = [], []
+        for address, entry in zip(lasting, self._known(lasting), strict=True):
+            at = lasting[address]
+            if entry is None:
+                others.append(at)
+                continue
+            data, version = puts[at].data, first + at
+            code = checksum(*address, version, data)
+            over.append((version, now, code, data.decode(), *address))
+            created[address] = entry.created_at
+            if changed is not None:
+                changed[address] = Entry(data, version, entry.created_at, now, None)
+        if over and self._connection.executemany(statements.PUT_OVER, over).rowcount < len(over):
+            others = list(lasting.values())  # some are of another kind: put all of them once more
+        if others:
+            stored = self._upsert([(puts[at], first + at) for at in others])
+            for at in others:
+                op, version, address = puts[at], first + at, addresses[at]
+                row = stored.get(version)
+                if row is None:
+                    created[address] = self._put_over(op, version)
+                    continue
+                created[address] = row[1]
+                if changed is not None:
+                    changed[address] = Entry(op.data, version, row[1], now, None)
+        return [
+            pack_item(op.namespace, op.key, op.data, version, created[address], now, None)
+            for version, (op, address) in enumerate(zip(puts, addresses, strict=True), first)
+        ]
 
     def _put_watched(self, ops: Sequence[Operation]) -> Item | None:
         """Put a plain item where changes are noted; `None`: it is another unit, or another row."""
@@ -103,35 +147,7 @@ class PlainPuts(SequenceRows):
             self.changed[address] = Entry(op.data, version, created, now, None)
         return pack_item(op.namespace, op.key, op.data, version, created, now, None)
 
-    def _put_all(self, puts: list[Put], versions: Sequence[int]) -> list[Item]:
-        """Put plain items: those over items that are known by one statement, others by few."""
-        now, changed = self._now, self.changed
-        addresses = [(op.path, op.key) for op in puts]
-        there = self._known(addresses)
-        over = [
-            (version, now, *_content(op, version), *address)
-            for op, version, address, entry in zip(puts, versions, addresses, there, strict=True)
-            if entry is not None
-        ]
-        if over and self._connection.executemany(statements.PUT_OVER, over).rowcount < len(over):
-            there = [None] * len(puts)  # some are of another kind: put all of them once more
-        others = [at for at, entry in enumerate(there) if entry is None]
-        stored = self._upsert([(puts[at], versions[at]) for at in others]) if others else {}
-        items: list[Item] = []
-        for op, version, address, entry in zip(puts, versions, addresses, there, strict=True):
-            if entry is not None:
-                created = entry.created_at
-            elif (row := stored.get(version)) is not None:
-                created = row[1]
-            else:
-                items.append(self._put_over(op, version))
-                continue
-            if changed is not None:
-                changed[address] = Entry(op.data, version, created, now, None)
-            items.append(pack_item(op.namespace, op.key, op.data, version, created, now, None))
-        return items
-
-    def _known(self, addresses: Sequence[Address]) -> list[Entry | None]:
+    def _known(self, addresses: Collection[Address]) -> list[Entry | None]:
         """Return the plain items that are there, as far as they are known."""
         changed, most = self.changed, self._most
         if changed is None or self.look is None:
@@ -153,20 +169,21 @@ class PlainPuts(SequenceRows):
             while len(puts) - begin >= rows:
                 params: list[Any] = [self._now, self._most]
                 for op, version in puts[begin : begin + rows]:
-                    params += (op.path, op.key, version, *_content(op, version))
+                    code = checksum(op.path, op.key, version, op.data)
+                    params += (op.path, op.key, version, code, op.data.decode())
                 found = self._execute(statements.upsert_plain(rows), params).fetchall()
                 stored.update({row[0]: row for row in found})
                 begin += rows
         return stored
 
-    def _put_over(self, op: Put, version: int) -> Item:
-        """Put a plain item over one of another kind, or over a long value."""
+    def _put_over(self, op: Put, version: int) -> int:
+        """Put a plain item over one of another kind, or over a long value; when was it created."""
         if self._longest is not None:
             raise NotInlineError
         effects, there = self._decide((op,), version - 1)
         self._write_rows(effects, there)
-        item: Item = effects.answers[0]
-        return item
+        ((row, _),) = effects.writes
+        return row.created_at
 
 
 def put_plain(
@@ -263,8 +280,3 @@ def _is_plain(entry: Entry | None, longest: int) -> TypeGuard[Entry]:
         and entry.expires_at is None
         and len(entry.data) <= longest
     )
-
-
-def _content(op: Put, version: int) -> tuple[int, str]:
-    """Return the checksum and the value, as they are written."""
-    return checksum(op.path, op.key, version, op.data), op.data.decode()

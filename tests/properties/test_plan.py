@@ -19,6 +19,7 @@ from kvstore.plan import Address, decide, ends_of
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import connect
 from kvstore.sqlite.migrate import migrate
+from kvstore.sqlite.plain_puts import is_bare_put
 from kvstore.sqlite.read_cache import Entry
 from kvstore.sqlite.reading import checksum
 from kvstore.sqlite.rows import NotInlineError
@@ -86,6 +87,7 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[driver.Connecti
     keeps=st.booleans(),
     longest=st.none() | st.just(LONGEST),
     known=st.none() | st.sets(st.tuples(paths, keys)),
+    as_crowd=st.booleans(),
 )
 def test_the_quick_ways_do_what_is_decided(
     sqlite: driver.Connection,
@@ -95,6 +97,7 @@ def test_the_quick_ways_do_what_is_decided(
     keeps: bool,
     longest: int | None,
     known: set[Address] | None,
+    as_crowd: bool,
 ) -> None:
     is_watched |= keeps
     sqlite.execute("BEGIN IMMEDIATE")
@@ -109,7 +112,11 @@ def test_the_quick_ways_do_what_is_decided(
             cached = {at: entry(row) for at, row in before.items() if at in known}
             batch.changed, batch.look = {}, lambda addresses: list(map(cached.get, addresses))
         try:
-            outcomes = batch.apply(units)
+            items = None
+            if as_crowd and all(len(ops) == 1 and is_bare_put(ops[0]) for ops in units):
+                items = batch.put_crowd([op for ops in units for op in ops])  # type: ignore[misc]
+                assert (items is None) == is_watched
+            outcomes = batch.apply(units) if items is None else [[item] for item in items]
         except NotInlineError:
             assert longest is not None  # it may give up, and then leaves nothing behind
             return

@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from kvstore import IndexConfig, InMemoryStore, InvalidKeyError, KeyValueStore, SQLiteStore, Store
+from kvstore import (
+    ConflictError,
+    IndexConfig,
+    InMemoryStore,
+    InvalidKeyError,
+    KeyValueStore,
+    SQLiteStore,
+    Store,
+)
 from kvstore.operations import Put
 from kvstore.sqlite import engine, statements
 from kvstore.sqlite.series import Series
@@ -223,3 +231,46 @@ async def test_those_who_watch_hear_of_it_at_once(
                 assert change.item is not None
                 assert change.item.value == number
         assert alone[-2:] == [True, True]
+
+
+@pytest.mark.parametrize("number", [40, 500])  # on the loop's thread, and on the writer's
+@pytest.mark.parametrize("options", [{}, {"history": 60}], ids=["alone", "history"])
+async def test_each_of_a_crowd_gets_its_own_answer(
+    tmp_path: Path, options: dict[str, Any], number: int
+) -> None:
+    async with SQLiteStore(tmp_path / "store.db", **options) as store:
+        await store.put(NS, "k0", "first", ttl=1_000)
+        await store.put(NS, "k1", "first", index=False)
+        before = await store.get(NS, "k0")
+        for _ in range(2):
+            calls = [
+                asyncio.ensure_future(store.put(NS, f"k{n % 10}", n, if_version=n % 20 or None))
+                if n % 20 in (0, 19)  # a conflict, and a put that comes to the same as the others
+                else asyncio.ensure_future(store.put(NS, f"k{n % 10}", n))
+                for n in range(number)
+            ]
+            await asyncio.sleep(0)
+            calls[3].cancel()
+            found = await asyncio.gather(*calls, return_exceptions=True)
+            assert isinstance(found[3], asyncio.CancelledError)
+            items = {}
+            for n, item in enumerate(found):
+                if n % 20 == 19:
+                    assert isinstance(item, ConflictError)
+                elif n != 3:
+                    assert isinstance(item, Item)
+                    assert (item.key, item.value) == (f"k{n % 10}", n)
+                    items[item.version] = item
+            assert len(items) == number - number // 20 - 1
+            assert sorted(items, key=lambda version: items[version].value) == sorted(items)
+            for key in {item.key for item in items.values()}:
+                last = max(item.version for item in items.values() if item.key == key)
+                assert await store.get(NS, key) == items[last]
+        after = await store.get(NS, "k0")
+        assert before is not None
+        assert after is not None
+        assert (after.created_at, after.expires_at) == (before.created_at, None)
+        if options:
+            changes = await store.history(NS, "k5")
+            assert len(changes) == 2 * number // 10
+        assert (await store.check()).ok

@@ -39,7 +39,7 @@ from kvstore.sqlite.engine.limits import (
 from kvstore.sqlite.plain_puts import is_bare_put
 from kvstore.sqlite.writing import INLINE_OPS
 
-__all__ = ["Weigh", "are_few", "is_light_write", "light_look", "light_page"]
+__all__ = ["Weigh", "are_few", "are_light_puts", "is_light_write", "light_look", "light_page"]
 
 
 def are_few(path: str, keys: Sequence[str]) -> bool:
@@ -88,6 +88,11 @@ def light_page(span: Span, filter: Filter, limit: int | None, now: int) -> Weigh
     return light_look(span.path, span.subtree, span.pattern, filter)
 
 
+def are_light_puts(number: int, size: int, *, is_heavy: bool) -> bool:
+    """As `is_light_write`, of plain puts alone."""
+    return size <= INLINE_BYTES and number <= (INLINE_OPS if is_heavy else INLINE_PUTS)
+
+
 def is_light_write(ops: Sequence[Operation], size: int, *, is_heavy: bool) -> bool:
     """Whether operations are a little bounded work in one transaction.
 
@@ -99,7 +104,8 @@ def is_light_write(ops: Sequence[Operation], size: int, *, is_heavy: bool) -> bo
     if size > INLINE_BYTES:
         return False
     if len(ops) > INLINE_OPS:
-        return len(ops) <= INLINE_PUTS and not is_heavy and all(map(is_bare_put, ops))
+        is_little = are_light_puts(len(ops), size, is_heavy=is_heavy)
+        return is_little and all(map(is_bare_put, ops))
     for op in ops:
         match op:
             case Put() | Delete() | Mutate() | Check() | Expire() | PopEntry():

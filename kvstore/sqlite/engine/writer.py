@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from kvstore.backlog import Backlog
@@ -19,7 +20,7 @@ from kvstore.operations import Append, Expendable, Operation, Put, PutJob, Resto
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import WorkerConnection, claimed, is_busy, limit, transaction
 from kvstore.sqlite.diagnosis import explain
-from kvstore.sqlite.engine.light import is_light_write
+from kvstore.sqlite.engine.light import are_light_puts, is_light_write
 from kvstore.sqlite.engine.limits import (
     BATCH_BYTES,
     BATCH_OPS,
@@ -37,7 +38,7 @@ from kvstore.sqlite.openfile import OpenFile
 from kvstore.sqlite.plain_puts import are_new, is_bare_put
 from kvstore.sqlite.read_cache import ReadCache
 from kvstore.sqlite.series import Series
-from kvstore.sqlite.writing import INLINE_OPS
+from kvstore.sqlite.writing import INLINE_OPS, Batch
 from kvstore.types import Item
 
 __all__ = ["Writer", "without_checkpoints"]
@@ -50,20 +51,26 @@ _PAGES_OF_A_PUT = 8  # of the log, at most: its rows and those of the indexes, a
 _PAGES_OF_A_CHANGE = 6 + INLINE_BYTES // PAGE_BYTES  # its row with what was replaced, its index
 LOCK_WAIT_S = 0.005  # that a lock took, and it was another writer's
 
-_Outcome = list[Any] | BaseException  # the answers, or what is to be raised
+# The answers, or what is to be raised; of a bare put its item
+_Outcome = list[Any] | Item | BaseException
 _NOT_YET: _Outcome = []
+_IS_BARE = attrgetter("is_bare")
 
 
 class _Unit:
     """Operations that are applied together or not at all, and the caller that waits for them."""
 
-    __slots__ = ("future", "is_alone", "is_refused", "ops", "outcome", "size")
-
     work: Callable[[driver.Connection], Any] | None = None  # instead of operations
+    is_alone = False  # in its transaction
+    is_bare = False  # it is a put that `is_bare_put`, and nothing else
+    is_refused = False  # it is too much for the loop's own thread
+    future: asyncio.Future[Any] | None = None  # `None`: nobody waits
+    outcome: Any = _NOT_YET
 
     def __init__(self, ops: Sequence[Operation]) -> None:
         self.ops = ops
-        self.is_alone = isinstance(ops, Expendable)  # in its transaction, as it cannot be retried
+        if isinstance(ops, Expendable):
+            self.is_alone = True  # as it cannot be retried
         size = 0
         few = ops if len(ops) <= _WEIGHED else ops[:: len(ops) // _WEIGHED]
         for op in few:
@@ -76,15 +83,20 @@ class _Unit:
             elif type(op) is Restore:
                 self.is_alone = True
         self.size = 256 * len(ops) + size * len(ops) // max(1, len(few))  # roughly, in bytes
-        self.is_refused = False  # it is too much for the loop's own thread
-        self.future: asyncio.Future[list[Any]] | None = None  # `None`: nobody waits
-        self.outcome = _NOT_YET
+
+
+class _BarePut(_Unit):
+    """A plain put, whose caller gets the item alone."""
+
+    is_bare = True
+
+    def __init__(self, op: Put) -> None:
+        self.ops = (op,)
+        self.size = 256 + len(op.path) + len(op.key) + len(op.data)
 
 
 class _Work(_Unit):
     """Something else to do on the worker's thread, in its turn."""
-
-    __slots__ = ("work",)
 
     def __init__(self, work: Callable[[driver.Connection], Any]) -> None:
         super().__init__(())
@@ -166,10 +178,16 @@ class Writer:
             return self._apply_alone(pace, unit)
         return self._queue_in_time(unit) if self._backlog.is_full else self._queue(unit)
 
-    def put_now(self, op: Put) -> Item | None:
-        """Commit a plain put at once, on this thread; `None`: `apply` must be asked."""
+    def put_now(self, op: Put) -> Item | asyncio.Future[Item] | None:
+        """Commit a plain put at once, on this thread, or soon with those that came before.
+
+        `None`: `apply` must be asked.
+        """
+        if self._waiting or self._is_crowd or self.is_running:
+            is_plain = self._setup is None and is_bare_put(op)
+            return self._queue(_BarePut(op)) if is_plain else None
         pace = self._pace
-        if pace is None or self._waiting or not self._is_alone(pace) or not is_bare_put(op):
+        if pace is None or not self._is_alone(pace) or not is_bare_put(op):
             return None
         size = len(op.data) + len(op.path) + len(op.key)
         began = time.perf_counter()
@@ -199,7 +217,8 @@ class Writer:
                 await pace.next_turn()
             if isinstance(unit.outcome, BaseException):
                 raise unit.outcome
-            return unit.outcome
+            answers: list[Any] = unit.outcome
+            return answers
         return await self._queue_in_time(unit)
 
     async def run(self, work: Callable[[driver.Connection], T]) -> T:
@@ -208,10 +227,12 @@ class Writer:
 
     async def _queue_in_time(self, unit: _Unit) -> list[Any]:
         await self._backlog.room()
-        return await self._queue(unit)
+        answers: list[Any] = await self._queue(unit)
+        return answers
 
-    def _queue(self, unit: _Unit) -> asyncio.Future[list[Any]]:
-        require_open(not self._is_closed)
+    def _queue(self, unit: _Unit) -> asyncio.Future[Any]:
+        if self._is_closed:
+            require_open(False)
         unit.future = self._loop.create_future()
         self._backlog.add(unit.size)
         self._waiting.append(unit)
@@ -286,15 +307,18 @@ class Writer:
     def _may_be_inline(self, pace: Pace, units: Sequence[_Unit]) -> bool:
         if len(units) > INLINE_PUTS or self._is_log_long():
             return False
-        size, ops = (
-            0,
-            units[0].ops if len(units) == 1 else [op for unit in units for op in unit.ops],
-        )
+        size, are_bare = 0, True
         for unit in units:
             if unit.is_refused or unit.work is not None:
                 return False
             size += unit.size
-        is_little = is_light_write(ops, size, is_heavy=self._is_heavy)
+            are_bare &= unit.is_bare
+        if are_bare:
+            is_little = are_light_puts(len(units), size, is_heavy=self._is_heavy)
+        else:
+            one = len(units) == 1
+            ops = units[0].ops if one else [op for unit in units for op in unit.ops]
+            is_little = is_light_write(ops, size, is_heavy=self._is_heavy)
         return pace.allows(time.perf_counter(), is_little=is_little)
 
     def _commit_inline(self, pace: Pace, units: list[_Unit]) -> bool:
@@ -348,7 +372,7 @@ class Writer:
             else:
                 future.set_result(outcome)
         self._ring()
-        self._backlog.subtract(len(units), sum(unit.size for unit in units))
+        self._backlog.subtract(len(units), sum([unit.size for unit in units]))
         if is_end:
             self.is_running = False
             self._flush()
@@ -390,7 +414,7 @@ class Writer:
             batch = self._series.begin(to_micros(self._clock()), longest)
             self._is_heavy = batch.is_heavy
             wanted = [unit for unit in units if unit.future is None or not unit.future.cancelled()]
-            outcomes = batch.apply([unit.ops for unit in wanted])
+            outcomes = self._apply(batch, wanted)
             batch.finish()
         self._series.committed(batch)
         self._counters.committed(len(wanted))
@@ -403,6 +427,19 @@ class Writer:
             if unit.is_alone:  # nobody knows how much it has written
                 pages += CHECKPOINT_PAGES
         self._wal_pages += pages
+
+    @staticmethod
+    def _apply(batch: Batch, units: Sequence[_Unit]) -> Sequence[_Outcome]:
+        """Apply units; of bare puts, which are most of a crowd, the outcome is the item."""
+        if all(map(_IS_BARE, units)):
+            puts: Any = [unit.ops[0] for unit in units]
+            if (items := batch.put_crowd(puts)) is not None:
+                return items
+        outcomes = batch.apply([unit.ops for unit in units])
+        return [
+            outcome[0] if unit.is_bare and isinstance(outcome, list) else outcome
+            for unit, outcome in zip(units, outcomes, strict=True)
+        ]
 
     def _note_wait(self, seconds: float) -> None:
         """Take note that another writer was at work, for so long."""
