@@ -41,9 +41,15 @@ class _Adapter(Recipe, Adapter):
         self._access = Access(target, type(self).__name__, **options)
         self._namespace: Namespace = check_namespace(namespace)
 
-    async def _remove_all(self, store: Store, /, **kwargs: Any) -> None:
+
+class _Clearable(_Adapter):
+    """One that is emptied as a whole."""
+
+    async def _clear(self, store: Store, /, **kwargs: Any) -> None:
         """Delete all that is there."""
         await store.remove(self._namespace, "*")
+
+    clear, aclear = halves(_clear, "clear", "aclear")
 
 
 class KVByteStore(_Adapter, BaseStore[str, bytes]):
@@ -93,7 +99,7 @@ class KVByteStore(_Adapter, BaseStore[str, bytes]):
             yield key
 
 
-class KVCache(_Adapter, BaseCache):
+class KVCache(_Clearable, BaseCache):
     """A LangChain cache of what models answered: exact, by the prompt and the model's settings.
 
     A hit is a fresh object each time, and renews no lifetime.
@@ -135,7 +141,6 @@ class KVCache(_Adapter, BaseCache):
         await store.put(self._namespace, key, value, ttl=self._ttl, index=False)
 
     update, aupdate = halves(_update, "update", "aupdate")
-    clear, aclear = halves(_Adapter._remove_all, "clear", "aclear")
 
 
 def _key_of(prompt: str, llm_string: str) -> str:
@@ -158,7 +163,7 @@ def _loaded(stored: Mapping[str, Any]) -> Generation:
     return ChatGeneration(message=message, generation_info=stored["info"])
 
 
-class KVChatMessageHistory(_Adapter, BaseChatMessageHistory):
+class KVChatMessageHistory(_Clearable, BaseChatMessageHistory):
     """A LangChain chat history: the messages of a session, in order.
 
     Args:
@@ -191,7 +196,6 @@ class KVChatMessageHistory(_Adapter, BaseChatMessageHistory):
             await store.log(self._namespace).append(*values, ttl=FOREVER)
 
     add_messages, aadd_messages = halves(_add, "add_messages", "aadd_messages")
-    clear, aclear = halves(_Adapter._remove_all, "clear", "aclear")
 
 
 class KVVectorStore(_Adapter, VectorStore):
