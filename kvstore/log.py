@@ -12,7 +12,7 @@ from kvstore.backend import Host
 from kvstore.errors import HistoryExpiredError, InvalidArgumentError
 from kvstore.namespace import address, show
 from kvstore.operations import PopEntry, TrimLog
-from kvstore.sequences import SequenceState, position_of, require_kind
+from kvstore.sequences import position_of, refuse_other
 from kvstore.types import Item, Namespace
 
 __all__ = ["Entry", "Log"]
@@ -80,7 +80,7 @@ class Log:
         self._store.require_open()
         limit = check_count(limit, "limit")
         page = await self._store.backend.entries(self._path, None, limit)
-        self._require_log(page.state)
+        refuse_other(page.state, "log")
         return _entries(await self._store.renewed(page.items))
 
     async def read(self, after: int = 0) -> AsyncIterator[Entry]:
@@ -128,7 +128,7 @@ class Log:
         self._store.require_open()
         page = await self._store.backend.entries(self._path, after, _AT_ONCE)
         state = page.state
-        self._require_log(state)
+        refuse_other(state, "log")
         where = show(self.namespace)
         if after > state.last:
             raise InvalidArgumentError(
@@ -151,6 +151,7 @@ class Log:
     async def length(self) -> int:
         """Return how many entries there are."""
         self._store.require_open()
+        refuse_other((await self._store.backend.entries(self._path, None, 0)).state, "log")
         return await self._store.backend.length(self._path)
 
     async def trim(self, keep: int) -> int:
@@ -159,10 +160,6 @@ class Log:
         op = TrimLog(self.namespace, self._path, check_count(keep, "keep"))
         number: int = (await self._store.apply((op,)))[0]
         return number
-
-    def _require_log(self, state: SequenceState) -> None:
-        if state.kind is not None:
-            require_kind(state, "log")
 
 
 def _entries(items: Sequence[Item]) -> list[Entry]:

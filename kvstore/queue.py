@@ -28,6 +28,7 @@ from kvstore.operations import (
     ReviveJobs,
     TakeJob,
 )
+from kvstore.sequences import refuse_other
 from kvstore.types import Item, Namespace
 
 __all__ = ["Job", "Queue", "micros_of"]
@@ -186,13 +187,14 @@ class Queue:
 
     async def size(self) -> QueueSize:
         """Return how many jobs are ready, delayed, leased and dead."""
-        self.store.require_open()
+        await self._require_queue()
         return await self.store.backend.queue_size(self._path)
 
     async def dead(self, limit: int = 100) -> list[Job]:
         """Return jobs that were given up, in order, each with the error of its last attempt."""
-        self.store.require_open()
-        found = await self.store.backend.dead_jobs(self._path, check_count(limit, "limit"))
+        check_count(limit, "limit")
+        await self._require_queue()
+        found = await self.store.backend.dead_jobs(self._path, limit)
         return [Job(self, item, job.attempt, 0, job.error) for item, job in found]
 
     async def revive(self, *ids: str) -> int:
@@ -223,6 +225,11 @@ class Queue:
         doublings = min(attempt - 1, _MOST_DOUBLINGS)
         seconds = min(self.backoff * 2.0**doublings, _LONGEST_BACKOFF_S)
         return seconds * random.uniform(1 - _JITTER, 1 + _JITTER)
+
+    async def _require_queue(self) -> None:
+        self.store.require_open()
+        page = await self.store.backend.entries(self._path, None, 0)
+        refuse_other(page.state, "queue")
 
     def _apply(self, op: Operation) -> Awaitable[list[Any]]:
         return self.store.submit((op,))

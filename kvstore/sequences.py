@@ -25,6 +25,7 @@ __all__ = [
     "Sequences",
     "key_of",
     "position_of",
+    "refuse_other",
     "require_kind",
     "require_room",
 ]
@@ -141,6 +142,16 @@ def require_kind(state: SequenceState, kind: SequenceKind) -> None:
             f"{where} is a {state.kind}, and no {kind}: use store.{state.kind}() for it, or "
             "another namespace"
         )
+
+
+def refuse_other(state: SequenceState, kind: SequenceKind) -> None:
+    """Raise unless a sequence is of a kind, or has not begun, and leave it be.
+
+    Raises:
+        InvalidNamespaceError: it is of the other kind.
+    """
+    if state.kind is not None:
+        require_kind(state, kind)
 
 
 def require_room(state: SequenceState, namespace: Namespace, key: str, *, is_there: bool) -> None:

@@ -852,6 +852,10 @@ class QueueConformance(_Fixtures):
         for call in (
             lambda: store.queue(("log",)).put("a"),
             lambda: store.queue(("log",)).take(timeout=0),
+            lambda: store.queue(("log",)).size(),
+            lambda: store.queue(("log",)).dead(),
+            lambda: store.queue(("log",)).revive("1"),
+            lambda: store.log(JOBS).length(),
             lambda: store.log(JOBS).append("a"),
             lambda: store.log(JOBS).pop(),
             lambda: store.log(JOBS).trim(keep=0),

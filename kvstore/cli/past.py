@@ -9,7 +9,17 @@ import typer
 from rich.text import Text
 
 import kvstore.errors as errors
-from kvstore.cli.app import Json, Key, StoreCommand, StoreUrl, Where, ask, command, open_for
+from kvstore.cli.app import (
+    Json,
+    Key,
+    StoreCommand,
+    StoreUrl,
+    Where,
+    ask,
+    command,
+    counted,
+    open_for,
+)
 from kvstore.cli.console import Out
 from kvstore.cli.words import change_line, parse_namespace, pretty_line
 
@@ -67,4 +77,4 @@ def rewind(
     """Bring a namespace and all below it back to a moment, as one change of now."""
     moment, where = parse_moment(to), parse_namespace(namespace)
     number = ask(open_for(store, writes=True), lambda s: s.rewind(moment, namespace=where))
-    Out().say(f"{number:,} items are as they were")
+    Out().say(f"{counted(number, 'item')} as before")

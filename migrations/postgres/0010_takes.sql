@@ -2,6 +2,9 @@
 -- order of the calls, as those of several processes are, take no more than that (`seen_at` of
 -- kvstore/jobs.py).
 
+-- Calls of this kind wait for each other in one line, by an advisory lock, and only the first of them
+-- for the root, which is the lock that counts: many that wait for a row wake each other up.
+
 -- Locks a root, and takes its next turn for a call that gives out so many versions; returns the last
 -- one. As kvstore_advance does, but by one statement where the writer was among the last ones there.
 -- KV003: with the versions goes more than rows.
@@ -84,6 +87,7 @@ DECLARE
     is_more boolean;
 BEGIN
     PERFORM pg_advisory_xact_lock('kvstore_roots'::regclass::oid::integer, hashtext(the_root));
+    PERFORM FROM kvstore_roots AS roots WHERE roots.root = the_root FOR NO KEY UPDATE;
     SELECT sequences.kind <> 'queue' OR sequences.seen > present OR (
             sequences.delayed > 0 AND EXISTS (
                 SELECT FROM kvstore_jobs AS jobs

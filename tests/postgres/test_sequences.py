@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
-import subprocess
+import os
 import sys
 import time
-from contextlib import AsyncExitStack
-from pathlib import Path
+from contextlib import AsyncExitStack, closing
 from typing import Any
 
 import pytest
 
 from kvstore import InvalidKeyError, QueueSize
 from kvstore.testing import ManualClock
+from tests.faults.killing import kill_workers
 
-from .server import Database, reason_to_skip
+from .server import Database, Server, reason_to_skip
 
 if reason_to_skip() is not None:
     pytest.skip(str(reason_to_skip()), allow_module_level=True)
@@ -28,7 +27,7 @@ from kvstore.postgres import PostgresStore
 
 JOBS, LOG = ("jobs",), ("log",)
 WORKERS, NUMBER = 3, 60
-ROOT = Path(__file__).parents[2]
+ROUNDS = int(os.environ.get("KVSTORE_WORKER_ROUNDS", "20"))  # in each, a worker is killed
 PROGRAM = """
 import asyncio, sys
 import kvstore
@@ -64,36 +63,17 @@ async def test_workers_in_several_processes_share_the_jobs(postgres_url: str) ->
 
 
 @pytest.mark.slow
-async def test_every_job_is_finished_once_whoever_is_killed(postgres_url: str) -> None:
-    dice = random.Random(5)
+async def test_every_job_is_finished_once_whoever_is_killed() -> None:
+    """Workers at random, and the server, too: now and then it crashes, and recovers."""
+    with Server() as server, closing(Database(server.url)) as database:
 
-    def worker() -> subprocess.Popen[bytes]:
-        seed = str(dice.randrange(10**9))
-        arguments = "-m", "tests.faults.programs", "work", postgres_url, seed
-        return subprocess.Popen([sys.executable, *arguments], cwd=ROOT)
+        def crash(each_round: int) -> None:
+            if each_round % 10 == 4:
+                server.stop("immediate")
+                server.start()
 
-    async with PostgresStore(postgres_url) as store:
-        queue = store.queue(JOBS)
-        for number in range(NUMBER):
-            await queue.put(number, unique=f"job {number}", delay=number % 3 / 10)
-        workers = [worker() for _ in range(WORKERS)]
-        try:
-            until = time.monotonic() + 60
-            while await queue.size() != QueueSize(0, 0, 0, 0):
-                assert time.monotonic() < until, await queue.size()
-                await asyncio.sleep(dice.uniform(0.5, 1.5))
-                at = dice.randrange(WORKERS)
-                workers[at].kill()
-                workers[at].wait()
-                workers[at] = worker()
-        finally:
-            for each in workers:
-                each.kill()
-                each.wait()
-        entries = [entry async for entry in store.log(("finished",)).read()]
-        assert sorted(entry.value for entry in entries) == list(range(1, NUMBER, 2))
-        assert [entry.position for entry in entries] == list(range(1, NUMBER // 2 + 1))
-        assert (await store.check()).ok
+        with database.schema() as url:
+            await kill_workers(url, ROUNDS, crash)
 
 
 async def test_a_check_tells_what_is_not_true_of_a_queue(postgres_url: str) -> None:
