@@ -21,6 +21,7 @@ from functools import wraps
 from types import TracebackType
 from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar
 
+from kvstore.alarm import ALARM
 from kvstore.arguments import TTL, Indexing
 from kvstore.driving import Runner, runner_for
 from kvstore.errors import InvalidArgumentError, StoreError
@@ -377,12 +378,14 @@ class SyncTyped(_View, Generic[V]):
 
 
 class SyncJob:
-    """A `Job` for code that does not await; `with` prolongs its lease by a thread."""
+    """A `Job` for code that does not await; `with` prolongs its lease, if it lasts, by a thread."""
 
     def __init__(self, runner: Runner, awaited: Job) -> None:
         self._runner = runner
         self.awaited = awaited
+        self._lock = threading.Lock()
         self._is_over = threading.Event()
+        self._alarm: object = None  # for the first prolongation
         self._beat: threading.Thread | None = None
 
     def __repr__(self) -> str:
@@ -423,8 +426,7 @@ class SyncJob:
     def __enter__(self) -> Self:
         self._is_over.clear()
         self.awaited.begin()
-        self._beat = threading.Thread(target=self._prolong, name="kvstore-lease", daemon=True)
-        self._beat.start()
+        self._alarm = ALARM.later(self.awaited.pause_s, self._begin_beat)
         return self
 
     def __exit__(
@@ -433,18 +435,30 @@ class SyncJob:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        self._is_over.set()
-        if self._beat is not None:
-            self._beat.join()
+        ALARM.drop(self._alarm)
+        with self._lock:
+            self._is_over.set()
+            beat, self._beat = self._beat, None
+        if beat is not None:
+            beat.join()
         return self._runner.run(self.awaited.settle(exc))
 
+    def _begin_beat(self) -> None:
+        with self._lock:
+            if not self._is_over.is_set():
+                self._beat = threading.Thread(
+                    target=self._prolong, name="kvstore-lease", daemon=True
+                )
+                self._beat.start()
+
     def _prolong(self) -> None:
-        while not self._is_over.wait(self.awaited.pause_s):
+        while not self._is_over.is_set():
             try:
                 if not self._runner.run(self.awaited.prolong()):
                     return
             except StoreError:  # it is closed
                 return
+            self._is_over.wait(self.awaited.pause_s)
 
 
 class SyncPast(_View):

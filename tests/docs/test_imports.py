@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "kvstore"
 
 # A module imports from its own layer and the layers before it. Backends do not know each other.
 LAYERS = (
-    "caching collecting distribution errors",
+    "alarm caching collecting distribution errors",
     "codec filenames instants lifecycle misuse positions recipe schema showing",
     "metrics observing",
     "types",

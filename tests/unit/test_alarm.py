@@ -1,0 +1,67 @@
+"""`Alarm`: calls at their time, on one thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from kvstore import InMemoryStore, SyncStore, alarm
+from kvstore.alarm import Alarm
+
+
+def test_calls_come_when_they_are_due_and_not_when_they_were_dropped() -> None:
+    clock, over = Alarm(), threading.Event()
+    told: list[str] = []
+    clock.later(0.2, over.set)
+    clock.later(0.1, lambda: told.append("late"))
+    clock.later(0.05, lambda: told.append("early"))
+    clock.drop(clock.later(0.07, lambda: told.append("dropped")))
+    assert over.wait(5)
+    assert told == ["early", "late"]
+
+
+def test_a_call_that_fails_leaves_the_next_ones_be() -> None:
+    clock, over = Alarm(), threading.Event()
+
+    def fail() -> None:
+        raise RuntimeError("can't start new thread")
+
+    clock.later(0.01, fail)
+    clock.later(0.03, over.set)
+    assert over.wait(5)
+
+
+def test_the_thread_ends_when_there_is_nothing_and_comes_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(alarm, "_IDLE_S", 0.01)
+    clock, before = Alarm(), threading.active_count()
+    for _ in range(3):
+        over = threading.Event()
+        clock.later(0, over.set)
+        assert over.wait(5)
+        until = time.monotonic() + 5
+        while threading.active_count() > before:
+            assert time.monotonic() < until
+            time.sleep(0.005)
+
+
+def test_a_job_that_ends_soon_takes_no_thread_and_a_long_one_keeps_its_lease() -> None:
+    with SyncStore(InMemoryStore()) as store:
+        queue = store.queue(("jobs",), lease=0.3, attempts=1)
+        for number in range(2):
+            queue.put(number)
+        job = queue.take(timeout=0)
+        assert job is not None
+        with job:
+            pass
+        job = queue.take(timeout=0)
+        assert job is not None
+        with job:
+            assert "kvstore-lease" not in {each.name for each in threading.enumerate()}
+            time.sleep(0.7)
+            assert "kvstore-lease" in {each.name for each in threading.enumerate()}
+        assert "kvstore-lease" not in {each.name for each in threading.enumerate()}
+        assert queue.size().dead == 0
