@@ -24,6 +24,7 @@ __all__ = [
     "check_limit",
     "check_place",
     "check_query",
+    "check_score",
     "check_seconds",
     "check_span",
     "check_version",
@@ -154,6 +155,15 @@ def whole_query(
     if vector is not None or asked != SearchQuery(query):  # type: ignore[arg-type]
         raise InvalidArgumentError("a SearchQuery says it all: put the other arguments into it")
     return query
+
+
+def check_score(least: float | None) -> float | None:
+    """Return the least score of a search, or raise `InvalidArgumentError` if it is no number."""
+    if least is not None and (isinstance(least, bool) or not isinstance(least, (int, float))):
+        raise InvalidArgumentError(f"min_score is a number, not {type(least).__name__}")
+    if least != least:
+        raise InvalidArgumentError("min_score is a number, not NaN")
+    return least
 
 
 def check_query(query: Any) -> None:

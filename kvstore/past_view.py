@@ -13,6 +13,7 @@ from kvstore.arguments import (
     check_keys,
     check_limit,
     check_query,
+    check_score,
     whole_query,
 )
 from kvstore.backend import Host, NamespaceQuery, Span
@@ -217,7 +218,7 @@ class Past:
             raise InvalidArgumentError("order_by is not for ranked searches: the score orders")
         ranked = _by_words(config, rows, asked.query)
         hits = [(at, score) for at, score in ranked if at in passing]
-        least = asked.min_score or 0.0
+        least = check_score(asked.min_score) or 0.0
         page = hits[first : first + most]
         return [replace(items[at], score=score) for at, score in page if score >= least]
 

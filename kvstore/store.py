@@ -40,6 +40,7 @@ from kvstore.arguments import (
     check_limit,
     check_place,
     check_query,
+    check_score,
     check_seconds,
     check_span,
     check_version,
@@ -232,6 +233,7 @@ class Store(WithAsync, Recipe):
         if index is not None and index.rerank is not None:
             self._reranker = Reranker(index.rerank)
         self._ranks = index is not None and index.ranks
+        self._embedder = embedder
         backend.attach(settings, index, embedder)
         self._embedding_writes = 0  # writes that wait for the model
         self._loop: Any = None  # the one that it is open on; `_ANYWHERE`; `None`: it is not open
@@ -333,8 +335,8 @@ class Store(WithAsync, Recipe):
             while self._embedding_writes:  # noqa: ASYNC110 - seldom, and briefly
                 await asyncio.sleep(0.001)
             await self.backend.close()
-            if self.backend.embedder is not None:
-                await self.backend.embedder.close()
+            if self._embedder is not None:
+                await self._embedder.close()
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -1310,8 +1312,8 @@ class Store(WithAsync, Recipe):
             raise InvalidArgumentError(
                 "this store was opened without an index: pass index=IndexConfig(embeddings) to it"
             )
-        if self.backend.embedder is not None and self.backend.embedder.dimensions is None:
-            await self.backend.embedder.query("dimensions")
+        if self._embedder is not None and self._embedder.dimensions is None:
+            await self._embedder.query("dimensions")
         with self._meter(progress) as meter:
             return await self._reindex(meter)
 
@@ -1361,7 +1363,7 @@ class Store(WithAsync, Recipe):
         """Have a unit applied; the one gate of all writes."""
         if self.settings.read_only:
             raise ReadOnlyError(_READ_ONLY)
-        if self.backend.embedder is None:
+        if self._embedder is None:
             return self.backend.apply(ops)
         return self._submit_embedded(ops)
 
@@ -1372,7 +1374,7 @@ class Store(WithAsync, Recipe):
         depends on what is there: so no lock is held meanwhile, and what is embedded is what is
         not in the index yet.
         """
-        embedder, backend = self.backend.embedder, self.backend
+        embedder, backend = self._embedder, self.backend
         assert embedder is not None
         vectors: dict[str, bytes] = {}
         self._embedding_writes += 1
@@ -1401,14 +1403,14 @@ class Store(WithAsync, Recipe):
         op = ops[0]
         if len(ops) > 1 or not isinstance(op, Reindex):
             return await self._embed(ops, texts)
-        assert self.backend.embedder is not None
-        found, refused = await self.backend.embedder.accepted(texts)
+        assert self._embedder is not None
+        found, refused = await self._embedder.accepted(texts)
         op.refused = {**op.refused, **refused}
         return found
 
     async def _embed(self, ops: Sequence[Operation], texts: Sequence[str]) -> dict[str, bytes]:
         """Have texts embedded, or name the item whose text the model refuses."""
-        embedder = self.backend.embedder
+        embedder = self._embedder
         assert embedder is not None
         try:
             return await embedder.documents(texts)
@@ -1479,7 +1481,7 @@ class Store(WithAsync, Recipe):
     @property
     def _dimensions(self) -> int | None:
         """The length of the index's vectors, as far as the store knows it."""
-        embedder = self.backend.embedder
+        embedder = self._embedder
         if embedder is not None:
             return embedder.dimensions
         return None if self.index is None else self.index.dimensions
@@ -1514,7 +1516,7 @@ class Store(WithAsync, Recipe):
         labels, path = address(namespace)
         if unique is not None and (not isinstance(unique, str) or not is_text(unique)):
             raise InvalidArgumentError("unique is a name: a str of Unicode text")
-        if index is None and self.backend.embedder is not None:
+        if index is None and self._embedder is not None:
             index = False
         return PutJob(
             labels,
@@ -1645,9 +1647,7 @@ class Store(WithAsync, Recipe):
                 "without: pass index=IndexConfig(embeddings) to it, or search with mode='auto'"
             )
         mode = self._mode(asked)
-        least = asked.min_score
-        if least is not None and (isinstance(least, bool) or not isinstance(least, (int, float))):
-            raise InvalidArgumentError(f"min_score is a number, not {type(least).__name__}")
+        least = check_score(asked.min_score)
         vector = None
         is_own = asked.vector is not None
         if is_own:
@@ -1657,8 +1657,8 @@ class Store(WithAsync, Recipe):
         if asked.limit == 0 or (text.isspace() and not is_own):
             return []
         if mode != "text" and not is_own:
-            assert self.backend.embedder is not None
-            vector = await self.backend.embedder.query(text)
+            assert self._embedder is not None
+            vector = await self._embedder.query(text)
             self.require_open()
         words = None if mode == "semantic" else query_words(text)
         limit, offset, subtree = asked.limit, asked.offset, asked.subtree
@@ -1702,7 +1702,7 @@ class Store(WithAsync, Recipe):
             return "semantic"
         if asked.vector is not None and mode == "text":
             raise InvalidArgumentError("a search by mode='text' has no use for a vector")
-        has_vector = asked.vector is not None or self.backend.embedder is not None
+        has_vector = asked.vector is not None or self._embedder is not None
         if mode == "auto":
             by_both = "hybrid" if asked.min_score is None else "semantic"
             mode = by_both if has_vector else "text"

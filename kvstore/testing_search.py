@@ -349,6 +349,8 @@ class SearchConformance:
         assert await store.search(NS, "query", min_score=1) == []
         with pytest.raises(InvalidArgumentError):
             await store.search(NS, "query", min_score="high")  # type: ignore[arg-type]
+        with pytest.raises(InvalidArgumentError):
+            await store.search(NS, "query", min_score=float("nan"))
 
     @pytest.mark.parametrize("mode", MODES)
     async def test_scores_lie_between_0_and_1_and_only_here(self, store: Store, mode: str) -> None:
