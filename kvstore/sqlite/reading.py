@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 from zlib import crc32
@@ -11,6 +12,7 @@ import orjson
 
 from kvstore.backend import NamespaceQuery, Page, Selection, Span
 from kvstore.codec import decode
+from kvstore.collecting import uncollected
 from kvstore.errors import StoreCorruptError
 from kvstore.filters import ALL, Filter
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
@@ -69,6 +71,7 @@ def checksum(path: str, key: str, version: int, data: bytes) -> int:
 _LATEST_FIRST = Order("version", descends=True)
 _SPARE = 20  # items beyond a page, in the place of those that have expired
 _TRIED = 1_000  # items that are tried in order before all are looked through
+_MANY = 2_000  # items that Python's collector is kept from while they are made
 _PIECE_BYTES = 8 * 2**20  # of the values of records that are in hand at once
 
 
@@ -185,7 +188,8 @@ def get_many(
         with snapshot(connection):
             return [item for key in keys for item in get_one(connection, namespace, path, key, now)]
     rows = connection.execute(statements.GET_MANY, (wanted, path, now))
-    return [item_of(namespace, path, row[0], row[1:]) for row in rows]
+    with uncollected() if len(keys) > _MANY else nullcontext():
+        return [item_of(namespace, path, row[0], row[1:]) for row in rows]
 
 
 def is_light(
