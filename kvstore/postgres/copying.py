@@ -115,8 +115,11 @@ async def _delete(
         if not await connection.fetchval(statements.IS_ANY_BETWEEN, root, paths[0], *bounds):
             return []
     before = statements.SEPARATOR
+    statement = statements.DELETE_PRESENT
+    if connection.is_distributed:
+        statement = statements.DELETE_PRESENT_UNDER
     found = await connection.fetch(
-        statements.DELETE_PRESENT, root, before.join(["", *paths]), before.join(["", *keys])
+        statement, root, before.join(["", *paths]), before.join(["", *keys])
     )
     return [((path, key), created, expires) for path, key, created, expires in found]
 

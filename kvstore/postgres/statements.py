@@ -156,11 +156,11 @@ SELECT EXISTS (
     WHERE items.root = $1 AND items.path = $2 AND items.key BETWEEN $3 AND $4
 )
 """
-# The primary key, once for each; whose columns come as texts, each value after a separator. Joined
-# to the rows themselves, it goes over the root for each of them where the planner believes it small
-DELETE_PRESENT = """
+# The primary key, once for each; whose columns come as texts, each value after a separator. With a
+# condition on the root the planner goes over all of it for each, where it believes it small
+_DELETE_PRESENT = """
 DELETE FROM kvstore_items AS items
-WHERE items.root = $1 AND items.ctid = ANY (ARRAY(
+WHERE {within} items.ctid = ANY (ARRAY(
     SELECT present.ctid
     FROM unnest(
         (string_to_array($2, E'\\x01'))[2:], (string_to_array($3, E'\\x01'))[2:]
@@ -172,7 +172,9 @@ WHERE items.root = $1 AND items.ctid = ANY (ARRAY(
     ) AS present
 ))
 RETURNING items.path, items.key, items.created_at, items.expires_at
-"""
+""".format
+DELETE_PRESENT = _DELETE_PRESENT(within="")
+DELETE_PRESENT_UNDER = _DELETE_PRESENT(within="items.root = $1 AND")
 # All roots: the whole table
 GET_NEWEST = "SELECT max(version) FROM kvstore_turns"
 LIST_ROOTS = "SELECT root, version FROM kvstore_turns ORDER BY root"
