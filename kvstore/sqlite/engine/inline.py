@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from threading import get_ident
 from typing import TypeVar
 
-from kvstore.errors import StoreCorruptError, StoreError
+from kvstore.errors import StoreCorruptError
 from kvstore.instants import to_micros
 from kvstore.past import Moment
 from kvstore.sqlite import driver, reading
@@ -127,9 +127,7 @@ class InlineReader:
             if cache is not None:
                 cache.fill(before, (((path, key), entry),))
             return items
-        except StoreError:
-            raise
-        except Exception:  # noqa: BLE001 - the worker meets it again, and has time to deal with it
+        except driver.Error:  # the worker meets it again, and has the time to deal with it
             return None
         finally:
             self.is_running = False
@@ -195,9 +193,7 @@ class InlineReader:
         try:
             self.is_running = True
             answers = self._read([(namespace, path, key) for key in keys])
-        except StoreError:
-            raise
-        except Exception:  # noqa: BLE001 - the worker meets it again, and has time to deal with it
+        except driver.Error:  # the worker meets it again, and has the time to deal with it
             return None
         finally:
             self.is_running = False
@@ -271,7 +267,7 @@ class InlineReader:
             return read(self.raw)
         except BaseException as exc:
             release(exc)
-            if isinstance(exc, StoreError) or not isinstance(exc, Exception):
+            if not isinstance(exc, driver.Error):
                 raise
             return None  # the thread meets it again, and has the time to deal with it
         finally:
