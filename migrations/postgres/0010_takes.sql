@@ -116,7 +116,6 @@ BEGIN
     IF place IS NULL THEN
         RETURN;
     END IF;
-    PERFORM set_config('synchronous_commit', 'off', true);  -- who loses it has it taken anew
     PERFORM kvstore_turn(the_root, 0, 0, present, the_writer, first_number, the_number);
     UPDATE kvstore_jobs AS jobs
     SET state = 2, due = present + lease, span = lease, attempt = jobs.attempt + 1,
