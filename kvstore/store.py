@@ -52,6 +52,7 @@ from kvstore.embedding import Embedder, UnavailableError
 from kvstore.errors import (
     ConflictError,
     EmbeddingError,
+    IndexMismatchError,
     InvalidArgumentError,
     ReadOnlyError,
     StoreClosedError,
@@ -530,7 +531,8 @@ class Store(WithAsync, Recipe):
             offset: how many to skip first.
             mode: `"semantic"`, by meaning; `"text"`, by words; `"hybrid"`, by both; or `"auto"`:
                 without a model by words, with one by both, which was measured to be best, but by
-                meaning where a cosine is asked for: with `min_score`, or by a `vector` alone.
+                meaning where a cosine is asked for, with `min_score` or by a `vector` alone, and
+                while the words of the index wait for `reindex`.
             subtree: look in the namespaces below, too.
             min_score: leave out what scores less; for ranked searches. With `mode="auto"` and a
                 model, it is of the cosine.
@@ -1666,9 +1668,19 @@ class Store(WithAsync, Recipe):
         search = Search(
             filter, limit, offset, subtree, least, vector, words, context, signed, is_own
         )
-        if self._reranker is None or not text:
-            return await self.backend.search(path, search)
-        return await self._rerank(path, search, text, self._reranker)
+        try:
+            return await self._search(path, search, text)
+        except IndexMismatchError:
+            if asked.mode != "auto" or mode != "hybrid":
+                raise
+            # The words wait for a reindex; by meaning the store answers meanwhile.
+            return await self._search(path, replace(search, words=None), text)
+
+    async def _search(self, path: str, asked: Search, query: str) -> list[Item]:
+        """Search, and have the best read by the reranker, if there is one."""
+        if self._reranker is None or not query:
+            return await self.backend.search(path, asked)
+        return await self._rerank(path, asked, query, self._reranker)
 
     async def _rerank(self, path: str, asked: Search, query: str, reranker: Reranker) -> list[Item]:
         """Run a search whose best candidates are read by the reranker, before they are cut."""

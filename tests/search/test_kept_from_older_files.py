@@ -50,6 +50,8 @@ async def test_older_words_are_made_anew_and_vectors_kept(tmp_path: Path) -> Non
     make_older(path)
     async with SQLiteStore(path, index=IndexConfig(model)) as store:
         assert found(await store.search(NS, "text 7", mode="semantic", limit=1)) == ["k7"]
+        by_meaning = await store.search(NS, "text 7", mode="semantic")
+        assert await store.search(NS, "text 7") == by_meaning  # what was searched is still
         for mode in ("text", "hybrid"):
             with pytest.raises(IndexMismatchError, match=r"store\.reindex\(\)"):
                 await store.search(NS, "text 7", mode=mode)
