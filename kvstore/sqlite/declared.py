@@ -66,13 +66,11 @@ def build(connection: driver.Connection, names: Iterable[str]) -> None:
         assert place is not None
         if not there:
             connection.execute(sql.CREATE_TABLE)
-        number, (is_list, at) = len(there), place
+        number = len(there)
         there.append(name)
         statement = sql.ADD_ENTRIES.format(entries=sql.entries(number, place))
         connection.execute(statement)
-        for kind in sql.TRIGGERS:
-            text = sql.trigger(kind, is_list).replace("{field}", str(number))
-            statement = text.replace("{at}", at)
+        for statement in sql.triggers_of(number, place).values():
             connection.execute(statement)
     connection.execute(
         sql.SET_NAMES,
@@ -112,6 +110,11 @@ def prepare(
     connection: driver.Connection, names: Sequence[str], timeout: float, file: OpenFile
 ) -> None:
     """Make the entries that a small file lacks; of a large one say that it lacks them."""
+    if _older_triggers(connection):
+        with transaction(connection, timeout, file):
+            for name, statement in _older_triggers(connection).items():
+                connection.execute(sql.DROP_TRIGGER.format(name=name))
+                connection.execute(statement)
     lacking = missing(connection, names)
     if not lacking:
         return
@@ -124,6 +127,16 @@ def prepare(
         return
     with transaction(connection, timeout, file):
         build(connection, names)
+
+
+def _older_triggers(connection: driver.Connection) -> dict[str, str]:
+    """Return what is to replace those triggers of a file that are not made as they are now."""
+    wanted: dict[str, str] = {}
+    for number, name in enumerate(_names(connection)):
+        place = sql.place_of(parse_path(name))
+        wanted |= {} if place is None else sql.triggers_of(number, place)
+    made = dict(connection.execute(sql.GET_TRIGGERS)) if wanted else {}
+    return {name: text for name, text in wanted.items() if made.get(name) != text}
 
 
 def find_problems(connection: driver.Connection) -> Iterator[str]:

@@ -21,16 +21,17 @@ __all__ = [
     "ADD_ENTRIES",
     "COUNT_OTHERS",
     "CREATE_TABLE",
+    "DROP_TRIGGER",
     "GET_NAMES",
+    "GET_TRIGGERS",
     "HAS_MORE",
     "HELD_ENTRIES",
     "SET_NAMES",
-    "TRIGGERS",
     "candidates",
     "entries",
     "first_entries",
     "place_of",
-    "trigger",
+    "triggers_of",
 ]
 
 _MOST_PARTS = 20  # of an $or that are looked up; SQLite joins no more than 500 of them
@@ -56,17 +57,19 @@ _BY_TYPE = (
     f" WHEN 'array' THEN {_ORDERLESS} WHEN 'object' THEN {_ORDERLESS}"
 )
 
-# What is at a path, or in the list there: an expression, and where it comes from.
+# What is at a path, or in the list there: an expression, and on what condition.
+_IS_THERE = "json_type({value}, '{at}') IS NOT NULL"
 _SCALAR = (
     f"CASE json_type({{value}}, '{{at}}') {_BY_TYPE} ELSE json_extract({{value}}, '{{at}}') END",
-    "TRUE",
+    _IS_THERE,
 )
 _ELEMENT = (
     f"CASE element.type {_BY_TYPE} ELSE element.value END",
     "json_type({value}, '{at}') = 'array'",
 )
+_NUL = r"GLOB '*\u0000*'"
 _IS_TEXT = (_TEXT, "json_type({value}, '{at}') = 'text'")
-_HAS_NUL = (_UNSURE, r"{value} GLOB '*\u0000*'")
+_HAS_NUL = (_UNSURE, f"{{value}} {_NUL}")
 _EACH = "json_each({value}, '{at}') AS element"
 
 
@@ -81,61 +84,109 @@ def _found(is_list: bool, value: str, before: str = "", source: str = "", after:
         after: what is selected after the scalar.
     """
     selects = []
-    for scalar, where in (_ELEMENT, _IS_TEXT, _HAS_NUL) if is_list else (_SCALAR, _HAS_NUL):
+    for scalar, where in _parts(is_list):
         tables = [table for table in (source, _EACH if scalar == _ELEMENT[0] else "") if table]
         begin = " ".join((*(("FROM", ", ".join(tables)) if tables else ()), "WHERE"))
         selects.append(" ".join(("SELECT", f"{before}{scalar} AS scalar{after}", begin, where)))
     return " UNION ALL ".join(selects).replace("{value}", value)
 
 
+def _parts(is_list: bool) -> tuple[tuple[str, str], ...]:
+    return (_ELEMENT, _IS_TEXT, _HAS_NUL) if is_list else (_SCALAR, _HAS_NUL)
+
+
 _OLD = "CASE WHEN json_valid(old.value) THEN old.value END"  # a damaged row can be dropped, too
 _ALL = "CASE WHEN json_valid(items.value) THEN items.value END"
+
+# Keeping the entries. A statement for each thing that may be there takes two thirds of the time of
+# one for all of them, as older files have it, which must put them together first.
+
+_DIFFERS = """json_extract(old.value, '{at}') IS NOT json_extract(new.value, '{at}')
+    OR json_type(old.value, '{at}') IS NOT json_type(new.value, '{at}')"""
+_IS_ODD = f"old.value {_NUL} OR new.value {_NUL}"
+_CHANGED = f"NOT json_valid(old.value) OR {_DIFFERS} OR {_IS_ODD}"
+_CHANGED_OLDER = f"NOT json_valid(old.value) OR {_IS_ODD} OR {_DIFFERS}"
+
+_TAKE = """
+    DELETE FROM filter_scalars WHERE field = {{field}} AND path = old.path AND item = old.id
+        AND scalar {among};
+"""
 # An upsert has its own way with OR IGNORE in a trigger (https://sqlite.org/lang_createtrigger.html).
 _ADD = """
     INSERT INTO filter_scalars (field, path, scalar, item)
-    SELECT {field}, new.path, found.scalar, new.id
-    FROM ({new}) AS found WHERE found.scalar IS NOT NULL
-    ON CONFLICT DO NOTHING;
+    SELECT {{field}}, new.path, {scalar}, new.id {source} WHERE {where} ON CONFLICT DO NOTHING;
 """
-_TAKE = """
-    DELETE FROM filter_scalars WHERE field = {field} AND path = old.path AND item = old.id
-        AND scalar IN (SELECT found.scalar FROM ({old}) AS found);
+_ADD_OLDER = """
+    INSERT INTO filter_scalars (field, path, scalar, item)
+    SELECT {{field}}, new.path, found.scalar, new.id
+    FROM ({found}) AS found WHERE found.scalar IS NOT NULL ON CONFLICT DO NOTHING;
 """
-TRIGGERS = {
-    "put": f"CREATE TRIGGER filters_{{field}}_put AFTER INSERT ON items BEGIN {_ADD} END",
-    "change": f"""
-CREATE TRIGGER filters_{{field}}_change AFTER UPDATE OF value ON items
-WHEN NOT json_valid(old.value) OR old.value GLOB '*\\u0000*' OR new.value GLOB '*\\u0000*'
-    OR json_extract(old.value, '{{at}}') IS NOT json_extract(new.value, '{{at}}')
-    OR json_type(old.value, '{{at}}') IS NOT json_type(new.value, '{{at}}')
-BEGIN {_TAKE} {_ADD} END
-""",
-    "drop": f"CREATE TRIGGER filters_{{field}}_drop AFTER DELETE ON items BEGIN {_TAKE} END",
-}
 
 
-def trigger(kind: str, is_list: bool) -> str:
-    """Write one of the triggers, with `{field}` and `{at}` for the path."""
-    new, old = _found(is_list, "new.value"), _found(is_list, _OLD)
-    return TRIGGERS[kind].replace("{new}", new).replace("{old}", old)
+def triggers_of(number: int, place: tuple[bool, str]) -> dict[str, str]:
+    """Write the triggers that keep the entries of a path, by name."""
+    is_list, at = place
+    return {
+        name.replace("{field}", str(number)): (
+            text.replace("{field}", str(number)).replace("{at}", at)
+        )
+        for name, text in _triggers(is_list).items()
+    }
+
+
+def _triggers(is_list: bool) -> dict[str, str]:
+    """Write them with `{field}` and `{at}` for the path."""
+    take, add = "", ""
+    for scalar, where in _parts(is_list):
+        is_element = scalar == _ELEMENT[0]
+        among = f"IN (SELECT {scalar} FROM {_EACH} WHERE {where})"
+        among = among if is_element else f"= {scalar} AND {where}"
+        take += _TAKE.format(among=among)
+        add += _ADD.format(scalar=scalar, source=f"FROM {_EACH}" if is_element else "", where=where)
+    return _named(take.replace("{value}", _OLD), add.replace("{value}", "new.value"), _CHANGED)
+
+
+def _older_triggers(is_list: bool) -> dict[str, str]:
+    found = _found(is_list, "{value}").replace(_IS_THERE, "TRUE")
+    old, new = (found.replace("{value}", each) for each in (_OLD, "new.value"))
+    take = _TAKE.format(among=f"IN (SELECT found.scalar FROM ({old}) AS found)")
+    return _named(take, _ADD_OLDER.format(found=new), _CHANGED_OLDER)
+
+
+def _named(take: str, add: str, changed: str) -> dict[str, str]:
+    return {
+        f"filters_{{field}}_{kind}": (
+            f"CREATE TRIGGER filters_{{field}}_{kind} {when} BEGIN {body} END"
+        )
+        for kind, when, body in (
+            ("put", "AFTER INSERT ON items", add),
+            ("change", f"AFTER UPDATE OF value ON items WHEN {changed}", take + add),
+            ("drop", "AFTER DELETE ON items", take),
+        )
+    }
 
 
 made_later("table", "filter_scalars", "filter_scalars", CREATE_TABLE)
-for _kind in TRIGGERS:
+for _name in _triggers(is_list=False):
     made_later(
-        *("trigger", f"filters_{{field}}_{_kind}", "items"),
-        *(trigger(_kind, is_list) for is_list in (False, True)),
+        *("trigger", _name, "items"),
+        *(
+            made(is_list)[_name]
+            for made in (_triggers, _older_triggers)
+            for is_list in (False, True)
+        ),
         field=r"\d+",
         at="(?:[^']|'')*",
     )
 
 
-_ENTRIES = "SELECT * FROM ({found}) AS found WHERE scalar IS NOT NULL"
 GET_NAMES = "SELECT value FROM meta WHERE name = 'filters'"
 SET_NAMES = """
 INSERT INTO meta (name, value) VALUES ('filters', ?)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
+DROP_TRIGGER = "DROP TRIGGER {name}"
+GET_TRIGGERS = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'"
 HAS_MORE = "SELECT 1 FROM items LIMIT 1 OFFSET +?"
 ADD_ENTRIES = "INSERT OR IGNORE INTO filter_scalars {entries}"
 HELD_ENTRIES = "SELECT field, path, scalar, item FROM filter_scalars WHERE field = {field}"
@@ -153,7 +204,7 @@ def entries(number: int, place: tuple[bool, str]) -> str:
     """Write what selects all entries of a path, as they should be."""
     is_list, at = place
     found = _found(is_list, _ALL, f"{number} AS field, items.path AS path, ", "items", ", items.id")
-    return _ENTRIES.format(found=found.replace("{at}", at))
+    return found.replace("{at}", at)
 
 
 # Looking up

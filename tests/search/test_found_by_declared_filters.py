@@ -205,3 +205,33 @@ def test_what_is_no_path_is_refused() -> None:
     for wrong in ("$", "a..b", "a[", 1):
         with pytest.raises(InvalidArgumentError):
             InMemoryStore(index=IndexConfig(filters=(wrong,)))  # type: ignore[arg-type]
+
+
+@needs_exact_json
+async def test_an_older_file_gets_its_triggers_made_anew(tmp_path: Path) -> None:
+    index = IndexConfig(fields=(), filters=("status", "tags[*]"))
+    path = tmp_path / "store.db"
+    async with SQLiteStore(path, index=index) as store:
+        await store.put_many(NS, {f"k{at}": {"status": at, "tags": [at, "a"]} for at in range(9)})
+    made = triggers_of(path)
+    assert len(made) == 6
+    with driver.connect(f"file:{path}") as connection:
+        for name in made:
+            connection.execute(f"DROP TRIGGER {name}")
+        connection.executescript((Path(__file__).parent / "older_filters.sql").read_text())
+    assert all(text != made[name] for name, text in triggers_of(path).items())
+    async with SQLiteStore(path) as store:  # declares nothing, and leaves them: they do their work
+        await store.put(NS, "k1", {"status": 7, "tags": ["b"]})
+        assert (await store.check()).ok
+    assert triggers_of(path).keys() == made.keys()
+    async with SQLiteStore(path, index=index) as store:
+        assert triggers_of(path) == made
+        await store.put(NS, "k2", {"status": 7, "tags": "b"})
+        found = await store.search(NS, filter={"status": 7})
+        assert {item.key for item in found} == {"k1", "k2", "k7"}
+        assert (await store.check()).ok
+
+
+def triggers_of(path: Path) -> dict[str, str]:
+    with driver.connect(f"file:{path}?mode=ro") as connection:
+        return dict(connection.execute(filter_statements.GET_TRIGGERS))
