@@ -25,6 +25,7 @@ from kvstore.text import texts_of, words_of
 __all__ = [
     "CODE_BYTES",
     "MOST_TEXTS",
+    "LatelyPut",
     "VectorFinder",
     "Wanted",
     "Words",
@@ -41,6 +42,7 @@ __all__ = [
 
 CODE_BYTES = 16
 MOST_TEXTS = 1 << 20  # of one item
+_MOST_REMEMBERED = 4096  # items
 _OWN = b"\xffvector\xff"  # how the code of a vector begins that an item was put with
 
 
@@ -56,6 +58,28 @@ def texts_of_put(op: Put, fields: tuple[str, ...]) -> dict[bytes, str]:
     if op.planned is None or op.planned[0] != fields:
         op.planned = fields, coded(codec.decode(op.data), fields)
     return op.planned[1]
+
+
+class LatelyPut:
+    """The texts that a store has put its items with lately: those have their vectors.
+
+    Unless another process has changed them, and then the write itself tells.
+    """
+
+    def __init__(self) -> None:
+        self._codes: dict[Address, tuple[bytes, ...]] = {}
+
+    def knows(self, puts: Iterable[Put], fields: tuple[str, ...]) -> bool:
+        """Whether no text is new; what has no texts goes in the order of the calls, too."""
+        known = True
+        if len(self._codes) > _MOST_REMEMBERED:
+            self._codes.clear()
+        for op in puts:
+            codes = tuple(texts_of_put(op, fields))
+            if codes:
+                known &= self._codes.get((op.path, op.key)) == codes
+            self._codes[op.path, op.key] = codes
+        return known
 
 
 def codes_in(stored: bytes) -> list[bytes]:

@@ -16,10 +16,11 @@ from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError, SchemaError
 from kvstore.feed import ChangePage
 from kvstore.filters import Filter
+from kvstore.index_plan import LatelyPut
 from kvstore.jobs import JobState, QueueSize, SequenceRecord
 from kvstore.metrics import Metrics
 from kvstore.namespace import decode_namespace, encode_namespace, root_of, show
-from kvstore.operations import EMBEDDED, OfUpkeep, Operation, Record, named_of
+from kvstore.operations import EMBEDDED, OfUpkeep, Operation, Put, Record, named_of
 from kvstore.past import Moment
 from kvstore.patterns import Pattern
 from kvstore.positions import Position
@@ -180,6 +181,7 @@ class PostgresBackend(Backend):
         self._pool_size = pool_size
         self._may_cross = may_cross
         self._setup: Setup | None = None
+        self._lately = LatelyPut()
 
     def attach(
         self, settings: Settings, index: IndexConfig | None, embedder: Embedder | None
@@ -427,9 +429,15 @@ class PostgresBackend(Backend):
     # Write
 
     async def unembedded(self, ops: Sequence[Operation]) -> Sequence[str]:
-        """As the backend has it: asked only where the write itself would not look first."""
-        is_told = not any(isinstance(op, EMBEDDED) and not op.vectors for op in ops)
-        if is_told or not self._writer.locks_first(ops):
+        """As the backend has it: asked only where the write itself would not look first.
+
+        And only of puts with new texts: all others go in the order of the calls.
+        """
+        texts = [op for op in ops if isinstance(op, EMBEDDED) and not op.vectors]
+        puts = [op for op in texts if isinstance(op, Put)]
+        if self._setup is None or len(puts) < len(texts) or not puts:
+            return ()
+        if self._lately.knows(puts, self._setup.fields) or not self._writer.locks_first(ops):
             return ()
         self._learn_dimensions()
         named: Any = ops

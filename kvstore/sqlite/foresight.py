@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import orjson
 
 from kvstore.description import Description
-from kvstore.index_plan import codes_in, texts_of_put, unembedded
+from kvstore.index_plan import LatelyPut, codes_in, unembedded
 from kvstore.operations import Put
 from kvstore.plan import Address
 from kvstore.sqlite import driver
@@ -19,8 +19,6 @@ from kvstore.sqlite.index_file import Setup, described
 
 __all__ = ["Foresight"]
 
-_MOST_REMEMBERED = 4096  # items
-
 _Keys = Mapping[str, Sequence[str]]
 _Held = tuple[Description | None, Mapping[Address, Sequence[bytes]]]
 
@@ -29,8 +27,7 @@ class Foresight:
     """Tells what of some puts is not in the index yet.
 
     The first task that asks in a turn of the loop is answered at once; the others share a read. Of
-    an item that was put lately with the same texts, nothing is read: it has its vectors, unless
-    another process has changed it, and then the write itself tells.
+    an item that was put lately with the same texts, nothing is read.
 
     Args:
         inline: reads on the loop's thread, if that takes but a moment.
@@ -48,12 +45,12 @@ class Foresight:
         self._setup = setup
         self._loop = asyncio.get_running_loop()
         self._asking: list[tuple[Sequence[Put], asyncio.Future[_Held]]] = []
-        self._lately: dict[Address, tuple[bytes, ...]] = {}  # codes of items that were asked about
+        self._lately = LatelyPut()
         self._alone = (-1, 0)  # turn and task of the last one that was answered at once
 
     async def unembedded(self, puts: Sequence[Put]) -> Sequence[str]:
         """Return the texts of puts without conditions that need a vector, as the index is now."""
-        if self._were_put_lately(puts):
+        if self._lately.knows(puts, self._setup.fields):
             return ()
         turn, task = self._pace.turn, id(asyncio.current_task(self._loop))
         found = None
@@ -62,17 +59,6 @@ class Foresight:
             found = self._read_inline(_keys_of(puts))
         description, held = found or await self._share(puts)
         return () if description is None else unembedded(puts, held, description, self._setup)
-
-    def _were_put_lately(self, puts: Sequence[Put]) -> bool:
-        were = True
-        if len(self._lately) > _MOST_REMEMBERED:
-            self._lately.clear()
-        for op in puts:
-            codes = tuple(texts_of_put(op, self._setup.fields))
-            if codes:  # what has no texts needs no look, and goes in the order of the calls
-                were &= self._lately.get((op.path, op.key)) == codes
-            self._lately[op.path, op.key] = codes
-        return were
 
     def _share(self, puts: Sequence[Put]) -> asyncio.Future[_Held]:
         answer: asyncio.Future[_Held] = self._loop.create_future()

@@ -413,3 +413,21 @@ async def test_a_text_is_embedded_while_another_has_the_lock(postgres_url: str, 
         assert sorted(asked) == ["three", "two"]
         found = await store.search((), "three", mode="semantic", subtree=True)
         assert found[0].value == "three"
+
+
+async def test_what_has_no_new_texts_goes_in_the_order_of_the_calls(postgres_url: str) -> None:
+    """Also where a put of a new text is looked at before it is written."""
+    index = IndexConfig(HashingEmbeddings(8))
+    async with PostgresStore(postgres_url, index=index, pooler=True, pool_size=2) as store:
+        for _ in range(5):
+            await store.put_many(NS, {"told": "one", "counted": 7})
+            outcomes = await asyncio.gather(
+                store.increment(NS, "counted", 0),
+                store.delete(NS, "counted"),
+                store.put(NS, "told", "one"),
+                store.delete(NS, "told"),
+                store.put(NS, "bare", "two", index=False),
+                store.delete(NS, "bare"),
+            )
+            assert (outcomes[0], *outcomes[1::2]) == (7, True, True, True)
+            assert await store.keys(NS) == []
