@@ -24,7 +24,7 @@ __all__ = ["Group", "Lines", "RootLine", "Unit", "is_quick"]
 BATCH_OPS = 2_000  # what one group commit may hold, so that it never holds the lock long
 BATCH_BYTES = 8 * 2**20
 _MANY = 1_000  # operations of a unit, whose addresses are worth more than the collector's pause
-_MOST_LINES = 1_000  # of roots that nobody waits for, which are remembered
+_LEAST_LINES = 1_000  # of roots, before those that nobody waits for are forgotten
 
 
 class Unit:
@@ -178,6 +178,7 @@ class Lines:
         self._later: deque[Unit] = deque()  # from a unit on that finds its roots itself
         self._waiting = 0  # in the lines
         self._committing = 0
+        self._most = _LEAST_LINES
 
     def add(self, unit: Unit) -> None:
         """Have a unit wait."""
@@ -201,15 +202,18 @@ class Lines:
         """Return the line of a root."""
         line = self._lines.get(root)
         if line is None:
-            if len(self._lines) > _MOST_LINES:
+            if len(self._lines) > self._most:
                 self._forget()
             line = self._lines[root] = RootLine(root)
         return line
 
     def _forget(self) -> None:
         self._lines = {
-            root: line for root, line in self._lines.items() if line.waiting or line.committing
+            root: line
+            for root, line in self._lines.items()
+            if line.waiting or line.committing or root in self._ready
         }
+        self._most = max(_LEAST_LINES, 2 * len(self._lines))
 
     def next(self, share: Callable[[RootLine], int]) -> Group | None:
         """Take what goes next; `None`: nothing may go now.

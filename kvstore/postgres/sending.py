@@ -178,21 +178,36 @@ class Sender:
         self, job: QuickJob, channel: Channel, tries: list[Try], root: str
     ) -> Try | None:
         """Put, take or finish a job by one call; `None`: it takes more than that."""
-        assert channel.raw is not None
-        fetch = channel.raw.fetch if self._target.is_pooler else channel.fetch
+        raw = channel.raw
+        assert raw is not None
         attempt, stamp = channel.begin(self._clock(), tries, root)
         attempt.job = job
-        call = quick_jobs.run(fetch, root, job, attempt.now, self.newest, stamp)
         try:
+            call = self._run_job(job, root, attempt, stamp, channel)
             answer, version = await self._sent(attempt, call)
         except asyncpg.PostgresError as exc:
             if exc.sqlstate != statements.NOT_PLAIN:
                 raise
+            if raw.is_in_transaction():
+                await raw.execute("ROLLBACK")
             return None
         self.newest = max(self.newest, version)
         attempt.outcomes = [[answer]]
         attempt.is_news = isinstance(job, PutJob)
         return attempt
+
+    async def _run_job(
+        self, job: QuickJob, root: str, attempt: Try, stamp: Stamp, channel: Channel
+    ) -> tuple[Any, int]:
+        """Do as `quick_jobs.run`, by itself; behind a pooler with the settings of a transaction."""
+        raw, asked = channel.raw, (root, job, attempt.now, self.newest, stamp)
+        assert raw is not None
+        if not self._target.is_pooler:
+            return await quick_jobs.run(channel.fetch, *asked)
+        await raw.execute(statements.BEGIN)
+        done = await quick_jobs.run(raw.fetch, *asked)
+        await raw.execute("COMMIT")
+        return done
 
     async def _copy_plain(
         self, raw: Connection, root: str, attempt: Try, stamp: Stamp

@@ -34,6 +34,7 @@ _UNACKNOWLEDGED_MS = 20_000  # that what was sent may stay, before the kernel gi
 
 # A table where it is named as such; after a quote it is a text, after CREATE INDEX a new index.
 _TABLE = re.compile(r"""(?<!["'.\w$])(?<!CREATE INDEX )kvstore_\w+|'kvstore_\w+'::regclass""")
+_QUOTES: Final = "$kvstore_text$"  # for `$$`, which may be in the name of a schema
 _FIRST_NAME = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",]*))')
 
 # The server's process, and the limits that the administrator has set, in milliseconds; 0: none
@@ -298,7 +299,7 @@ def qualify(query: str, schema: str | None) -> str:
             return literal(f"{name}.{table[1:].partition(chr(39))[0]}") + "::regclass"
         return f"{name}.{table}"
 
-    return _TABLE.sub(qualified, query)
+    return _TABLE.sub(qualified, query.replace("$$", _QUOTES))
 
 
 def _keep_alive(sock: socket.socket | None) -> None:

@@ -257,6 +257,25 @@ async def test_reads_wait_for_a_connection_when_the_server_has_no_more(
                 await other.close()
 
 
+@pytest.mark.parametrize("pooler", [False, True])
+async def test_a_call_of_a_queue_waits_no_longer_for_a_lock_than_others(
+    server: Server, admin: Any, *, pooler: bool
+) -> None:
+    async with PostgresStore(server.url, busy_timeout=0.3, pooler=pooler) as store:
+        queue = store.queue(NS)
+        for number in range(20):  # so many that it goes by one call
+            await queue.put(number)
+        async with admin.transaction(), asyncio.timeout(20):
+            await admin.execute("SELECT FROM kvstore_roots FOR UPDATE")
+            for call in (lambda: queue.put(20), lambda: queue.take(timeout=0)):
+                with pytest.raises(StoreBusyError):
+                    await call()
+        job = await queue.take(timeout=0)
+        assert job is not None
+        assert job.value == 0
+        await job.done()
+
+
 async def test_a_server_that_is_full_at_first_is_waited_for_and_then_named(
     server: Server, admin: Any
 ) -> None:
@@ -350,7 +369,7 @@ async def test_nothing_of_others_on_the_search_path_is_run(
 
 
 async def test_a_schema_with_any_name_will_do(postgres: Database) -> None:
-    name = 'Kv\'s "own"; --'
+    name = 'Kv\'s "own"; $$ --'
     quoted = '"' + name.replace('"', '""') + '"'
     postgres.execute(f"CREATE SCHEMA {quoted}")
     try:

@@ -15,7 +15,10 @@ if reason_to_skip() is not None:
     pytest.skip(str(reason_to_skip()), allow_module_level=True)
 
 from kvstore import ConflictError, IndexConfig
+from kvstore.namespace import encode_namespace
+from kvstore.operations import Put
 from kvstore.postgres import PostgresStore
+from kvstore.postgres.queueing import Lines, Unit
 from kvstore.postgres.workspace import Workspace
 
 NS = ("a", "b")
@@ -191,3 +194,22 @@ async def test_stores_that_take_turns_under_a_root_give_versions_in_order(
         assert all(item.created_at == begun[item.key] for item in items)
         assert [item async for item in one.scan(NS)] == sorted(items[-5:], key=lambda at: at.key)
         assert (await two.check()).ok
+
+
+async def test_a_root_that_may_go_is_not_forgotten_among_many() -> None:
+    def unit(*roots: str) -> Unit:
+        puts = [Put((root,), encode_namespace((root,)), "k", b"1") for root in roots]
+        return Unit(puts, asyncio.get_running_loop().create_future())
+
+    lines = Lines()
+    lines.add(unit("a", "b"))
+    group = lines.next(lambda _: 1)  # both roots' first unit is gone: each may go, and has nothing
+    assert group is not None
+    lines.done(group)
+    several = [unit(str(number)) for number in range(3_000)]
+    for each in several:
+        lines.add(each)
+    gone: list[Unit] = []
+    while (group := lines.next(lambda _: 1)) is not None:
+        gone += group.units
+    assert gone == several
