@@ -174,8 +174,11 @@ SELECT near.path, near.key, entries.length, (
     FROM unnest($6::bigint[]) WITH ORDINALITY AS asked (term, number)
 ) AS counts
 FROM near
-LEFT JOIN kvstore_entries AS entries
-    ON entries.root = $1 AND entries.path = near.path AND entries.key = near.key
+LEFT JOIN LATERAL (
+    SELECT * FROM kvstore_entries AS entries
+    WHERE entries.root = $1 AND entries.path = near.path AND entries.key = near.key
+    LIMIT 1
+) AS entries ON TRUE
 """
 
 # A search sees one state of everything. Neighbours come from the HNSW index, which alone gives them

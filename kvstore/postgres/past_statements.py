@@ -42,8 +42,11 @@ _PAST_LIVE = LIVE.replace("?", "{}").replace("items.", "past.").format
 GET_AT = f"""
 SELECT {_ITEM}
 FROM unnest($2::text[], $3::text[]) AS wanted (path, key)
-JOIN kvstore_items AS items
-    ON items.root = $1 AND items.path = wanted.path AND items.key = wanted.key
+CROSS JOIN LATERAL (
+    SELECT * FROM kvstore_items AS items
+    WHERE items.root = $1 AND items.path = wanted.path AND items.key = wanted.key
+    LIMIT 1
+) AS items
 WHERE items.version <= $4 AND {_LIVE("$5")}
 UNION ALL
 SELECT {_PAST}
@@ -60,9 +63,12 @@ WHERE past.ended > $4 AND {_PAST_LIVE("$5")} AND past.value IS DISTINCT FROM ''
 FIND_FORGOTTEN = """
 SELECT past.path, past.key
 FROM unnest($2::text[], $3::text[]) AS wanted (path, key)
-JOIN kvstore_past AS past
-    ON past.root = $1 AND past.path = wanted.path AND past.key = wanted.key
-WHERE past.version <= $4 AND past.ended > $4 AND past.value = ''
+CROSS JOIN LATERAL (
+    SELECT * FROM kvstore_past AS past
+    WHERE past.root = $1 AND past.path = wanted.path AND past.key = wanted.key
+        AND past.version <= $4 AND past.ended > $4 AND past.value = ''
+    OFFSET 0
+) AS past
 """
 
 # How much is kept under a root, and the instant of the first change after a version. The primary
@@ -146,10 +152,12 @@ LIMIT $4
 GET_PUTS = f"""
 SELECT {_PAST}
 FROM unnest($2::text[], $3::text[], $4::bigint[]) AS wanted (path, key, version)
-JOIN kvstore_past AS past
-    ON past.root = $1 AND past.path = wanted.path AND past.key = wanted.key
-    AND past.version = wanted.version
-WHERE past.value IS DISTINCT FROM ''
+CROSS JOIN LATERAL (
+    SELECT * FROM kvstore_past AS past
+    WHERE past.root = $1 AND past.path = wanted.path AND past.key = wanted.key
+        AND past.version = wanted.version AND past.value IS DISTINCT FROM ''
+    OFFSET 0
+) AS past
 """
 
 # Keeping, trimming. The primary keys

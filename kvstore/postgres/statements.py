@@ -198,7 +198,7 @@ BEGIN_PLANNED = f"{BEGIN}; SET LOCAL plan_cache_mode = auto; SET LOCAL enable_se
 NOTIFY = """SET LOCAL synchronous_commit = off; NOTIFY "{channel}", '{sender}'"""
 
 # What writes: one call each, which locks the root first, and makes it if it is not there. See
-# migrations/postgres/0004_roots.sql, 0007_calls.sql and 0011_puts_with_past.sql.
+# migrations/postgres/0004_roots.sql, 0007_calls.sql, 0011_puts_with_past.sql and 0012_by_key.sql.
 SEPARATOR = "\x01"
 PUT_ONE = "SELECT kvstore_put_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 PUT = "SELECT * FROM kvstore_put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
@@ -259,8 +259,11 @@ LEFT JOIN (
         ORDER BY changes.version
         LIMIT $3
     ) AS changes
-    LEFT JOIN kvstore_items AS items ON changes.kind = 'put' AND items.root = $1
-        AND items.path = changes.path AND items.key = changes.key
+    LEFT JOIN LATERAL (
+        SELECT * FROM kvstore_items AS items
+        WHERE items.root = $1 AND items.path = changes.path AND items.key = changes.key
+        LIMIT 1
+    ) AS items ON changes.kind = 'put'
 ) AS changes ON changes.size - coalesce(octet_length(changes.value), 0) < $4
 WHERE roots.root = $1
 ORDER BY changes.changed

@@ -6,6 +6,7 @@ import asyncio
 import io
 import time
 import tracemalloc
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -116,6 +117,39 @@ async def test_what_is_there_is_looked_up_whatever_the_planner_believes(
         file.seek(0)
         assert await store.import_items(file, on_conflict="skip") == 0
         assert await store.count((), subtree=True) == 20_002
+
+
+async def test_what_goes_is_looked_up_whatever_the_planner_believes(
+    postgres: Database, postgres_url: str
+) -> None:
+    """Lifetimes, deletions, what they leave in the past and in the feed, and a way back."""
+    clock = ManualClock()
+    options: dict[str, Any] = {"clock": clock, "sweep_interval": None, "history": 3600}
+    async with PostgresStore(postgres_url, statement_timeout=3, **options) as store:
+        await store.put(("other",), "first", 1)
+        began = (await store.put(NS, "first", 1)).version
+        await store.put(NS, "first", 2)
+        where = schema_of(postgres_url)
+        for table in ("items", "past", "changes"):
+            await asyncio.to_thread(postgres.execute, f"ANALYZE {where}.kvstore_{table}")
+        filled = (await store.put_many(NS, values(20_000), ttl=60))[-1].version
+        clock.advance(5)
+        some = [f"k{at:05}" for at in range(4_000)]
+        renewed = await store.get_many(NS, some, refresh_ttl=True)
+        late = clock.now + timedelta(seconds=60)
+        assert {item.expires_at for item in renewed.values()} == {late}
+        assert await store.delete_many(NS, some) == 4_000
+        rest = [key for key in values(20_000) if key not in renewed]
+        assert await store.remove(NS, "*7*") == sum("7" in key for key in rest)
+        changes = store.watch(("a",), since=began)
+        seen = [await anext(changes) for _ in range(24_001)]
+        assert seen[20_001].kind == "delete"
+        assert await store.rewind(filled, namespace=NS)
+        assert await store.count(NS) == 20_001
+        clock.advance(56)
+        assert await store.sweep() == 16_000
+        assert await store.count(NS) == 4_001  # those that were renewed, and the first one
+        assert (await store.check()).ok
 
 
 async def test_others_write_under_other_roots_during_an_import(postgres_url: str) -> None:
