@@ -31,14 +31,19 @@ class Alarm:
         self._begin()
 
     def later(self, seconds: float, fn: Callable[[], object]) -> object:
-        """Have a function called; return by what to `drop` that."""
+        """Have a function called; return by what to `drop` that.
+
+        Raises:
+            RuntimeError: no thread could be had; the next call tries again.
+        """
         key, due = object(), time.monotonic() + seconds
         with self._condition:
-            self._calls[key] = due, fn
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="kvstore-alarm", daemon=True)
-                self._thread.start()
-            elif due < self._wakes:
+                thread = threading.Thread(target=self._run, name="kvstore-alarm", daemon=True)
+                thread.start()  # it waits for the lock
+                self._thread = thread
+            self._calls[key] = due, fn
+            if due < self._wakes:
                 self._condition.notify()
         return key
 

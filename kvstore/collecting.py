@@ -7,26 +7,36 @@ third of the time in which many are made at once.
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
 __all__ = ["uncollected"]
 
+_LONGEST_S = 1.0  # of a pause that others join
+
 
 class _Pause:
-    """A pause of the collector, which several may want at once, on whatever threads."""
+    """A pause of the collector, which several may want at once, on whatever threads.
+
+    Where there is always one who wants it, or one was forgotten on the way, it ends after a second.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._wanted = 0
         self._was_enabled = False  # before the first of them
+        self._began = 0.0
 
     def begin(self) -> None:
         with self._lock:
             if not self._wanted:
                 self._was_enabled = gc.isenabled()
                 gc.disable()
+                self._began = time.monotonic()
+            elif self._was_enabled and time.monotonic() - self._began > _LONGEST_S:
+                gc.enable()  # until all of them are done
             self._wanted += 1
 
     def end(self) -> None:

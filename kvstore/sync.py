@@ -446,10 +446,9 @@ class SyncJob:
     def _begin_beat(self) -> None:
         with self._lock:
             if not self._is_over.is_set():
-                self._beat = threading.Thread(
-                    target=self._prolong, name="kvstore-lease", daemon=True
-                )
-                self._beat.start()
+                beat = threading.Thread(target=self._prolong, name="kvstore-lease", daemon=True)
+                beat.start()
+                self._beat = beat  # only now, as what has not started cannot be joined
 
     def _prolong(self) -> None:
         while not self._is_over.is_set():

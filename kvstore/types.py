@@ -129,12 +129,14 @@ def _unpack_value(item: Any) -> Any:
     get = object.__getattribute__
     with suppress(AttributeError):  # another thread was faster
         decoded = codec.decode(get(item, "_data"))
-        value = _unpacking.setdefault(id(item), decoded)
         try:
-            get(item, "value")  # set before that thread took it out of there
-        except AttributeError:
-            object.__setattr__(item, "value", value)
-        _unpacking.pop(id(item), None)
+            value = _unpacking.setdefault(id(item), decoded)
+            try:
+                get(item, "value")  # set before that thread took it out of there
+            except AttributeError:
+                object.__setattr__(item, "value", value)
+        finally:  # even if interrupted: the id may soon be that of another item
+            _unpacking.pop(id(item), None)
         object.__delattr__(item, "_data")
     return get(item, "value")
 

@@ -33,6 +33,41 @@ def test_a_call_that_fails_leaves_the_next_ones_be() -> None:
     assert over.wait(5)
 
 
+def _without_threads_called(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def start_others(thread: threading.Thread) -> None:
+        if thread.name == name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_others)
+
+
+def test_where_no_thread_could_be_had_the_next_call_tries_again() -> None:
+    clock, over = Alarm(), threading.Event()
+    with pytest.MonkeyPatch.context() as patch:
+        _without_threads_called("kvstore-alarm", patch)
+        with pytest.raises(RuntimeError):
+            clock.later(0, over.set)
+    clock.later(0, over.set)
+    assert over.wait(5)
+
+
+def test_a_job_is_finished_where_no_thread_could_be_had_to_prolong_its_lease(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _without_threads_called("kvstore-lease", monkeypatch)
+    with SyncStore(InMemoryStore()) as store:
+        queue = store.queue(("jobs",), lease=1.5)
+        queue.put("work")
+        job = queue.take(timeout=0)
+        assert job is not None
+        with job:
+            time.sleep(0.7)  # the lease is to be prolonged after a third of it
+        assert queue.size().leased == 0
+
+
 def test_the_thread_ends_when_there_is_nothing_and_comes_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

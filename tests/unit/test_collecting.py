@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from kvstore import InMemoryStore, ValueEncodingError
+from kvstore import InMemoryStore, ValueEncodingError, collecting
 from kvstore.collecting import uncollected
 
 
@@ -29,6 +29,22 @@ def test_it_goes_on_when_the_last_one_is_done() -> None:
     leave.set()
     thread.join()
     assert gc.isenabled()
+
+
+def test_it_goes_on_where_there_is_always_one_who_makes_objects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with uncollected():
+        with uncollected():
+            assert not gc.isenabled()
+        monkeypatch.setattr(collecting, "_LONGEST_S", -1.0)
+        with uncollected():
+            assert gc.isenabled()
+        assert gc.isenabled()
+    assert gc.isenabled()
+    monkeypatch.undo()
+    with uncollected():
+        assert not gc.isenabled()
 
 
 def test_one_that_is_off_stays_off() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import kvstore
-from kvstore import Change, IndexConfig, InMemoryStore, Item, SearchQuery, SQLiteStore
+from kvstore import Change, IndexConfig, InMemoryStore, Item, SearchQuery, SQLiteStore, types
 from kvstore.types import EPOCH, make_item, pack_item
 
 VALUES = [
@@ -74,6 +74,24 @@ def test_a_packed_value_is_one_object_to_all_threads() -> None:
         with ThreadPoolExecutor(4) as threads:
             values = [future.result() for future in [threads.submit(look) for _ in range(4)]]
         assert all(value is item.value for value in values)
+
+
+def test_an_interrupted_unpacking_leaves_no_value_to_another_item(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Interrupted(dict[int, Any]):
+        def setdefault(self, key: int, default: Any = None) -> Any:
+            super().setdefault(key, default)
+            raise KeyboardInterrupt
+
+    values = Interrupted()
+    monkeypatch.setattr(types, "_unpacking", values)
+    item = pack_item(("a",), "k", b"[1]", 5, 0, 0, None)
+    with pytest.raises(KeyboardInterrupt):
+        _ = item.value
+    assert not values
+    monkeypatch.undo()
+    assert item.value == [1]
 
 
 def test_a_value_is_unpacked_while_another_one_is() -> None:
