@@ -386,6 +386,7 @@ _STATES: Final[Sequence[tuple[str, type[StoreError], str]]] = (
     ("08", StoreAccessError, "hung up; retry in a moment"),
     ("54", ValueTooLargeError, "takes no text that long"),
     (_NO_TABLE, SchemaError, "lacks a table of kvstore's; was it dropped?"),
+    ("42883", SchemaError, "lacks a function of kvstore's; was it dropped?"),
     ("KV004", SchemaError, "has lost the row of kvstore_state; restore it from a backup"),
     ("42P07", SchemaError, _FOREIGN),
     ("42703", SchemaError, _FOREIGN),

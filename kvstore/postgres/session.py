@@ -231,6 +231,7 @@ def _settings(target: Target, present: Mapping[str, int]) -> str:
         wanted = _milliseconds(limit)
         settings[name] = str(min(present[name] or wanted, wanted))
     if not target.is_pooler:  # of its own connections, these are not ours to say
+        settings["default_transaction_isolation"] = "'read committed'"
         settings["tcp_keepalives_idle"] = str(_PROBE_AFTER_S)
         settings["tcp_keepalives_interval"] = str(_PROBE_EVERY_S)
         settings["tcp_keepalives_count"] = str(_PROBES)

@@ -217,6 +217,25 @@ async def test_reads_that_are_cancelled_anywhere_leave_the_pool_whole(
 # Servers
 
 
+async def test_another_isolation_by_default_is_not_for_a_store(server: Server, admin: Any) -> None:
+    name = "default_transaction_isolation"
+    await admin.execute(f"ALTER DATABASE postgres SET {name} = 'serializable'")
+    try:
+        async with PostgresStore(server.url) as one, PostgresStore(server.url) as two:
+            stores = [store for store in (one, two) for _ in range(3)]
+            for number in range(40):
+                await asyncio.gather(
+                    *(store.put(NS, f"{at}-{number}", at) for at, store in enumerate(stores)),
+                    *(store.increment(NS, "n") for store in stores),
+                )
+            assert await one.count(NS) == 241
+            session = one.backend._writer._channels[0].raw
+            assert session is not None
+            assert await session.fetchval(f"SHOW {name}") == "read committed"
+    finally:
+        await admin.execute(f"ALTER DATABASE postgres RESET {name}")
+
+
 async def test_a_server_that_became_read_only_is_left(server: Server, admin: Any) -> None:
     async def is_read_only(wanted: str) -> None:
         await admin.execute(f"ALTER SYSTEM SET default_transaction_read_only = {wanted}")

@@ -92,3 +92,16 @@ async def test_a_store_goes_on_over_tables_that_others_have_made_anew(
         for number in range(3):
             await plain.put(("plain",), "x", number)
         assert (await plain.check()).ok
+
+
+async def test_a_put_says_so_as_all_else_does(postgres: Database, postgres_url: str) -> None:
+    schema = schema_of(postgres_url)
+    async with PostgresStore(postgres_url) as store:
+        await store.put(NS, "x", 1)
+        postgres.execute(f"DROP SCHEMA {schema} CASCADE; CREATE SCHEMA {schema}")
+        with pytest.raises(SchemaError, match="was it dropped"):
+            await store.put(NS, "x", 2)
+        async with PostgresStore(postgres_url):
+            pass
+        await store.put(NS, "x", 3)
+        assert (await store.check()).ok
