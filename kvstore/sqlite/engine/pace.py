@@ -60,7 +60,8 @@ class Pace:
         lately was quick (else a disk is cold, or the machine is busy), if this turn of the loop has
         time left, and if the thread is not at work anyway. These are the cases:
 
-        - What the read cache holds: no statement runs, so that but the turn's time counts.
+        - What the read cache holds: no statement runs, so that but the turn's time counts; and each
+          task may have one such answer more, see `may_recall`.
         - The read of one item; of several tasks together, a group of them in each turn (`is_due`).
         - A few items of a namespace: `are_few`.
         - A look through one namespace, in key order or by a filter: `light_look`, `light_page`.
