@@ -45,7 +45,7 @@ from kvstore.metrics import Counters, Metrics
 from kvstore.namespace import decode_namespace, encode_namespace, subtree_range
 from kvstore.operations import Append, Operation, Put, PutJob, Record
 from kvstore.ordering import Order
-from kvstore.past import Moment
+from kvstore.past import Moment, RecallPast
 from kvstore.patterns import EVERY_KEY, Pattern
 from kvstore.ranking import Search
 from kvstore.recipe import Recipe
@@ -308,6 +308,7 @@ class Backend(Recipe, ABC):
 
     Asked with what a caller gave, before all checks. After `UNKNOWN` all is done in its turn.
     """
+    recall_past: RecallPast | None = None  # as `recall`, of a moment
 
     def peek(self, namespace: Namespace, path: str, key: str) -> list[Item] | None:
         """Answer a point read at once, on the loop's thread, if that takes mere microseconds.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from kvstore.arguments import check_count
 from kvstore.errors import HistoryExpiredError, InvalidArgumentError
 from kvstore.instants import EPOCH, LATEST
+from kvstore.types import Recalled
 
-__all__ = ["Kept", "Moment", "check_moment", "check_root"]
+__all__ = ["Kept", "Moment", "RecallPast", "check_moment", "check_root"]
 
 When = int | datetime
 
@@ -23,6 +25,9 @@ class Moment:
 
     version: int
     instant: int
+
+
+RecallPast = Callable[[Moment, Sequence[str], str], Recalled]  # of a namespace and a key
 
 
 @dataclass(frozen=True, slots=True)

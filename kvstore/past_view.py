@@ -27,7 +27,7 @@ from kvstore.ordering import first_items, parse_order
 from kvstore.past import Moment
 from kvstore.patterns import EVERY_KEY, Pattern, compile_pattern
 from kvstore.text import contains, fold, query_words
-from kvstore.types import IndexConfig, Item, Namespace, SearchQuery, make_item
+from kvstore.types import UNKNOWN, IndexConfig, Item, Namespace, SearchQuery, make_item
 
 __all__ = ["Past", "item_of"]
 
@@ -67,9 +67,13 @@ class Past:
 
     async def get(self, namespace: Sequence[str], key: str) -> Item | None:
         """Return the item as it was, or `None` if there was none."""
+        moment, recall = self._moment, self._store.backend.recall_past
+        if moment is not None and recall is not None:
+            item = recall(moment, namespace, key)
+            if item is not UNKNOWN:
+                return item
         labels, path = address(namespace)
         key = check_key(key)
-        moment = self._moment
         if moment is None:
             moment = await self.moment()
         else:

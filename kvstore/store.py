@@ -311,7 +311,7 @@ class Store(WithAsync, Recipe):
         if self._loop is None and not self._lifecycle.locked():
             return
         if not self.backend.needs_loop:
-            self._loop = self._recall = None
+            self._loop = self._recall = self.backend.recall_past = None
             await self.backend.close()
             return
         closing = asyncio.ensure_future(self._close_once())
@@ -327,7 +327,7 @@ class Store(WithAsync, Recipe):
                 return
             if asyncio.get_running_loop() is not self._loop:
                 self._refuse()
-            self._loop = self._recall = None
+            self._loop = self._recall = self.backend.recall_past = None
             self.backend.bell.ring()  # watches see that the store is closed
             if self._sweeper is not None:
                 self._sweeper.cancel()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from kvstore.namespace import address, check_key
 from kvstore.past import Moment
 from kvstore.sqlite import driver, past
 from kvstore.sqlite.read_cache import ABSENT, NO_MARK, Address, Entry, Mark, ReadCache
 from kvstore.sqlite.rows import ANY_LENGTH
-from kvstore.types import Namespace
+from kvstore.types import UNKNOWN, Namespace, Recalled
 
 __all__ = ["PastCache", "read_entry"]
 
@@ -57,6 +58,16 @@ class PastCache:
         state = self._state
         known = state.moments.get((moment.version, moment.instant))
         return None if known is None or state.mark != mark else known.until
+
+    def recall(
+        self, moment: Moment, namespace: Sequence[str], key: str, now: Callable[[], int]
+    ) -> Recalled:
+        """Return what was at an address that a caller gave, if that is known."""
+        labels, path = address(namespace)
+        if type(key) is not str:
+            key = check_key(key)
+        entry = self.find(moment, path, key, now)
+        return UNKNOWN if entry is None else entry.item(labels, key, lambda: moment.instant)
 
     def find(self, moment: Moment, path: str, key: str, now: Callable[[], int]) -> Entry | None:
         """Return what was at a place, `ABSENT`, or `None`: it must be read.

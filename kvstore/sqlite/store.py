@@ -220,7 +220,8 @@ class SQLiteBackend(FileBackend):
         )
         if self.setup is not None:
             self._foresight = Foresight(self._inline, self._points, pace, self.setup)
-        self.recall = None if cache is None else self._inline.recall
+        if cache is not None:
+            self.recall, self.recall_past = self._inline.recall, self._inline.recall_past
         self.peek = self._inline.get  # type: ignore[method-assign]  # as below, one call less
         self.past_peek = self._inline.get_past  # type: ignore[method-assign]  # likewise
         self._writer = Writer(

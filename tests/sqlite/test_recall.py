@@ -7,6 +7,7 @@ import enum
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ import kvstore
 from kvstore import SQLiteStore
 from kvstore.sqlite import statements
 from kvstore.sqlite.engine import pace
+from kvstore.testing import ManualClock
 
 pytestmark = pytest.mark.skipif(
     not statements.READS_LENGTH_ALONE, reason="this SQLite reads nothing on the loop's thread"
@@ -182,3 +184,30 @@ async def test_tasks_that_go_on_and_on_leave_the_loop_room(
     await asyncio.gather(count_turns(), *[go_on() for _ in range(10)])
     assert turns >= 10
     assert hits(store) > before + 250  # of the others, a thread makes some after a slow moment
+
+
+async def test_what_was_there_is_told_from_memory_by_the_same_rules(tmp_path: Path) -> None:
+    clock = ManualClock()
+    options: dict[str, Any] = {"history": 60, "clock": clock, "sweep_interval": None}
+    async with SQLiteStore(tmp_path / "a.db", **options) as store:
+        version = (await store.put(NS, "a", {"n": [1]}, ttl=10)).version
+        await store.put(NS, "a", {"n": [2]})
+        then = store.at(version)
+        for place in (NS, list(NS), NS):
+            item = await then.get(place, "a")
+            assert item is not None
+            assert item.value == {"n": [1]}
+            item.value["n"].append("mine")
+        assert await then.get(NS, "b") is None
+        async with SQLiteStore(tmp_path / "a.db", **options) as other:
+            await other.forget(NS, "a")
+        assert await then.get(NS, "a") is None
+        clock.advance(61)
+        await store.put(NS, "b", 1)
+        with pytest.raises(kvstore.HistoryExpiredError):
+            await then.get(NS, "a")
+        for namespace, key in ((("a\tb",), "a"), (NS, 7), ("users", "a")):
+            with pytest.raises(kvstore.StoreError):
+                await then.get(namespace, key)  # type: ignore[arg-type]
+    with pytest.raises(kvstore.StoreClosedError):
+        await then.get(NS, "a")

@@ -97,6 +97,18 @@ class InlineReader:
         pace.recalls -= 1
         return cache.recall(namespace, key, self._now)
 
+    def recall_past(self, moment: Moment, namespace: Sequence[str], key: str) -> Recalled:
+        """As `recall`, of what was there at a moment."""
+        pace, cache = self._pace, self._past_cache
+        if (
+            not pace.recalls or get_ident() != self._thread or not self._is_loop_running()
+        ) and not self._may_recall():
+            return UNKNOWN
+        if cache is None:
+            return UNKNOWN
+        pace.recalls -= 1
+        return cache.recall(moment, namespace, key, self._now)
+
     def _may_recall(self) -> bool:
         if asyncio.get_running_loop() is not self._loop:
             return False
