@@ -70,6 +70,9 @@ class Past:
         moment, recall = self._moment, self._store.backend.recall_past
         if moment is not None and recall is not None:
             item = recall(moment, namespace, key)
+            if item is UNKNOWN and self._store.backend.is_turn_over:
+                await self._store.backend.give_way()
+                item = recall(moment, namespace, key)
             if item is not UNKNOWN:
                 return item
         labels, path = address(namespace)
