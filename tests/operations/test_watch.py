@@ -25,6 +25,7 @@ from kvstore import (
 )
 from kvstore.testing import ManualClock
 from tests.operations.conftest import Factory
+from tests.waiting import until
 
 NS = ("users", "alice")
 HOUR = 3600  # for which changes are kept after somebody has watched
@@ -191,7 +192,7 @@ async def test_a_watch_may_begin_by_async_for_and_end_by_break(store: Store) -> 
         await store.put(NS, "key", 1)
         await asyncio.sleep(0)
     assert await watcher == "key"
-    assert asyncio.all_tasks() == tasks
+    await until(lambda: asyncio.all_tasks() == tasks)  # a server may be about to be listened to
     gc.collect()
     assert not store.backend.bell.watches
     assert not store.backend.bell._listeners
