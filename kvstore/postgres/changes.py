@@ -188,6 +188,7 @@ class Herald:
         self._pool = pool
         self._notify = statements.NOTIFY.format(channel=channel, sender=sender)
         self._is_due = self._is_closing = False
+        self._not_before = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def tell(self) -> None:
@@ -197,13 +198,15 @@ class Herald:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
             while self._is_due:
+                if not self._is_closing:
+                    await asyncio.sleep(self._not_before - loop.time())
                 self._is_due = False
                 with suppress(StoreError):  # who watches looks without it, too, only less soon
                     await self._pool.run_alone(self._send)
-                if self._is_due and not self._is_closing:
-                    await asyncio.sleep(_PAUSE_S)
+                self._not_before = loop.time() + _PAUSE_S
         finally:
             self._task = None
 
