@@ -1,6 +1,6 @@
 -- As kvstore_put, of one item: the version, when the item was created, and 1 if somebody watches. What
--- most puts are is done by few statements: under a root without an index, logs, queues or a past, by
--- the writer that was the last one there. All else is left to kvstore_put.
+-- most puts are is done by few statements: under a root without an index, logs or queues, by the writer
+-- that was the last one there. All else is left to kvstore_put.
 CREATE FUNCTION kvstore_put_one(
     the_root text, the_path text, the_key text, the_value text,
     expiry bigint, lifetime bigint, the_indexing text,
@@ -10,35 +10,34 @@ RETURNS bigint[]
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-    the_era bigint;
-    is_plain boolean;
-    is_watched boolean;
+    root record;
+    is_over boolean;
     newest bigint;
     moment bigint;
     began bigint;
 BEGIN
-    SELECT roots.era, roots.watched_until <> 0,
-        roots.index IS NULL AND NOT roots.has_sequences AND roots.history = 0
-    INTO the_era, is_watched, is_plain
+    SELECT roots.era, roots.watched_until <> 0 AS is_watched, roots.history <> 0 AS keeps_past,
+        roots.index IS NULL AND NOT roots.has_sequences AS is_plain
+    INTO root
     FROM kvstore_roots AS roots
     WHERE roots.root = the_root FOR NO KEY UPDATE;
-    IF is_plain AND is_watched THEN
+    IF root.is_plain AND root.is_watched AND NOT root.keeps_past THEN
         PERFORM FROM kvstore_items AS items
         WHERE items.root = the_root AND items.path = the_path AND items.key = the_key
             AND items.expires_at <= present;
-        is_plain := NOT FOUND;
+        is_over := FOUND;
     END IF;
-    IF is_plain THEN
+    IF root.is_plain AND is_over IS NOT TRUE THEN
         UPDATE kvstore_turns AS turns SET
             turn = turns.turn + 1,
             version = greatest(turns.version, at_least) + 1,
             instant = greatest(turns.instant, present),
-            recorded = CASE WHEN is_watched THEN greatest(turns.version, at_least) + 1
+            recorded = CASE WHEN root.is_watched THEN greatest(turns.version, at_least) + 1
                 ELSE turns.recorded END,
             numbers[cardinality(turns.numbers)] = the_number,
             bases[cardinality(turns.bases)] = greatest(turns.version, at_least)
-        WHERE turns.root = the_root AND turns.era = the_era
-            AND (turns.turn + 1) / 256 = the_era
+        WHERE turns.root = the_root AND turns.era = root.era
+            AND (turns.turn + 1) / 256 = root.era
             AND turns.writers[cardinality(turns.writers)] = the_writer
             AND turns.numbers[cardinality(turns.numbers)] < first_number
         RETURNING turns.version, turns.instant INTO newest, moment;
@@ -53,7 +52,22 @@ BEGIN
             ) AS done
         );
     END IF;
-    IF is_watched THEN
+    IF root.keeps_past THEN
+        INSERT INTO kvstore_past AS past (
+            root, ended, ended_at, ended_by, path, key, version, created_at, updated_at, value,
+            expires_at, ttl, indexing
+        )
+        SELECT items.root, newest, moment, 'put', items.path, items.key, items.version,
+            items.created_at, items.updated_at, nullif(items.value, the_value), items.expires_at,
+            items.ttl, items.indexing
+        FROM kvstore_items AS items
+        WHERE items.root = the_root AND items.path = the_path AND items.key = the_key
+        RETURNING past.expires_at <= present INTO is_over;
+        IF is_over THEN
+            RAISE EXCEPTION 'kvstore: not plain' USING ERRCODE = 'KV003';
+        END IF;
+    END IF;
+    IF root.is_watched THEN
         INSERT INTO kvstore_changes (root, version, kind, path, key, at)
         VALUES (the_root, newest, 'put', the_path, the_key, moment);
     END IF;
@@ -74,6 +88,6 @@ BEGIN
         ttl = excluded.ttl,
         indexing = excluded.indexing
     RETURNING items.created_at INTO began;
-    RETURN ARRAY[newest, began, is_watched::integer];
+    RETURN ARRAY[newest, began, root.is_watched::integer];
 END
 $$;
