@@ -226,8 +226,14 @@ async def aside(connection: Connection, work: Callable[[], T]) -> T:
         work: to be done.
     """
     doing = asyncio.create_task(asyncio.to_thread(work))
-    while not (await asyncio.wait([doing], timeout=_HEARD_S))[0]:
-        await connection.execute("SELECT")
+    try:
+        connection.rests = True
+        while not (await asyncio.wait([doing], timeout=_HEARD_S))[0]:
+            connection.rests = False
+            await connection.execute("SELECT")
+            connection.rests = True
+    finally:
+        connection.rests = False
     return await doing
 
 

@@ -106,9 +106,12 @@ class Session(asyncpg.Connection):  # type: ignore[misc]
         patience: how long to wait there for others, in milliseconds, as settings of the session
             do not reach them; `None`: they are here.
         is_proxied: whether something stands between that gives sessions numbers of its own.
+        rests: whether this process is at work between two statements, and waits for no answer.
     """
 
-    __slots__ = ("_opening", "is_distributed", "is_proxied", "patience", "pid", "schema", "started")
+    __slots__ = (
+        "_opening", "is_distributed", "is_proxied", "patience", "pid", "rests", "schema", "started",
+    )  # fmt: skip
 
     def __init__(self, protocol: Any, transport: Any, *args: Any) -> None:
         super().__init__(protocol, transport, *args)
@@ -119,8 +122,14 @@ class Session(asyncpg.Connection):  # type: ignore[misc]
         self.is_distributed = False
         self.patience: int | None = None
         self.is_proxied = False
+        self.rests = False
         self._opening = ""  # of each transaction
         _keep_alive(transport.get_extra_info("socket"))
+
+    @property
+    def queries(self) -> int:
+        """How many statements were sent."""
+        return int(self._protocol.queries_count)
 
     async def prepare_for(self, target: Target) -> None:
         """Make the settings, and find out which schema the store's tables are in.

@@ -4,8 +4,10 @@ A network that is silently gone, a firewall that has forgotten a connection, or 
 stopped leave a statement waiting for ever: its caller cannot tell that from a statement that takes
 long. So what has waited for some seconds is looked up, over a new connection, in the server's own
 list of sessions. If the server cannot be asked, or says that the session is gone or has long been
-idle, the connection is broken here. Whoever waits gets a lost connection's error then, and does
-with it what is right: a read is tried again, a write finds out what has become of it.
+idle, the connection is broken here: unless another statement was sent meanwhile, or this process
+itself is what takes long, and waits for no answer. Whoever waits gets a lost connection's error
+then, and does with it what is right: a read is tried again, a write finds out what has become of
+it.
 
 Costs nothing on the way of a statement but to note when it began.
 """
@@ -98,17 +100,28 @@ class Watchman:
             return
         self._timer = self._loop.call_later(self._patience, self._tick)
         late = self._loop.time() - self._patience
-        waiting = {link: link.since for link in self._busy if link.since <= late}
+        waiting = {
+            link: (link.since, link.raw, link.raw.queries)
+            for link in self._busy
+            if link.since <= late and link.raw is not None and not link.raw.rests
+        }
         if waiting and self._looking is None:
             self._looking = self._loop.create_task(self._look(waiting))
 
-    async def _look(self, waiting: dict[Watched, float]) -> None:
+    async def _look(self, waiting: dict[Watched, tuple[float, Connection, int]]) -> None:
+        """Break those connections that are lost.
+
+        Args:
+            waiting: since when, over which connection, and for which statement's answer.
+        """
         try:
-            lost = await self._find_lost([link for link in waiting if link.raw is not None])
-            for link in lost:
-                if link in self._busy and link.since == waiting[link] and link.raw is not None:
+            for link in await self._find_lost(list(waiting)):
+                raw = link.raw
+                if link not in self._busy or raw is None or raw.rests:
+                    continue
+                if (link.since, raw, raw.queries) == waiting[link]:
                     _LOG.warning("a connection to %s does not answer: broken", self._target.name)
-                    link.raw.terminate()
+                    raw.terminate()
         finally:
             self._looking = None
 

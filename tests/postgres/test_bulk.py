@@ -235,3 +235,24 @@ async def test_words_that_take_long_stop_neither_the_loop_nor_an_import(
         looking.cancel()
         assert len(await store.search(NS, "tea", limit=20)) == 10
     assert longest < IDLE_S
+
+
+async def test_an_import_whose_words_take_longer_than_patience_goes_on(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The connection is idle while words are made; that is no sign of a network that is gone."""
+    plan = Indexer.plan
+
+    def plan_for_long(self: Indexer, *args: Any, **options: Any) -> Any:
+        time.sleep(1.0)
+        return plan(self, *args, **options)
+
+    export = io.BytesIO()
+    async with InMemoryStore() as source:
+        await source.put_many(NS, values(10))
+        await source.export_items(export)
+    export.seek(0)
+    async with PostgresStore(postgres_url, index=IndexConfig(), busy_timeout=0.3) as store:
+        monkeypatch.setattr(Indexer, "plan", plan_for_long)
+        assert await store.import_items(export) == 10
+    assert not caplog.messages
