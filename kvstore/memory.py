@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self, assert_never
 
@@ -18,7 +18,7 @@ from kvstore.exchange import Sink, partial_file
 from kvstore.feed import ChangePage
 from kvstore.index_plan import Wanted
 from kvstore.instants import to_datetime
-from kvstore.jobs import Jobs
+from kvstore.jobs import Jobs, JobState
 from kvstore.memory_jobs import MemoryJobs
 from kvstore.memory_past import MemoryPast, within
 from kvstore.memory_sequences import MemorySequences
@@ -208,7 +208,11 @@ class InMemoryBackend(MemorySequences):
         assert_never(op)
 
     def _carry_out(
-        self, effects: Effects, jobs: Jobs | None = None, planned: list[Wanted] | None = None
+        self,
+        effects: Effects,
+        jobs: Jobs | None = None,
+        planned: list[Wanted] | None = None,
+        restored: Mapping[tuple[str, int], JobState] | None = None,
     ) -> None:
         not_before(effects, self._past.last)
         if self._past.is_kept:
@@ -232,7 +236,7 @@ class InMemoryBackend(MemorySequences):
         if self._sequences or effects.sequences.changed:
             if jobs is None:
                 jobs = MemoryJobs(effects.now, self._sequences, self._queues)
-            self._keep_positions(effects, jobs)
+            self._keep_positions(effects, jobs, restored or {})
         self._version = effects.version
         self._changes += effects.notes
         if len(self._changes) > _MOST_CHANGES and not self._past.is_kept:
@@ -261,25 +265,24 @@ class InMemoryBackend(MemorySequences):
         if is_watched:  # so that no record replaces an expired item, untold
             self._sweep_rows(len(self._rows), now)
         admission = Admission(op, self._version, now, is_watched=is_watched)
+        states = {each.path: self._state(each.path).copied() for each in op.sequences}
         for each in op.sequences:
-            state = self._state(each.path)
-            each.onto(state)
-            if each.path not in self._sequences:
-                self._positions[each.path] = self._positions_in(each.path)
-                self._sequences[each.path] = state
-        self._restored_jobs = {
-            (job.path, job.position): job for each in op.sequences for job in each.jobs
-        }
+            each.onto(states[each.path])
         records = list(op.records)
         addresses = () if admission.replaces else ((each.path, each.key) for each in records)
         live = {address for address in addresses if self._live(*address, now) is not None}
         entries = {
             (each.path, each.key): row.data
             for each in records
-            if each.path in self._sequences
+            if (each.path in self._sequences or each.path in states)
             and (row := self._live(each.path, each.key, now)) is not None
         }
-        self._carry_out(admission.admit(records, live, entries))
+        effects = admission.admit(records, live, entries)
+        for path in states.keys() - self._sequences.keys():
+            self._positions[path] = self._positions_in(path)
+        self._sequences |= states
+        jobs = {(job.path, job.position): job for each in op.sequences for job in each.jobs}
+        self._carry_out(effects, restored=jobs)
         return admission.written
 
     # Logs

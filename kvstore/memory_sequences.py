@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -51,7 +51,6 @@ class MemorySequences(MemoryRows):
         self._sequences: dict[str, SequenceState] = {}
         self._positions: dict[str, list[int]] = {}  # of the rows of each of them, sorted
         self._queues: dict[str, MemoryQueue] = {}
-        self._restored_jobs: dict[tuple[str, int], JobState] = {}  # of the last import
 
     def _states(self, ops: Iterable[Named], jobs: Jobs, now: int) -> dict[str, SequenceState]:
         """Return the state of each log and queue, and of those that operations begin."""
@@ -78,8 +77,13 @@ class MemorySequences(MemoryRows):
         found = (position_of(key) for _, key in self._order[begin:end])
         return [position for position in found if position is not None]
 
-    def _keep_positions(self, effects: Effects, jobs: Jobs) -> None:
-        """Keep the logs and queues, and the lists of their positions, after rows have changed."""
+    def _keep_positions(
+        self, effects: Effects, jobs: Jobs, restored: Mapping[tuple[str, int], JobState]
+    ) -> None:
+        """Keep the logs and queues, and the lists of their positions, after rows have changed.
+
+        Of the jobs of an import, `restored` tells more than their items do.
+        """
         changed = effects.sequences.changed
         begun = changed.keys() - self._sequences.keys()
         self._sequences |= changed
@@ -106,7 +110,7 @@ class MemorySequences(MemoryRows):
                 positions.insert(at, position)
                 state.last, state.size = max(state.last, position), len(positions)
             if state.kind == "queue" and jobs.get(row.path, position) is None:  # it was imported
-                known = self._restored_jobs.get((row.path, position))
+                known = restored.get((row.path, position))
                 jobs.restore(known or JobState(row.path, position))
 
     def _sequence_problems(self) -> Iterator[str]:

@@ -47,6 +47,7 @@ from kvstore.sequences import (
     key_of,
     position_of,
     require_kind,
+    require_positions,
     require_room,
 )
 from kvstore.types import pack_item
@@ -521,6 +522,7 @@ def _put_job(op: PutJob, effects: Effects, jobs: Jobs | None) -> str:
         fresh = (job for job in effects.jobs if (job.path, job.name) == (op.path, op.name))
         if (job := known or next(fresh, None)) is not None:
             return key_of(job.position)
+    require_positions(state, 1)
     now = effects.now
     state.last += 1
     state.size += 1
@@ -538,6 +540,7 @@ def _put_job(op: PutJob, effects: Effects, jobs: Jobs | None) -> str:
 def _append(op: Append, effects: Effects) -> int:
     state = effects.sequences.change(op.path)
     require_kind(state, "log")
+    require_positions(state, len(op.data))
     now = effects.now
     expires_at = None if op.ttl is None else now + op.ttl
     for data in op.data:

@@ -192,7 +192,7 @@ class Queue:
 
     async def dead(self, limit: int = 100) -> list[Job]:
         """Return jobs that were given up, in order, each with the error of its last attempt."""
-        check_count(limit, "limit")
+        limit = check_count(limit, "limit")
         await self._require_queue()
         found = await self.store.backend.dead_jobs(self._path, limit)
         return [Job(self, item, job.attempt, 0, job.error) for item, job in found]

@@ -19,6 +19,7 @@ from kvstore.types import Item, Namespace
 __all__ = [
     "DIGITS",
     "LAST_KEY",
+    "LAST_POSITION",
     "EntryPage",
     "SequenceKind",
     "SequenceState",
@@ -27,13 +28,15 @@ __all__ = [
     "position_of",
     "refuse_other",
     "require_kind",
+    "require_positions",
     "require_room",
 ]
 
 SequenceKind = Literal["log", "queue"]
 
-DIGITS = 19  # of a position in a key: as many as 63 bits have
-LAST_KEY = "9" * DIGITS
+LAST_POSITION = 2**62  # no key is a greater one: with room to spare, they all fit 64 bits
+LAST_KEY = str(LAST_POSITION)
+DIGITS = len(LAST_KEY)  # of a position in a key
 
 
 def key_of(position: int) -> str:
@@ -43,7 +46,8 @@ def key_of(position: int) -> str:
 
 def position_of(key: str) -> int | None:
     """Return the position that a key is; `None`: it is none."""
-    return int(key) if len(key) == DIGITS and key.isascii() and key.isdigit() else None
+    is_one = len(key) == DIGITS and key <= LAST_KEY and key.isascii() and key.isdigit()
+    return int(key) if is_one else None
 
 
 @dataclass(slots=True)
@@ -141,6 +145,16 @@ def require_kind(state: SequenceState, kind: SequenceKind) -> None:
         raise InvalidNamespaceError(
             f"{where} is a {state.kind}, and no {kind}: use store.{state.kind}() for it, or "
             "another namespace"
+        )
+
+
+def require_positions(state: SequenceState, number: int) -> None:
+    """Raise `InvalidNamespaceError` unless so many positions are left to be given."""
+    if state.last + number > LAST_POSITION:
+        where, last = show(decode_namespace(state.path)), key_of(state.last)
+        raise InvalidNamespaceError(
+            f"{where} has no positions left: the key {last!r} in it is one of the last that there "
+            "are; name another namespace"
         )
 
 

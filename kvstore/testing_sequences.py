@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
@@ -36,6 +37,7 @@ from kvstore.jobs import QueueSize
 from kvstore.log import Entry, Log
 from kvstore.memory import InMemoryStore
 from kvstore.queue import Job, Queue
+from kvstore.sequences import DIGITS, LAST_KEY, LAST_POSITION, key_of
 from kvstore.store import Store
 from kvstore.testing import ManualClock, StoreFactory
 from kvstore.transaction import Transaction
@@ -353,6 +355,32 @@ class LogConformance(_Fixtures):
         assert await log.trim(keep=1) == 1
         assert await log.trim(keep=0) == 1
         assert await store.count(CHAT) == 4
+
+    async def test_a_key_above_all_positions_is_no_entry(self, store: Store) -> None:
+        above = "9" * DIGITS, str(LAST_POSITION + 1)
+        await store.put(CHAT, above[0], "beside")
+        log = store.log(CHAT)
+        assert await log.tail() == []
+        assert await log.append("a") == 1
+        await store.put(CHAT, above[1], "beside")
+        assert _values(await log.tail()) == ["a"] == _values(await _read(log))
+        assert await log.length() == 1
+        entry = await log.pop()
+        assert (entry and entry.value, await log.pop()) == ("a", None)
+        assert await store.keys(CHAT) == sorted(above)
+        assert (await store.check()).ok
+
+    async def test_after_the_last_position_there_is_none(self, store: Store) -> None:
+        await store.put(CHAT, LAST_KEY, "the last")
+        for call in (
+            lambda: store.log(CHAT).append("a"),
+            lambda: store.transact(lambda tx: tx.log(CHAT).append("a")),
+        ):
+            with pytest.raises(InvalidNamespaceError, match="no positions left"):
+                await call()
+        await store.put(CHAT, "a plain item still", 1)
+        assert await store.delete(CHAT, LAST_KEY)
+        assert await store.log(CHAT).append("a") == 1
 
     async def test_a_default_lifetime_is_that_of_entries_too(
         self, store_factory: StoreFactory, clock: ManualClock
@@ -708,6 +736,16 @@ class QueueConformance(_Fixtures):
             await store.transact(again)
         assert await store.count(("results",)) == 1
 
+    async def test_what_no_job_can_be_called_is_none(self, store: Store) -> None:
+        queue = store.queue(JOBS)
+        await queue.put("a")
+        above = "9" * DIGITS
+        assert await queue.revive(above, str(LAST_POSITION + 1)) == 0
+        assert await store.get(JOBS, above) is None
+        assert not await store.delete(JOBS, above)
+        assert await queue.dead(limit=2**70) == []
+        assert (await queue.size()).ready == 1
+
     async def test_reads_see_jobs_and_writes_are_refused(self, store: Store) -> None:
         queue = store.queue(JOBS)
         id = await queue.put({"a": 1})
@@ -959,6 +997,26 @@ class SequenceConformance(LogConformance, QueueConformance):
         assert await store.import_items(file) == 2
         assert await store.log(CHAT).append("c") == 3
 
+    async def test_an_import_that_fails_leaves_logs_and_queues_as_they_were(
+        self, store: Store
+    ) -> None:
+        await store.log(CHAT).append("a")
+        await store.queue(JOBS).put("a")
+        plain = ("plain",)
+        await store.put(plain, key_of(1), "x")
+        ahead = {"kvstore": "log", "namespace": CHAT, "last": 100}
+        begun = {"kvstore": "log", "namespace": plain, "last": 5}
+        other_kind = {"kvstore": "log", "namespace": JOBS, "last": 5}
+        there = {"namespace": plain, "key": key_of(1), "value": "y"}
+        for lines in ((ahead, begun, there), (ahead, begun, other_kind)):
+            file = io.StringIO("\n".join(map(json.dumps, lines)))
+            with pytest.raises(ConflictError):
+                await store.import_items(file, on_conflict="error")
+        await store.put(plain, key_of(9), "y")
+        assert await store.log(CHAT).append("b") == 2
+        assert int(await store.queue(JOBS).put("b")) == 2
+        assert (await store.check()).ok
+
     async def test_a_rewind_leaves_logs_and_queues_that_it_does_not_name(
         self, store_factory: StoreFactory, clock: ManualClock
     ) -> None:
@@ -1025,6 +1083,27 @@ class SequenceConformance(LogConformance, QueueConformance):
             assert await queue.take(timeout=0) is None
             assert int(await queue.put("next")) == 6
             assert (await store.check()).ok
+
+
+    async def test_a_job_that_comes_back_is_ready_whatever_it_was_when_it_was_imported(
+        self, store_factory: StoreFactory, clock: ManualClock
+    ) -> None:
+        async with _with_history(store_factory, clock) as store:
+            queue = store.queue(JOBS, attempts=1, backoff=0)
+            await queue.put("a")
+            await (await _taken(queue)).retry(error="why")
+            file = io.BytesIO()
+            await store.export_items(file)
+            await store.remove(JOBS, "*")
+            file.seek(0)
+            await store.import_items(file)
+            then = clock.now
+            clock.advance(1)
+            (dead,) = await queue.dead()
+            assert await queue.revive(dead.id) == 1
+            await (await _taken(queue)).done()
+            assert await store.rewind(then, namespace=JOBS) == 1
+            assert await queue.size() == QueueSize(1, 0, 0, 0)
 
 
 def _with_history(store_factory: StoreFactory, clock: ManualClock) -> Store:

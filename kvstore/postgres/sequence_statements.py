@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from kvstore.postgres.statements import LIVE, ROW
-from kvstore.sequences import DIGITS
+from kvstore.sequences import DIGITS, LAST_KEY
 
-LAST_KEY = str(2**63 - 1)  # of as many digits, and a number that the server has
 _LIVE = LIVE.replace("?", "{}").format
 
-IS_ENTRY = f"(length(items.key) = {DIGITS} AND items.key ~ '^[0-9]+$')"
+IS_ENTRY = (
+    f"(items.key <= '{LAST_KEY}' AND length(items.key) = {DIGITS} AND items.key ~ '^[0-9]+$')"
+)
 
 # Logs and queues. The primary key
 GET_STATES = """
@@ -30,7 +31,7 @@ SELECT sequences.kind, sequences.last, sequences.trimmed, sequences.size, items.
 FROM kvstore_sequences AS sequences
 LEFT JOIN LATERAL (
     SELECT items.key, {ROW} FROM kvstore_items AS items
-    WHERE items.root = $1 AND items.path = $2 AND items.key <= '{LAST_KEY}' AND {IS_ENTRY}
+    WHERE items.root = $1 AND items.path = $2 AND {IS_ENTRY}
         AND {_LIVE("$3")} {{after}}
     ORDER BY items.key {{direction}}
     LIMIT $4
@@ -55,7 +56,7 @@ FIND_EXPIRED_ENTRIES = f"SELECT items.key {_EXPIRED} ORDER BY items.key"
 # The primary key, from the end or from the beginning of the range
 _ENTRIES_HERE = f"""
 FROM kvstore_items AS items
-WHERE items.root = $1 AND items.path = $2 AND items.key <= '{LAST_KEY}' AND {IS_ENTRY}
+WHERE items.root = $1 AND items.path = $2 AND {IS_ENTRY}
 """
 FIND_OLDEST = f"SELECT items.key {_ENTRIES_HERE} ORDER BY items.key LIMIT $3"
 FIND_NEWEST = f"""
@@ -182,7 +183,7 @@ ORDER BY jobs.position
 """
 ITEMS_WITHOUT_JOB = f"""
 SELECT items.key FROM kvstore_items AS items
-WHERE items.root = $1 AND items.path = $2 AND items.key <= '{LAST_KEY}' AND {IS_ENTRY}
+WHERE items.root = $1 AND items.path = $2 AND {IS_ENTRY}
     AND NOT EXISTS (
         SELECT 1 FROM kvstore_jobs AS jobs
         WHERE jobs.root = $1 AND jobs.path = $2 AND jobs.position = items.key::bigint
@@ -206,7 +207,7 @@ CROSS JOIN LATERAL (
     SELECT max(items.key) AS last, count(*) AS number
     FROM kvstore_items AS items
     WHERE items.root = sequences.root AND items.path = sequences.path
-        AND items.key <= '{LAST_KEY}' AND {IS_ENTRY}
+        AND {IS_ENTRY}
 ) AS entries
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvstore.sequences import DIGITS, LAST_KEY
+from kvstore.sequences import DIGITS, LAST_KEY, LAST_POSITION
 from kvstore.sqlite.statements import LIVE, OCTETS, REST, ROW
 
 # Logs and queues. The primary key
@@ -27,25 +27,27 @@ ON CONFLICT (path) DO UPDATE SET
     noted = excluded.noted,
     soonest = excluded.soonest
 """
-IS_ENTRY = f"(length(CAST(key AS BLOB)) = {DIGITS} AND key NOT GLOB '*[^0-9]*')"
+IS_ENTRY = (
+    f"(key <= '{LAST_KEY}' AND length(CAST(key AS BLOB)) = {DIGITS} AND key NOT GLOB '*[^0-9]*')"
+)
 
 # A range of the unique index on (path, key); in a namespace of which no sequence is known
 COUNT_ENTRIES = f"""
-SELECT count(*), max(key) FROM items WHERE path = ? AND key <= '{LAST_KEY}' AND {IS_ENTRY}
+SELECT count(*), max(key) FROM items WHERE path = ? AND {IS_ENTRY}
 """
 
 # The same, from its end or from a position on
 LAST_ENTRIES = f"""
 SELECT key, {ROW}
 FROM items
-WHERE path = ? AND key <= '{LAST_KEY}' AND {IS_ENTRY} AND {LIVE}
+WHERE path = ? AND {IS_ENTRY} AND {LIVE}
 ORDER BY key DESC
 LIMIT +?
 """
 ENTRIES_AFTER = f"""
 SELECT key, {ROW}
 FROM items
-WHERE path = ? AND key > ? AND key <= '{LAST_KEY}' AND {IS_ENTRY} AND {LIVE}
+WHERE path = ? AND key > ? AND {IS_ENTRY} AND {LIVE}
 ORDER BY key
 LIMIT +?
 """
@@ -64,7 +66,7 @@ OLDEST_ENTRIES = f"""
 FROM items
 WHERE id IN (
     SELECT id FROM items
-    WHERE path = ? AND key <= '{LAST_KEY}' AND {IS_ENTRY}
+    WHERE path = ? AND {IS_ENTRY}
     ORDER BY key LIMIT +?
 )
 """
@@ -122,7 +124,7 @@ ORDER BY position
 # Jobs that nobody has taken yet. A range of the unique index on (path, key) of items, and for each
 # of its rows the primary key of jobs: it costs by the jobs of which `noted` does not know yet
 _IS_NEW = f"""
-items.path = ?1 AND items.key <= '{LAST_KEY}' AND {IS_ENTRY} AND NOT EXISTS (
+items.path = ?1 AND {IS_ENTRY} AND NOT EXISTS (
     SELECT 1 FROM jobs
     WHERE jobs.path = ?1 AND jobs.state IN (0, 1, 2, 3)
         AND jobs.position = CAST(items.key AS INTEGER)
@@ -152,9 +154,9 @@ SELECT EXISTS (SELECT 1 FROM jobs WHERE path = ?1 AND state = 0)
 """
 
 # What a queue lives by, each in as few statements as may be; see `kvstore.sqlite.quick_jobs`
-GIVE_POSITION = """
+GIVE_POSITION = f"""
 UPDATE sequences SET last = last + 1, size = size + 1
-WHERE path = ? AND kind = 'queue'
+WHERE path = ? AND kind = 'queue' AND last < {LAST_POSITION}
 RETURNING last
 """
 LOOK_FOR_JOB = f"""
