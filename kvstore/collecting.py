@@ -2,6 +2,9 @@
 
 It looks at all that a process holds each time its objects have grown by a quarter, and so takes a
 third of the time in which many are made at once.
+
+It is held back by its threshold, and not by `gc.disable`: that is the program's own switch, which
+may be thrown meanwhile.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from threading import Lock
 __all__ = ["uncollected"]
 
 _LONGEST_S = 1.0  # of a pause that others join
+_NEVER = 2**31 - 1  # new objects, by which a collection begins
 
 
 class _Pause:
@@ -26,24 +30,28 @@ class _Pause:
     def __init__(self) -> None:
         self._lock = Lock()
         self._wanted = 0
-        self._was_enabled = False  # before the first of them
+        self._threshold = 0  # as it was before the first of them
         self._began = 0.0
 
     def begin(self) -> None:
         with self._lock:
             if not self._wanted:
-                self._was_enabled = gc.isenabled()
-                gc.disable()
+                self._threshold = gc.get_threshold()[0]
+                gc.set_threshold(_NEVER)
                 self._began = time.monotonic()
-            elif self._was_enabled and time.monotonic() - self._began > _LONGEST_S:
-                gc.enable()  # until all of them are done
+            elif time.monotonic() - self._began > _LONGEST_S:
+                self._stop()  # until all of them are done
             self._wanted += 1
 
     def end(self) -> None:
         with self._lock:
             self._wanted -= 1
-            if not self._wanted and self._was_enabled:
-                gc.enable()
+            if not self._wanted:
+                self._stop()
+
+    def _stop(self) -> None:
+        if gc.get_threshold()[0] == _NEVER:  # else the program has set another one meanwhile
+            gc.set_threshold(self._threshold)
 
 
 _pause = _Pause()

@@ -11,8 +11,12 @@ from kvstore import InMemoryStore, ValueEncodingError, collecting
 from kvstore.collecting import uncollected
 
 
+def is_paused() -> bool:
+    return gc.get_threshold()[0] > 1_000_000
+
+
 def test_it_goes_on_when_the_last_one_is_done() -> None:
-    assert gc.isenabled()
+    assert not is_paused()
     entered, leave = threading.Event(), threading.Event()
 
     def make() -> None:
@@ -24,11 +28,11 @@ def test_it_goes_on_when_the_last_one_is_done() -> None:
     with uncollected():
         thread.start()
         assert entered.wait(10)
-        assert not gc.isenabled()
-    assert not gc.isenabled()
+        assert is_paused()
+    assert is_paused()
     leave.set()
     thread.join()
-    assert gc.isenabled()
+    assert not is_paused()
 
 
 def test_it_goes_on_where_there_is_always_one_who_makes_objects(
@@ -36,15 +40,15 @@ def test_it_goes_on_where_there_is_always_one_who_makes_objects(
 ) -> None:
     with uncollected():
         with uncollected():
-            assert not gc.isenabled()
+            assert is_paused()
         monkeypatch.setattr(collecting, "_LONGEST_S", -1.0)
         with uncollected():
-            assert gc.isenabled()
-        assert gc.isenabled()
-    assert gc.isenabled()
+            assert not is_paused()
+        assert not is_paused()
+    assert not is_paused()
     monkeypatch.undo()
     with uncollected():
-        assert not gc.isenabled()
+        assert is_paused()
 
 
 def test_one_that_is_off_stays_off() -> None:
@@ -57,9 +61,43 @@ def test_one_that_is_off_stays_off() -> None:
         gc.enable()
 
 
+def test_what_the_program_says_meanwhile_holds() -> None:
+    before = gc.get_threshold()
+    try:
+        with uncollected():
+            gc.disable()
+        assert not gc.isenabled()
+        with uncollected():
+            gc.enable()
+        assert gc.isenabled()
+        with uncollected():
+            gc.set_threshold(123)
+        assert gc.get_threshold()[0] == 123
+    finally:
+        gc.enable()
+        gc.set_threshold(*before)
+
+
+def test_nothing_is_collected_in_a_pause() -> None:
+    begun: list[str] = []
+
+    def note(phase: str, _: dict[str, int]) -> None:
+        begun.append(phase)
+
+    gc.callbacks.append(note)
+    try:
+        with uncollected():
+            kept = [[number] for number in range(200_000)]
+            assert not begun
+        kept += [[number] for number in range(1_000)]
+        assert begun
+    finally:
+        gc.callbacks.remove(note)
+
+
 async def test_a_put_that_is_refused_leaves_it_on() -> None:
     async with InMemoryStore() as store:
         with pytest.raises(ValueEncodingError):
             await store.put_many(("a",), {"k": 1, "bad": {1, 2}})
         await store.put_many(("a",), {f"k{n}": n for n in range(1_000)})
-    assert gc.isenabled()
+    assert not is_paused()
