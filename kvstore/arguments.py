@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import EllipsisType
@@ -36,6 +35,7 @@ Indexing = bool | Sequence[str] | None
 LabelPattern = Sequence[str | EllipsisType]
 Place = str | Item | tuple[Sequence[str], str]
 
+_LONGEST_S: Final = 9e9  # what a float holds, a datetime reaches and a thread can wait
 _MOST: Final = 2**62  # more than any store holds; two of them still fit 64 bits
 
 
@@ -61,16 +61,16 @@ def check_count(number: int, name: str, least: int = 0) -> int:
 def check_seconds(number: float, name: str) -> None:
     """Raise `InvalidArgumentError` unless `number` is a positive number of seconds."""
     is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
-    if not is_number or not 0 < number < math.inf:
-        raise InvalidArgumentError(f"{name} is a positive number of seconds, not {number!r}")
+    if not is_number or not 0 < number < _LONGEST_S:
+        raise InvalidArgumentError(
+            f"{name} is a positive number of seconds, less than three centuries, not {number!r}"
+        )
 
 
 def check_span(span: float | timedelta, name: str) -> int:
     """Return a span of time in microseconds; raise `InvalidArgumentError` if it is none."""
     seconds = span.total_seconds() if isinstance(span, timedelta) else span
     check_seconds(seconds, name)
-    if seconds >= 1e10:
-        raise InvalidArgumentError(f"{name} is less than three centuries, not {seconds} seconds")
     return max(1, round(seconds * 1e6))
 
 

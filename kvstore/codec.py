@@ -21,9 +21,9 @@ from typing import Any
 
 import orjson
 
-from kvstore.errors import StoreCorruptError, ValueEncodingError
+from kvstore.errors import InvalidArgumentError, StoreCorruptError, ValueEncodingError
 
-__all__ = ["LONG", "decode", "encode", "is_long", "parse_json", "untag"]
+__all__ = ["LONG", "decode", "encode", "is_long", "parse_json", "read_json", "untag"]
 
 _TAG = "$bytes"
 _DOLLAR = ord("$")  # in bytes, a number is found five times as fast as a byte
@@ -152,6 +152,19 @@ def untag(value: Any) -> Any:
             'an object {"$bytes": ...} holds no base64; write {"$$bytes": ...} for one that is '
             "meant as it stands"
         ) from exc
+
+
+def read_json(text: str | bytes, what: str) -> Any:
+    """Read JSON that somebody has written, with `{"$bytes": "<base64>"}` for bytes.
+
+    Raises:
+        InvalidArgumentError: it is none; it is called `what`.
+        ValueEncodingError: a tag holds no base64.
+    """
+    try:
+        return untag(parse_json(text if isinstance(text, bytes) else text.encode()))
+    except ValueError as exc:  # among them text that is no UTF-8
+        raise InvalidArgumentError(f"{what} is not JSON: {exc}") from None
 
 
 def _default(value: Any) -> Any:

@@ -366,7 +366,11 @@ class Job:
         except LeaseLostError as lost:
             _LOG.warning("%r has ended too late: %s", self, lost)
             error = exc or lost
-        self.queue.store.tell("job", time.perf_counter() - self._began, error)
+        except BaseException as failed:
+            error = failed
+            raise
+        finally:
+            self.queue.store.tell("job", time.perf_counter() - self._began, error)
         return exc is None or isinstance(exc, Exception)
 
 

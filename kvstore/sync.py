@@ -361,8 +361,9 @@ class SyncTyped(_View, Generic[V]):
         return self._runner.run(self._awaited.search(query, **options))
 
     def update(self, key: str, fn: Callable[[V], V], **options: Any) -> Item[V]:
-        """Read a value, change it by `fn(value)`, and write it, atomically."""
-        return self._runner.run(self._awaited.update(key, fn, **options))
+        """Read a value, change it by `fn(value)`, and write it; see `SyncStore.update`."""
+        awaited = self._awaited
+        return self._runner.run_with(fn, lambda ready: awaited.update(key, ready, **options))
 
     def scan(self, **options: Any) -> Iterator[Item[V]]:
         """Iterate over the items in the order of keys; see `Store.scan`."""

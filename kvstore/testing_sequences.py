@@ -923,6 +923,7 @@ class QueueConformance(_Fixtures):
             {"lease": 1e9},
             {"attempts": 0},
             {"backoff": -1},
+            {"backoff": 10**400},
         ):
             with pytest.raises(InvalidArgumentError):
                 store.queue(JOBS, **options)
@@ -932,6 +933,7 @@ class QueueConformance(_Fixtures):
             lambda: queue.put("a", delay=float("nan")),
             lambda: queue.put("a", unique=5),  # type: ignore[arg-type]
             lambda: queue.take(timeout=-1),
+            lambda: queue.take(timeout=10**400),
             lambda: queue.dead(limit=-1),
         ):
             with pytest.raises(InvalidArgumentError):
@@ -1083,7 +1085,6 @@ class SequenceConformance(LogConformance, QueueConformance):
             assert await queue.take(timeout=0) is None
             assert int(await queue.put("next")) == 6
             assert (await store.check()).ok
-
 
     async def test_a_job_that_comes_back_is_ready_whatever_it_was_when_it_was_imported(
         self, store_factory: StoreFactory, clock: ManualClock

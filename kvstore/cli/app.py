@@ -14,8 +14,8 @@ import typer
 from typer.core import TyperCommand
 
 import kvstore.errors as errors
-from kvstore import distribution
-from kvstore.cli.words import json_line, parse_json, show_namespace, visible
+from kvstore import codec, distribution
+from kvstore.cli.words import json_line, show_namespace, visible
 from kvstore.opening import open_store
 from kvstore.sqlite import SQLiteStore
 from kvstore.store import Store
@@ -206,7 +206,7 @@ def _forgotten(url: str) -> str:
 
 def parsed_filter(text: str | None) -> Any:
     """Return the filter that an option gives."""
-    return None if text is None else parse_json(text, "the filter")
+    return None if text is None else codec.read_json(text, "the filter")
 
 
 def where_of(item: Item) -> str:

@@ -11,7 +11,7 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
-from kvstore.cli.words import parse_json
+from kvstore import codec
 from kvstore.errors import InvalidArgumentError
 
 __all__ = ["Editor", "Question"]
@@ -68,7 +68,7 @@ class Editor(ModalScreen[Any]):
     def action_save(self) -> None:
         """Close with the value, unless it is no JSON."""
         try:
-            value = parse_json(self.query_one(TextArea).text, "this")
+            value = codec.read_json(self.query_one(TextArea).text, "this")
         except InvalidArgumentError as exc:
             self.query_one("#wrong", Static).update(Text(str(exc)))
         else:

@@ -15,7 +15,8 @@ from urllib.parse import quote, unquote_to_bytes
 import orjson
 
 from kvstore import codec
-from kvstore.errors import InvalidArgumentError, InvalidNamespaceError, ValueEncodingError
+from kvstore.errors import InvalidArgumentError, InvalidNamespaceError
+from kvstore.namespace import check_namespace
 from kvstore.types import Change, Item, Namespace
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "item_line",
     "item_object",
     "json_line",
-    "parse_json",
     "parse_namespace",
     "parse_value",
     "pretty",
@@ -44,15 +44,13 @@ def parse_namespace(text: str) -> Namespace:
         InvalidNamespaceError: a label is empty or no text.
     """
     if text.startswith("["):
-        labels = parse_json(text, "the namespace")
-        if not isinstance(labels, list):
-            raise InvalidNamespaceError("a namespace in JSON is a list of labels")
-        return tuple(labels)
+        return check_namespace(codec.read_json(text, "the namespace"))
     text = text.removeprefix("/").removesuffix("/")
     try:
-        return tuple(unquote_to_bytes(label).decode() for label in text.split("/")) if text else ()
+        labels = [unquote_to_bytes(label).decode() for label in text.split("/")] if text else []
     except UnicodeDecodeError:
         raise InvalidNamespaceError(f"the namespace {text!r} is no UTF-8 behind its %") from None
+    return check_namespace(labels)
 
 
 def show_namespace(namespace: Namespace) -> str:
@@ -96,22 +94,6 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\u{ord(char):04x}" if char <= "\uffff" else json.dumps(char)[1:-1]
 
 
-def parse_json(text: str | bytes, what: str) -> Any:
-    """Read JSON, with `{"$bytes": "<base64>"}` for bytes.
-
-    Raises:
-        InvalidArgumentError: it is none.
-        ValueEncodingError: a tag holds no base64.
-    """
-    try:
-        data = text if isinstance(text, bytes) else text.encode()
-        return codec.untag(codec.parse_json(data))
-    except ValueEncodingError:
-        raise
-    except ValueError as exc:  # among them text that is no UTF-8
-        raise InvalidArgumentError(f"{what} is not JSON: {exc}") from None
-
-
 def parse_value(data: bytes, *, is_typed: bool) -> Any:
     """Read a value: JSON, or a bare word or words that were typed, which are text.
 
@@ -121,7 +103,7 @@ def parse_value(data: bytes, *, is_typed: bool) -> Any:
         InvalidArgumentError: it is no JSON, and no words.
     """
     try:
-        return parse_json(data, "the value")
+        return codec.read_json(data, "the value")
     except InvalidArgumentError as exc:
         if is_typed and data[:1].isalpha() and data not in _NO_WORDS:
             try:

@@ -77,7 +77,7 @@ def _text(value: Any) -> Any:
 
 def _number(value: Any, where: str = "the value") -> Any:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value):
+    if not is_number or (isinstance(value, float) and not math.isfinite(value)):
         raise _MismatchError("a finite number", value, where)
     return value
 

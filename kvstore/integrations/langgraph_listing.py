@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import deque
 from collections.abc import Mapping
@@ -57,4 +56,4 @@ def _is_plain(value: str | float) -> bool:
     """Whether a filter of the store takes a value."""
     if isinstance(value, str):
         return is_text(value)
-    return math.isfinite(value) and -(2**63) <= value < 2**63
+    return -(2**63) <= value < 2**63

@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from kvstore import codec
 from kvstore.errors import ConflictError, InvalidArgumentError, ReadOnlyError, StoreError
+from kvstore.namespace import check_namespace
 from kvstore.store import Store
 from kvstore.types import Item, Namespace
 
@@ -33,6 +34,7 @@ __all__ = [
     "labels_of",
     "namespace_of",
     "number_of",
+    "preview_of",
     "rows_of",
     "shown",
 ]
@@ -110,7 +112,6 @@ async def rows_of(items: Sequence[Item]) -> list[dict[str, Any]]:
 def _row(item: Item) -> dict[str, Any]:
     """Return the beginning of an item's value, and its scalar fields."""
     data = codec.encode(item.value)
-    preview = data[: 4 * PREVIEW].decode("utf-8", "ignore")[:PREVIEW]
     fields = {}
     if isinstance(item.value, dict):
         for name, each in list(item.value.items())[:_FIELDS]:
@@ -118,7 +119,12 @@ def _row(item: Item) -> dict[str, Any]:
                 fields[name] = codec.encode(
                     each[:PREVIEW] if isinstance(each, str) else each
                 ).decode()
-    return {**head_of(item), "size": len(data), "preview": preview, "fields": fields}
+    return {**head_of(item), "size": len(data), "preview": preview_of(data), "fields": fields}
+
+
+def preview_of(data: bytes) -> str:
+    """Return the beginning of a value, as the store writes it."""
+    return data[: 4 * PREVIEW].decode("utf-8", "ignore")[:PREVIEW]
 
 
 async def encoded(item: Item) -> bytes:
@@ -143,21 +149,14 @@ def namespace_of(request: Request) -> Namespace:
 
 
 def labels_of(labels: Any) -> Namespace:
-    """Return a namespace that was sent as a list; the store looks at its labels."""
-    if not isinstance(labels, (list, tuple)):
-        raise InvalidArgumentError("a namespace is sent as a list of labels")
-    return tuple(labels)
+    """Return a namespace that was sent as a list."""
+    return check_namespace(labels)
 
 
 def json_of(request: Request, name: str) -> Any:
     """Return a parameter that is JSON; `None` if it is left out."""
     text = request.query_params.get(name)
-    if not text:
-        return None
-    try:
-        return orjson.loads(text)
-    except ValueError as exc:
-        raise InvalidArgumentError(f"{name} is not JSON: {exc}") from None
+    return codec.read_json(text, name) if text else None
 
 
 def number_of(request: Request, name: str) -> int:

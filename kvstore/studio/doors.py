@@ -17,10 +17,10 @@ browser, by every web site that is open in it. So:
 from __future__ import annotations
 
 import secrets
-from http.cookies import SimpleCookie
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
+from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -101,12 +101,8 @@ class Doors:
         return response
 
     def _is_known(self, headers: Headers) -> bool:
-        cookies: SimpleCookie = SimpleCookie()
-        cookies.load(headers.get("cookie", ""))
-        found = cookies.get(self._cookie)
-        return found is not None and secrets.compare_digest(
-            found.value.encode(), self._session.encode()
-        )
+        found = cookie_parser(headers.get("cookie", "")).get(self._cookie, "")
+        return secrets.compare_digest(found.encode(), self._session.encode())
 
 
 def _refuse(status: int, why: str) -> Response:

@@ -15,16 +15,16 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from kvstore import codec
+from kvstore.arguments import check_place
 from kvstore.backend import Span
 from kvstore.errors import InvalidArgumentError, StoreError
 from kvstore.filters import parse_filter
-from kvstore.namespace import address, decode_namespace, encode_namespace
+from kvstore.namespace import address, decode_namespace
 from kvstore.patterns import compile_pattern
 from kvstore.store import Store
 from kvstore.studio import lines, pictures
 from kvstore.studio.asking import (
     PAGE,
-    PREVIEW,
     View,
     answering,
     body_of,
@@ -35,6 +35,7 @@ from kvstore.studio.asking import (
     labels_of,
     namespace_of,
     number_of,
+    preview_of,
     rows_of,
     shown,
 )
@@ -124,7 +125,8 @@ async def _items_by_key(
     _, path = address(namespace)
     pattern = compile_pattern(request.query_params.get("pattern") or "*")
     wanted, asked = parse_filter(filter), json_of(request, "after")
-    after = None if asked is None else (encode_namespace(labels_of(asked[0])), str(asked[1]))
+    place = tuple(asked) if isinstance(asked, list) else asked
+    after = check_place(place, "after", path, subtree=True)
     items: list[Item] = []
     for _ in range(_LOOKS):
         page = await store.backend.page(Span(path, pattern, subtree, after), wanted, PAGE)
@@ -241,7 +243,7 @@ async def _told(change: Change) -> dict[str, Any]:
         "version": change.version,
     }
     if change.item is not None:
-        told["preview"] = (await encoded(change.item))[:PREVIEW].decode("utf-8", "ignore")
+        told["preview"] = preview_of(await encoded(change.item))
     return told
 
 
@@ -254,15 +256,10 @@ async def _put(store: Store, request: Request) -> Any:
     text = asked.get("text")
     if not isinstance(text, str):
         raise InvalidArgumentError("a value is sent as text")
-    try:
-        orjson.loads(text)
-    except ValueError as exc:
-        raise InvalidArgumentError(f"this is not JSON: {exc}") from None
-    value = codec.decode(text.encode())
     item = await store.put(
         labels_of(asked.get("namespace")),
         asked.get("key"),  # type: ignore[arg-type]  # the store checks it
-        value,
+        codec.read_json(text, "this"),
         if_version=asked.get("if_version"),
     )
     return (await rows_of([item]))[0]

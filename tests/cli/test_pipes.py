@@ -162,6 +162,8 @@ def test_a_store_that_is_not_there_is_not_made_by_reading(run: Run, tmp_path: Pa
         (("ls", "redis://x"), 2, b"no scheme"),
         (("ls", "."), 3, b"is a directory"),
         (("keys", STORE, "a//b"), 2, b"is empty"),
+        (("keys", STORE, '["a", []]'), 2, b"label 1 of the namespace is a list"),
+        (("queue", "ls", STORE, "[1]"), 2, b"label 0 of the namespace is a int"),
         (("keys", STORE, "a", "[x"), 2, b"never closes"),
         (("search", STORE, "/", "--filter", "{"), 2, b"the filter is not JSON"),
         (("search", STORE, "/", "--filter", '{"a":{"$no":1}}'), 2, b"$no"),

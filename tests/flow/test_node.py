@@ -115,11 +115,18 @@ GOOD: dict[str, list[Any]] = {
 }
 BAD: dict[str, list[Any]] = {
     "text": [None, 1, b"text", ["text"]],
-    "number": ["1", True, None, float("nan"), [1]],
+    "number": ["1", True, None, float("nan"), float("inf"), [1]],
     "bytes": ["text", [1, 2], None],
     "segments": ["text", [1], [{"page": 1}], [{"text": 1}], {"text": "one"}, None],
     "embedding": [[], ["x"], [0.5, None], [float("inf")], "text", 0.5, [True], [[0.5]]],
 }
+
+
+@pytest.mark.parametrize("number", [2**70, 10**400], ids=["2**70", "10**400"])
+async def test_a_number_of_more_than_64_bits_is_refused(store: kvstore.Store, number: int) -> None:
+    node = KeyValueStoreNode("insert", "k", "number")
+    with pytest.raises(kvstore.ValueEncodingError, match="64 bits"):
+        await node({"value": number}, ToolRuntime(store=store))
 
 
 @pytest.mark.parametrize(

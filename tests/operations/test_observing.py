@@ -209,6 +209,21 @@ async def test_an_observer_hears_of_logs_queues_and_the_past(url: str) -> None:
     assert [str(error) for error in errors] == ["of the work"]
 
 
+async def test_an_observer_hears_of_a_job_that_could_not_be_finished(tmp_path: Path) -> None:
+    notes = Notes()
+    async with kvstore.open(tmp_path / "a.db", observer=notes) as store:
+        await store.queue(("jobs",)).put("a")
+        job = await store.queue(("jobs",)).take()
+        assert job is not None
+        with pytest.raises(kvstore.StoreClosedError):
+            async with job:
+                await store.close()
+    assert [(name, type(error)) for name, _, error in notes.calls if error is not None] == [
+        ("queue.finish", kvstore.StoreClosedError),
+        ("job", kvstore.StoreClosedError),
+    ]
+
+
 async def test_an_observer_hears_of_a_lease_that_was_lost_in_a_block(url: str) -> None:
     if not kvstore.open(url).backend.has_sequences:
         pytest.skip("this backend has no queues")

@@ -55,6 +55,19 @@ async def test_the_link_opens_once_and_becomes_a_cookie(app: Any, browser: Brows
     assert (await Browser(app).open()).status_code == 403
 
 
+@pytest.mark.parametrize("other", ["a/b=1", "a(b=1", "path=1", "a b=1", 'a="b'])
+async def test_cookies_of_other_servers_of_the_machine_do_no_harm(
+    browser: Browser, other: str
+) -> None:
+    await browser.open()
+    (own,) = browser.client.cookies.jar
+    for cookies in (f"{other}; {own.name}={own.value}", f"{own.name}={own.value}; {other}"):
+        response = await browser.client.get("/api/store", headers={"cookie": cookies})
+        assert response.status_code == 200
+    browser.client.cookies.clear()
+    assert (await browser.client.get("/", headers={"cookie": other})).status_code == 403
+
+
 @pytest.mark.parametrize("path", ["/", "/api/store", "/api/items", "/studio.js", "/nowhere"])
 async def test_without_the_cookie_nothing_is_shown(browser: Browser, path: str) -> None:
     response = await browser.client.get(path)

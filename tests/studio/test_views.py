@@ -118,6 +118,11 @@ async def test_what_is_wrong_is_said_in_words(store: Store, page: Page) -> None:
         await page.tell("put", namespace=["a"], key=7, text="1"),
         await page.ask("items", ns=["a"], filter='{"a": {"$what": 1}}'),
         await page.ask("items", ns="a"),
+        await page.tell("put", namespace=["a"], key="k", text=str(2**70)),
+        await page.tell("put", namespace=["a"], key="k", text='{"$bytes": "no base64"}'),
+        *[await page.ask(path, ns=[1]) for path in ("items", "charts", "map", "sequences")],
+        *[await page.ask(path, ns=[[]]) for path in ("items", "charts", "map", "sequences")],
+        *[await page.ask("items", ns=["a"], after=after) for after in (5, [], [["a"]], [1, "k"])],
         await page.ask("items", ns=["a"], pattern="[", order="key"),
         await page.ask("items", ns=["a"], order="latest", offset="-1"),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -129,6 +130,23 @@ def test_the_same_without_await(tmp_path: Any) -> None:
         assert points.keys() == ["p"]
         assert points.count() == 1
         assert points.delete("p")
+
+
+@pytest.mark.parametrize("target", ["memory://", "sqlite"])
+def test_an_update_calls_the_function_on_the_callers_thread(tmp_path: Any, target: str) -> None:
+    with kvstore.SyncStore(tmp_path / "a.db" if target == "sqlite" else target) as store:
+        points = store.typed(NS, Point)
+        points.put("p", Point(1))
+        here, threads = threading.get_ident(), set()
+
+        def move(point: Point) -> Point:
+            threads.add(threading.get_ident())
+            other = points.get("p")  # it may use the store
+            assert other is not None
+            return Point(point.x + other.value.x)
+
+        assert points.update("p", move).value == Point(2)
+        assert threads == {here}
 
 
 async def test_a_type_that_pydantic_does_not_know_is_refused(store: Store) -> None:
