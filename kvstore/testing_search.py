@@ -1242,6 +1242,30 @@ class SearchConformance:
             await store.append(NS, "list", "poison")
         assert await store.count(NS) == 0
 
+    async def test_rewind_leaves_the_vectors_of_what_it_brings_back_to_reindex(
+        self, store_factory: StoreFactory, model: RecordingEmbeddings, clock: ManualClock
+    ) -> None:
+        store = store_factory(index=IndexConfig(model), clock=clock, history=3600)
+        if not store.backend.keeps_history:
+            pytest.skip("this backend keeps no history")
+        async with store:
+            await store.put_many(NS, {"changed": "a quick fox", "same": "a crow", "gone": "an owl"})
+            before = clock.now
+            clock.advance(1)
+            await store.put_many(NS, {"changed": "a lazy dog", "new": "a cat"})
+            await store.delete(NS, "gone")
+            asked = model.texts
+            assert await store.rewind(before) == 3
+            assert model.texts == asked
+            assert found(await store.search(NS, "fox", mode="text")) == ["changed"]
+            assert await store.search(NS, "dog", mode="text") == []
+            report = await store.check()
+            assert report.ok
+            assert len(report.waiting) == 2
+            assert await store.reindex() == 2
+            hits = await store.search(NS, "a quick fox", mode="semantic")
+            assert sorted(found(hits)) == ["changed", "gone", "same"]
+
     async def test_reindex_of_a_complete_index_does_nothing(
         self, store: Store, model: RecordingEmbeddings
     ) -> None:

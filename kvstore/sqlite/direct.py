@@ -254,11 +254,9 @@ class DirectBackend(FileBackend):
 
     def _extend(self, path: str | None) -> None:
         """Have the order of a large namespace kept, a slice of it."""
-        if path is None or self.settings.read_only:
-            return
-        with self._lock:
-            if self._is_usable and not self._is_writing:
-                large.extend(self._writer, path, self.opened)
+        if path is not None and not self.settings.read_only:
+            with suppress(StoreClosedError, WrongLoopError):  # the read has had its answer
+                self._on_writer(large.extend, self._writer, path, self.opened)
 
     async def page(self, span: Span, filter: Filter, limit: int) -> Page:
         return self._read(reading.page, span, filter, limit, self.now())
@@ -284,47 +282,49 @@ class DirectBackend(FileBackend):
     # Write
 
     async def apply(self, ops: Sequence[Operation]) -> list[Any]:
-        with self._lock:
-            self._require_turn()
-            try:
-                self._is_writing = True
-                outcome: list[Any] | Exception = self._write(ops)
-            finally:
-                self._is_writing = False
-                if self._is_ending:
-                    self._finish()
+        outcome = self._on_writer(self._write, ops)
         if isinstance(outcome, Exception):
             raise outcome
         self.counters.committed(1)
         return outcome
 
-    def _require_turn(self) -> None:
-        """Raise if this thread, which has the lock, is in the middle of a write; see `close_now`.
+    def _on_writer(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do something on the writer's connection; other threads wait, this one must not come back.
 
         The lock lets its own thread in again, so that nothing waits for itself.
         """
-        self._require_usable()
-        if self._is_writing:
-            raise WrongLoopError(
-                f"this thread is in the middle of a write to {self.file}, interrupted by a signal "
-                "handler or a finalizer that writes there, too; have that take a note, and do it "
-                "after the write or in another thread"
-            )
+        with self._lock:
+            self._require_usable()
+            if self._is_writing:
+                raise WrongLoopError(
+                    f"this thread is in the middle of a write to {self.file}, interrupted by a "
+                    "signal handler or a finalizer that writes there, too; have that take a note, "
+                    "and do it after the write or in another thread"
+                )
+            try:
+                self._is_writing = True
+                return work(*args, **kwargs)
+            except driver.Error as exc:
+                raise explain(exc, self.opened, None) from exc
+            finally:
+                self._is_writing = False
+                if self._is_ending:
+                    self._finish()
 
-    def _write(self, ops: Sequence[Operation]) -> Any:
+    def _write(self, ops: Sequence[Operation]) -> list[Any] | Exception:
         units: list[Sequence[Operation]] = [ops]
-        alone: Item | None = None
-        try:
-            if self._is_sweep_due():
-                units.append((Sweep(_SWEEP_SLICE), trim_of(self, _SWEEP_SLICE)))
-            elif len(ops) == 1 and is_bare_put(op := ops[0]):
-                timeout = self.options.busy_timeout
-                alone = self._series.put_alone(op, self.now(), timeout, ANY_LENGTH)
-                if alone is not None and self._series.is_watched:
+        outcome: list[Any] | Exception | None = None
+        if self._is_sweep_due():
+            units.append((Sweep(_SWEEP_SLICE), trim_of(self, _SWEEP_SLICE)))
+        elif len(ops) == 1 and is_bare_put(op := ops[0]):
+            timeout = self.options.busy_timeout
+            item = self._series.put_alone(op, self.now(), timeout, ANY_LENGTH)
+            if item is not None:
+                outcome = [item]
+                if self._series.is_watched:
                     self.bell.ring()
-            outcome = self._commit(units) if alone is None else [alone]
-        except driver.Error as exc:
-            raise explain(exc, self.opened, None) from exc
+        if outcome is None:
+            outcome = self._commit(units)
         if (self.opened.pages_to_copy or 0) >= SYNC_CHECKPOINT_PAGES:
             self._checkpoint()
         return outcome
@@ -405,9 +405,7 @@ class DirectBackend(FileBackend):
         return self._read(checking.stats, self.file, self.now(), meter)
 
     async def vacuum(self) -> int:
-        with self._lock:
-            self._require_turn()
-            return backup.vacuum(self._writer, self.opened, self.options.busy_timeout)
+        return self._on_writer(backup.vacuum, self._writer, self.opened, self.options.busy_timeout)
 
     # Waiting
 

@@ -177,8 +177,7 @@ class IndexedBatch(Batch):
                 self._finder.require_all()
                 return self._reindex(planned, op.refused)
             case Rewind():
-                self._embeds = False  # its vectors are left to reindex
-                return super()._run(op)
+                self._finder = VectorFinder(self._description, None)  # which leaves its vectors out
             case PopEntry() | TrimLog() | Remove() | Sweep() | Restore():
                 answer = super()._run(op)
                 self._drop_deleted()
@@ -532,8 +531,9 @@ class IndexedBatch(Batch):
 
     def _index_since(self, version: int) -> None:
         """Index what an import has written; its vectors are left to `reindex`."""
+        finder = VectorFinder(self._description, None)
         for row in self._execute(sql.GET_SINCE, (version,)).fetchall():
             entry = self._entries_of(row, keeps_own=False)
             if entry is not None and not entry.is_unchanged:
-                self._find_vectors(entry, None, set(entry.wanted.texts.values()))
+                finder.find(entry.wanted, set(entry.slots or ()), None)
                 self._write_entries(entry)

@@ -15,6 +15,7 @@ import pytest
 
 import kvstore
 from kvstore import IndexConfig, InMemoryStore, SQLiteStore, Store, SyncStore
+from kvstore.sqlite import driver
 from kvstore.sync import SyncTransaction
 
 NS = ("n", "a")
@@ -177,6 +178,21 @@ def test_items_in_bulk_and_their_progress(store: SyncStore, tmp_path: Path) -> N
     store.backup(tmp_path / "backup")
     assert (tmp_path / "backup").stat().st_size
     assert store.vacuum() >= 0
+
+
+@pytest.mark.parametrize("kind", ["SyncStore", "with a loop"])
+def test_vacuum_says_that_another_program_keeps_the_file(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.db"
+    index = None if kind == "SyncStore" else IndexConfig()
+    with SyncStore(SQLiteStore(path, busy_timeout=0, index=index)) as store:
+        store.put(NS, "k", 1)
+        other = driver.connect(f"file:{path}?mode=rw")
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(kvstore.StoreBusyError):
+            store.vacuum()
+        other.execute("ROLLBACK")
+        other.close()
+        assert store.vacuum() >= 0
 
 
 def test_threads_share_it(store: SyncStore) -> None:
