@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, Generic, TypeVar, TypeVarTuple
 
-__all__ = ["LONGEST", "Known", "LongError", "cache_short"]
+__all__ = ["LONGEST", "Known", "LongError", "Same", "cache_short"]
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -86,6 +86,38 @@ class Known(dict[K, T]):
             if len(self) >= self._maxsize:
                 self.clear()
             self[key] = result
+        return result
+
+
+class Same(Generic[K, T]):
+    """What a function makes of an object, remembered as long as it is given the very same one.
+
+    For what cannot be hashed, or is equal to what it is not the same as, such as 1 and True.
+
+    Args:
+        function: a pure one, of what never changes.
+        is_short: whether a result, and with it its argument, is short enough to be kept.
+        maxsize: how many results; beyond, all are forgotten.
+    """
+
+    def __init__(
+        self, function: Callable[[K], T], is_short: Callable[[T], bool], maxsize: int = 256
+    ) -> None:
+        self._function = function
+        self._is_short = is_short
+        self._maxsize = maxsize
+        self._kept: dict[int, tuple[K, T]] = {}  # by id; no other object has that of one kept here
+
+    def __call__(self, argument: K) -> T:
+        """Return what the function makes of an object."""
+        kept = self._kept.get(id(argument))
+        if kept is not None:
+            return kept[1]
+        result = self._function(argument)
+        if self._is_short(result):
+            if len(self._kept) >= self._maxsize:
+                self._kept = {}
+            self._kept[id(argument)] = argument, result
         return result
 
 

@@ -12,7 +12,10 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+import orjson
+
 from kvstore import codec
+from kvstore.caching import Known
 from kvstore.errors import InvalidFilterError, ValueEncodingError
 from kvstore.paths import EACH, MISSING, Path, PathError, parse_path, resolve
 
@@ -100,6 +103,11 @@ Filter = Leaf | And | Or | Not
 
 ALL: Final = And(())
 _MAX_DEPTH = 64
+_AS_IT_IS = (  # no objects are written that come back as something else
+    orjson.OPT_PASSTHROUGH_SUBCLASS
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+)
 
 
 def comparisons(filter: Filter) -> int:
@@ -117,11 +125,26 @@ def comparisons(filter: Filter) -> int:
 def parse_filter(spec: Mapping[str, Any] | None) -> Filter:
     """Parse a filter; `None` and `{}` let everything pass.
 
+    One that was parsed lately is the same object, so that what is made of it can be kept (`Same`).
+
     Raises:
         InvalidFilterError: not a mapping, an unknown operator, a malformed path, an operand of
             the wrong kind, or nesting deeper than 64 levels.
     """
-    return ALL if spec is None else _parse_all(spec, 0)
+    if spec is None:
+        return ALL
+    try:
+        said = orjson.dumps(spec, option=_AS_IT_IS)
+    except TypeError:  # more than JSON, which may be right nevertheless
+        return _parse_all(spec, 0)
+    return _parse_all(spec, 0) if b"null" in said else _PARSED[said]  # which may be a NaN
+
+
+def _parse_said(said: bytes) -> Filter:
+    return _parse_all(orjson.loads(said), 0)
+
+
+_PARSED = Known(_parse_said, 256)
 
 
 def _parse_all(spec: Any, depth: int) -> Filter:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final, get_args
 
 from kvstore import codec
-from kvstore.caching import cache_short
+from kvstore.caching import Same, cache_short
 from kvstore.filters import And, Compare, Contains, Exists, Filter, In, Leaf, Not, Or, matches
 from kvstore.ordering import Order, place_of
 from kvstore.paths import Path
@@ -46,6 +46,10 @@ _SQL_OPERATOR: Final = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=
 
 def compile_filter(node: Filter) -> Sql:
     """Translate a filter; the result is 0 or 1, never NULL."""
+    return _COMPILED(node)
+
+
+def _translate(node: Filter) -> Sql:
     condition, call = _compile(node), _call(node)
     if len(condition.params) > _MOST_PARAMS:
         return call
@@ -59,6 +63,14 @@ def compile_filter(node: Filter) -> Sql:
     )
     parts = node.parts if isinstance(node, And) else (node,)
     return all_of([*filter(None, map(_member, parts)), exact])
+
+
+def _is_short(condition: Sql) -> bool:
+    texts = (part for part in condition.params if isinstance(part, str))
+    return len(condition.text) + sum(map(len, texts)) <= _LONG_SPEC
+
+
+_COMPILED = Same(_translate, _is_short)
 
 
 def _compile(node: Filter) -> Sql:
@@ -231,9 +243,21 @@ def _compare(path: str, op: str, operand: object) -> Sql | None:
             types = "'text'"
         case _:
             return None
+    if op == "eq" and _says_its_type(operand):
+        return Sql("((json_extract(value, ?) = ?) IS TRUE)", (path, operand))
     # The comparison first: it fails for most rows, and spares them the look at the type.
     text = f"((json_extract(value, ?) {sign} ? AND json_type(value, ?) IN ({types})) IS TRUE)"
     return Sql(text, (path, operand, path))
+
+
+def _says_its_type(operand: object) -> bool:
+    """Whether nothing else in JSON is extracted as what equals it, for SQLite.
+
+    Lists and objects are extracted as their text, booleans as 0 and 1.
+    """
+    if isinstance(operand, str):
+        return not operand.startswith(("[", "{"))
+    return not isinstance(operand, bool) and operand not in (0, 1)
 
 
 def json_path(path: Path) -> str | None:

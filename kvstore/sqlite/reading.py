@@ -25,7 +25,7 @@ from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.connection import snapshot
 from kvstore.sqlite.filters import compile_filter, compile_order
 from kvstore.sqlite.read_cache import ABSENT, Entry
-from kvstore.types import Item, Namespace, make_item
+from kvstore.types import Draft, Item, Namespace, make_item
 
 __all__ = [
     "Point",
@@ -43,6 +43,7 @@ __all__ = [
     "is_light_page",
     "is_version",
     "item_of",
+    "items_of",
     "keys",
     "list_namespaces",
     "live_item",
@@ -87,6 +88,32 @@ def item_of(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> It
     """
     data, version, created_at, updated_at, expires_at = entry_of(namespace, path, key, row)
     return make_item(namespace, key, decode(data), version, created_at, updated_at, expires_at)
+
+
+def items_of(rows: Iterable[Sequence[Any]]) -> list[Item]:
+    """Make items of rows: path, key, and what `item_of` takes; many take two thirds of its time.
+
+    Raises:
+        StoreCorruptError: a row is not as it was written.
+    """
+    items = []
+    for path, key, data, version, created_at, updated_at, expires_at, expected in rows:
+        namespace = decode_namespace(path)
+        try:
+            is_whole = (
+                checksum(path, key, version, data) == expected
+                and type(created_at) is int
+                and type(updated_at) is int
+                and (expires_at is None or type(expires_at) is int)
+            )
+        except (TypeError, ValueError) as exc:  # columns of other types than we write
+            raise _damaged(namespace, key) from exc
+        if not is_whole:
+            raise _damaged(namespace, key)
+        draft = Draft()  # as `make_item` does
+        draft.value = decode(data)
+        items.append(draft.item(namespace, key, version, created_at, updated_at, expires_at))
+    return items
 
 
 def entry_of(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> Entry:
@@ -189,7 +216,7 @@ def get_many(
             return [item for key in keys for item in get_one(connection, namespace, path, key, now)]
     rows = connection.execute(statements.GET_MANY, (wanted, path, now))
     with uncollected() if len(keys) > _MANY else nullcontext():
-        return [item_of(namespace, path, row[0], row[1:]) for row in rows]
+        return items_of(rows)
 
 
 def is_light(
@@ -268,8 +295,11 @@ def select(
 def select_few(
     connection: driver.Connection, path: str, selection: Selection, now: int
 ) -> list[Item]:
-    """As `select`, by a look at all items of a namespace that has few."""
-    return _select(connection, path, selection, now, _passes(selection), None)
+    """As `select`, by a look at all items of a namespace that has few, and short ones."""
+    statement = statements.select_few(
+        *(path, _passes(selection), now, selection.limit, selection.offset, _order(selection))
+    )
+    return items_of(_run(connection, statement))
 
 
 def _passes(selection: Selection) -> Sql:
@@ -289,15 +319,15 @@ def _select(
     among: Sql | None,
 ) -> list[Item]:
     """Return the live items that pass, of some whose ids are selected, or of all."""
-    order = compile_order(selection.orders, selection.subtree) if selection.orders else None
     statement = statements.select_latest(
         *(path, selection.subtree, passes, now),
-        *(selection.limit, selection.offset, among, order),
+        *(selection.limit, selection.offset, among, _order(selection)),
     )
-    return [
-        item_of(decode_namespace(found), found, key, row)
-        for found, key, *row in _run(connection, statement)
-    ]
+    return items_of(_run(connection, statement))
+
+
+def _order(selection: Selection) -> Sql | None:
+    return compile_order(selection.orders, selection.subtree) if selection.orders else None
 
 
 def candidates(
@@ -391,11 +421,7 @@ def page(connection: driver.Connection, span: Span, filter: Filter, limit: int, 
     """Return the first piece of a span."""
     statement = statements.select_page(span, compile_filter(filter), now, limit)
     rows = _run(connection, statement).fetchall()
-    items = [
-        item_of(decode_namespace(found), found, key, row)
-        for found, key, *row in rows
-        if row[0] is not None
-    ]
+    items = items_of(row for row in rows if row[2] is not None)
     return Page(items, (rows[-1][0], rows[-1][1]) if len(rows) == limit else None)
 
 

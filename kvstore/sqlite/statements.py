@@ -75,7 +75,7 @@ CROSS JOIN items ON items.path = wanted.path AND items.key = wanted.key
 
 # The unique index on (path, key), once for each key
 GET_MANY = f"""
-SELECT items.key, {ROW.replace("value", "items.value")}
+SELECT items.path, items.key, {ROW.replace("value", "items.value")}
 FROM json_each(?) AS wanted
 CROSS JOIN items ON items.path = ? AND items.key = wanted.value
 WHERE {LIVE}
@@ -508,19 +508,28 @@ def select_latest(
         order: what to order by; `None`: the latest first.
         among: selects the ids of all that can pass, and perhaps of more; `None`: it is not known.
     """
-    by = order or Sql("version DESC")
+    by = order or _LATEST_FIRST
     within = in_range_among(path, subtree, among)
-    return (
-        Sql(f"SELECT path, key, {ROW} FROM items WHERE id IN (SELECT id FROM items WHERE")
-        + within
-        + Sql("AND")
-        + live(now)
-        + Sql("AND")
-        + condition
-        + Sql("ORDER BY")
-        + by
-        + Sql("LIMIT +? OFFSET +?) ORDER BY", (limit, offset))
-        + by
+    return Sql(
+        f"SELECT path, key, {ROW} FROM items WHERE id IN (SELECT id FROM items"
+        f" WHERE {within.text} AND {LIVE} AND {condition.text}"
+        f" ORDER BY {by.text} LIMIT +? OFFSET +?) ORDER BY {by.text}",
+        (*within.params, now, *condition.params, *by.params, limit, offset, *by.params),
+    )
+
+
+_LATEST_FIRST = Sql("version DESC")
+
+
+def select_few(
+    path: str, condition: Sql, now: int, limit: int, offset: int, order: Sql | None = None
+) -> Sql:
+    """As `select_latest`, of a namespace whose values are few and short enough to be sorted."""
+    by = order or _LATEST_FIRST
+    return Sql(
+        f"SELECT path, key, {ROW} FROM items WHERE path = ? AND {LIVE} AND {condition.text}"
+        f" ORDER BY {by.text} LIMIT +? OFFSET +?",
+        (path, now, *condition.params, *by.params, limit, offset),
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tracemalloc
+from typing import Any
 
 import pytest
 
-from kvstore.caching import Known, cache_short
+from kvstore.caching import Known, Same, cache_short
 from kvstore.namespace import address, decode_namespace
 from kvstore.paths import parse_path
 
@@ -37,6 +38,24 @@ def test_what_is_looked_up_in_a_loop_is_bounded_as_well() -> None:
     assert list(map(known.__getitem__, words)) == [word * 2 for word in words]
     assert calls == ["a", "long", "b", "long", "c", "a"]
     assert list(known) == ["c", "a"]
+
+
+def test_what_is_made_of_an_object_is_known_by_the_object_itself() -> None:
+    calls: list[object] = []
+
+    def write(value: list[Any]) -> str:
+        calls.append(value)
+        return repr(value)
+
+    written = Same(write, lambda text: len(text) < 10, maxsize=2)
+    one: list[Any] = [1]
+    true: list[Any] = [True]  # which is equal to it
+    long: list[Any] = ["a" * 10]
+    for _ in range(2):
+        assert (written(one), written(true), written(long)) == ("[1]", "[True]", repr(long))
+    assert calls == [one, true, long, long]
+    for number in range(50):  # each is forgotten before the next has its place in memory
+        assert written([number]) == f"[{number}]"
 
 
 def test_errors_pass_and_types_are_told_apart() -> None:

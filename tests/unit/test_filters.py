@@ -30,6 +30,19 @@ def test_no_filter_passes_everything() -> None:
     assert matches(parse_filter({}), 5)
 
 
+def test_a_filter_is_parsed_once_and_none_is_taken_for_another() -> None:
+    assert parse_filter({"a": {"$gte": 50}}) is parse_filter({"a": {"$gte": 50}})
+    for value, others in ((1, [True, 1.5, "1"]), (True, [1, 1.0]), ([1], [[True], 1])):
+        assert matches(parse_filter({"a": value}), {"a": value})
+        for other in others:
+            assert not matches(parse_filter({"a": other}), {"a": value})
+    assert matches(parse_filter({"a": None}), {"a": None})
+    with pytest.raises(InvalidFilterError):
+        parse_filter({"a": float("nan")})  # which is written as null
+    assert matches(parse_filter({"a": b"x"}), {"a": b"x"})
+    assert not matches(parse_filter({"a": b"x"}), {"a": {"$bytes": "eA=="}})
+
+
 def test_a_filter_may_be_any_mapping() -> None:
     node = parse_filter(MappingProxyType({"a": MappingProxyType({"$gt": 1})}))
     assert matches(node, {"a": 2})

@@ -24,10 +24,12 @@ T = TypeVar("T")
 class _Job:
     """A read that waits for its turn, and then for its delivery."""
 
-    __slots__ = ("error", "future", "result", "work")
+    __slots__ = ("error", "future", "read", "result")
 
-    def __init__(self, work: Callable[[], Any], future: asyncio.Future[Any]) -> None:
-        self.work = work
+    def __init__(
+        self, read: Callable[[driver.Connection], Any], future: asyncio.Future[Any]
+    ) -> None:
+        self.read = read
         self.future = future
         self.result: Any = None
         self.error: BaseException | None = None
@@ -60,7 +62,7 @@ class Reader:
     def post(self, read: Callable[[driver.Connection], T], future: asyncio.Future[T]) -> None:
         """As `submit`, for a future that is there already."""
         require_open(not self._is_closed)
-        self._waiting.append(_Job(lambda: self._connection.run(read), future))
+        self._waiting.append(_Job(read, future))
         if not self._is_scheduled and not self.is_running:
             self._is_scheduled = True
             self._loop.call_soon(self._flush)
@@ -106,7 +108,7 @@ class Reader:
 
     def _run_job(self, job: _Job) -> None:
         try:
-            job.result = job.work()
+            job.result = self._connection.run(job.read)
         except driver.Error as exc:
             release(exc)
             job.error = explain(exc, self._file, self._connection.raw)
