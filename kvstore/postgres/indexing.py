@@ -420,7 +420,7 @@ def _arguments(changed: Mapping[Address, _Indexed]) -> Sequence[Any]:
     return (
         *_columns(gone),
         *_columns(entries),
-        [b"".join(changed[at].texts or ()) for at in entries],
+        [b"".join(sorted(changed[at].texts or ())) for at in entries],
         [terms.length for terms in entries.values()],
         *_joined([terms.numbers for terms in entries.values()]),
         *_joined([terms.counts for terms in entries.values()]),

@@ -7,14 +7,16 @@ from typing import Any
 
 import orjson
 
+from kvstore.index_plan import texts_of_put
 from kvstore.operations import Put
 from kvstore.postgres import statements
 from kvstore.postgres.connection import Connection
+from kvstore.postgres.index_terms import Terms
 from kvstore.postgres.keys import encode_key
 from kvstore.postgres.workspace import Fetch, Stamp
 from kvstore.types import Item, pack_item
 
-__all__ = ["find_puts", "put_one", "put_plain"]
+__all__ = ["find_puts", "put_one", "put_plain", "words_of"]
 
 _BEFORE = statements.SEPARATOR
 _BEFORE_BYTES = _BEFORE.encode()
@@ -62,7 +64,13 @@ async def put_plain(
 
 
 async def put_one(
-    fetch: Fetch, root: str, op: Put, now: int, at_least: int, stamp: Stamp
+    fetch: Fetch,
+    root: str,
+    op: Put,
+    now: int,
+    at_least: int,
+    stamp: Stamp,
+    words: Sequence[Any] = (),
 ) -> tuple[list[Item], bool]:
     """As `put_plain`, of one put, in a transaction of its own.
 
@@ -73,16 +81,33 @@ async def put_one(
         now: see there.
         at_least: see there.
         stamp: see there.
+        words: what goes into the index with it, as `words_of` has it; empty: there is no index.
     """
     ttl, indexing = op.ttl, op.indexing
+    statement = statements.PUT_WORDS if words else statements.PUT_ONE
     rows = await fetch(
-        statements.PUT_ONE, root, op.path, encode_key(op.key), op.data.decode(),
+        statement, root, op.path, encode_key(op.key), op.data.decode(),
         None if ttl is None else now + ttl, ttl,
         None if indexing is None else orjson.dumps(indexing).decode(),
-        now, at_least, *stamp,
+        now, at_least, *stamp, *words,
     )  # fmt: skip
     version, created_at, is_watched = rows[0][0]
     return [_item(op, version, created_at, now)], is_watched == 1
+
+
+def words_of(op: Put, index: str, fields: tuple[str, ...]) -> Sequence[Any]:
+    """Return what an index that has no vectors is to hold of a put, as kvstore_put_words has it.
+
+    Args:
+        op: the put.
+        index: the description of the index.
+        fields: those of the index.
+    """
+    texts = texts_of_put(op, fields)
+    if not texts:
+        return index, None, None, None, None
+    terms = Terms.of(texts.values(), op.path)
+    return index, b"".join(sorted(texts)), terms.length, terms.numbers, terms.counts
 
 
 async def find_puts(

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvstore.collecting import uncollected
+from kvstore.description import Description
 from kvstore.operations import Operation, Put, Restore
 from kvstore.plan import Address
 from kvstore.postgres.quick_jobs import quick_job
 from kvstore.postgres.wide import roots_of
-from kvstore.postgres.workspace import is_decided
+from kvstore.postgres.workspace import is_decided, is_light
 
 __all__ = ["Group", "Lines", "RootLine", "Unit", "is_quick"]
 
@@ -94,20 +95,45 @@ class RootLine:
     Attributes:
         waiting: in order.
         committing: what is on its way.
-        is_indexed: whether there was an index, at the last look.
+        index: the description of its index, at the last look; `None`: there was none.
+        fields: of one that has words and no vectors; `None`: it is none of these.
         locked_turns: transactions to come that lock before they read, after one that did not and
             failed.
-        long_turns: calls of queues to come that go the long way, after one that had to.
+        long_turns: calls of queues, and puts into an index, to come that go the long way, after one
+            that had to.
     """
 
-    __slots__ = ("committing", "is_indexed", "locked_turns", "long_turns", "root", "waiting")
+    __slots__ = ("committing", "fields", "index", "locked_turns", "long_turns", "root", "waiting")
 
     def __init__(self, root: str) -> None:
         self.root = root
         self.waiting: deque[Unit] = deque()
         self.committing: list[Group] = []
-        self.is_indexed = False
+        self.index: str | None = None
+        self.fields: tuple[str, ...] | None = None
         self.locked_turns = self.long_turns = 0
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether there was an index, at the last look."""
+        return self.index is not None
+
+    def learn(self, index: str | None) -> None:
+        """Take note of how the index of the root is described."""
+        if index == self.index:
+            return
+        self.index = index
+        self.fields = None
+        if index is not None:
+            description = Description.parse(index)
+            if description.model is None:
+                self.fields = description.fields
+
+    def is_of_words(self, unit: Unit) -> bool:
+        """Whether a unit is one put whose words, and nothing else, go into the index with it."""
+        if self.fields is None or not unit.is_plain or len(unit.ops) > 1:
+            return False
+        return not unit.ops[0].vectors and is_light([unit.ops])  # type: ignore[union-attr]
 
     def take(self, share: int) -> Group:
         """Take what one transaction may hold.
@@ -272,7 +298,9 @@ class Lines:
             return None
         (root,) = unit.roots or ("",)
         line = self.line(root)
-        if line.is_indexed or (line.long_turns and not unit.is_plain):
+        if line.is_indexed and not line.is_of_words(unit):
+            return None
+        if line.long_turns and (line.is_indexed or not unit.is_plain):
             return None
         addresses: set[Address] | None = None
         if unit.is_plain:

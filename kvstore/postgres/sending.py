@@ -1,14 +1,15 @@
 """How units come to be one transaction: the ways there are, the quickest first.
 
-Puts without conditions are one call, and so are most calls of queues. What names its items is read
-and decided first, and written by one call, which takes effect if nobody has written in between.
-All else, and what has failed at that, is done under the root's lock.
+Puts without conditions are one call, and so are one put and its words, if it is indexed by these
+alone, and most calls of queues. What names its items is read and decided first, and written by one
+call, which takes effect if nobody has written in between. All else, and what has failed at that, is
+done under the root's lock.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from typing import Any, Final, cast
 
@@ -26,7 +27,7 @@ from kvstore.postgres.connection import (
     is_lost,
 )
 from kvstore.postgres.copying import LEAST_COPIED, copy_plain
-from kvstore.postgres.puts import find_puts, put_one, put_plain
+from kvstore.postgres.puts import find_puts, put_one, put_plain, words_of
 from kvstore.postgres.queueing import Group, Lines, RootLine, Unit
 from kvstore.postgres.quick_jobs import QuickJob
 from kvstore.postgres.wide import Transaction, UnreadableError, last_of
@@ -37,7 +38,7 @@ __all__ = ["UNSURE", "Sender", "unknown_outcome"]
 
 ROW_S = 10e-6  # what one more row takes the server, roughly
 OVERHEAD_S = 2e-3  # what a transaction is believed to take by itself, before one was seen
-LONG_TURNS = 16  # calls of queues that read before they write, after one that had to
+LONG_TURNS = 16  # calls that read before they write, after one that was to be quick and had to
 LOCKED_TURNS = 64  # transactions that lock before they read, after one that did not and failed
 _CANCELLED: Final = "57014"
 UNSURE: Final = "XX000"  # of Citus, where the machine that commits went away over it
@@ -100,10 +101,9 @@ class Sender:
             return await self._send_locked(raw, units, channel, tries)
         (root,) = roots
         line = self._lines.line(root)
-        if not line.is_indexed:
-            done = await self.send_quick(group, channel, tries)
-            if done is not None:
-                return done
+        done = await self.send_quick(group, channel, tries)
+        if done is not None:
+            return done
         if not line.locked_turns and not self._target.is_pooler:
             line.locked_turns = LOCKED_TURNS  # unless this goes well
             done = await self._send_looked(raw, units, channel, tries, line)
@@ -115,33 +115,39 @@ class Sender:
 
     async def send_quick(self, group: Group, channel: Channel, tries: list[Try]) -> Try | None:
         """Commit plain puts, or what one job is about, by one call; `None`: it takes more."""
-        if group.addresses is not None:
-            return await self._send_plain(group, channel, tries)
         units, raw = group.units, channel.raw
         assert raw is not None
-        job = quick_jobs.quick_job(units[0].ops) if len(units) == 1 else None
-        if job is None or raw.patience is not None:
-            return None
         (root,) = cast("frozenset[str]", units[0].roots)
         line = self._lines.line(root)
+        if group.addresses is not None and not line.is_indexed:
+            return await self._send_plain(units, channel, tries, line)
+        if len(units) > 1 or raw.patience is not None:
+            return None
+        job = None if line.is_indexed else quick_jobs.quick_job(units[0].ops)
+        if job is None and (self._target.is_pooler or not line.is_of_words(units[0])):
+            return None
         if not line.long_turns:
-            done = await self._send_job(job, channel, tries, root)
+            if job is not None:
+                done = await self._send_job(job, channel, tries, root)
+            else:
+                done = await self._send_plain(units, channel, tries, line)
             if done is not None:
                 return done
             line.long_turns = LONG_TURNS
         line.long_turns -= 1
         return None
 
-    async def _send_plain(self, group: Group, channel: Channel, tries: list[Try]) -> Try | None:
-        raw, units = channel.raw, group.units
+    async def _send_plain(
+        self, units: list[Unit], channel: Channel, tries: list[Try], line: RootLine
+    ) -> Try | None:
+        raw = channel.raw
         assert raw is not None
-        (root,) = cast("frozenset[str]", units[0].roots)
-        attempt, stamp = channel.begin(self._clock(), tries, root)
+        attempt, stamp = channel.begin(self._clock(), tries, line.root)
         attempt.puts = [op for unit in units for op in unit.ops]  # type: ignore[misc]
         began = self._loop.time()
         attempt.is_sent = True
         try:
-            items, attempt.is_news = await self._put_plain(root, attempt, stamp, channel)
+            items, attempt.is_news = await self._put_plain(line, attempt, stamp, channel)
             if raw.is_in_transaction():
                 await raw.execute("COMMIT")
         except asyncpg.PostgresError as exc:
@@ -158,14 +164,18 @@ class Sender:
         return attempt
 
     async def _put_plain(
-        self, root: str, attempt: Try, stamp: Stamp, channel: Channel
+        self, line: RootLine, attempt: Try, stamp: Stamp, channel: Channel
     ) -> tuple[list[Item], bool]:
         """Write them by what is quickest; where that takes a transaction, it is left open."""
-        raw, puts = channel.raw, attempt.puts
+        raw, puts, root = channel.raw, attempt.puts, line.root
         assert raw is not None
         assert puts is not None
         if len(puts) == 1 and raw.patience is None and not self._target.is_pooler:
-            return await put_one(channel.fetch, root, puts[0], attempt.now, self.newest, stamp)
+            words: Sequence[Any] = ()
+            if line.index is not None and line.fields is not None:
+                words = words_of(puts[0], line.index, line.fields)
+            now, newest = attempt.now, self.newest
+            return await put_one(channel.fetch, root, puts[0], now, newest, stamp, words)
         if len(puts) >= LEAST_COPIED:
             copied = await self._copy_plain(raw, root, attempt, stamp)
             if copied is not None:
@@ -247,7 +257,7 @@ class Sender:
             )
             if space is None:
                 await raw.execute(statements.BEGIN_ROOT, line.root)
-        line.is_indexed = space.indexer is not None
+        line.learn(space.state.index)
         if space.ledger.needs_lock or (space.ledger.begins and len(units) > 1):
             return None
         attempt.outcomes = await space.apply_all(raw, ops)
@@ -321,7 +331,7 @@ class Sender:
         self.newest = max(self.newest, transaction.version)
         for unit in units:
             for root in unit.roots or ():
-                self._lines.line(root).is_indexed = transaction.space(root).indexer is not None
+                self._lines.line(root).learn(transaction.space(root).state.index)
         return attempt
 
     async def _apply_wide(self, transaction: Transaction, unit: Unit) -> list[Any] | Exception:

@@ -198,9 +198,13 @@ BEGIN_PLANNED = f"{BEGIN}; SET LOCAL plan_cache_mode = auto; SET LOCAL enable_se
 NOTIFY = """SET LOCAL synchronous_commit = off; NOTIFY "{channel}", '{sender}'"""
 
 # What writes: one call each, which locks the root first, and makes it if it is not there. See
-# migrations/postgres/0004_roots.sql, 0007_calls.sql, 0009_put_one.sql and 0011_by_key.sql.
+# migrations/postgres/0004_roots.sql, 0007_calls.sql, 0009_put_one.sql, 0011_by_key.sql and
+# 0012_put_words.sql.
 SEPARATOR = "\x01"
 PUT_ONE = "SELECT kvstore_put_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+PUT_WORDS = """
+SELECT kvstore_put_words($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+"""
 PUT = "SELECT * FROM kvstore_put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
 PUT_SOON = """
 SELECT * FROM kvstore_put_soon($1, $14, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
