@@ -14,28 +14,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from kvstore.backend import NamespaceQuery, Page, Selection, Span
 from kvstore.errors import InvalidArgumentError, StoreBusyError, StoreClosedError, WrongLoopError
-from kvstore.feed import ChangePage, ThreadBell
-from kvstore.filters import Filter
-from kvstore.jobs import JobState, QueueSize, SequenceRecord
-from kvstore.operations import Operation, Record, Sweep
+from kvstore.feed import ThreadBell
+from kvstore.operations import Operation, Sweep
 from kvstore.past import Moment
-from kvstore.patterns import Pattern
-from kvstore.report import Meter, Report, Stats
-from kvstore.sequences import EntryPage
-from kvstore.sqlite import backup, changes, checking, driver, large, past, reading, sequences
+from kvstore.report import Meter
+from kvstore.sqlite import backup, driver, large, reading
 from kvstore.sqlite.connection import claimed, connect, release, transaction
 from kvstore.sqlite.diagnosis import explain
 from kvstore.sqlite.engine.limits import SYNC_CHECKPOINT_PAGES
-from kvstore.sqlite.file import READ_TIMEOUT_S, FileBackend, FileOptions
+from kvstore.sqlite.file import READ_TIMEOUT_S, FileOptions
+from kvstore.sqlite.file_reads import FileReads
 from kvstore.sqlite.past_cache import PastCache, read_entry
 from kvstore.sqlite.plain_puts import is_bare_put
 from kvstore.sqlite.read_cache import ReadCache
 from kvstore.sqlite.readonly import Source
 from kvstore.sqlite.rows import ANY_LENGTH
 from kvstore.sqlite.series import Series
-from kvstore.types import UNKNOWN, Change, Item, Namespace, Recalled
+from kvstore.types import UNKNOWN, Item, Namespace, Recalled
 from kvstore.watching import trim_of
 
 __all__ = ["DirectBackend", "run_directly"]
@@ -64,7 +60,7 @@ def run_directly(coroutine: Coroutine[Any, Any, T]) -> T:
     )
 
 
-class DirectBackend(FileBackend):
+class DirectBackend(FileReads):
     """Rows in a SQLite file, for sync code: any thread may use it, inside a loop or not."""
 
     needs_loop = False
@@ -73,10 +69,8 @@ class DirectBackend(FileBackend):
     def __init__(self, options: FileOptions) -> None:
         super().__init__(options)
         self.bell = ThreadBell()
-        self.idle: list[driver.Connection] = []  # those of `_readers` that nobody reads on now
-        self._readers: list[driver.Connection] = []
-        self._sources: list[Source] = []  # the same two of a store that is read-only
-        self._idle_sources: list[Source] = []
+        self.idle: list[_Reader | Source] = []  # those of `_readers` that nobody reads on now
+        self._readers: list[_Reader | Source] = []
         self._writer: driver.Connection
         self._cache: ReadCache | None = None
         self._past_cache: PastCache | None = None
@@ -93,7 +87,7 @@ class DirectBackend(FileBackend):
         file = self.choose_file()
         if self.settings.read_only:
             self.opened = self.look_into(file)
-            self.when_dropped(self.opened.close)
+            self.when_dropped(_abandon, self._readers, self.opened.close)
             self._is_usable = True
             try:
                 self._read(lambda connection: None)
@@ -134,8 +128,6 @@ class DirectBackend(FileBackend):
         while self.idle:
             self.idle.pop().close()
         if self.settings.read_only:
-            while self._idle_sources:
-                self._idle_sources.pop().close()
             self.opened.close()
             return
         self.recall = self._cache = self._past_cache = None
@@ -146,13 +138,10 @@ class DirectBackend(FileBackend):
         self.discard_temporary()
 
     def held(self) -> tuple[Path, Iterable[driver.Connection]] | None:
-        if self.settings.read_only:
-            if len(self._idle_sources) != len(self._sources):
-                return None
-            return self.file, [each.connection for each in self._sources if each.connection]
         if self._is_writing or len(self.idle) != len(self._readers):
             return None
-        return self.file, (*self.idle, self._writer)
+        connections = [each.connection for each in self.idle if each.connection is not None]
+        return self.file, connections if self.settings.read_only else [*connections, self._writer]
 
     def _require_usable(self) -> None:
         if not self._is_usable:  # closed by another thread, meanwhile
@@ -168,50 +157,49 @@ class DirectBackend(FileBackend):
     ) -> T:
         """Run a read on a connection that no other thread uses meanwhile."""
         self._require_usable()
-        if self.settings.read_only:
-            return self._read_only_once(lambda connection: read(connection, *args, **kwargs))
         try:
-            connection = self.idle.pop()
+            reader = self.idle.pop()
         except IndexError:
-            self.opened.look()
-            connection = connect(self.file, "ro", busy_timeout=READ_TIMEOUT_S)
-            self._readers.append(connection)
+            reader = self._new_reader()
+            self._readers.append(reader)
         try:
-            return read(connection, *args, **kwargs)
-        except driver.Error as exc:
-            release(exc)
-            raise explain(exc, self.opened, connection) from exc
+            return reader.run(read, *args, **kwargs)
         except BaseException as exc:
             release(exc)
-            raise
+            if not isinstance(exc, driver.Error):
+                raise
+            raise explain(exc, self.opened, reader.connection) from exc
         finally:
             if self._is_usable and len(self.idle) < _IDLE_READERS:
-                self.idle.append(connection)
+                self.idle.append(reader)
             else:
-                self._readers.remove(connection)
-                connection.close()
+                self._readers.remove(reader)
+                reader.close()
 
-    def _read_only_once(self, read: Callable[[driver.Connection], T]) -> T:
-        try:
-            source = self._idle_sources.pop()
-        except IndexError:
-            source = self.source()
-            self._sources.append(source)
-        try:
-            return source.run(read)
-        except driver.Error as exc:
-            release(exc)
-            assert source.connection is not None
-            raise explain(exc, self.opened, source.connection) from exc
-        except BaseException as exc:
-            release(exc)
-            raise
-        finally:
-            if self._is_usable and len(self._idle_sources) < _IDLE_READERS:
-                self._idle_sources.append(source)
-            else:
-                self._sources.remove(source)
-                source.close()
+    def _new_reader(self) -> _Reader | Source:
+        if self.settings.read_only:
+            return self.source()
+        self.opened.look()
+        return _Reader(connect(self.file, "ro", busy_timeout=READ_TIMEOUT_S))
+
+    async def point(
+        self,
+        read: Callable[Concatenate[driver.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        return self._read(read, *args, **kwargs)
+
+    scan = point
+
+    async def by_itself(
+        self,
+        meter: Meter,
+        read: Callable[Concatenate[driver.Connection, Path, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        return self._read(read, self.file, *args, **kwargs)
 
     def _recall(self, namespace: Sequence[str], key: str) -> Recalled:
         cache = self._cache
@@ -234,50 +222,19 @@ class DirectBackend(FileBackend):
             return self._read(reading.get_many, namespace, path, keys, self.now())
         return items
 
-    async def select(self, path: str, selection: Selection) -> list[Item]:
-        found = self._read(reading.select, path, selection, self.now(), self.asked)
-        self._extend(self.asked.take())
-        return found
-
-    async def list_namespaces(
-        self, asked: NamespaceQuery, limit: int | None, offset: int
-    ) -> list[Namespace]:
-        return self._read(reading.list_namespaces, asked, limit, offset, self.now())
-
-    async def keys(self, span: Span, limit: int | None) -> list[str]:
-        return self._read(reading.keys, span, limit, self.now())
-
-    async def count(self, path: str, pattern: Pattern, subtree: bool) -> int:
-        found = self._read(reading.count, path, pattern, subtree, self.now(), self.asked)
-        self._extend(self.asked.take())
-        return found
-
-    def _extend(self, path: str | None) -> None:
-        """Have the order of a large namespace kept, a slice of it."""
+    async def extend(self, path: str | None) -> None:
         if path is not None and not self.settings.read_only:
             with suppress(StoreClosedError, WrongLoopError):  # the read has had its answer
                 self._on_writer(large.extend, self._writer, path, self.opened)
 
-    async def page(self, span: Span, filter: Filter, limit: int) -> Page:
-        return self._read(reading.page, span, filter, limit, self.now())
-
-    async def entries(self, path: str, after: int | None, limit: int) -> EntryPage:
-        return self._read(sequences.entries, path, after, limit, self.now())
-
-    async def length(self, path: str) -> int:
-        return self._read(sequences.length, path, self.now())
-
-    async def queue_size(self, path: str) -> QueueSize:
-        return self._read(sequences.queue_size, path, self.now())
-
-    async def dead_jobs(self, path: str, limit: int) -> list[tuple[Item, JobState]]:
-        return self._read(sequences.dead_jobs, path, limit, self.now())
-
-    async def sequences(self, path: str, *, with_jobs: bool = True) -> list[SequenceRecord]:
-        return self._read(sequences.records, path, with_jobs)
-
-    async def is_ripe(self, path: str) -> bool:
-        return self._read(sequences.is_ripe, path, self.now())
+    def past_peek(self, moment: Moment, namespace: Namespace, path: str, key: str) -> list[Item]:
+        cache = self._past_cache
+        entry = None if cache is None else cache.find(moment, path, key, self.now)
+        if entry is None:
+            place = moment, namespace, path, key
+            entry = self._read(read_entry, cache, *place, self.now())
+            assert entry is not None  # as any length is read
+        return reading.live_item(namespace, key, entry, lambda: moment.instant)
 
     # Write
 
@@ -359,51 +316,6 @@ class DirectBackend(FileBackend):
 
     # Upkeep
 
-    async def records(
-        self, path: str, after: tuple[str, str] | None, limit: int
-    ) -> tuple[list[Record], tuple[str, str] | None]:
-        return self._read(reading.records, path, after, limit, self.now())
-
-    async def read_changes(
-        self, after: int, path: str, pattern: Pattern, subtree: bool
-    ) -> ChangePage:
-        return self._read(changes.read_changes, after, path, pattern, subtree, self.now())
-
-    async def moment(
-        self, version: int | None, instant: int | None, root: str | None = None
-    ) -> Moment:
-        return self._read(past.find_moment, version, instant, self.now())
-
-    def past_peek(self, moment: Moment, namespace: Namespace, path: str, key: str) -> list[Item]:
-        cache = self._past_cache
-        entry = None if cache is None else cache.find(moment, path, key, self.now)
-        if entry is None:
-            place = moment, namespace, path, key
-            entry = self._read(read_entry, cache, *place, self.now())
-            assert entry is not None  # as any length is read
-        return reading.live_item(namespace, key, entry, lambda: moment.instant)
-
-    async def past_many(self, moment: Moment, path: str, keys: Sequence[str]) -> list[Record]:
-        return self._read(past.get_many, moment, path, keys, self.now())
-
-    async def past_page(
-        self, moment: Moment, span: Span, limit: int
-    ) -> tuple[list[Record], tuple[str, str] | None]:
-        return self._read(past.page, moment, span, limit, self.now())
-
-    async def history(self, path: str, key: str, limit: int | None) -> list[Change]:
-        return self._read(past.history, path, key, limit)
-
-    async def backup(self, path: Path, meter: Meter) -> None:
-        self._read(backup.backup, self.file, path, meter)
-
-    async def check(self, meter: Meter) -> Report:
-        return self._read(checking.check, self.file, meter)
-
-    async def stats(self) -> Stats:
-        meter = Meter(None, has_loop=False)
-        return self._read(checking.stats, self.file, self.now(), meter)
-
     async def vacuum(self) -> int:
         return self._on_writer(backup.vacuum, self._writer, self.opened, self.options.busy_timeout)
 
@@ -416,7 +328,27 @@ class DirectBackend(FileBackend):
         return fn(*args, **kwargs)
 
 
-def _abandon(readers: Iterable[driver.Connection], end: Callable[[], None]) -> None:
+class _Reader:
+    """A connection to read on, as `Source` is where the store is read only."""
+
+    def __init__(self, connection: driver.Connection) -> None:
+        self.connection = connection
+
+    def run(
+        self,
+        read: Callable[Concatenate[driver.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a read."""
+        return read(self.connection, *args, **kwargs)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+
+def _abandon(readers: Iterable[_Reader | Source], end: Callable[[], None]) -> None:
     """Close what a store had open that nobody has any more."""
     for reader in readers:
         reader.close()

@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from kvstore.arguments import check_seconds
-from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings, Span
+from kvstore.backend import Backend, Page, Selection, Settings, Span
 from kvstore.description import Description
 from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError
-from kvstore.feed import ChangePage
 from kvstore.filenames import FilePath, file_path
 from kvstore.filters import ALL, Filter
-from kvstore.jobs import JobState, QueueSize, SequenceRecord
 from kvstore.operations import Operation, Put, Record
 from kvstore.past import Moment
 from kvstore.patterns import Pattern
 from kvstore.ranking import Search
-from kvstore.report import Meter, Report, Stats
-from kvstore.sequences import EntryPage
+from kvstore.report import Meter
 from kvstore.sqlite import (
     backup,
-    changes,
-    checking,
     driver,
     large,
     past,
     reading,
-    sequences,
 )
 from kvstore.sqlite.connection import WorkerConnection, connect, limit, release
 from kvstore.sqlite.direct import DirectBackend
@@ -52,9 +45,9 @@ from kvstore.sqlite.file import (
     IN_MEMORY,
     READ_TIMEOUT_S,
     Durability,
-    FileBackend,
     FileOptions,
 )
+from kvstore.sqlite.file_reads import FileReads
 from kvstore.sqlite.foresight import Foresight
 from kvstore.sqlite.index_file import describe
 from kvstore.sqlite.read_cache import ReadCache
@@ -63,7 +56,7 @@ from kvstore.sqlite.sampling import sample_vectors
 from kvstore.sqlite.searching import search, search_small
 from kvstore.sqlite.vectors import VectorCache, new_cache
 from kvstore.store import Store
-from kvstore.types import Change, IndexConfig, Item, Namespace
+from kvstore.types import IndexConfig, Item, Namespace
 
 __all__ = ["SQLiteBackend", "SQLiteStore"]
 
@@ -146,7 +139,7 @@ class SQLiteStore(Store):
         return super()._recipe()
 
 
-class SQLiteBackend(FileBackend):
+class SQLiteBackend(FileReads):
     """Rows in a SQLite file: small work on the loop's own thread, the rest on a few others.
 
     Args:
@@ -327,6 +320,22 @@ class SQLiteBackend(FileBackend):
         await self._pace.give_way()
         return items
 
+    def point(
+        self,
+        read: Callable[Concatenate[driver.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Awaitable[T]:
+        return self._points.submit(read, *args, **kwargs)
+
+    def scan(
+        self,
+        read: Callable[Concatenate[driver.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Awaitable[T]:
+        return self._scans.submit(read, *args, **kwargs)
+
     async def _look_here(
         self, light: Weigh | None, read: Callable[[driver.Connection], T]
     ) -> tuple[T] | None:
@@ -343,94 +352,39 @@ class SQLiteBackend(FileBackend):
             await self._pace.give_way()
         return found
 
-    async def _look_through(
-        self,
-        light: Weigh | None,
-        read: Callable[Concatenate[driver.Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """Read in a namespace or a subtree: here if that is light, else in a thread."""
-        found = await self._look_here(light, lambda raw: read(raw, *args, **kwargs))
-        return found[0] if found else await self._scans.submit(read, *args, **kwargs)
-
-    async def _extend(self, path: str | None) -> None:
-        """Have the order of a large namespace kept, a slice of it."""
+    async def extend(self, path: str | None) -> None:
         if path is not None and not self.settings.read_only:
             file = self.opened
             await self._writer.run(lambda raw: large.extend(raw, path, file))
 
     async def select(self, path: str, selection: Selection) -> list[Item]:
         light = light_look(path, selection.subtree, None, selection.filter, selection.text)
-        now, asked = self.now(), self.asked
-        few = await self._look_here(
+        now = self.now()
+        found = await self._look_here(
             light, lambda raw: reading.select_few(raw, path, selection, now)
         )
-        if few:
-            return few[0]
-        found = await self._scans.submit(reading.select, path, selection, now, asked)
-        await self._extend(asked.take())
-        return found
-
-    async def list_namespaces(
-        self, asked: NamespaceQuery, limit: int | None, offset: int
-    ) -> list[Namespace]:
-        return await self._scans.submit(reading.list_namespaces, asked, limit, offset, self.now())
+        return found[0] if found else await super().select(path, selection)
 
     async def keys(self, span: Span, limit: int | None) -> list[str]:
         now = self.now()
         light = light_page(span, ALL, limit, now)
-        return await self._look_through(light, reading.keys, span, limit, now)
+        found = await self._look_here(light, lambda raw: reading.keys(raw, span, limit, now))
+        return found[0] if found else await super().keys(span, limit)
 
     async def count(self, path: str, pattern: Pattern, subtree: bool) -> int:
-        light, now, asked = light_look(path, subtree, pattern), self.now(), self.asked
-        few = await self._look_here(
+        light, now = light_look(path, subtree, pattern), self.now()
+        found = await self._look_here(
             light, lambda raw: reading.count_few(raw, path, pattern, subtree, now)
         )
-        if few:
-            return few[0]
-        found = await self._scans.submit(reading.count, path, pattern, subtree, now, asked)
-        await self._extend(asked.take())
-        return found
+        return found[0] if found else await super().count(path, pattern, subtree)
 
     async def page(self, span: Span, filter: Filter, limit: int) -> Page:
         now = self.now()
         light = light_page(span, filter, limit, now)
-        return await self._look_through(light, reading.page, span, filter, limit, now)
-
-    async def records(
-        self, path: str, after: tuple[str, str] | None, limit: int
-    ) -> tuple[list[Record], tuple[str, str] | None]:
-        return await self._scans.submit(reading.records, path, after, limit, self.now())
-
-    async def entries(self, path: str, after: int | None, limit: int) -> EntryPage:
-        return await self._points.submit(sequences.entries, path, after, limit, self.now())
-
-    async def length(self, path: str) -> int:
-        return await self._points.submit(sequences.length, path, self.now())
-
-    async def queue_size(self, path: str) -> QueueSize:
-        return await self._points.submit(sequences.queue_size, path, self.now())
-
-    async def dead_jobs(self, path: str, limit: int) -> list[tuple[Item, JobState]]:
-        return await self._points.submit(sequences.dead_jobs, path, limit, self.now())
-
-    async def sequences(self, path: str, *, with_jobs: bool = True) -> list[SequenceRecord]:
-        return await self._scans.submit(sequences.records, path, with_jobs)
-
-    async def is_ripe(self, path: str) -> bool:
-        return await self._points.submit(sequences.is_ripe, path, self.now())
-
-    async def read_changes(
-        self, after: int, path: str, pattern: Pattern, subtree: bool
-    ) -> ChangePage:
-        now = self.now()
-        return await self._points.submit(changes.read_changes, after, path, pattern, subtree, now)
-
-    async def moment(
-        self, version: int | None, instant: int | None, root: str | None = None
-    ) -> Moment:
-        return await self._points.submit(past.find_moment, version, instant, self.now())
+        found = await self._look_here(
+            light, lambda raw: reading.page(raw, span, filter, limit, now)
+        )
+        return found[0] if found else await super().page(span, filter, limit)
 
     def past_peek(
         self, moment: Moment, namespace: Namespace, path: str, key: str
@@ -443,17 +397,9 @@ class SQLiteBackend(FileBackend):
             path, keys, lambda raw: past.get_few(raw, moment, path, keys, now, INLINE_BYTES)
         )
         if found is None:
-            found = await self._points.submit(past.get_many, moment, path, keys, now)
+            found = await super().past_many(moment, path, keys)
         await self._pace.give_way()
         return found
-
-    async def past_page(
-        self, moment: Moment, span: Span, limit: int
-    ) -> tuple[list[Record], tuple[str, str] | None]:
-        return await self._scans.submit(past.page, moment, span, limit, self.now())
-
-    async def history(self, path: str, key: str, limit: int | None) -> list[Change]:
-        return await self._points.submit(past.history, path, key, limit)
 
     async def description(self) -> Description | None:
         return await self._points.submit(describe)
@@ -511,9 +457,14 @@ class SQLiteBackend(FileBackend):
 
     # Upkeep
 
-    @asynccontextmanager
-    async def _own_reader(self) -> AsyncIterator[Reader]:
-        """Give a connection and a thread for something long, so that nothing waits behind it."""
+    async def by_itself(
+        self,
+        meter: Meter,
+        read: Callable[Concatenate[driver.Connection, Path, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a read on a connection and a thread of its own, so that nothing waits behind it."""
         path = self.file
         self.opened.look()
         worker: WorkerConnection
@@ -524,24 +475,10 @@ class SQLiteBackend(FileBackend):
         await worker.open()
         reader = Reader(worker, self.opened)
         try:
-            yield reader
+            with meter:
+                return await reader.submit(read, path, *args, **kwargs)
         finally:
             await asyncio.shield(reader.close())
-
-    async def backup(self, path: Path, meter: Meter) -> None:
-        async with self._own_reader() as reader:
-            with meter:
-                await reader.submit(backup.backup, self.file, path, meter)
-
-    async def check(self, meter: Meter) -> Report:
-        async with self._own_reader() as reader:
-            with meter:
-                return await reader.submit(checking.check, self.file, meter)
-
-    async def stats(self) -> Stats:
-        async with self._own_reader() as reader:
-            with Meter(None) as meter:
-                return await reader.submit(checking.stats, self.file, self.now(), meter)
 
     async def vacuum(self) -> int:
         return await self._writer.run(
