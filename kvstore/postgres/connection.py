@@ -32,7 +32,7 @@ except ImportError:
     ) from None
 
 from kvstore.postgres import tls
-from kvstore.postgres.session import IDLE_S, Session
+from kvstore.postgres.session import Session
 from kvstore.postgres.target import Target
 
 __all__ = [
@@ -74,13 +74,13 @@ OLDEST_SERVER = 13  # the first with pg_current_xact_id
 CONNECT_S = 10.0  # for one try to connect
 TRY_S = 1.0  # for the first of several; each time twice as long
 LEAST_TRY_S = 1.0
-_LOOK_S = 1.0
+_LOOK_S = 5.0  # for the look whether a session has a server of its own
 _SEEN = "SELECT current_setting('kvstore.session', true)"
 _BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # For writes, which are single calls that go by primary keys: to plan them anew each time would take
 # the server as long as to do them.
 _PLAN_ONCE = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
-_HEARD_S = IDLE_S / 3  # after which a server that waits for us hears that we are there
+_HEARINGS = 3  # that a server which waits for us gets before it would hang up
 _NOT_BEHIND: Final = "08006"
 _NO_TABLE: Final = "42P01"
 _CONFLICTS: Final = ("40001", "40P01")  # the server gave up one transaction of several
@@ -222,13 +222,14 @@ async def aside(connection: Connection, work: Callable[[], T]) -> T:
 
     Args:
         connection: over which nothing else is on its way; in a transaction or not. The server
-            would end one whose client says nothing for `IDLE_S`.
+            would end one whose client says nothing for `Session.idle_s`.
         work: to be done.
     """
     doing = asyncio.create_task(asyncio.to_thread(work))
+    pause = connection.idle_s / _HEARINGS
     try:
         connection.rests = True
-        while not (await asyncio.wait([doing], timeout=_HEARD_S))[0]:
+        while not (await asyncio.wait([doing], timeout=pause))[0]:
             connection.rests = False
             await connection.execute("SELECT")
             connection.rests = True

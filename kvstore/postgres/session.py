@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import re
 import socket
+import struct
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -30,6 +32,7 @@ IDLE_S: Final = 3.0  # after which the server ends a transaction whose client sa
 _PROBE_AFTER_S = 10  # of silence, before the kernel asks whether the other end is still there
 _PROBE_EVERY_S = 5
 _PROBES = 3
+_TCP_INFO: Final = struct.Struct("@120xQQ")  # tcpi_bytes_acked and tcpi_bytes_received
 _UNACKNOWLEDGED_MS = 20_000  # that what was sent may stay, before the kernel gives up
 
 # A table where it is named as such; after a quote it is a text, after CREATE INDEX a new index.
@@ -106,11 +109,13 @@ class Session(asyncpg.Connection):  # type: ignore[misc]
         patience: how long to wait there for others, in milliseconds, as settings of the session
             do not reach them; `None`: they are here.
         is_proxied: whether something stands between that gives sessions numbers of its own.
+        idle_s: after which the server ends a transaction whose client says nothing more.
         rests: whether this process is at work between two statements, and waits for no answer.
     """
 
     __slots__ = (
-        "_opening", "is_distributed", "is_proxied", "patience", "pid", "rests", "schema", "started",
+        "_opening", "idle_s", "is_distributed", "is_proxied", "patience", "pid", "rests", "schema",
+        "started",
     )  # fmt: skip
 
     def __init__(self, protocol: Any, transport: Any, *args: Any) -> None:
@@ -122,14 +127,19 @@ class Session(asyncpg.Connection):  # type: ignore[misc]
         self.is_distributed = False
         self.patience: int | None = None
         self.is_proxied = False
+        self.idle_s = IDLE_S
         self.rests = False
         self._opening = ""  # of each transaction
         _keep_alive(transport.get_extra_info("socket"))
 
     @property
-    def queries(self) -> int:
-        """How many statements were sent."""
-        return int(self._protocol.queries_count)
+    def progress(self) -> tuple[int, ...]:
+        """What changes with each statement that is sent, and with each part that gets through."""
+        return (
+            self._protocol.queries_count,
+            self._transport.get_write_buffer_size(),
+            *_passed(self._transport.get_extra_info("socket")),
+        )
 
     async def prepare_for(self, target: Target) -> None:
         """Make the settings, and find out which schema the store's tables are in.
@@ -166,6 +176,7 @@ class Session(asyncpg.Connection):  # type: ignore[misc]
         found = await super().fetchrow(_FIND_LIMITS)
         assert found is not None
         self.is_proxied = found["pid"] != self.get_server_pid()
+        self.idle_s = min(IDLE_S, found["idle_in_transaction_session_timeout"] / 1000 or IDLE_S)
         settings = _settings(target, found)
         if target.is_pooler:
             self._opening = f"; {settings}"
@@ -310,6 +321,17 @@ def qualify(query: str, schema: str | None) -> str:
         return f"{name}.{table}"
 
     return _TABLE.sub(qualified, query.replace("$$", _QUOTES))
+
+
+def _passed(sock: socket.socket | None) -> tuple[int, ...]:
+    """Return how many bytes the other end has acknowledged and sent, if the kernel tells."""
+    if sys.platform != "linux" or sock is None or sock.family == socket.AF_UNIX:
+        return ()
+    try:
+        found = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        return _TCP_INFO.unpack(found)
+    except (OSError, struct.error):  # it is closed, or the kernel an old one
+        return ()
 
 
 def _keep_alive(sock: socket.socket | None) -> None:

@@ -4,10 +4,10 @@ A network that is silently gone, a firewall that has forgotten a connection, or 
 stopped leave a statement waiting for ever: its caller cannot tell that from a statement that takes
 long. So what has waited for some seconds is looked up, over a new connection, in the server's own
 list of sessions. If the server cannot be asked, or says that the session is gone or has long been
-idle, the connection is broken here: unless another statement was sent meanwhile, or this process
-itself is what takes long, and waits for no answer. Whoever waits gets a lost connection's error
-then, and does with it what is right: a read is tried again, a write finds out what has become of
-it.
+idle, the connection is broken here: unless something got on meanwhile, were it a part of a large
+value over a slow network, or this process itself is what takes long, and waits for no answer.
+Whoever waits gets a lost connection's error then, and does with it what is right: a read is tried
+again, a write finds out what has become of it.
 
 Costs nothing on the way of a statement but to note when it began.
 """
@@ -29,6 +29,7 @@ _LOG = logging.getLogger("kvstore")
 
 PATIENCE_S = 2.0  # that something has been on its way, before somebody looks
 _ASK_S = (1.0, 5.0)  # for the look, least and most
+_LATE_S = 0.25  # after that time is up: this process was stopped, and says nothing of the server
 _GRACE_S = 5.0  # for the server to end what has taken too long
 
 # What a session is doing, and who keeps it from that
@@ -66,6 +67,9 @@ class Watched:
     since: float = 0.0
 
 
+_State = tuple[float, Connection, tuple[int, ...]]
+
+
 class Watchman:
     """Looks after the connections of a store.
 
@@ -80,6 +84,7 @@ class Watchman:
         self._patience = max(0.25, min(PATIENCE_S, target.busy_timeout / 2))
         self._loop = asyncio.get_running_loop()
         self._busy: dict[Watched, None] = {}
+        self._seen: dict[Watched, _State | None] = {}  # at the last tick
         self._timer: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
 
@@ -88,7 +93,7 @@ class Watchman:
         link.since = self._loop.time()
         self._busy[link] = None
         if self._timer is None:
-            self._timer = self._loop.call_later(self._patience, self._tick)
+            self._timer = self._loop.call_later(self._patience / 2, self._tick)
 
     def end(self, link: Watched) -> None:
         """Take note that its answer has come."""
@@ -97,46 +102,44 @@ class Watchman:
     def _tick(self) -> None:
         self._timer = None
         if not self._busy:
+            self._seen.clear()
             return
-        self._timer = self._loop.call_later(self._patience, self._tick)
+        self._timer = self._loop.call_later(self._patience / 2, self._tick)
+        before, self._seen = self._seen, {link: _state(link) for link in self._busy}
         late = self._loop.time() - self._patience
         waiting = {
-            link: (link.since, link.raw, link.raw.queries)
-            for link in self._busy
-            if link.since <= late and link.raw is not None and not link.raw.rests
+            link: state
+            for link, state in self._seen.items()
+            if link.since <= late and state is not None and before.get(link) == state
         }
         if waiting and self._looking is None:
             self._looking = self._loop.create_task(self._look(waiting))
 
-    async def _look(self, waiting: dict[Watched, tuple[float, Connection, int]]) -> None:
-        """Break those connections that are lost.
-
-        Args:
-            waiting: since when, over which connection, and for which statement's answer.
-        """
+    async def _look(self, waiting: dict[Watched, _State]) -> None:
+        """Break those connections that are lost, if nothing got on over them meanwhile."""
         try:
             for link in await self._find_lost(list(waiting)):
-                raw = link.raw
-                if link not in self._busy or raw is None or raw.rests:
-                    continue
-                if (link.since, raw, raw.queries) == waiting[link]:
+                if link in self._busy and link.raw is not None and _state(link) == waiting[link]:
                     _LOG.warning("a connection to %s does not answer: broken", self._target.name)
-                    raw.terminate()
+                    link.raw.terminate()
         finally:
             self._looking = None
 
     async def _find_lost(self, links: list[Watched]) -> list[Watched]:
         timeout = max(_ASK_S[0], min(_ASK_S[1], self._target.busy_timeout))
+        deadline = self._loop.time() + timeout
         connection: Any = None
         try:
-            connection = await connect(self._target, patience=timeout)
-            if self._target.is_pooler:  # it stands between, and has answered
-                return []
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout_at(deadline):
+                connection = await connect(self._target, patience=timeout)
+                if self._target.is_pooler:  # it stands between, and has answered
+                    return []
                 rows = await self._ask(connection, links)
         except StoreBusyError:  # it takes no more connections, and so it is there
             return []
         except (StoreError, TimeoutError, *DriverError) as exc:
+            if self._loop.time() > deadline + _LATE_S:
+                return []
             _LOG.warning("%s cannot be asked what it is doing: %s", self._target.name, exc)
             return links
         finally:
@@ -174,3 +177,11 @@ class Watchman:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
+
+
+def _state(link: Watched) -> _State | None:
+    """Return what is another as soon as something gets on; `None`: nothing is waited for."""
+    raw = link.raw
+    if raw is None or raw.is_closed() or raw.rests:
+        return None
+    return link.since, raw, raw.progress

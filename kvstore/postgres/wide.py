@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, cast
 
@@ -349,7 +348,7 @@ class Transaction:
         touched = {sequence.path for sequence in op.sequences}
         records = iter(op.records)
         admissions: dict[str, Admission] = {}
-        while some := await _next_piece(records):
+        while some := await aside(self._connection, lambda: _take_pieces(records)):
             by_root: dict[str, list[Record]] = {}
             for each in some:
                 by_root.setdefault(root_of(each.path), []).append(each)
@@ -422,21 +421,21 @@ def _pieces(records: Sequence[Record], *, is_indexed: bool) -> Iterator[Sequence
     yield records[begin:]
 
 
-async def _next_piece(records: Iterator[Record]) -> list[Record]:
+def _take_pieces(records: Iterator[Record]) -> list[Record]:
+    """Take what is written at once.
+
+    Raises:
+        UnreadableError: they cannot be read on.
+    """
     try:
-        return await asyncio.to_thread(_take_pieces, records)
+        taken = take_piece(records)
+        size = sum(len(record.data) for record in taken)
+        while taken and len(taken) < _COPIED_AT_ONCE and size < _COPIED_BYTES:
+            more = take_piece(records)
+            if not more:
+                break
+            taken += more
+            size += sum(len(record.data) for record in more)
     except Exception as exc:
         raise UnreadableError(exc) from exc
-
-
-def _take_pieces(records: Iterator[Record]) -> list[Record]:
-    """Take what is written at once."""
-    taken = take_piece(records)
-    size = sum(len(record.data) for record in taken)
-    while taken and len(taken) < _COPIED_AT_ONCE and size < _COPIED_BYTES:
-        more = take_piece(records)
-        if not more:
-            break
-        taken += more
-        size += sum(len(record.data) for record in more)
     return taken

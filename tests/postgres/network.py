@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import parse_qs, urlsplit
@@ -10,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 __all__ = ["Network", "network_to"]
 
 _BYTES = 65_536
+_HELD_BYTES = 65_536  # where it is slow
 
 
 class Network:
@@ -18,6 +20,9 @@ class Network:
     Attributes:
         url: of the server, by way of it.
         messages: how often a client has sent something.
+        lost: how often something was sent while it was cut.
+        rate: how many bytes it passes on in a second, each way; `None`: as many as come. Set it
+            before a connection is made, so that it holds no more than a slow network does.
     """
 
     def __init__(self, url: str) -> None:
@@ -29,7 +34,8 @@ class Network:
         self._is_up = asyncio.Event()
         self._is_up.set()
         self.url = ""
-        self.messages = 0
+        self.messages = self.lost = 0
+        self.rate: float | None = None
 
     async def open(self) -> asyncio.Server:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -51,6 +57,9 @@ class Network:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers = [writer]
+        if self.rate is not None:
+            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, option, _HELD_BYTES)
         try:
             if not self._is_up.is_set():  # a connection that began in a hole stays there
                 await asyncio.Event().wait()
@@ -65,10 +74,15 @@ class Network:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_client: bool
     ) -> None:
         try:
-            while data := await reader.read(_BYTES):
+            while data := await reader.read(_BYTES if self.rate is None else _HELD_BYTES):
+                if self.rate is not None:
+                    await asyncio.sleep(len(data) / self.rate)
                 if self._is_up.is_set():
                     self.messages += is_client
                     writer.write(data)
+                    await writer.drain()
+                else:
+                    self.lost += 1
             await self._is_up.wait()  # the end of a connection is no more heard than the rest
             writer.close()
         except OSError:

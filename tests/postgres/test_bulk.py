@@ -14,12 +14,12 @@ import pytest
 from kvstore import ConflictError, IndexConfig, InMemoryStore, Item
 from kvstore.testing import ManualClock
 
-from .server import Database, reason_to_skip, schema_of
+from .server import Database, reason_to_skip, schema_of, with_options
 
 if reason_to_skip() is not None:
     pytest.skip(str(reason_to_skip()), allow_module_level=True)
 
-from kvstore.postgres import PostgresStore
+from kvstore.postgres import PostgresStore, wide
 from kvstore.postgres.copying import LEAST_COPIED
 from kvstore.postgres.indexing import Indexer
 from kvstore.postgres.session import IDLE_S
@@ -237,22 +237,31 @@ async def test_words_that_take_long_stop_neither_the_loop_nor_an_import(
     assert longest < IDLE_S
 
 
-async def test_an_import_whose_words_take_longer_than_patience_goes_on(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "what", [(Indexer, "plan"), (wide, "take_piece")], ids=["words", "reading"]
+)
+@pytest.mark.parametrize("limit", ["0", "600ms"])
+async def test_an_import_of_which_a_piece_takes_long_goes_on(
+    postgres_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    what: tuple[object, str],
+    limit: str,
 ) -> None:
-    """The connection is idle while words are made; that is no sign of a network that is gone."""
-    plan = Indexer.plan
+    """The connection is idle meanwhile; that is no sign of a network that is gone."""
+    do = getattr(*what)
 
-    def plan_for_long(self: Indexer, *args: Any, **options: Any) -> Any:
-        time.sleep(1.0)
-        return plan(self, *args, **options)
+    def do_for_long(*args: Any, **options: Any) -> Any:
+        time.sleep(0.8)
+        return do(*args, **options)
 
     export = io.BytesIO()
     async with InMemoryStore() as source:
         await source.put_many(NS, values(10))
         await source.export_items(export)
     export.seek(0)
-    async with PostgresStore(postgres_url, index=IndexConfig(), busy_timeout=0.3) as store:
-        monkeypatch.setattr(Indexer, "plan", plan_for_long)
+    url = with_options(postgres_url, f"-c idle_in_transaction_session_timeout={limit}")
+    async with PostgresStore(url, index=IndexConfig(), busy_timeout=0.3) as store:
+        monkeypatch.setattr(*what, do_for_long)
         assert await store.import_items(export) == 10
     assert not caplog.messages
