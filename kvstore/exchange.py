@@ -331,12 +331,16 @@ class Intake:
             raise InvalidArgumentError(f"{where} is not JSON; nothing was imported") from None
         if not isinstance(content, dict):
             raise InvalidArgumentError(f"{where} is no object; nothing was imported")
-        if "kvstore" in content:
+        kind = content.get("kvstore")
+        if kind is not None and kind not in ("log", "queue"):
             self._mark(content, where)
             return None
         if self._has_footer:
             raise InvalidArgumentError(f"{where} stands after the last line of an export")
         try:
+            if kind is not None:
+                self.sequences.append(self._sequence(content))
+                return None
             record = self._record(content, line)
         except StoreError as exc:
             raise type(exc)(f"{where}: {exc}; nothing was imported") from exc
@@ -352,8 +356,6 @@ class Intake:
                     f"kvstore reads {FORMAT}: pip install --upgrade {NAME}"
                 )
             self._has_header = True
-        elif content["kvstore"] in ("log", "queue") and not self._has_footer:
-            self.sequences.append(self._sequence(content))
         elif content["kvstore"] == "end" and self._has_header and not self._has_footer:
             if content.get("items") != self._items:
                 raise InvalidArgumentError(
@@ -378,6 +380,8 @@ class Intake:
                 raise InvalidArgumentError(f"a job of {show(labels)} has a name that is no text")
         if not all(type(each) is int and 0 <= each < _MAX_VERSION for each in numbers):
             raise InvalidArgumentError(f"the numbers of {show(labels)} are no positions and times")
+        if numbers[1] > numbers[0]:
+            raise InvalidArgumentError(f"{show(labels)} is trimmed beyond its last position")
         states = [
             JobState(path, **{name: job[name] for name in _JOB_FIELDS if name in job})
             for job in jobs

@@ -80,6 +80,11 @@ class JobState(NamedTuple):
     name: str | None = None
     error: str | None = None
 
+    @property
+    def is_just_ready(self) -> bool:
+        """Whether there is nothing to be known of it, but that it is there."""
+        return (self.state, self.attempt, self.name, self.error) == (READY, 0, None, None)
+
 
 @dataclass(frozen=True, slots=True)
 class SequenceRecord:

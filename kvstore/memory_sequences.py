@@ -145,6 +145,8 @@ class MemorySequences(MemoryRows):
         return item_of(op.namespace, row), answer.attempt
 
     async def queue_size(self, path: str) -> QueueSize:
+        if path not in self._queues:
+            return QueueSize(0, 0, 0, 0)
         state, now = self._state(path), self.now()
         jobs = MemoryJobs(now, self._sequences, self._queues)
         woken, over = jobs.count_due(path), jobs.over(path)
@@ -170,8 +172,10 @@ class MemorySequences(MemoryRows):
         for there, state in sorted(self._sequences.items()):
             if low <= there and (high is None or there < high) and state.kind is not None:
                 jobs = self._queues.get(there, MemoryQueue()).jobs.values() if with_jobs else ()
-                noted = tuple(sorted(jobs, key=lambda job: job.position))
-                found.append(SequenceRecord(there, state.kind, state.last, state.trimmed, noted))
+                noted = [job for job in jobs if not job.is_just_ready]
+                noted.sort(key=lambda job: job.position)
+                last, trimmed = state.last, state.trimmed
+                found.append(SequenceRecord(there, state.kind, last, trimmed, tuple(noted)))
         return found
 
     async def is_ripe(self, path: str) -> bool:

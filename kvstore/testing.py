@@ -1676,6 +1676,13 @@ class StoreConformance:
         numbers = await store.search(NS, order_by=order_by, filter={"n": {"$lt": 5}})
         assert [item.key for item in numbers] == [key for key in found if key in "afg"]
 
+    async def test_texts_with_a_nul_have_their_place_in_an_order(self, store: Store) -> None:
+        texts = ["a\0b", "", "\0", "a", "\0\0", "\0a", "é"]
+        await store.put_many(NS, {text: {"n": text} for text in texts})
+        for order_by, expected in (("n", sorted(texts)), ("-n", sorted(texts, reverse=True))):
+            found = await store.search(NS, order_by=order_by)
+            assert [item.value["n"] for item in found] == expected
+
     async def test_search_keeps_to_its_namespace_unless_told(self, store: Store) -> None:
         for namespace in [("foo",), ("foo", "b"), ("foo", "a"), ("foobar",), ("fo",), ()]:
             await store.put(namespace, "k", 1)

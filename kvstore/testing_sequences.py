@@ -33,7 +33,7 @@ from kvstore.errors import (
     ValueEncodingError,
     ValueTooLargeError,
 )
-from kvstore.jobs import QueueSize
+from kvstore.jobs import DEAD, QueueSize
 from kvstore.log import Entry, Log
 from kvstore.memory import InMemoryStore
 from kvstore.queue import Job, Queue
@@ -382,6 +382,20 @@ class LogConformance(_Fixtures):
         assert await store.delete(CHAT, LAST_KEY)
         assert await store.log(CHAT).append("a") == 1
 
+    async def test_what_lies_under_positions_is_there_before_the_log_begins(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        for number in range(1, 80):
+            await store.put(CHAT, key_of(number), number)
+        await store.put(CHAT, key_of(80), "short", ttl=1)
+        clock.advance(2)
+        log = store.log(CHAT)
+        assert _positions(await log.tail(3)) == [77, 78, 79]
+        assert _positions(await _read(log)) == [*range(1, 80)]
+        assert await _read(log, after=79) == []
+        assert await log.length() == 79
+        assert await log.append("a") == 81
+
     async def test_a_default_lifetime_is_that_of_entries_too(
         self, store_factory: StoreFactory, clock: ManualClock
     ) -> None:
@@ -460,6 +474,9 @@ class QueueConformance(_Fixtures):
         assert await queue.size() == QueueSize(0, 0, 0, 0)
         assert await queue.dead() == []
         assert await queue.revive("1") == 0
+        await store.put(CHAT, key_of(1), "no job")
+        assert await store.queue(CHAT).size() == QueueSize(0, 0, 0, 0)
+        assert await store.delete(CHAT, key_of(1))
         assert await store.list_namespaces() == []
 
     async def test_a_lease_ends_at_its_instant(self, store: Store, clock: ManualClock) -> None:
@@ -1017,6 +1034,23 @@ class SequenceConformance(LogConformance, QueueConformance):
         await store.put(plain, key_of(9), "y")
         assert await store.log(CHAT).append("b") == 2
         assert int(await store.queue(JOBS).put("b")) == 2
+        assert (await store.check()).ok
+
+    async def test_an_import_leaves_jobs_that_are_there_as_they_are(self, store: Store) -> None:
+        queue = store.queue(JOBS)
+        await queue.put("a")
+        await queue.put("b")
+        held = await _taken(queue)
+        dead = [{"position": position, "state": DEAD, "error": "why"} for position in (1, 2, 3)]
+        lines: list[dict[str, Any]] = [
+            *({"namespace": JOBS, "key": key_of(n), "value": v} for n, v in ((1, "a"), (3, "c"))),
+            {"kvstore": "queue", "namespace": JOBS, "last": 3, "jobs": dead},
+        ]
+        await store.import_items(io.StringIO("\n".join(map(json.dumps, lines))))
+        assert await queue.size() == QueueSize(1, 0, 1, 1)
+        await held.done()
+        assert (await _taken(queue)).value == "b"
+        assert [job.value for job in await queue.dead()] == ["c"]
         assert (await store.check()).ok
 
     async def test_a_rewind_leaves_logs_and_queues_that_it_does_not_name(

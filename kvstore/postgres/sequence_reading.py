@@ -35,7 +35,14 @@ async def entries(pooled: Pooled, path: str, after: int | None, limit: int, now:
     if not rows:
         size, last, _ = await pooled.raw.fetchrow(sql.COUNT_ENTRIES, *place, now)
         last = 0 if last is None else position_of(last) or 0
-        return EntryPage(SequenceState(path, last=last, size=size), [])
+        if size and after is None:
+            rows = await pooled.raw.fetch(sql.LAST_LOOSE_ENTRIES, *place, now, limit)
+        elif size:
+            most = min(limit, _FIRST)
+            rows = await pooled.raw.fetch(sql.LOOSE_ENTRIES_AFTER, *place, now, most, key)
+        items = [item_of(labels, row[0], tuple(row)[1:]) for row in rows]
+        items.sort(key=lambda item: item.key)
+        return EntryPage(SequenceState(path, last=last, size=size), items)
     kind, last, trimmed, size = tuple(rows[0])[:4]
     state = SequenceState(path, kind, last, trimmed, size)
     return EntryPage(state, [item_of(labels, row[4], tuple(row)[5:]) for row in rows if row[4]])
@@ -43,9 +50,11 @@ async def entries(pooled: Pooled, path: str, after: int | None, limit: int, now:
 
 async def length(pooled: Pooled, path: str, now: int) -> int:
     """Count the live entries of a log."""
-    number = await pooled.raw.fetchval(sql.LENGTH, root_of(path), path, now)
-    if number is None:
-        return int((await pooled.raw.fetchrow(sql.COUNT_ENTRIES, root_of(path), path, now))[0])
+    place = root_of(path), path, now
+    number = await pooled.raw.fetchval(sql.LENGTH, *place)
+    if number is None:  # no log yet
+        there = (await pooled.raw.fetchrow(sql.COUNT_ENTRIES, *place))[0]
+        number = there - await pooled.raw.fetchval(sql.COUNT_EXPIRED_ENTRIES, *place)
     return int(number)
 
 

@@ -27,27 +27,32 @@ WHERE items.root = $1 AND items.path = $2
 # The primary keys, from the end of a log or from a position on; a row without an item if there is
 # none, and none at all if there is no such log
 _ENTRIES = f"""
+SELECT items.key, {ROW} FROM kvstore_items AS items
+WHERE items.root = $1 AND items.path = $2 AND {IS_ENTRY} AND {_LIVE("$3")} {{after}}
+ORDER BY items.key {{direction}}
+LIMIT $4
+"""
+_OF_LOG = """
 SELECT sequences.kind, sequences.last, sequences.trimmed, sequences.size, items.*
 FROM kvstore_sequences AS sequences
-LEFT JOIN LATERAL (
-    SELECT items.key, {ROW} FROM kvstore_items AS items
-    WHERE items.root = $1 AND items.path = $2 AND {IS_ENTRY}
-        AND {_LIVE("$3")} {{after}}
-    ORDER BY items.key {{direction}}
-    LIMIT $4
-) AS items ON TRUE
+LEFT JOIN LATERAL ({entries}) AS items ON TRUE
 WHERE sequences.root = $1 AND sequences.path = $2
+ORDER BY items.key
 """
-LAST_ENTRIES = _ENTRIES.format(after="", direction="DESC") + "ORDER BY items.key"
-ENTRIES_AFTER = _ENTRIES.format(after="AND items.key > $5", direction="") + "ORDER BY items.key"
+# The same of a namespace that no log is yet
+LAST_LOOSE_ENTRIES = _ENTRIES.format(after="", direction="DESC")
+LOOSE_ENTRIES_AFTER = _ENTRIES.format(after="AND items.key > $5", direction="")
+LAST_ENTRIES = _OF_LOG.format(entries=LAST_LOOSE_ENTRIES)
+ENTRIES_AFTER = _OF_LOG.format(entries=LOOSE_ENTRIES_AFTER)
 
 # The partial index kvstore_items_expiry, and not the log's range: costs by what has expired
 _EXPIRED = f"""
 FROM kvstore_items AS items
 WHERE items.root = $1 AND items.path || '' = $2 AND items.expires_at <= $3 AND {IS_ENTRY}
 """
+COUNT_EXPIRED_ENTRIES = f"SELECT count(*) {_EXPIRED}"
 LENGTH = f"""
-SELECT sequences.size - (SELECT count(*) {_EXPIRED})
+SELECT sequences.size - ({COUNT_EXPIRED_ENTRIES})
 FROM kvstore_sequences AS sequences
 WHERE sequences.root = $1 AND sequences.path = $2
 """

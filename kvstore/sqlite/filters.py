@@ -93,8 +93,10 @@ _ORDER_RANK = (
     " WHEN 'integer' THEN 2 WHEN 'real' THEN 2 WHEN 'text' THEN 3 WHEN 'array' THEN 4"
     " WHEN 'object' THEN 4 END"
 )
+# A text as bytes, as a function of Python's gives it: some drivers cut a text off at a NUL
 _ORDER_SCALAR = (
-    "CASE WHEN json_type(value, ?) NOT IN ('array', 'object') THEN json_extract(value, ?) END"
+    "CASE json_type(value, ?) WHEN 'array' THEN NULL WHEN 'object' THEN NULL"
+    " WHEN 'text' THEN CAST(json_extract(value, ?) AS BLOB) ELSE json_extract(value, ?) END"
 )
 
 
@@ -128,7 +130,7 @@ def _order_of(path: Path) -> tuple[Sql, Sql]:
     called = [Sql(f"kvstore_place(?, value, {part})", (spec,)) for part in (0, 1)]
     if at is None:
         return called[0], called[1]
-    own = Sql(_ORDER_RANK, (at,)), Sql(_ORDER_SCALAR, (at, at))
+    own = Sql(_ORDER_RANK, (at,)), Sql(_ORDER_SCALAR, (at, at, at))
     first, second = (
         Sql(
             f"CASE WHEN {_HAS_NUL} THEN {call.text} ELSE {each.text} END",
@@ -145,6 +147,8 @@ def give_place(spec: str, value: str, part: int) -> Any:
     if place is None or (part and place[0] not in (1, 2, 3)):
         return None
     found = place[part]
+    if isinstance(found, str):
+        return found.encode()
     return float(found) if isinstance(found, int) and found >= 2**63 else found
 
 

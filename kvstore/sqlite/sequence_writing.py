@@ -182,7 +182,7 @@ class SequenceRows(Rows):
             self._changed.add(path)
 
     def _recount(
-        self, paths: Iterable[str], jobs: Mapping[tuple[str, int], JobState] | None = None
+        self, paths: Iterable[str], jobs: Mapping[Address, JobState] | None = None
     ) -> None:
         """Count the entries of logs anew, and add jobs, after records were written."""
         for path, state in self._known_states(paths).items():
@@ -193,12 +193,9 @@ class SequenceRows(Rows):
             if state.kind == "queue":
                 self._recount_jobs(path, state.noted, jobs or {})
 
-    def _recount_jobs(
-        self, path: str, noted: int, jobs: Mapping[tuple[str, int], JobState]
-    ) -> None:
+    def _recount_jobs(self, path: str, noted: int, jobs: Mapping[Address, JobState]) -> None:
         """Add what is known of jobs that were written, and rows for those that need them."""
-        last = key_of(max([noted, *(position for there, position in jobs if there == path)]))
+        last = max([key_of(noted), *(key for there, key in jobs if there == path)])
         statement = sequence_statements.ITEMS_WITHOUT_JOB
         for (key,) in self._execute(statement, (path, last)).fetchall():
-            position = position_of(key) or 0
-            self._jobs.restore(jobs.get((path, position)) or JobState(path, position))
+            self._jobs.restore(jobs.get((path, key)) or JobState(path, position_of(key) or 0))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, assert_never
 
+from kvstore.jobs import JobState
 from kvstore.operations import (
     NAMED,
     Adopt,
@@ -45,6 +46,7 @@ from kvstore.plan import (
     not_before,
     rewound,
 )
+from kvstore.sequences import key_of
 from kvstore.sql import Sql
 from kvstore.sqlite import (
     changes,
@@ -232,12 +234,19 @@ class Batch(PlainPuts):
         self._restore_sequences(op.sequences)
         records = iter(op.records)
         touched = {record.path for record in op.sequences}
+        told = (job for each in op.sequences for job in each.jobs)
+        known = {(job.path, key_of(job.position)): job for job in told}
+        jobs: dict[Address, JobState] = {}  # of those that are new here
         while some := take_piece(records):
             there: Mapping[Address, StoredRow] = {}
             if not admission.replaces or self._keeps:
                 there = self._read_rows({(each.path, each.key): False for each in some})
             live = {address for address, row in there.items() if row.is_live(self._now)}
-            effects = admission.admit(some, live, self._entries_there(some))
+            entries = self._entries_there(some)
+            effects = admission.admit(some, live, entries)
+            if known:
+                written = {(row.path, row.key) for row, _ in effects.writes} - entries.keys()
+                jobs |= {address: known[address] for address in written & known.keys()}
             touched |= {row.path for row, _ in effects.writes}
             not_before(effects, self._last)
             if self._keeps:
@@ -245,8 +254,7 @@ class Batch(PlainPuts):
             rows = (columns_of(row) for row, _ in effects.writes)
             self._connection.executemany(statements.UPSERT, rows)
             self._take(effects)
-        known = {(job.path, job.position): job for each in op.sequences for job in each.jobs}
-        self._recount(touched, known)
+        self._recount(touched, jobs)
         return admission.written
 
     def _require_few(self, units: Sequence[Sequence[Operation]]) -> None:

@@ -340,6 +340,20 @@ OURS = '{"namespace":["n"],"key":"k","version":%d,"value":1}\n'
             InvalidArgumentError,
             "line 3.*after the last",
         ),
+        (
+            HEADER + '{"kvstore":"end","items":0}\n{"kvstore":"log","namespace":["l"],"last":1}',
+            InvalidArgumentError,
+            "line 3.*after the last",
+        ),
+        *(
+            (HEADER + f'{{"kvstore":{line}}}', error, f"line 2 of the import: .*{match}")
+            for line, error, match in (
+                ('"log","namespace":["l"],"last":1,"trimmed":2', InvalidArgumentError, "trimmed"),
+                ('"log","namespace":["l"]', InvalidArgumentError, "no positions"),
+                ('"log","namespace":["l",""],"last":1', InvalidNamespaceError, "empty"),
+                ('"queue","namespace":["q"],"last":1,"jobs":[1]', InvalidArgumentError, "objects"),
+            )
+        ),
     ],
 )
 async def test_what_is_no_export_is_refused_as_a_whole(
