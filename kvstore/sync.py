@@ -16,7 +16,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import wraps
 from types import TracebackType
 from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar
@@ -48,6 +48,8 @@ __all__ = [
     "SyncQueue",
     "SyncStore",
     "SyncTransaction",
+    "SyncTransactionLog",
+    "SyncTransactionQueue",
     "SyncTyped",
     "SyncWatch",
     "blocking",
@@ -504,17 +506,46 @@ class SyncTransaction:
         """Delete the item when the transaction commits."""
         self._tx.delete(namespace, key)
 
-    def log(self, namespace: Sequence[str]) -> TransactionLog:
+    def log(self, namespace: Sequence[str]) -> SyncTransactionLog:
         """Return the log of a namespace, to append to it when the transaction commits."""
-        return self._tx.log(namespace)
+        return SyncTransactionLog(self._tx.log(namespace))
 
-    def queue(self, namespace: Sequence[str]) -> TransactionQueue:
+    def queue(self, namespace: Sequence[str]) -> SyncTransactionQueue:
         """Return the queue of a namespace, to put jobs when the transaction commits."""
-        return self._tx.queue(namespace)
+        return SyncTransactionQueue(self._tx.queue(namespace))
 
     def done(self, job: SyncJob) -> None:
         """Finish a job when the transaction commits; see `Transaction.done`."""
         self._tx.done(job.awaited)
+
+
+class SyncTransactionLog:
+    """A log within a transaction; see `TransactionLog`."""
+
+    def __init__(self, log: TransactionLog) -> None:
+        self._log = log
+
+    def append(self, value: Any, *more: Any, ttl: TTL = None) -> None:
+        """Add entries when the transaction commits, which gives them their positions."""
+        self._log.append(value, *more, ttl=ttl)
+
+
+class SyncTransactionQueue:
+    """A queue within a transaction; see `TransactionQueue`."""
+
+    def __init__(self, queue: TransactionQueue) -> None:
+        self._queue = queue
+
+    def put(
+        self,
+        value: Any,
+        *,
+        delay: float | timedelta = 0,
+        unique: str | None = None,
+        index: Indexing = None,
+    ) -> None:
+        """Add a job when the transaction commits, which gives it its id."""
+        self._queue.put(value, delay=delay, unique=unique, index=index)
 
 
 class SyncWatch(Iterator[Change]):

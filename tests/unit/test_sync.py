@@ -149,6 +149,11 @@ def test_a_function_may_use_the_store_meanwhile(store: SyncStore) -> None:
             store.put(NS, "k", 10)
         assert tx.put(NS, "to", item.value).value == item.value
         tx.delete(NS, "new")
+        steps: list[Callable[[], object]] = [
+            lambda: tx.log(("log",)).append("moved"),
+            lambda: tx.queue(("jobs",)).put("tell"),
+        ]
+        assert [step() for step in steps] == [None, None]
         return int(item.value)
 
     assert store.transact(transfer) == 10
