@@ -4,28 +4,50 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing
 from typing import IO, Any
 
+from kvstore.arguments import Place, check_place
 from kvstore.backend import Host, Span
 from kvstore.errors import InvalidArgumentError, StoreError, ValueTooLargeError
 from kvstore.exchange import Intake, Sink, Spool, open_file, partial_file, whole_path
 from kvstore.filenames import FilePath
 from kvstore.filters import Filter
 from kvstore.jobs import SequenceRecord
-from kvstore.namespace import decode_namespace, show
+from kvstore.namespace import address, decode_namespace, show
 from kvstore.operations import Conflict, Record, Restore
-from kvstore.patterns import EVERY_KEY
+from kvstore.patterns import EVERY_KEY, compile_pattern
 from kvstore.report import Meter
 from kvstore.targets import check_source, check_target
 from kvstore.types import Item
 
-__all__ = ["Scan", "all_records", "copy_records", "read_items", "write_items"]
+__all__ = ["Scan", "all_records", "copy_records", "read_items", "span_of", "write_items"]
 
 _LOG = logging.getLogger("kvstore")
 
 _SLICE = 1_000  # records in hand at once
+
+
+def span_of(
+    namespace: Sequence[str],
+    pattern: str = "*",
+    subtree: bool = False,
+    after: Place | None = None,
+    before: Place | None = None,
+    reverse: bool = False,
+) -> Span:
+    """Return the span of a listing, from the arguments of `Store.keys` and `Store.scan`.
+
+    Raises:
+        InvalidArgumentError: `after` or `before` names no place there.
+        InvalidNamespaceError: the namespace is none.
+        InvalidPatternError: the pattern does not parse.
+    """
+    _, path = address(namespace)
+    begin = check_place(after, "after", path, subtree=subtree)
+    end = check_place(before, "before", path, subtree=subtree)
+    return Span(path, compile_pattern(pattern), bool(subtree), begin, end, bool(reverse))
 
 
 class Scan(AsyncIterator[Item]):

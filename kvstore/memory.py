@@ -352,8 +352,13 @@ class InMemoryBackend(MemorySequences):
         self._past.require(moment, self._version, self.now())
         everywhere = {*self._rows, *self._past.addresses()}
         addresses = within(everywhere, span.path, span.pattern, span.subtree)
-        rest = sorted(at for at in addresses if span.after is None or at > span.after)
-        page = rest[:limit]
+        after, before = span.after, span.before
+        rest = [
+            at
+            for at in addresses
+            if (after is None or at > after) and (before is None or at < before)
+        ]
+        page = sorted(rest, reverse=span.reverse)[:limit]
         return self._at(moment, page), page[-1] if len(page) == limit else None
 
     def _at(self, moment: Moment, addresses: Sequence[Address]) -> list[Record]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from kvstore.arguments import check_count
 from kvstore.errors import HistoryExpiredError, InvalidArgumentError
-from kvstore.instants import EPOCH, LATEST
+from kvstore.instants import EPOCH, LATEST, to_datetime
 from kvstore.types import Recalled
 
 __all__ = ["Kept", "Moment", "RecallPast", "check_moment", "check_root"]
@@ -74,8 +74,12 @@ class Kept:
         """Raise unless an instant has been, and is kept."""
         if instant > max(now, self.last):
             raise InvalidArgumentError(
-                f"{EPOCH + timedelta(microseconds=instant)} is in the future, by the store's clock"
+                f"{to_datetime(instant)} is in the future, by the store's clock"
             )
+        self.require_begun(instant)
+
+    def require_begun(self, instant: int) -> None:
+        """Raise unless what is kept begins no later than an instant."""
         if not self.span or instant < self.begin.instant:
             raise HistoryExpiredError(self._why())
 
@@ -101,12 +105,14 @@ def check_moment(when: When) -> tuple[int | None, int | None]:
         InvalidArgumentError: it is neither a version nor an aware datetime.
     """
     if isinstance(when, datetime):
-        if when.utcoffset() is None:
+        offset = when.utcoffset()
+        if offset is None:
             raise InvalidArgumentError(
                 "a moment is an aware datetime, such as datetime.now(UTC) - timedelta(hours=1); "
                 "this one has no time zone"
             )
-        return None, (when - EPOCH) // timedelta(microseconds=1)
+        since = when.replace(tzinfo=UTC) - EPOCH - offset  # of any year, which UTC may not have
+        return None, since // timedelta(microseconds=1)
     if isinstance(when, bool) or not isinstance(when, int):
         raise InvalidArgumentError(
             f"a moment is a version or an aware datetime, not {type(when).__name__}"

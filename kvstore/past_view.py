@@ -9,6 +9,7 @@ from typing import Any
 from kvstore import codec
 from kvstore.arguments import (
     LabelPattern,
+    Place,
     check_count,
     check_keys,
     check_limit,
@@ -17,6 +18,7 @@ from kvstore.arguments import (
     whole_query,
 )
 from kvstore.backend import Host, NamespaceQuery, Span
+from kvstore.bulk import span_of
 from kvstore.description import IndexSetup
 from kvstore.errors import InvalidArgumentError
 from kvstore.filters import Filter, matches, parse_filter
@@ -24,8 +26,8 @@ from kvstore.memory_index import MemoryIndex
 from kvstore.namespace import address, check_key, decode_namespace
 from kvstore.operations import Record
 from kvstore.ordering import first_items, parse_order
+from kvstore.own_vectors import Given
 from kvstore.past import Moment
-from kvstore.patterns import EVERY_KEY, Pattern, compile_pattern
 from kvstore.text import contains, fold, query_words
 from kvstore.types import UNKNOWN, IndexConfig, Item, Namespace, SearchQuery, make_item
 
@@ -102,25 +104,33 @@ class Past:
         pattern: str = "*",
         *,
         subtree: bool = False,
+        after: Place | None = None,
+        before: Place | None = None,
+        reverse: bool = False,
         limit: int | None = None,
     ) -> list[str]:
-        """List the keys that were there and match, sorted; with `subtree` by (namespace, key)."""
-        _, path = address(namespace)
+        """List the keys that were there and match, sorted; with `subtree` by (namespace, key).
+
+        The arguments are those of `Store.keys`.
+        """
+        span = span_of(namespace, pattern, subtree, after, before, reverse)
         most = check_limit(limit)
+        await self.moment()
+        if most == 0:
+            return []
         found: list[str] = []
-        async for row in self._rows(path, compile_pattern(pattern), subtree):
-            if most is not None and len(found) >= most:
-                break
+        async for row in self._rows(span, _PAGE if most is None else min(most, _PAGE)):
             found.append(row.key)
+            if len(found) == most:
+                break
         return found
 
     async def count(
         self, namespace: Sequence[str], pattern: str = "*", *, subtree: bool = False
     ) -> int:
         """Count the items that were there and whose keys match."""
-        _, path = address(namespace)
         number = 0
-        async for _ in self._rows(path, compile_pattern(pattern), subtree):
+        async for _ in self._rows(span_of(namespace, pattern, subtree)):
             number += 1
         return number
 
@@ -131,22 +141,25 @@ class Past:
         pattern: str = "*",
         filter: Mapping[str, Any] | None = None,
         subtree: bool = True,
+        after: Place | None = None,
+        before: Place | None = None,
+        reverse: bool = False,
         batch_size: int = _PAGE,
     ) -> AsyncIterator[Item]:
         """Iterate over everything that was there, in (namespace, key) order.
+
+        The arguments are those of `Store.scan`.
 
         Raises:
             HistoryExpiredError: from the iteration, too: what comes next is not kept any more.
         """
         self._store.require_open()
-        _, path = address(namespace)
         size = check_count(batch_size, "batch_size", least=1)
-        return self._items(path, compile_pattern(pattern), parse_filter(filter), subtree, size)
+        span = span_of(namespace, pattern, subtree, after, before, reverse)
+        return self._items(span, parse_filter(filter), size)
 
-    async def _items(
-        self, path: str, pattern: Pattern, filter: Filter, subtree: bool, size: int
-    ) -> AsyncIterator[Item]:
-        async for row in self._rows(path, pattern, subtree, size):
+    async def _items(self, span: Span, filter: Filter, size: int) -> AsyncIterator[Item]:
+        async for row in self._rows(span, size):
             item = item_of(decode_namespace(row.path), row)
             if matches(filter, item.value):
                 yield item
@@ -164,7 +177,7 @@ class Past:
         asked = NamespaceQuery.of(prefix, suffix, max_depth)
         most, first = check_limit(limit), check_count(offset, "offset")
         paths: dict[str, None] = {}
-        async for row in self._rows("", EVERY_KEY, subtree=True):
+        async for row in self._rows(span_of((), subtree=True)):
             paths[row.path] = None
         return asked.cut(map(decode_namespace, paths))[first:][:most]
 
@@ -180,6 +193,7 @@ class Past:
         mode: str = "auto",
         subtree: bool = False,
         min_score: float | None = None,
+        vector: Given = None,
     ) -> list[Item]:
         """Find items that were there, by a filter and by words; it looks at each of them.
 
@@ -189,11 +203,11 @@ class Past:
         Raises:
             InvalidArgumentError: it is by meaning, for which old vectors are not kept.
         """
-        rest = limit, offset, mode, subtree, min_score
+        rest = limit, offset, mode, subtree, min_score, vector
         return await self._find(namespace, whole_query(query, filter, order_by, *rest))
 
     async def _find(self, namespace: Sequence[str], asked: SearchQuery) -> list[Item]:
-        _, path = address(namespace)
+        span = span_of(namespace, subtree=asked.subtree)
         if asked.mode not in ("auto", "text") or asked.vector is not None:
             raise InvalidArgumentError(
                 "the past is searched by filter and by words, mode='auto' or 'text': the vectors "
@@ -205,7 +219,7 @@ class Past:
         check_query(asked.query)
         parsed, orders = parse_filter(asked.filter), parse_order(asked.order_by)
         first, most = check_count(asked.offset, "offset"), check_count(asked.limit, "limit")
-        rows = [row async for row in self._rows(path, EVERY_KEY, asked.subtree)]
+        rows = [row async for row in self._rows(span)]
         items = {(row.path, row.key): item_of(decode_namespace(row.path), row) for row in rows}
         passing = {at for at, item in items.items() if matches(parsed, item.value)}
         if not asked.query or config is None:
@@ -229,12 +243,9 @@ class Past:
         page = hits[first : first + most]
         return [replace(items[at], score=score) for at, score in page if score >= least]
 
-    async def _rows(
-        self, path: str, pattern: Pattern, subtree: bool, size: int = _PAGE
-    ) -> AsyncIterator[Record]:
+    async def _rows(self, span: Span, size: int = _PAGE) -> AsyncIterator[Record]:
         moment = await self.moment()
-        span = Span(path, pattern, subtree)
-        while True:
+        while not span.is_empty:
             self._store.require_open()
             rows, end = await self._store.backend.past_page(moment, span, size)
             for row in rows:

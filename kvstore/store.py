@@ -38,7 +38,6 @@ from kvstore.arguments import (
     check_count,
     check_keys,
     check_limit,
-    check_place,
     check_query,
     check_score,
     check_seconds,
@@ -46,7 +45,7 @@ from kvstore.arguments import (
     check_version,
     whole_query,
 )
-from kvstore.backend import Backend, NamespaceQuery, Selection, Settings, Span
+from kvstore.backend import Backend, NamespaceQuery, Selection, Settings
 from kvstore.collecting import uncollected
 from kvstore.embedding import Embedder, UnavailableError
 from kvstore.errors import (
@@ -691,22 +690,8 @@ class Store(WithAsync, Recipe):
         """
         self.require_open()
         limit = check_limit(limit)
-        span = self._span(namespace, pattern, subtree, after, before, reverse)
+        span = bulk.span_of(namespace, pattern, subtree, after, before, reverse)
         return [] if limit == 0 or span.is_empty else await self.backend.keys(span, limit)
-
-    def _span(
-        self,
-        namespace: Sequence[str],
-        pattern: str,
-        subtree: bool,
-        after: Place | None,
-        before: Place | None,
-        reverse: bool,
-    ) -> Span:
-        _, path = address(namespace)
-        begin = check_place(after, "after", path, subtree=subtree)
-        end = check_place(before, "before", path, subtree=subtree)
-        return Span(path, compile_pattern(pattern), bool(subtree), begin, end, bool(reverse))
 
     async def count(
         self, namespace: Sequence[str], pattern: str = "*", *, subtree: bool = False
@@ -755,7 +740,7 @@ class Store(WithAsync, Recipe):
         """
         self.require_open()
         batch_size = check_count(batch_size, "batch_size", least=1)
-        span = self._span(namespace, pattern, subtree, after, before, reverse)
+        span = bulk.span_of(namespace, pattern, subtree, after, before, reverse)
         return bulk.Scan(self, span, parse_filter(filter), batch_size)
 
     # Atomic changes

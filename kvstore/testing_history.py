@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from kvstore.distribution import how_to_install
@@ -244,6 +244,28 @@ class HistoryConformance:
         assert await past.get(NS, "x") is None
         assert list(await past.get_many(NS, ["c", "x", "a"])) == ["c", "a"]
 
+    async def test_the_past_is_listed_as_the_present_is(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        places: list[tuple[Namespace, str]] = []
+        for labels in ((), ("a",), ("a", "b"), ("c",)):
+            items = await store.put_many(labels, dict.fromkeys("xyz", 1))
+            places += [(item.namespace, item.key) for item in items]
+        past = store.at(clock.now)
+        clock.advance(1)
+        await store.remove((), "[xy]", subtree=True)
+        for first, last in ((None, None), (2, 10), (4, None), (None, 7), (7, 4)):
+            after, before = (None if place is None else places[place] for place in (first, last))
+            inside = places[0 if first is None else first + 1 : last]
+            for reverse in (False, True):
+                told = inside[::-1] if reverse else inside
+                bounds: Any = {"after": after, "before": before, "reverse": reverse}
+                found = [item async for item in past.scan(**bounds, batch_size=2)]
+                assert [(item.namespace, item.key) for item in found] == told
+                keys = await past.keys((), subtree=True, limit=3, **bounds)
+                assert keys == [key for _, key in told[:3]]
+        assert await past.keys(("a",), after="x", before="z") == ["y"]
+
     async def test_at_an_instant_never_splits_a_transaction(
         self, store: Store, clock: ManualClock
     ) -> None:
@@ -310,6 +332,8 @@ class HistoryConformance:
             for mode in ("semantic", "hybrid", "other"):
                 with pytest.raises(InvalidArgumentError):
                     await past.search(NS, "fox", mode=mode)
+            with pytest.raises(InvalidArgumentError, match="vectors"):
+                await past.search(NS, vector=[1.0])
 
     async def test_what_was_read_is_forgotten_as_all_else(
         self, store: Store, clock: ManualClock
@@ -370,8 +394,13 @@ class HistoryConformance:
         clock.advance(SPAN / 2)
         await store.sweep()
         assert await everything(store.at(3)) == {(NS, "a"): 2, (NS, "b"): 1}
-        with pytest.raises(HistoryExpiredError):
-            await store.at(2).get(NS, "b")
+        for moment in (2, then):
+            with pytest.raises(HistoryExpiredError):
+                await store.at(moment).get(NS, "b")
+            with pytest.raises(HistoryExpiredError):
+                await store.at(moment).count(("users",), subtree=True)
+            with pytest.raises(HistoryExpiredError):
+                await store.rewind(moment)
         assert told(await store.history(NS, "a")) == [("put", 3, 2)]
         stats = await store.stats()
         assert (stats.past, stats.past_bytes) == (0, 0)
@@ -545,7 +574,8 @@ class HistoryConformance:
                 store.at(bad)  # type: ignore[arg-type]
             with pytest.raises(InvalidArgumentError):
                 await store.rewind(bad)  # type: ignore[arg-type]
-        for future in (2, clock.now + timedelta(seconds=1), 2**70):
+        utmost = datetime.max.replace(tzinfo=timezone(-timedelta(hours=1)))  # 10000 by UTC
+        for future in (2, clock.now + timedelta(seconds=1), 2**70, utmost):
             with pytest.raises(InvalidArgumentError, match="future"):
                 await store.at(future).get(NS, "a")
             with pytest.raises(InvalidArgumentError, match="future"):

@@ -1118,6 +1118,11 @@ class SequenceConformance(LogConformance, QueueConformance):
                 await job.done()
             assert await queue.take(timeout=0) is None
             assert int(await queue.put("next")) == 6
+            held = await _taken(queue)
+            assert await store.rewind(clock.now, namespace=JOBS) == 0  # all items are as they were
+            with pytest.raises(LeaseLostError):
+                await held.done()
+            assert await queue.size() == QueueSize(1, 1, 0, 0)
             assert (await store.check()).ok
 
     async def test_a_job_that_comes_back_is_ready_whatever_it_was_when_it_was_imported(

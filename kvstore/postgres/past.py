@@ -248,13 +248,23 @@ async def _resolve(connection: Connection, root: str, moment: Moment) -> Moment:
         if version is None:
             return Moment(0, moment.instant)
         moment.versions[root] = version
-    return Moment(version, moment.instant)
+    return _InstantMoment(version, moment.instant)
 
 
 async def _require(connection: Connection, root: str, moment: Moment, now: int) -> None:
     """Raise `HistoryExpiredError` unless a moment, a version under a root, is kept."""
-    kept, following = await _read_kept(connection, root, moment.version)
+    _check(await _read_kept(connection, root, moment.version), moment, now)
+
+
+def _check(found: tuple[Kept, int | None], moment: Moment, now: int) -> None:
+    """Do so by what is kept there.
+
+    An instant before what is kept has no version there: the first that is kept would be found.
+    """
+    kept, following = found
     kept.require(moment, following, now)
+    if isinstance(moment, _InstantMoment):
+        kept.require_begun(moment.instant)
 
 
 # Read
@@ -269,8 +279,7 @@ async def get_many(
     if len(keys) == 1:
         place = path, encode_key(keys[0]), when.instant
         row = await raw.fetchrow(sql.GET_ONE_AT, root, when.version, *place)
-        kept, following = await _kept_by(raw, None if row is None else row[:6])
-        kept.require(when, following, now)
+        _check(await _kept_by(raw, None if row is None else row[:6]), when, now)
         return [] if row is None or row[6] is None else [record_of(row[6:])]
     found = await _at(raw, root, when, [(path, key) for key in keys])
     await _require(raw, root, when, now)
@@ -298,20 +307,34 @@ async def page(
     if span.path or not span.subtree:
         return await _page(pooled.raw, moment, span, limit, now)
     found: list[Record] = []
-    after = span.after
-    root = "" if after is None else root_of(after[0])
+    root: str | None
+    if span.reverse:
+        following, root = sql.LIST_ROOTS_BELOW, None
+        if span.before is not None:
+            root = _behind(root_of(span.before[0]))
+    else:
+        following, root = sql.LIST_ROOTS_FROM, ""
+        if span.after is not None:
+            root = root_of(span.after[0])
     while True:
-        rows = await pooled.raw.fetch(sql.LIST_ROOTS_FROM, root, _ROOTS_AT_ONCE)
+        rows = await pooled.raw.fetch(following, root, _ROOTS_AT_ONCE)
         for (root,) in rows:
-            place = after if after is not None and root_of(after[0]) == root else None
-            part = replace(span, path=root, subtree=bool(root), after=place)
+            part = replace(span, path=root, subtree=bool(root))
+            if part.is_empty:
+                continue
             some, end = await _page(pooled.raw, moment, part, limit - len(found), now)
             found += some
             if end is not None or len(found) >= limit:
                 return found, end or (found[-1].path, found[-1].key)
         if len(rows) < _ROOTS_AT_ONCE:
             return found, None
-        root += "\x01"
+        (last,) = rows[-1]
+        root = last if span.reverse else _behind(last)
+
+
+def _behind(root: str) -> str:
+    """Return what lies between a root and the next one."""
+    return root + "\x01"
 
 
 async def _page(
@@ -320,8 +343,6 @@ async def _page(
     """As `page`, under one root."""
     root = root_of(span.path)
     when = await _resolve(connection, root, moment)
-    if span.after is not None:
-        span = replace(span, after=(span.after[0], encode_key(span.after[1])))
     rows = await fetch(connection, sql.select_page(span, when.version, when.instant, limit))
     await _require(connection, root, when, now)
     records = [record_of(row) for row in rows]

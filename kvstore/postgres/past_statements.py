@@ -9,7 +9,7 @@ from __future__ import annotations
 from kvstore.backend import Span
 from kvstore.namespace import root_of
 from kvstore.patterns import Pattern
-from kvstore.postgres.statements import LIVE, in_range, key_matches
+from kvstore.postgres.statements import LIVE, between, in_range, key_matches
 from kvstore.sql import Sql, all_of
 
 KEPT_COLUMNS = 16
@@ -124,6 +124,12 @@ CROSS JOIN LATERAL (
 GET_NEWEST = "SELECT max(version), max(instant) FROM kvstore_turns"
 GET_VERSION_AT = "SELECT kvstore_version_at($1, $2)"
 LIST_ROOTS_FROM = "SELECT root FROM kvstore_roots WHERE root >= $1 ORDER BY root LIMIT $2"
+LIST_ROOTS_BELOW = """
+SELECT root FROM kvstore_roots
+WHERE $1::text IS NULL OR root < $1
+ORDER BY root DESC
+LIMIT $2
+"""
 
 # The primary key of items; of an expired row, too
 GET_PRESENT = f"""
@@ -266,9 +272,7 @@ def select_page(span: Span, version: int, instant: int, limit: int) -> Sql:
     The primary key of items, and kvstore_past_versions.
     """
     condition, _ = key_matches(span.pattern)
-    within = [in_range(span.path, span.subtree), condition]
-    if span.after is not None:
-        within.append(Sql("(items.path, items.key) > (?, ?)", span.after))
+    within = [in_range(span.path, span.subtree), condition, between(span)]
     within += [Sql("items.version <= ?", (version,)), Sql(LIVE, (instant,))]
     present = all_of(within)
     gone = all_of(
@@ -276,16 +280,19 @@ def select_page(span: Span, version: int, instant: int, limit: int) -> Sql:
     )
     root = root_of(span.path)
     whole = f"past.path, past.key, {_WHOLE('?')}, {_OWN('past')}"
+    down = " DESC" if span.reverse else ""
+    first = Sql(f"ORDER BY items.path{down}, items.key{down} LIMIT ?)", (limit,))
     return (
         Sql("SELECT * FROM (")
         + Sql(f"(SELECT {_ITEM} FROM kvstore_items AS items WHERE")
         + present
-        + Sql("ORDER BY items.path, items.key LIMIT ?)", (limit,))
+        + first
         + Sql(
             f"UNION ALL (SELECT {whole} FROM (SELECT * FROM kvstore_past AS items WHERE",
             (root,) * 2,
         )
         + gone
-        + Sql("ORDER BY items.path, items.key LIMIT ?) AS past)", (limit,))
-        + Sql(") AS found ORDER BY path, key LIMIT ?", (limit,))
+        + first
+        + Sql("AS past)")
+        + Sql(f") AS found ORDER BY path{down}, key{down} LIMIT ?", (limit,))
     )

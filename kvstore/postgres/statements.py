@@ -468,7 +468,7 @@ def select_addresses(
     If not, there is no limit.
     """
     condition, is_exact = key_matches(span.pattern)
-    conditions = all_of([condition, live(now), _between(span)])
+    conditions = all_of([condition, live(now), between(span)])
     by_namespace = bool(span.pattern.head) and span.bounds == (None, None)
     by_namespace &= not is_distributed or bool(span.path)
     found = _matching(ADDRESS, span.path, span.subtree, conditions, by_namespace=by_namespace)
@@ -478,7 +478,7 @@ def select_addresses(
     return ordered, is_exact
 
 
-def _between(span: Span) -> Sql:
+def between(span: Span) -> Sql:
     """Lie between the bounds of a span: a range of the primary key."""
     after, before = span.bounds
     parts = [
@@ -541,7 +541,7 @@ def select_page(span: Span, keys: Sql, condition: Sql, now: int, limit: int) -> 
         Sql(f"SELECT {ADDRESS}, CASE WHEN")
         + condition
         + Sql(f"THEN items.value END, {rest} FROM kvstore_items AS items WHERE")
-        + all_of([_between(span), in_range(span.path, span.subtree), keys, live(now)])
+        + all_of([between(span), in_range(span.path, span.subtree), keys, live(now)])
         + _in_order(span)
         + Sql("LIMIT ?", (limit,))
     )

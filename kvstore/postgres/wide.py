@@ -319,7 +319,7 @@ class Transaction:
         when, found = await past.changed_since(
             *(connection, root, op.moment, path, subtree, self._now)
         )
-        inside = await space.ledger.find(connection, (there for there, _ in found))
+        inside = await space.ledger.find(connection, (path, *(there for there, _ in found)))
         changed = [at for at in found if at[0] not in inside or is_rewound(inside[at[0]], op)]
         for begin in range(0, len(changed), _REWOUND_AT_ONCE):
             known, then = await past.then(

@@ -10,7 +10,15 @@ from __future__ import annotations
 from kvstore.backend import Span
 from kvstore.patterns import Pattern
 from kvstore.sql import Sql
-from kvstore.sqlite.statements import LIVE, OCTETS, REST, in_range, key_matches
+from kvstore.sqlite.statements import (
+    LIVE,
+    OCTETS,
+    REST,
+    in_order,
+    in_range,
+    in_span,
+    key_matches,
+)
 
 # The primary key of items; it takes the value along without giving it to Python
 KEEP = """
@@ -205,9 +213,7 @@ def select_past_page(span: Span, version: int, instant: int, limit: int) -> Sql:
 
     The unique index on (path, key), and changes_was.
     """
-    within = in_range(span.path, span.subtree) + Sql("AND") + key_matches(span.pattern)
-    if span.after is not None:
-        within += Sql("AND (path, key) > (?, ?)", span.after)
+    within = in_span(span) + Sql("AND") + key_matches(span.pattern)
     was = Sql(f"AND version <= ? AND {LIVE}", (version, instant))
     return (
         Sql(f"SELECT path, key, CAST(value AS BLOB), {_OWN} FROM items WHERE")
@@ -216,5 +222,6 @@ def select_past_page(span: Span, version: int, instant: int, limit: int) -> Sql:
         + Sql(f"UNION ALL SELECT path, key, {_WHOLE}, {_OWN} FROM {_PAST} WHERE")
         + within
         + was
-        + Sql("AND ended > ? AND value IS NOT '' ORDER BY path, key LIMIT +?", (version, limit))
+        + Sql("AND ended > ? AND value IS NOT ''", (version,))
+        + in_order(span, limit)
     )

@@ -49,7 +49,8 @@ OF_ALL_ROOTS = {
     *("index.FIND_WAITING", "index.COUNT_PENDING", "index.FIND_PENDING"),
     *("index.LIST_DESCRIPTIONS", "index.GET_CHECKED", "index.COUNT_ORPHANS"),
     *("index.FIND_MISCOUNTED", "index.DESCRIBE_ALL", "index.GET_TERMS_OF_ALL"),
-    *("past.GET_NEWEST", "past.GET_INSTANT_OF_ALL", "past.LIST_ROOTS_FROM", "past.LIST_UNKEPT"),
+    *("past.GET_NEWEST", "past.GET_INSTANT_OF_ALL", "past.LIST_ROOTS_FROM"),
+    *("past.LIST_ROOTS_BELOW", "past.LIST_UNKEPT"),
     *("past.LIST_PASTS", "past.FIND_AHEAD", "past.MEASURE"),
     *("sequence.MEASURE", "sequence.CHECK_SEQUENCES"),
 }
@@ -74,7 +75,7 @@ OF_THE_SERVER = {
 }
 # Functions of these modules that make pieces of what others make
 OF_PIECES = {
-    *("in_range", "key_matches", "live", "distinct_paths"),
+    *("between", "in_range", "key_matches", "live", "distinct_paths"),
 }
 REFUSED = [
     r"pg_notify",
