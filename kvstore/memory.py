@@ -22,7 +22,7 @@ from kvstore.jobs import Jobs, JobState
 from kvstore.memory_jobs import MemoryJobs
 from kvstore.memory_past import MemoryPast, within
 from kvstore.memory_sequences import MemorySequences
-from kvstore.namespace import decode_namespace, show, subtree_range
+from kvstore.namespace import decode_namespace, is_within, show
 from kvstore.operations import (
     NAMED,
     OF_SEQUENCE,
@@ -429,13 +429,11 @@ class InMemoryBackend(MemorySequences):
         self, after: int, path: str, pattern: Pattern, subtree: bool
     ) -> ChangePage:
         now = self.now()
-        low, high = subtree_range(path)
         found: list[Change] = []
         begin = bisect_right(self._changes, after, key=lambda change: change.version)
         seen = self._changes[begin : begin + _CHANGES_AT_ONCE]
         for change in seen:
-            inside = low <= change.path and (high is None or change.path < high)
-            if (inside if subtree else change.path == path) and pattern.matches(change.key):
+            if is_within(change.path, path, subtree) and pattern.matches(change.key):
                 labels = decode_namespace(change.path)
                 row = self._put(change, now) if change.kind == "put" else None
                 item = None if row is None else item_of(labels, row)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from kvstore.instants import to_datetime
-from kvstore.namespace import decode_namespace, subtree_range
+from kvstore.namespace import decode_namespace, is_within
 from kvstore.operations import Keep, Record, Trim
 from kvstore.past import Kept, Moment
 from kvstore.past_view import item_of
@@ -185,7 +185,7 @@ class MemoryPast:
         """Return the addresses of what has changed since a version, in order."""
         place = bisect_right(self._notes, version, key=lambda note: note.version)
         found = {(note.path, note.key) for note in self._notes[place:]}
-        return sorted(at for at in found if _is_within(at[0], path, subtree))
+        return sorted(at for at in found if is_within(at[0], path, subtree))
 
     def changes(self, address: Address, present: Record | None) -> list[Change]:
         """Return the changes of an item, the newest first."""
@@ -223,13 +223,8 @@ class MemoryPast:
         return len(rows), sum({id(row.data): len(row.data) for row in rows}.values())
 
 
-def _is_within(there: str, path: str, subtree: bool) -> bool:
-    low, high = subtree_range(path)
-    return (low <= there and (high is None or there < high)) if subtree else there == path
-
-
 def _is_inside(address: Address, path: str, pattern: Pattern, subtree: bool) -> bool:
-    return _is_within(address[0], path, subtree) and pattern.matches(address[1])
+    return is_within(address[0], path, subtree) and pattern.matches(address[1])
 
 
 def _without_data(row: Record) -> Record:

@@ -21,7 +21,7 @@ from kvstore.jobs import (
 )
 from kvstore.memory_jobs import MemoryJobs, MemoryQueue
 from kvstore.memory_rows import MemoryRows
-from kvstore.namespace import decode_namespace, show, subtree_range
+from kvstore.namespace import decode_namespace, is_within, show
 from kvstore.operations import (
     Append,
     ExtendJob,
@@ -167,10 +167,9 @@ class MemorySequences(MemoryRows):
         return found
 
     async def sequences(self, path: str, *, with_jobs: bool = True) -> list[SequenceRecord]:
-        low, high = subtree_range(path)
         found = []
         for there, state in sorted(self._sequences.items()):
-            if low <= there and (high is None or there < high) and state.kind is not None:
+            if is_within(there, path, subtree=True) and state.kind is not None:
                 jobs = self._queues.get(there, MemoryQueue()).jobs.values() if with_jobs else ()
                 noted = [job for job in jobs if not job.is_just_ready]
                 noted.sort(key=lambda job: job.position)

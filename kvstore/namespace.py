@@ -25,6 +25,7 @@ __all__ = [
     "decode_namespace",
     "encode_namespace",
     "is_text",
+    "is_within",
     "root_of",
     "show",
     "subtree_range",
@@ -140,6 +141,11 @@ def subtree_range(path: str) -> tuple[str, str | None]:
     `high` is `None` for the root, whose subtree is everything.
     """
     return (path, path[:-1] + _AFTER_TERMINATOR) if path else ("", None)
+
+
+def is_within(path: str, of: str, subtree: bool) -> bool:
+    """Whether a path is that of a namespace or, with `subtree`, lies in its subtree."""
+    return path.startswith(of) if subtree else path == of
 
 
 def show(namespace: Namespace, key: str | None = None) -> str:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from kvstore.errors import StoreError
 from kvstore.feed import POLL_S, Bell, ChangePage
 from kvstore.instants import to_datetime
-from kvstore.namespace import decode_namespace, root_of, subtree_range
+from kvstore.namespace import decode_namespace, is_within, root_of
 from kvstore.patterns import Pattern
 from kvstore.positions import Position, Positions
 from kvstore.postgres import past_statements, statements
@@ -54,12 +54,11 @@ async def read_changes(
             return await _read_roots(pooled.raw, after, pattern, now)
     has_expired = await pooled.raw.fetchval(statements.IS_ANY_EXPIRED, now)
     read = await _read_root(pooled.raw, root_of(path), after)
-    low, high = subtree_range(path)
-    found = []
-    for row in read.rows:
-        inside = low <= row.path and (high is None or row.path < high)
-        if (inside if subtree else row.path == path) and pattern.matches(row.key):
-            found.append(row.change(now))
+    found = [
+        row.change(now)
+        for row in read.rows
+        if is_within(row.path, path, subtree) and pattern.matches(row.key)
+    ]
     newest = read.rows[-1].version if read.rows else after
     return ChangePage(found, newest, read.begin, read.until, bool(has_expired), now)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from kvstore.feed import MOST_CHANGES, ChangePage, lease_after
 from kvstore.instants import to_datetime
-from kvstore.namespace import decode_namespace, subtree_range
+from kvstore.namespace import decode_namespace, is_within
 from kvstore.operations import Lease, Trim
 from kvstore.patterns import Pattern
 from kvstore.sqlite import driver, past, reading, statements
@@ -69,11 +69,9 @@ def read_changes(
         until, begin, kept, has_expired = connection.execute(statements.GET_FEED, (now,)).fetchone()
         found: list[Change] = []
         position, size = after, 0
-        low, high = subtree_range(path)
         rows = connection.execute(statements.GET_CHANGES, (after, _ROWS_AT_ONCE))
         for position, kind, there, key, at, length in rows:
-            inside = low <= there and (high is None or there < high) if subtree else there == path
-            if inside and pattern.matches(key):
+            if is_within(there, path, subtree) and pattern.matches(key):
                 item: Item | None = None
                 labels = decode_namespace(there)
                 if kind == "put":

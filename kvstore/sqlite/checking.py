@@ -18,6 +18,7 @@ from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_
 from kvstore.report import WAITS, Meter, Report, RootStats, Stats
 from kvstore.rules import row_problem
 from kvstore.sqlite import (
+    codes,
     declared,
     driver,
     index_statements,
@@ -26,7 +27,6 @@ from kvstore.sqlite import (
     statements,
 )
 from kvstore.sqlite import past_statements as sql
-from kvstore.sqlite.codes import SQLITE_CORRUPT, SQLITE_FORMAT, SQLITE_IOERR, SQLITE_NOTADB
 from kvstore.sqlite.connection import is_unclear, snapshot
 from kvstore.sqlite.index_checking import find_problems
 from kvstore.sqlite.layout import problems_of
@@ -38,7 +38,7 @@ __all__ = ["check", "check_rows", "stats"]
 
 _SLICE = 1_000  # rows between two looks at whether to go on
 _MOST_PROBLEMS = 100
-_UNREADABLE = (SQLITE_CORRUPT, SQLITE_FORMAT, SQLITE_IOERR, SQLITE_NOTADB)
+_UNREADABLE = (codes.SQLITE_CORRUPT, codes.SQLITE_FORMAT, codes.SQLITE_IOERR, codes.SQLITE_NOTADB)
 
 
 def check(connection: driver.Connection, path: Path, meter: Meter) -> Report:
@@ -262,8 +262,7 @@ def _stats(connection: driver.Connection, path: Path, now: int, meter: Meter) ->
         if items:
             roots[_labels(low)] = RootStats(items, namespaces, int(size))
         meter.check()
-        found = statements.first_live_path(high, None, now)
-        row = connection.execute(found.text, found.params).fetchone()
+        row = driver.run(connection, statements.first_live_path(high, None, now)).fetchone()
         if row is None:
             break
         low, upper = subtree_range(encode_namespace(_labels(row[0])[:1]))

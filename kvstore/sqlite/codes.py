@@ -8,29 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = [
-    "SQLITE_AUTH",
-    "SQLITE_BUSY",
-    "SQLITE_CANTOPEN",
-    "SQLITE_CORRUPT",
-    "SQLITE_ERROR",
-    "SQLITE_FORMAT",
-    "SQLITE_FULL",
-    "SQLITE_IOERR",
-    "SQLITE_IOERR_CORRUPTFS",
-    "SQLITE_IOERR_SHMSIZE",
-    "SQLITE_IOERR_SHORT_READ",
-    "SQLITE_IOERR_WRITE",
-    "SQLITE_LOCKED",
-    "SQLITE_MISUSE",
-    "SQLITE_NOMEM",
-    "SQLITE_NOTADB",
-    "SQLITE_PERM",
-    "SQLITE_PROTOCOL",
-    "SQLITE_READONLY",
-    "SQLITE_TOOBIG",
-]
-
 SQLITE_ERROR: Final = 1
 SQLITE_PERM: Final = 3
 SQLITE_BUSY: Final = 5
@@ -52,3 +29,5 @@ SQLITE_IOERR_SHORT_READ: Final = SQLITE_IOERR | 2 << 8
 SQLITE_IOERR_WRITE: Final = SQLITE_IOERR | 3 << 8
 SQLITE_IOERR_SHMSIZE: Final = SQLITE_IOERR | 19 << 8
 SQLITE_IOERR_CORRUPTFS: Final = SQLITE_IOERR | 33 << 8
+
+__all__ = [name for name in globals() if name.startswith("SQLITE_")]

@@ -35,29 +35,7 @@ from kvstore.errors import (
     ValueTooLargeError,
 )
 from kvstore.patterns import compile_pattern
-from kvstore.sqlite import driver, statements
-from kvstore.sqlite.codes import (
-    SQLITE_AUTH,
-    SQLITE_BUSY,
-    SQLITE_CANTOPEN,
-    SQLITE_CORRUPT,
-    SQLITE_ERROR,
-    SQLITE_FORMAT,
-    SQLITE_FULL,
-    SQLITE_IOERR,
-    SQLITE_IOERR_CORRUPTFS,
-    SQLITE_IOERR_SHMSIZE,
-    SQLITE_IOERR_SHORT_READ,
-    SQLITE_IOERR_WRITE,
-    SQLITE_LOCKED,
-    SQLITE_MISUSE,
-    SQLITE_NOMEM,
-    SQLITE_NOTADB,
-    SQLITE_PERM,
-    SQLITE_PROTOCOL,
-    SQLITE_READONLY,
-    SQLITE_TOOBIG,
-)
+from kvstore.sqlite import codes, driver, statements
 from kvstore.sqlite.filters import give_place, match_filter
 from kvstore.sqlite.lineage import begin_log
 from kvstore.sqlite.openfile import OpenFile
@@ -408,7 +386,7 @@ def release(exc: BaseException) -> None:
 
 def is_busy(exc: driver.Error) -> bool:
     """Whether another connection holds the lock."""
-    return getattr(exc, "sqlite_errorcode", 0) & 0xFF in (SQLITE_BUSY, SQLITE_LOCKED)
+    return getattr(exc, "sqlite_errorcode", 0) & 0xFF in (codes.SQLITE_BUSY, codes.SQLITE_LOCKED)
 
 
 @contextmanager
@@ -427,34 +405,37 @@ _NO_ROOM = (
     "make room and try again"
 )
 _EXTENDED: dict[int, tuple[type[StoreError], str]] = {
-    SQLITE_IOERR: (StoreFullError, _NO_ROOM),  # what a COMMIT says of a file-size limit
-    SQLITE_IOERR_WRITE: (StoreFullError, _NO_ROOM),
-    SQLITE_IOERR_SHMSIZE: (StoreFullError, "cannot grow: no room on the disk; make room"),
-    SQLITE_IOERR_SHORT_READ: (StoreCorruptError, "is damaged: it ends too early"),
-    SQLITE_IOERR_CORRUPTFS: (StoreCorruptError, "is damaged, by the file system's word"),
+    codes.SQLITE_IOERR: (StoreFullError, _NO_ROOM),  # what a COMMIT says of a file-size limit
+    codes.SQLITE_IOERR_WRITE: (StoreFullError, _NO_ROOM),
+    codes.SQLITE_IOERR_SHMSIZE: (StoreFullError, "cannot grow: no room on the disk; make room"),
+    codes.SQLITE_IOERR_SHORT_READ: (StoreCorruptError, "is damaged: it ends too early"),
+    codes.SQLITE_IOERR_CORRUPTFS: (StoreCorruptError, "is damaged, by the file system's word"),
 }
 _REFUSED = "is in order as far as is known, and SQLite refused a statement; please report this"
 _LONGEST_PATH = 504  # bytes; SQLite's own limit is 512, and names of its side files are longer
 _FILES_OF_A_CONNECTION = 4  # the file, its log, the log's index, and a journal
 _DAMAGED = "is damaged, or no kvstore file; restore it from a backup"
 _PRIMARY: dict[int, tuple[type[StoreError], str]] = {
-    SQLITE_BUSY: (
+    codes.SQLITE_BUSY: (
         StoreBusyError,
         "is kept locked by another process; retry, or raise busy_timeout",
     ),
-    SQLITE_LOCKED: (StoreBusyError, "is kept locked by another connection; retry"),
-    SQLITE_PROTOCOL: (StoreBusyError, "is kept locked by another process; retry"),
-    SQLITE_FULL: (StoreFullError, "cannot grow: the disk is full; make room and try again"),
-    SQLITE_CORRUPT: (StoreCorruptError, _DAMAGED),
-    SQLITE_NOTADB: (StoreCorruptError, "is not a database, or is damaged"),
-    SQLITE_FORMAT: (StoreCorruptError, _DAMAGED),
-    SQLITE_IOERR: (StoreAccessError, "cannot be read or written: the system reports an I/O error"),
-    SQLITE_READONLY: (ReadOnlyError, "is read-only; check its permissions"),
-    SQLITE_PERM: (StoreAccessError, "may not be used; check its permissions"),
-    SQLITE_AUTH: (StoreAccessError, "may not be used; check its permissions"),
-    SQLITE_TOOBIG: (ValueTooLargeError, "takes no value that long"),
-    SQLITE_NOMEM: (StoreError, "cannot be used: out of memory"),
-    SQLITE_MISUSE: (StoreClosedError, "is closed"),
+    codes.SQLITE_LOCKED: (StoreBusyError, "is kept locked by another connection; retry"),
+    codes.SQLITE_PROTOCOL: (StoreBusyError, "is kept locked by another process; retry"),
+    codes.SQLITE_FULL: (StoreFullError, "cannot grow: the disk is full; make room and try again"),
+    codes.SQLITE_CORRUPT: (StoreCorruptError, _DAMAGED),
+    codes.SQLITE_NOTADB: (StoreCorruptError, "is not a database, or is damaged"),
+    codes.SQLITE_FORMAT: (StoreCorruptError, _DAMAGED),
+    codes.SQLITE_IOERR: (
+        StoreAccessError,
+        "cannot be read or written: the system reports an I/O error",
+    ),
+    codes.SQLITE_READONLY: (ReadOnlyError, "is read-only; check its permissions"),
+    codes.SQLITE_PERM: (StoreAccessError, "may not be used; check its permissions"),
+    codes.SQLITE_AUTH: (StoreAccessError, "may not be used; check its permissions"),
+    codes.SQLITE_TOOBIG: (ValueTooLargeError, "takes no value that long"),
+    codes.SQLITE_NOMEM: (StoreError, "cannot be used: out of memory"),
+    codes.SQLITE_MISUSE: (StoreClosedError, "is closed"),
 }
 
 
@@ -470,7 +451,7 @@ def translate(exc: driver.Error, path: Path) -> StoreError:
             return StoreClosedError(f"the connection to {path} is closed")
         return StoreError(f"{path}: the driver failed ({type(exc).__name__})")
     name = getattr(exc, "sqlite_errorname", code)
-    if code & 0xFF == SQLITE_CANTOPEN:
+    if code & 0xFF == codes.SQLITE_CANTOPEN:
         return StoreAccessError(f"{path} cannot be opened: {_why_not_opened(path)} ({name})")
     kind, what = _EXTENDED.get(code) or _PRIMARY.get(code & 0xFF) or (StoreError, _REFUSED)
     return kind(f"{path} {what} ({name})")
@@ -485,7 +466,7 @@ def is_unclear(exc: driver.Error) -> bool:
     code = getattr(exc, "sqlite_errorcode", None)
     if code is None:
         return not isinstance(exc, driver.ProgrammingError)
-    return bool(code & 0xFF == SQLITE_ERROR)
+    return bool(code & 0xFF == codes.SQLITE_ERROR)
 
 
 def _why_not_opened(path: Path) -> str:

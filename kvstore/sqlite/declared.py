@@ -100,7 +100,7 @@ def first(connection: driver.Connection, path: str, order: Order, most: int) -> 
         return None
 
     def ask(statement: Sql) -> Any:
-        row = connection.execute(statement.text, statement.params).fetchone()
+        row = driver.run(connection, statement).fetchone()
         return None if row is None else row[0]
 
     return sql.first_entries(number, path, order.descends, most, ask)

@@ -17,9 +17,8 @@ from kvstore.errors import (
     StoreCorruptError,
     StoreError,
 )
-from kvstore.sqlite import driver
+from kvstore.sqlite import codes, driver
 from kvstore.sqlite.checking import check_rows
-from kvstore.sqlite.codes import SQLITE_IOERR
 from kvstore.sqlite.connection import connect, is_unclear, translate
 from kvstore.sqlite.layout import problems_of
 from kvstore.sqlite.migrate import steps
@@ -67,7 +66,7 @@ def _why_not_written(exc: driver.Error, path: Path) -> StoreError | None:
 
     `None`: there is no room, or the system has nothing against it now.
     """
-    if getattr(exc, "sqlite_errorcode", 0) & 0xFF != SQLITE_IOERR:
+    if getattr(exc, "sqlite_errorcode", 0) & 0xFF != codes.SQLITE_IOERR:
         return None
     try:
         with tempfile.TemporaryFile(dir=path.parent) as file:

@@ -8,11 +8,18 @@ one everything works but semantic search. A program may have put `pysqlite3` in 
 
 from __future__ import annotations
 
-import sqlite3
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kvstore.errors import MissingDependencyError
+from kvstore.sql import Sql
+
+if TYPE_CHECKING:
+    import sqlite3 as _module
+else:
+    try:
+        from pysqlite3 import dbapi2 as _module
+    except ImportError:
+        import sqlite3 as _module
 
 __all__ = [
     "CAN_LOAD_EXTENSIONS",
@@ -27,45 +34,23 @@ __all__ = [
     "complete_statement",
     "connect",
     "require_extensions",
+    "run",
 ]
 
 _OLDEST = (3, 37, 0)  # of 2021; RETURNING, and PRAGMA table_list in the tools
 
 
-def _choose() -> ModuleType:
-    try:
-        from pysqlite3 import dbapi2
-    except ImportError:
-        return sqlite3
-    module: ModuleType = dbapi2
-    return module
+Connection = _module.Connection
+Cursor = _module.Cursor
+DatabaseError = _module.DatabaseError
+Error = _module.Error
+OperationalError = _module.OperationalError
+ProgrammingError = _module.ProgrammingError
+complete_statement = _module.complete_statement
 
-
-_module: Any = _choose()
-
-NAME: str = _module.__name__.partition(".")[0]
-VERSION: tuple[int, int, int] = _module.sqlite_version_info
-CAN_LOAD_EXTENSIONS: bool = hasattr(_module.Connection, "enable_load_extension")
-
-if TYPE_CHECKING:
-    Connection = sqlite3.Connection
-    Cursor = sqlite3.Cursor
-    DatabaseError = sqlite3.DatabaseError
-    Error = sqlite3.Error
-    OperationalError = sqlite3.OperationalError
-    ProgrammingError = sqlite3.ProgrammingError
-else:
-    Connection = _module.Connection
-    Cursor = _module.Cursor
-    DatabaseError = _module.DatabaseError
-    Error = _module.Error
-    OperationalError = _module.OperationalError
-    ProgrammingError = _module.ProgrammingError
-
-
-def complete_statement(text: str) -> bool:
-    """Whether a text ends with the end of a statement."""
-    return bool(_module.complete_statement(text))
+NAME = _module.__name__.partition(".")[0]
+VERSION = _module.sqlite_version_info
+CAN_LOAD_EXTENSIONS = hasattr(Connection, "enable_load_extension")
 
 
 def connect(uri: str, factory: type[Connection] = Connection) -> Connection:
@@ -84,7 +69,7 @@ def connect(uri: str, factory: type[Connection] = Connection) -> Connection:
             f"kvstore needs SQLite 3.37 or newer, and {NAME} has {_module.sqlite_version}: "
             "pip install pysqlite3"
         )
-    connection: Connection = _module.connect(
+    return _module.connect(
         uri,
         uri=True,
         isolation_level=None,
@@ -92,7 +77,11 @@ def connect(uri: str, factory: type[Connection] = Connection) -> Connection:
         cached_statements=256,
         factory=factory,
     )
-    return connection
+
+
+def run(connection: Connection, statement: Sql) -> Cursor:
+    """Execute a statement with its parameters."""
+    return connection.execute(statement.text, statement.params)
 
 
 def require_extensions() -> None:

@@ -43,13 +43,7 @@ FORGET_WORDS = (
     "UPDATE index_roots SET length = 0",
 )
 FORGET_VECTORS = ("DELETE FROM index_garbage", "UPDATE index_entries SET slots = x''")
-
-
-def drop_vectors(table: str) -> str:
-    """Drop a table of vectors."""
-    return f"DROP TABLE IF EXISTS {table}"
-
-
+DROP_VECTORS = tuple(f"DROP TABLE IF EXISTS {table}" for table in VECTOR_TABLES)
 HOW_WORDS_WERE_MADE = "SELECT sql FROM sqlite_schema WHERE name = 'words'"
 HAS_VEC0 = "SELECT 1 FROM pragma_module_list WHERE name = 'vec0'"
 
@@ -60,36 +54,29 @@ INSERT INTO meta (name, value) VALUES ('index', ?)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
 
-# The unique index on (path, key), and primary keys
-GET_MANY_ENTRIES = """
-SELECT items.key, items.id, index_entries.slots, index_entries.length,
-    EXISTS (SELECT 1 FROM index_pending WHERE index_pending.item = items.id)
+_IS_PENDING = "EXISTS (SELECT 1 FROM index_pending WHERE index_pending.item = items.id)"
+_HELD = f"index_entries.slots, index_entries.length, {_IS_PENDING}"
+_WITH_ENTRIES = "LEFT JOIN index_entries ON index_entries.item = items.id"
+_MANY = """
 FROM json_each(?) AS wanted
 CROSS JOIN items ON items.path = ? AND items.key = wanted.value
-LEFT JOIN index_entries ON index_entries.item = items.id
 """
-GET_ONE_ENTRIES = """
-SELECT items.key, items.id, index_entries.slots, index_entries.length,
-    EXISTS (SELECT 1 FROM index_pending WHERE index_pending.item = items.id)
-FROM items
-LEFT JOIN index_entries ON index_entries.item = items.id
+
+# The unique index on (path, key), and primary keys
+GET_ONE_ENTRIES = f"""
+SELECT items.key, items.id, {_HELD}
+FROM items {_WITH_ENTRIES}
 WHERE items.path = ? AND items.key = ?
 """
+GET_MANY_ENTRIES = f"SELECT items.key, items.id, {_HELD} {_MANY} {_WITH_ENTRIES}"
 GET_ONE_ID = "SELECT key, id FROM items WHERE path = ? AND key = ?"
-GET_MANY_IDS = """
-SELECT items.key, items.id
-FROM json_each(?) AS wanted
-CROSS JOIN items ON items.path = ? AND items.key = wanted.value
-"""
-GET_MANY_SLOTS = """
+GET_MANY_IDS = f"SELECT items.key, items.id {_MANY}"
+GET_MANY_SLOTS = f"""
 SELECT NULL, (SELECT value FROM meta WHERE name = 'index')
 UNION ALL
-SELECT items.key, index_entries.slots
-FROM json_each(?) AS wanted
-CROSS JOIN items ON items.path = ? AND items.key = wanted.value
+SELECT items.key, index_entries.slots {_MANY}
 CROSS JOIN index_entries ON index_entries.item = items.id
 """
-GET_ID = "SELECT id FROM items WHERE path = ? AND key = ?"
 GET_ENTRIES = """
 SELECT slots, length, EXISTS (SELECT 1 FROM index_pending WHERE item = wanted.item)
 FROM (SELECT ? AS item) AS wanted
@@ -116,12 +103,9 @@ WHERE index_pending.item > ?
 ORDER BY index_pending.item
 LIMIT +?
 """
-GET_SINCE = """
-SELECT items.id, items.path, items.indexing, CAST(items.value AS BLOB), index_entries.slots,
-    index_entries.length,
-    EXISTS (SELECT 1 FROM index_pending WHERE index_pending.item = items.id)
-FROM items
-LEFT JOIN index_entries ON index_entries.item = items.id
+GET_SINCE = f"""
+SELECT items.id, items.path, items.indexing, CAST(items.value AS BLOB), {_HELD}
+FROM items {_WITH_ENTRIES}
 WHERE items.version >= ?
 """
 
@@ -155,12 +139,10 @@ def count_writes(within: Sql) -> Sql:
 # Checking
 
 # Primary keys
-GET_CHECKED = """
+GET_CHECKED = f"""
 SELECT items.id, items.indexing, CAST(items.value AS BLOB), index_entries.slots,
-    EXISTS (SELECT 1 FROM words_docsize WHERE words_docsize.id = items.id),
-    EXISTS (SELECT 1 FROM index_pending WHERE index_pending.item = items.id)
-FROM items
-LEFT JOIN index_entries ON index_entries.item = items.id
+    EXISTS (SELECT 1 FROM words_docsize WHERE words_docsize.id = items.id), {_IS_PENDING}
+FROM items {_WITH_ENTRIES}
 WHERE items.id > ?
 ORDER BY items.id
 LIMIT +?
@@ -187,16 +169,13 @@ HAS_LARGE_CHUNK = "SELECT 1 FROM vectors_large_chunks WHERE partition00 = ? LIMI
 COUNT_SMALL_CHUNKS = """
 SELECT count(*) FROM (SELECT 1 FROM vectors_small_chunks WHERE partition00 = ? LIMIT +?)
 """
-UPDATE_VECTOR = (
-    "UPDATE vectors_small SET embedding = ? WHERE rowid = ?",
-    "UPDATE vectors_large SET embedding = ? WHERE rowid = ?",
+UPDATE_VECTOR = tuple(
+    f"UPDATE {table} SET embedding = ? WHERE rowid = ?" for table in VECTOR_TABLES
 )
-DELETE_VECTOR = (
-    "DELETE FROM vectors_small WHERE rowid = ?",
-    "DELETE FROM vectors_large WHERE rowid = ?",
+DELETE_VECTOR = tuple(f"DELETE FROM {table} WHERE rowid = ?" for table in VECTOR_TABLES)
+INSERT_SMALL, INSERT_LARGE = (
+    f"INSERT INTO {table} (path, rowid, embedding) VALUES (?, ?, ?)" for table in VECTOR_TABLES
 )
-INSERT_SMALL = "INSERT INTO vectors_small (path, rowid, embedding) VALUES (?, ?, ?)"
-INSERT_LARGE = "INSERT INTO vectors_large (path, rowid, embedding) VALUES (?, ?, ?)"
 
 
 def _of_chunks(within: Sql) -> Sql:
@@ -405,8 +384,7 @@ def select_among(condition: Sql) -> Sql:
 
 _AROUND = f"""
 SELECT items.id, items.path, items.key, index_entries.words, index_entries.length
-FROM items
-LEFT JOIN index_entries ON index_entries.item = items.id
+FROM items {_WITH_ENTRIES}
 WHERE items.id IN (
     SELECT value FROM json_each(?)
     UNION

@@ -19,7 +19,7 @@ A trigger notes deleted items; the batch that deletes them drops their entries b
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -161,7 +161,8 @@ class IndexedBatch(Batch):
         for entry, (row, _) in zip(found, effects.writes, strict=True):
             if entry is not None:
                 if entry.item is None:
-                    entry.item = self._execute(sql.GET_ID, (row.path, row.key)).fetchone()[0]
+                    address = row.path, row.key
+                    _, entry.item = self._execute(sql.GET_ONE_ID, address).fetchone()
                 self._write_entries(entry)
         if effects.drops:
             self._drop_deleted()
@@ -309,9 +310,13 @@ class IndexedBatch(Batch):
             self._room[path] = max(0, room - len(changes))
         self._connection.executemany(sql.INSERT_SMALL, small)
         self._connection.executemany(sql.INSERT_LARGE, large)
-        self._touched |= dict.fromkeys(by_path)
+        self._note_vectors(by_path, added)
+
+    def _note_vectors(self, paths: Iterable[str], changes: list[VectorChange]) -> None:
+        """Take note of vectors that have changed, and in which namespaces."""
+        self._touched |= dict.fromkeys(paths)
         if self._setup is not None and self._setup.journal.is_read:
-            self._vector_changes += added
+            self._vector_changes += changes
 
     def _write_entries(self, entry: Entries) -> None:
         """Make the index hold what it is to hold of an item."""
@@ -384,24 +389,17 @@ class IndexedBatch(Batch):
             return
         if self._description.dimensions is None and not vector:
             return  # nothing but vectors without a direction, so far
-        if vector:
-            if self._description.dimensions is None:
-                self._create_vectors(len(vector) // 4)
-                is_free = True
-            if is_free or not self._replace_vector(rowid, vector):
-                statement = self._insert_for(path)
-                self._execute(statement, (path, rowid, vector))
-        elif not is_free:
+        change = VectorChange(path, rowid, vector or None)
+        if vector and (
+            is_free
+            or self._description.dimensions is None
+            or not any(self._execute(each, (vector, rowid)).rowcount for each in sql.UPDATE_VECTOR)
+        ):
+            self._add_vectors([change])
+            return
+        if not vector and not is_free:
             self._delete_vector(rowid)
-        self._touched[path] = None
-        if self._setup is not None and self._setup.journal.is_read:
-            self._vector_changes.append(VectorChange(path, rowid, vector or None))
-
-    def _insert_for(self, path: str) -> str:
-        """Return the statement that inserts the next vector of a namespace."""
-        room = self._room_for(path)
-        self._room[path] = max(0, room - 1)
-        return sql.INSERT_SMALL if room else sql.INSERT_LARGE
+        self._note_vectors((path,), [change])
 
     def _room_for(self, path: str) -> int:
         """Return how many vectors of a namespace may yet go to small chunks."""
@@ -412,9 +410,6 @@ class IndexedBatch(Batch):
             return 0
         chunks: int = self._execute(sql.COUNT_SMALL_CHUNKS, (path, SMALL_CHUNKS)).fetchone()[0]
         return (SMALL_CHUNKS - chunks) * SMALL_CHUNK
-
-    def _replace_vector(self, rowid: int, vector: bytes) -> bool:
-        return any(self._execute(update, (vector, rowid)).rowcount for update in sql.UPDATE_VECTOR)
 
     def _delete_vector(self, rowid: int) -> None:
         any(self._execute(delete, (rowid,)).rowcount for delete in sql.DELETE_VECTOR)
@@ -478,8 +473,8 @@ class IndexedBatch(Batch):
         if is_dropped:
             if had_vectors:
                 load_vectors(self._connection)
-                for table in VECTOR_CHUNKS:
-                    self._execute(sql.drop_vectors(table))
+                for statement in sql.DROP_VECTORS:
+                    self._execute(statement)
             for statement in sql.FORGET_VECTORS:
                 self._execute(statement)
         if is_marked:

@@ -94,7 +94,7 @@ def number(connection: driver.Connection, path: str, now: int, asked: Asked | No
     kept = _kept(connection, path)
     if kept is None:
         counted = statements.count_all(path, subtree=False, now=now)
-        found: int = connection.execute(counted.text, counted.params).fetchone()[0]
+        found: int = driver.run(connection, counted).fetchone()[0]
         if asked is not None and found > LARGE:
             asked.note(path)
         return found
@@ -131,14 +131,10 @@ def _extend(connection: driver.Connection, path: str) -> None:
     if row is not None and row[1] is None:
         return
     after = None if row is None else row[1]
-    end = _run(connection, sql.end_of_slice(path, after, _SLICE)).fetchone()
+    end = driver.run(connection, sql.end_of_slice(path, after, _SLICE)).fetchone()
     until = None if end is None else end[0]
-    added = _run(connection, sql.add_slice(path, after, until)).rowcount
+    added = driver.run(connection, sql.add_slice(path, after, until)).rowcount
     connection.execute(sql.SET_NAMESPACE, (path, added, until))
-
-
-def _run(connection: driver.Connection, statement: Sql) -> driver.Cursor:
-    return connection.execute(statement.text, statement.params)
 
 
 def find_problems(connection: driver.Connection) -> Iterator[str]:

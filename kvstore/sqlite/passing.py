@@ -74,11 +74,11 @@ class PassingItems:
         passed = self._known.pop(key, None)
         if passed is None:
             statement = sql.select_passing(path, subtree, condition, among)
-            (ids,) = connection.execute(statement.text, statement.params).fetchone()
+            (ids,) = driver.run(connection, statement).fetchone()
             passed = _Passed(version, array("q", orjson.loads(ids)))
         elif passed.version != version:
             statement = sql.select_passing_since(path, subtree, condition, passed.version)
-            changed = dict(connection.execute(statement.text, statement.params).fetchall())
+            changed = dict(driver.run(connection, statement).fetchall())
             if changed:
                 kept = [item for item in passed.ids if item not in changed]
                 kept += [item for item, passes in changed.items() if passes]

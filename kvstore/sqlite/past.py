@@ -254,7 +254,7 @@ def page(
 ) -> tuple[list[Record], tuple[str, str] | None]:
     """Return the first items of a span that were there, and where to go on."""
     statement = sql.select_past_page(span, moment.version, moment.instant, limit)
-    rows = connection.execute(statement.text, statement.params)
+    rows = driver.run(connection, statement)
     records, is_cut = reading.take_records(rows, limit)
     require(connection, moment, now)
     return records, (records[-1].path, records[-1].key) if is_cut else None
@@ -280,8 +280,7 @@ def changed_since(
     connection: driver.Connection, version: int, path: str, subtree: bool
 ) -> list[tuple[str, str]]:
     """Return the addresses of what has changed since a version, in order."""
-    statement = sql.changed_since(version, path, subtree)
-    return connection.execute(statement.text, statement.params).fetchall()
+    return driver.run(connection, sql.changed_since(version, path, subtree)).fetchall()
 
 
 def history(connection: driver.Connection, path: str, key: str, limit: int | None) -> list[Change]:

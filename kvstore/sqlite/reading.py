@@ -76,10 +76,6 @@ _MANY = 2_000  # items that Python's collector is kept from while they are made
 _PIECE_BYTES = 8 * 2**20  # of the values of records that are in hand at once
 
 
-def _run(connection: driver.Connection, statement: Sql) -> Any:
-    return connection.execute(statement.text, statement.params)
-
-
 def item_of(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> Item:
     """Make an item of a row: data, version, created, updated, expires, checksum.
 
@@ -223,7 +219,7 @@ def is_light(
     connection: driver.Connection, longest: int, path: str, pattern: Pattern | None = None
 ) -> bool:
     """Whether a namespace, or what of it begins as a pattern does, has few rows and bytes."""
-    (octets,) = _run(connection, statements.weigh(path, pattern)).fetchone()
+    (octets,) = driver.run(connection, statements.weigh(path, pattern)).fetchone()
     return octets is not None and octets <= longest
 
 
@@ -231,7 +227,7 @@ def is_light_page(
     connection: driver.Connection, longest: int, span: Span, limit: int, now: int
 ) -> bool:
     """Whether a span's first rows are there, all of them, and have few bytes."""
-    (octets,) = _run(connection, statements.weigh_first(span, now, limit)).fetchone()
+    (octets,) = driver.run(connection, statements.weigh_first(span, now, limit)).fetchone()
     return octets is not None and octets <= longest
 
 
@@ -299,7 +295,7 @@ def select_few(
     statement = statements.select_few(
         *(path, _passes(selection), now, selection.limit, selection.offset, _order(selection))
     )
-    return items_of(_run(connection, statement))
+    return items_of(driver.run(connection, statement))
 
 
 def _passes(selection: Selection) -> Sql:
@@ -323,7 +319,7 @@ def _select(
         *(path, selection.subtree, passes, now),
         *(selection.limit, selection.offset, among, _order(selection)),
     )
-    return items_of(_run(connection, statement))
+    return items_of(driver.run(connection, statement))
 
 
 def _order(selection: Selection) -> Sql | None:
@@ -341,7 +337,7 @@ def candidates(
 
 def _are_many(connection: driver.Connection, among: Sql) -> bool:
     """Whether it pays to try what comes first before all that may pass."""
-    return _run(connection, statements.has_more(among, 2 * _TRIED)).fetchone() is not None
+    return driver.run(connection, statements.has_more(among, 2 * _TRIED)).fetchone() is not None
 
 
 def _first(
@@ -368,7 +364,7 @@ def list_namespaces(
     """Return the namespaces that match, cut, distinct, sorted and paged."""
     root = encode_namespace(asked.root)
     if asked.max_depth is None or asked.suffix or len(asked.prefix) > asked.max_depth:
-        paths = (path for (path,) in _run(connection, statements.list_paths(root, now)))
+        paths = (path for (path,) in driver.run(connection, statements.list_paths(root, now)))
         return asked.cut(map(decode_namespace, paths))[offset:][:limit]
     with snapshot(connection):
         below = _skip_below(connection, root, asked, asked.max_depth, now)
@@ -381,7 +377,7 @@ def _skip_below(
     """Yield the namespaces cut to a depth, jumping over all that lies below each."""
     low, high = subtree_range(root)
     while True:
-        row = _run(connection, statements.first_live_path(low, high, now)).fetchone()
+        row = driver.run(connection, statements.first_live_path(low, high, now)).fetchone()
         if row is None:
             return
         labels, low = asked.listed(row[0], max_depth, "\0")
@@ -391,7 +387,7 @@ def _skip_below(
 
 def keys(connection: driver.Connection, span: Span, limit: int | None, now: int) -> list[str]:
     """Return the keys of a span, in its order."""
-    return [key for (key,) in _run(connection, statements.select_keys(span, now, limit))]
+    return [key for (key,) in driver.run(connection, statements.select_keys(span, now, limit))]
 
 
 def count(
@@ -413,14 +409,16 @@ def count_few(
     connection: driver.Connection, path: str, pattern: Pattern, subtree: bool, now: int
 ) -> int:
     """As `count`, by a look at all items."""
-    number: int = _run(connection, statements.count(path, subtree, pattern, now)).fetchone()[0]
+    number: int = driver.run(connection, statements.count(path, subtree, pattern, now)).fetchone()[
+        0
+    ]
     return number
 
 
 def page(connection: driver.Connection, span: Span, filter: Filter, limit: int, now: int) -> Page:
     """Return the first piece of a span."""
     statement = statements.select_page(span, compile_filter(filter), now, limit)
-    rows = _run(connection, statement).fetchall()
+    rows = driver.run(connection, statement).fetchall()
     items = items_of(row for row in rows if row[2] is not None)
     return Page(items, (rows[-1][0], rows[-1][1]) if len(rows) == limit else None)
 
@@ -429,7 +427,7 @@ def records(
     connection: driver.Connection, path: str, after: tuple[str, str] | None, limit: int, now: int
 ) -> tuple[list[Record], tuple[str, str] | None]:
     """Return the next piece of a subtree's live records, and where the one after it begins."""
-    found = _run(connection, statements.select_records(path, now, after, limit))
+    found = driver.run(connection, statements.select_records(path, now, after, limit))
     taken, is_cut = take_records(found, limit)
     return taken, (taken[-1].path, taken[-1].key) if is_cut else None
 

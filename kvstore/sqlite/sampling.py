@@ -26,13 +26,12 @@ def sample_vectors(
         if description is None or description.dimensions is None:
             return []
         size = description.dimensions * _FLOAT_BYTES
-        count = sql.count_items(path)
-        items = connection.execute(count.text, count.params).fetchone()[0]
+        (items,) = driver.run(connection, sql.count_items(path)).fetchone()
         every = max(1, items // limit)
         for table in sql.VECTOR_TABLES:
             chunks: dict[int, bytes] = {}
             sample = sql.sample_vectors(table, path, every, limit - len(found))
-            rows = connection.execute(sample.text, sample.params).fetchall()
+            rows = driver.run(connection, sample).fetchall()
             for there, key, chunk, place in sorted(rows, key=lambda row: row[2]):
                 if chunk not in chunks:
                     held = connection.execute(sql.chunk_of(table), (chunk,)).fetchone()

@@ -129,7 +129,8 @@ def search(
                 return _by_own_words(connection, scope, weigher, wanted)
 
         clamped = replace(asked, limit=min(asked.limit, _MOST), offset=min(asked.offset, _MOST))
-        return _load(connection, page_of(clamped, by_meaning, by_words))
+        hits = page_of(clamped, by_meaning, by_words)
+        return _scored(reading.get_by_id(connection, [hit.id for hit in hits]), hits)
 
 
 def search_small(
@@ -172,7 +173,7 @@ def search_small(
             nearest = sql.nearest(
                 "vectors_small", Sql("path = ?", (path,)), None, vector, SMALL_CHUNK * len(chunks)
             )
-            rows = connection.execute(nearest.text, nearest.params).fetchall()
+            rows = driver.run(connection, nearest).fetchall()
             cosines = cosines_of([held for _, _, held in rows], vector)
             scores = [(cosine, row[1]) for cosine, row in zip(cosines, rows, strict=True)]
         scores.sort(reverse=True)
@@ -189,13 +190,6 @@ def search_small(
         hits = [Hit(best[id_], (path, item.key), id_) for id_, item in items.items()]
         hits.sort(key=_rank)
         return _scored(items, page_of(asked, lambda _: hits, None))
-
-
-def _load(connection: driver.Connection, hits: list[Hit]) -> list[Item]:
-    """Return the items of a page of hits."""
-    if not hits:
-        return []
-    return _scored(reading.get_by_id(connection, [hit.id for hit in hits]), hits)
 
 
 def _scored(items: Mapping[int, Item], hits: list[Hit]) -> list[Item]:
@@ -298,7 +292,7 @@ def _in_context(
     statement = sql.select_around(ids, 2 * context, now)
     items = [
         Neighbour((path, key), weigher.counts(words or b""), length or 0, item)
-        for item, path, key, words, length in connection.execute(statement.text, statement.params)
+        for item, path, key, words, length in driver.run(connection, statement)
     ]
     hits = in_context(items, {hit.place for hit in own}, context, weigher.weights)
     if scope.is_filtered:
@@ -336,7 +330,7 @@ def _neighbours(
 def _share(connection: driver.Connection, scope: _Scope) -> float:
     """Return which part of some items of the scope passes its filter."""
     statement = sql.sample(scope.path, scope.subtree, scope.condition, SAMPLE)
-    return float(connection.execute(statement.text, statement.params).fetchone()[0] or 0)
+    return float(driver.run(connection, statement).fetchone()[0] or 0)
 
 
 def _any_passes(connection: driver.Connection, scope: _Scope, rows: Iterable[_Row]) -> bool:
@@ -392,7 +386,7 @@ def _unseen_neighbours(
         reach = 3.0  # the largest distance up to which both have given all: 2 is the largest
         for table in sql.VECTOR_TABLES:
             statement = sql.nearest(table, within, among, vector, asked_for)
-            rows = connection.execute(statement.text, statement.params).fetchall()
+            rows = driver.run(connection, statement).fetchall()
             found.append(rows)
             if len(rows) >= asked_for:
                 reach = min(reach, rows[-1][0])
@@ -421,12 +415,9 @@ def _unseen_neighbours(
             among = _among(connection, setup, scope)
             continue
         if count == MOST_NEIGHBOURS and not is_complete:
-            rest = merge(
-                *(
-                    _all_by_distance(connection, table, within, among, vector)
-                    for table in sql.VECTOR_TABLES
-                )
-            )
+            # All of them, however many: slow, for very deep pages and very many equals
+            every = (sql.all_distances(each, within, among, vector) for each in sql.VECTOR_TABLES)
+            rest = merge(*(driver.run(connection, statement) for statement in every))
             yield from _unseen(
                 (score_of(held), rowid & ITEM_MASK)
                 for _, rowid, held in rest
@@ -434,15 +425,3 @@ def _unseen_neighbours(
             )
             return
         count = min(MOST_NEIGHBOURS, 8 * count)
-
-
-def _all_by_distance(
-    connection: driver.Connection,
-    table: str,
-    within: Sql | None,
-    among: Sql | None,
-    vector: bytes,
-) -> Iterator[_Row]:
-    """Yield all neighbours, however many: slow, for very deep pages and very many equals."""
-    statement = sql.all_distances(table, within, among, vector)
-    yield from connection.execute(statement.text, statement.params)

@@ -32,10 +32,10 @@ from kvstore.sql import Sql
 from kvstore.sqlite import (
     quick_jobs,
     reading,
-    sequence_statements,
     sequences,
     statements,
 )
+from kvstore.sqlite import sequence_statements as sql
 from kvstore.sqlite.read_cache import ABSENT, Entry
 from kvstore.sqlite.rows import NotInlineError, Rows, StoredRow
 from kvstore.types import Item
@@ -72,7 +72,7 @@ class SequenceRows(Rows):
             if op.path in states:
                 if op.name is not None and states[op.path].kind == "queue":
                     self._jobs.settle(op.path)
-            elif self._execute(sequence_statements.HAS_ITEMS, (op.path, self._now)).fetchone()[0]:
+            elif self._execute(sql.HAS_ITEMS, (op.path, self._now)).fetchone()[0]:
                 raise other_items(op.namespace)
         for path in begun - states.keys():
             if self._longest is not None and not reading.is_light(
@@ -142,25 +142,23 @@ class SequenceRows(Rows):
     def _pop_entry(self, op: PopEntry) -> Item | None:
         if self._begun(op.path, "log") is None:
             return None
-        found = self._execute(sequence_statements.LAST_ENTRIES, (op.path, self._now, 1)).fetchall()
+        found = self._execute(sql.LAST_ENTRIES, (op.path, self._now, 1)).fetchall()
         if not found:
             return None
         key, *row = found[0]
         item = reading.item_of(op.namespace, op.path, key, row)
-        self._end_rows("delete", Sql(sequence_statements.ENTRY, (op.path, key)))
+        self._end_rows("delete", Sql(sql.ENTRY, (op.path, key)))
         return item
 
     def _trim_log(self, op: TrimLog) -> int:
         state = self._begun(op.path, "log")
         if state is None:
             return 0
-        self._end_rows("expire", Sql(sequence_statements.EXPIRED_ENTRIES, (op.path, self._now)))
+        self._end_rows("expire", Sql(sql.EXPIRED_ENTRIES, (op.path, self._now)))
         number = self._known_states((op.path,))[op.path].size - op.keep
         if number <= 0:
             return 0
-        trimmed = self._end_rows(
-            "delete", Sql(sequence_statements.OLDEST_ENTRIES, (op.path, number))
-        )
+        trimmed = self._end_rows("delete", Sql(sql.OLDEST_ENTRIES, (op.path, number)))
         self._known_states((op.path,))[op.path].trimmed = position_of(trimmed[-1][1]) or 0
         return len(trimmed)
 
@@ -196,6 +194,6 @@ class SequenceRows(Rows):
     def _recount_jobs(self, path: str, noted: int, jobs: Mapping[Address, JobState]) -> None:
         """Add what is known of jobs that were written, and rows for those that need them."""
         last = max([key_of(noted), *(key for there, key in jobs if there == path)])
-        statement = sequence_statements.ITEMS_WITHOUT_JOB
+        statement = sql.ITEMS_WITHOUT_JOB
         for (key,) in self._execute(statement, (path, last)).fetchall():
             self._jobs.restore(jobs.get((path, key)) or JobState(path, position_of(key) or 0))

@@ -8,7 +8,8 @@ from typing import Any
 from kvstore.jobs import LEASED, RAN_OUT, Jobs, JobState, QueueSize, SequenceRecord
 from kvstore.namespace import decode_namespace, subtree_range
 from kvstore.sequences import EntryPage, SequenceState, key_of, position_of
-from kvstore.sqlite import driver, sequence_statements
+from kvstore.sqlite import driver
+from kvstore.sqlite import sequence_statements as sql
 from kvstore.sqlite.connection import snapshot
 from kvstore.sqlite.reading import get_one, item_of
 from kvstore.types import Item
@@ -38,13 +39,13 @@ Execute = Callable[[str, tuple[Any, ...]], driver.Cursor]
 
 def find_state(execute: Execute, path: str) -> SequenceState | None:
     """Return what is kept of a namespace that is a log or a queue."""
-    row = execute(sequence_statements.GET_SEQUENCE, (path,)).fetchone()
+    row = execute(sql.GET_SEQUENCE, (path,)).fetchone()
     return None if row is None else SequenceState(path, *row)
 
 
 def count_state(execute: Execute, path: str) -> SequenceState:
     """Return what a log or queue begins with, in a namespace that is none yet."""
-    size, last = execute(sequence_statements.COUNT_ENTRIES, (path,)).fetchone()
+    size, last = execute(sql.COUNT_ENTRIES, (path,)).fetchone()
     return SequenceState(path, last=0 if last is None else position_of(last) or 0, size=size)
 
 
@@ -52,7 +53,7 @@ def save_state(execute: Execute, state: SequenceState) -> None:
     """Keep it."""
     jobs = state.delayed, state.dead, state.seen, state.noted, state.soonest
     numbers = state.last, state.trimmed, state.size, *jobs
-    execute(sequence_statements.SET_SEQUENCE, (state.path, state.kind, *numbers))
+    execute(sql.SET_SEQUENCE, (state.path, state.kind, *numbers))
 
 
 class FileJobs(Jobs):
@@ -93,18 +94,18 @@ class FileJobs(Jobs):
     def get(self, path: str, position: int) -> JobState | None:
         job = self._seen.get((path, position))
         if job is None:
-            job = self._one(sequence_statements.GET_JOB, path, position)
+            job = self._one(sql.GET_JOB, path, position)
             if job is not None:
                 self._seen[path, position] = job
         return job
 
     def named(self, path: str, name: str) -> JobState | None:
-        return self._one(sequence_statements.GET_NAMED_JOB, path, name)
+        return self._one(sql.GET_NAMED_JOB, path, name)
 
     def first_ready(self, path: str) -> JobState | None:
-        again = self._one(sequence_statements.FIRST_READY, path)
+        again = self._one(sql.FIRST_READY, path)
         state = self.look(path)
-        row = self._execute(sequence_statements.FIRST_NEW, (path, key_of(state.noted))).fetchone()
+        row = self._execute(sql.FIRST_NEW, (path, key_of(state.noted))).fetchone()
         new = None if row is None else position_of(row[0])
         noted = state.last if new is None else new - 1
         if noted - state.noted > NOTED_BEHIND:
@@ -124,43 +125,43 @@ class FileJobs(Jobs):
             return 0
         self._awake.add(path)
         due = path, self._now
-        if not self._execute(sequence_statements.IS_ANY_DELAY_OVER, due).fetchone()[0]:
+        if not self._execute(sql.IS_ANY_DELAY_OVER, due).fetchone()[0]:
             return 0
         if self._refuse is not None:
-            found = self._execute(sequence_statements.ARE_MANY_DUE, due).fetchone()
+            found = self._execute(sql.ARE_MANY_DUE, due).fetchone()
             if found[0]:
                 self._refuse()
         self._seen.clear()
-        return self._execute(sequence_statements.WAKE_JOBS, due).rowcount
+        return self._execute(sql.WAKE_JOBS, due).rowcount
 
     def over(self, path: str) -> list[JobState]:
         if self._now < self.look(path).soonest:
             return []
-        found = self._all(sequence_statements.JOBS_OVER, path, self._now)
-        (following,) = self._execute(sequence_statements.NEXT_OVER, (path, self._now)).fetchone()
+        found = self._all(sql.JOBS_OVER, path, self._now)
+        (following,) = self._execute(sql.NEXT_OVER, (path, self._now)).fetchone()
         self.state(path).soonest = NEVER if following is None else following
         return found
 
     def far(self, path: str) -> list[JobState]:
-        return self._all(sequence_statements.JOBS_FAR, path, self._now)
+        return self._all(sql.JOBS_FAR, path, self._now)
 
     def leased(self, path: str) -> list[JobState]:
-        return self._all(sequence_statements.LEASED_JOBS, path)
+        return self._all(sql.LEASED_JOBS, path)
 
     def held(self, path: str, token: int) -> JobState | None:
-        return self._one(sequence_statements.HELD_JOB, path, token)
+        return self._one(sql.HELD_JOB, path, token)
 
     def write(self, job: JobState) -> None:
         address = job.path, job.position
         self._seen[address] = job
-        self._execute(sequence_statements.ERASE_JOB, address)
-        self._execute(sequence_statements.ADD_JOB, job)
+        self._execute(sql.ERASE_JOB, address)
+        self._execute(sql.ADD_JOB, job)
         if job.state == LEASED and job.due < self.look(job.path).soonest:
             self.state(job.path).soonest = job.due
 
     def erase(self, path: str, position: int) -> None:
         self._seen.pop((path, position), None)
-        self._execute(sequence_statements.ERASE_JOB, (path, position))
+        self._execute(sql.ERASE_JOB, (path, position))
 
     def _one(self, statement: str, *params: Any) -> JobState | None:
         row = self._execute(statement, params).fetchone()
@@ -179,9 +180,7 @@ def queue_size(connection: driver.Connection, path: str, now: int) -> QueueSize:
     """Count the jobs of a queue; costs by what time alone has changed, and nobody written yet."""
     with snapshot(connection):
         state = find_state(connection.execute, path) or SequenceState(path)
-        woken, leased, over, died = connection.execute(
-            sequence_statements.COUNT_OVER, (path, now)
-        ).fetchone()
+        woken, leased, over, died = connection.execute(sql.COUNT_OVER, (path, now)).fetchone()
     delayed, leased, dead = state.delayed - woken, leased - over - died, state.dead + died
     return QueueSize(state.size - delayed - leased - dead, delayed, leased, dead)
 
@@ -192,8 +191,8 @@ def dead_jobs(
     """Return the first dead jobs of a queue, in order."""
     labels = decode_namespace(path)
     with snapshot(connection):
-        rows = connection.execute(sequence_statements.DEAD_JOBS, (path, limit)).fetchall()
-        over = connection.execute(sequence_statements.JOBS_OVER, (path, now)).fetchall()
+        rows = connection.execute(sql.DEAD_JOBS, (path, limit)).fetchall()
+        over = connection.execute(sql.JOBS_OVER, (path, now)).fetchall()
         died = [job._replace(error=RAN_OUT) for job in map(_job, over) if job.is_last]
         jobs = sorted([*map(_job, rows), *died], key=lambda job: job.position)[:limit]
         found = []
@@ -208,9 +207,9 @@ def records(connection: driver.Connection, path: str, with_jobs: bool) -> list[S
     found = []
     low, high = subtree_range(path)
     with snapshot(connection):
-        statement = sequence_statements.GET_SEQUENCES
+        statement = sql.GET_SEQUENCES
         for there, kind, last, trimmed in connection.execute(statement, (low, high)).fetchall():
-            noted = sequence_statements.JOBS_OF_NOTE
+            noted = sql.JOBS_OF_NOTE
             rows = connection.execute(noted, (there,)).fetchall() if with_jobs else ()
             found.append(SequenceRecord(there, kind, last, trimmed, tuple(map(_job, rows))))
     return found
@@ -218,7 +217,7 @@ def records(connection: driver.Connection, path: str, with_jobs: bool) -> list[S
 
 def is_ripe(connection: driver.Connection, path: str, now: int) -> bool:
     """Whether there is a job to take, or a clock that was set back to be dealt with."""
-    return bool(connection.execute(sequence_statements.IS_RIPE, (path, now)).fetchone()[0])
+    return bool(connection.execute(sql.IS_RIPE, (path, now)).fetchone()[0])
 
 
 def entries(
@@ -229,10 +228,10 @@ def entries(
     with snapshot(connection):
         state = find_state(connection.execute, path) or count_state(connection.execute, path)
         if after is None:
-            found = connection.execute(sequence_statements.LAST_ENTRIES, (path, now, limit))
+            found = connection.execute(sql.LAST_ENTRIES, (path, now, limit))
         else:
             key = key_of(after) if after else ""
-            found = connection.execute(sequence_statements.ENTRIES_AFTER, (path, key, now, limit))
+            found = connection.execute(sql.ENTRIES_AFTER, (path, key, now, limit))
         items, size = [], 0
         for key, *row in found:
             items.append(item_of(labels, path, key, row))
@@ -247,5 +246,5 @@ def length(connection: driver.Connection, path: str, now: int) -> int:
     """Count the live entries of a log."""
     with snapshot(connection):
         state = find_state(connection.execute, path) or count_state(connection.execute, path)
-        row = connection.execute(sequence_statements.COUNT_EXPIRED_ENTRIES, (path, now)).fetchone()
+        row = connection.execute(sql.COUNT_EXPIRED_ENTRIES, (path, now)).fetchone()
     return state.size - int(row[0])

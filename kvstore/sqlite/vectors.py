@@ -17,7 +17,7 @@ from typing import Any
 
 from kvstore.description import Description
 from kvstore.embedding import numpy_or_none
-from kvstore.namespace import subtree_range
+from kvstore.namespace import is_within
 from kvstore.ranking import SCORE_DIGITS
 from kvstore.sql import Sql
 from kvstore.sqlite import driver, statements
@@ -146,8 +146,7 @@ class VectorCache:
         return Scores(np, held.matrix[: held.count], query, cosines, held.rowids[: held.count])
 
     def _is_large(self, connection: driver.Connection, within: Sql) -> bool:
-        large = sql.has_large_chunk(within)
-        if connection.execute(large.text, large.params).fetchone():
+        if driver.run(connection, sql.has_large_chunk(within)).fetchone():
             return True
         if within.text == "path = ?":
             return False  # a namespace of many has large chunks
@@ -175,7 +174,7 @@ class VectorCache:
         if before.writes == now.writes:
             return []
         records = self._journal.between(before.version, now.version)
-        own = [[change for change in record if _covers(key, change.path)] for record in records]
+        own = [[change for change in record if is_within(change.path, *key)] for record in records]
         touched = sum(len({change.path for change in record}) for record in own)
         if before.writes + touched != now.writes:
             return None
@@ -251,8 +250,7 @@ class VectorCache:
         rowids = np.empty(capacity, dtype=np.int64)
         filled = 0
         for table in tables:
-            chunks = sql.read_chunks(table, within)
-            rows = connection.execute(chunks.text, chunks.params)
+            rows = driver.run(connection, sql.read_chunks(table, within))
             while some := rows.fetchmany(64):
                 validity, ids, vectors = (b"".join(parts) for parts in zip(*some, strict=True))
                 bits = np.unpackbits(np.frombuffer(validity, dtype=np.uint8), bitorder="little")
@@ -335,13 +333,4 @@ class Scores:
 
 
 def _one(connection: driver.Connection, statement: Sql) -> Any:
-    return connection.execute(statement.text, statement.params).fetchone()[0]
-
-
-def _covers(key: _ScopeKey, path: str) -> bool:
-    """Whether a namespace lies in a scope."""
-    root, subtree = key
-    if not subtree:
-        return path == root
-    low, high = subtree_range(root)
-    return low <= path and (high is None or path < high)
+    return driver.run(connection, statement).fetchone()[0]
