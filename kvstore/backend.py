@@ -491,6 +491,9 @@ class Backend(Recipe, ABC):
         """
         return None
 
+    takes_columns = False
+    """Whether `apply` is quicker with `PutColumns` than with the puts that these stand for."""
+
     is_turn_over = False
     """Whether what was done at once has taken all that it may of this turn of the loop."""
 
@@ -550,11 +553,9 @@ class Host(Protocol):
 
     async def apply(self, ops: Sequence[Operation]) -> list[Any]:
         """Apply a unit of operations, all or none, and return the answer to each."""
-        ...
 
     def submit(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
         """As `apply`, called on the store's loop."""
-        ...
 
     def require_writable(self) -> None:
         """Raise unless the store is open, and was opened for writing."""
@@ -566,7 +567,6 @@ class Host(Protocol):
         self, namespace: Sequence[str], values: Sequence[Any], ttl: TTL = None
     ) -> Append:
         """Return the operation that adds entries to a log."""
-        ...
 
     def prepare_job(
         self,
@@ -577,15 +577,12 @@ class Host(Protocol):
         index: Indexing,
     ) -> PutJob:
         """Return the operation that adds a job to a queue."""
-        ...
 
     async def renewed(self, items: list[Item]) -> list[Item]:
         """Return items just read, with their lifetimes renewed if the store does so."""
-        ...
 
     async def reindex(self) -> Reindexed:
         """Make the search index complete."""
-        ...
 
 
 def _record(item: Item) -> Record:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, assert_never
+from typing import Any, Literal, assert_never, overload
 
 from kvstore.jobs import SequenceRecord
 from kvstore.own_vectors import OwnVectors
@@ -47,6 +47,7 @@ __all__ = [
     "Operation",
     "PopEntry",
     "Put",
+    "PutColumns",
     "PutJob",
     "Record",
     "Reindex",
@@ -107,6 +108,53 @@ class Put(OfItem):
     keep: bool = False
     vectors: Mapping[str, bytes] | OwnVectors | None = None
     planned: tuple[tuple[str, ...], dict[bytes, str]] | None = None
+
+
+class PutColumns(Sequence[Put]):
+    """A unit of many plain puts in one namespace, as columns: none is made before it is asked for.
+
+    Args:
+        namespace: of all of them.
+        path: of all of them.
+        keys: no two alike.
+        datas: the encoded values.
+        ttl: of all of them.
+        indexing: of all of them.
+    """
+
+    __slots__ = ("datas", "indexing", "keys", "namespace", "path", "ttl")
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        path: str,
+        keys: Sequence[str],
+        datas: Sequence[bytes],
+        ttl: int | None,
+        indexing: tuple[str, ...] | None,
+    ) -> None:
+        self.namespace = namespace
+        self.path = path
+        self.keys = keys
+        self.datas = datas
+        self.ttl = ttl
+        self.indexing = indexing
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @overload
+    def __getitem__(self, at: int) -> Put: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Put]: ...
+    def __getitem__(self, at: int | slice) -> Put | list[Put]:
+        return list(self)[at] if isinstance(at, slice) else self._put(self.keys[at], self.datas[at])
+
+    def __iter__(self) -> Iterator[Put]:
+        return map(self._put, self.keys, self.datas)
+
+    def _put(self, key: str, data: bytes) -> Put:
+        return Put(self.namespace, self.path, key, data, self.ttl, None, self.indexing)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ Namespaces and keys have theirs in `namespace`, what JSON can hold in `codec`, l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from kvstore import codec
 from kvstore.errors import InvalidArgumentError, StoreError, ValueTooLargeError
@@ -17,7 +17,7 @@ from kvstore.paths import PathError, parse_path
 from kvstore.text import WHOLE
 from kvstore.types import Namespace
 
-__all__ = ["check_field", "encode_value", "parse_indexing", "row_problem"]
+__all__ = ["check_field", "encode_value", "encode_values", "parse_indexing", "row_problem"]
 
 
 def encode_value(value: Any, namespace: Namespace, key: str, max_bytes: int) -> bytes:
@@ -29,11 +29,27 @@ def encode_value(value: Any, namespace: Namespace, key: str, max_bytes: int) -> 
     """
     data = codec.encode(value)
     if len(data) > max_bytes:
-        raise ValueTooLargeError(
-            f"the value of {show(namespace, key)} takes {len(data):,} bytes, and this store's "
-            f"max_value_bytes is {max_bytes:,}"
-        )
+        _refuse_length(data, namespace, key, max_bytes)
     return data
+
+
+def encode_values(
+    values: Sequence[Any], namespace: Namespace, keys: Sequence[str], max_bytes: int
+) -> list[bytes]:
+    """As `encode_value` of each, quicker."""
+    datas = codec.encode_all(values)
+    if max(map(len, datas)) > max_bytes:
+        for key, data in zip(keys, datas, strict=True):
+            if len(data) > max_bytes:
+                _refuse_length(data, namespace, key, max_bytes)
+    return datas
+
+
+def _refuse_length(data: bytes, namespace: Namespace, key: str, max_bytes: int) -> NoReturn:
+    raise ValueTooLargeError(
+        f"the value of {show(namespace, key)} takes {len(data):,} bytes, and this store's "
+        f"max_value_bytes is {max_bytes:,}"
+    )
 
 
 def parse_indexing(index: bool | Sequence[str] | None) -> tuple[str, ...] | None:

@@ -83,6 +83,7 @@ from kvstore.operations import (
     Mutate,
     Operation,
     Put,
+    PutColumns,
     PutJob,
     Reindex,
     Remove,
@@ -102,7 +103,7 @@ from kvstore.ranking import Search
 from kvstore.recipe import Recipe
 from kvstore.report import Meter, Progress, Reindexed, Report, Stats
 from kvstore.reranking import CANDIDATES, Reranker, fused, text_for
-from kvstore.rules import check_field, encode_value, parse_indexing
+from kvstore.rules import check_field, encode_value, encode_values, parse_indexing
 from kvstore.targets import check_target
 from kvstore.text import WHOLE, fold, query_words, texts_of
 from kvstore.transaction import Transaction
@@ -140,6 +141,7 @@ _READ_ONLY = (
     "this store was opened with read_only=True, and writes nothing: open another one without it"
 )
 _MANY = 2_000  # puts of one call that are not kept until all of them are done
+_ENCODED_AT_ONCE = 5_000  # of so many, on a thread, which is not stopped in between
 _IN_A_TURN = 256  # items of one call that are worked on in one turn of the loop
 _EVERYTHING = 2**53  # as a limit
 _ANYWHERE: Final = object()  # instead of a loop: open, and on whatever thread
@@ -597,22 +599,42 @@ class Store(WithAsync, Recipe):
             )
         labels, path = address(namespace)
         span, paths = self._lifetime(ttl), None if index is None else parse_indexing(index)
-        puts: list[Put] = []
         now = dict(mapping).items() if type(mapping) is dict else list(mapping.items())
-        with uncollected():
-            for number, (key, value) in enumerate(now, 1):
-                if number % _IN_A_TURN == 0:
-                    await self.backend.pause(0)
-                text = check_key(key)
-                if codec.is_long(value):
-                    data = await self.backend.aside(self._encode, value, labels, text)
-                else:
-                    data = self._encode(value, labels, text)
-                puts.append(Put(labels, path, text, data, span, None, paths))
-        if len(puts) > _MANY:
-            puts, unit = [], Expendable(puts)
+        if len(now) > _MANY:
+            unit: Sequence[Operation] = PutColumns(
+                labels, path, *await self._encode_many(now, labels), span, paths
+            )
+            if not self.backend.takes_columns:
+                with uncollected():
+                    unit = Expendable(unit)
             return Items(await self._submit(unit))
+        puts: list[Put] = []
+        for number, (key, value) in enumerate(now, 1):
+            if number % _IN_A_TURN == 0:
+                await self.backend.pause(0)
+            text = check_key(key)
+            if codec.is_long(value):
+                data = await self.backend.aside(self._encode, value, labels, text)
+            else:
+                data = self._encode(value, labels, text)
+            puts.append(Put(labels, path, text, data, span, None, paths))
         return Items(await self._submit(puts) if puts else ())
+
+    async def _encode_many(
+        self, given: Collection[tuple[str, Any]], namespace: Namespace
+    ) -> tuple[list[str], list[bytes]]:
+        """Return the keys and the encoded values of what is to be put, made on a thread."""
+        keys = await self._keys([key for key, _ in given])
+        values = [value for _, value in given]
+        if len(keys) < len(values):  # of a mapping that has a key twice
+            values = list({check_key(key): value for key, value in given}.values())
+        datas: list[bytes] = []
+        for begin in range(0, len(keys), _ENCODED_AT_ONCE):
+            part = slice(begin, begin + _ENCODED_AT_ONCE)
+            datas += await self.backend.aside(
+                self._encode_values, values[part], namespace, keys[part]
+            )
+        return keys, datas
 
     async def get_many(
         self, namespace: Sequence[str], keys: Iterable[str], *, refresh_ttl: bool | None = None
@@ -1489,6 +1511,14 @@ class Store(WithAsync, Recipe):
     def _encode(self, value: Any, namespace: Namespace, key: str) -> bytes:
         stored = value.value if isinstance(value, Item) else value
         return encode_value(stored, namespace, key, self.settings.max_value_bytes)
+
+    def _encode_values(
+        self, values: Sequence[Any], namespace: Namespace, keys: Sequence[str]
+    ) -> list[bytes]:
+        if any(issubclass(kind, Item) for kind in set(map(type, values))):
+            values = [value.value if isinstance(value, Item) else value for value in values]
+        with uncollected():
+            return encode_values(values, namespace, keys, self.settings.max_value_bytes)
 
     def prepare_job(
         self,

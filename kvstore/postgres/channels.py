@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import getrandbits
 from typing import Any
@@ -36,7 +37,7 @@ class Try:
     root: str = ""
     outcomes: list[list[Any] | Exception] = field(default_factory=list)
     is_news: bool = False
-    puts: list[Put] | None = None
+    puts: Sequence[Put] | None = None
     job: QuickJob | None = None
     is_sent: bool = False
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import count, islice, repeat
-from typing import Any, cast
+from typing import Any
 
 import orjson
 
 from kvstore.collecting import uncollected
-from kvstore.operations import Put, Record
+from kvstore.operations import Put, PutColumns, Record
 from kvstore.postgres import statements
 from kvstore.postgres.connection import Connection
-from kvstore.postgres.keys import Address, encode_key
+from kvstore.postgres.keys import Address, encode_keys
 from kvstore.postgres.workspace import Stamp, columns_of
-from kvstore.types import Item, pack_item
+from kvstore.types import Item, Namespace, pack_item
 
 __all__ = ["LEAST_COPIED", "copy_plain", "copy_rows"]
 
@@ -38,7 +39,7 @@ _Row = tuple[Any, ...]
 async def copy_plain(
     connection: Connection, root: str, puts: Sequence[Put], now: int, at_least: int, stamp: Stamp
 ) -> list[Item] | None:
-    """As `puts.put_plain`, inside a transaction.
+    """As `puts.put_plain`, inside a transaction; quickest with `PutColumns`.
 
     Returns:
         The items as stored; `None`: there is more to do than this, and the transaction is to be
@@ -48,40 +49,70 @@ async def copy_plain(
     base, _, until, described, has_sequences, history = row
     if until or described is not None or has_sequences or history:
         return None
-    paths, keys = [op.path for op in puts], [encode_key(op.key) for op in puts]
+    given = _Columns.of(puts)
+    paths, keys = given.paths, encode_keys(given.keys)
     present = await _delete(connection, root, paths, keys)
     created: Iterable[int] = repeat(now)
     if present:
         began = {at: first for at, first, expires in present if expires is None or expires > now}
         created = [began.get(at, now) for at in zip(paths, keys, strict=True)]
-    ttls: Iterable[int | None] = repeat(None)
-    expiries, indexings = ttls, cast("Iterable[str | None]", ttls)
-    if any(op.ttl is not None for op in puts):
-        ttls = [op.ttl for op in puts]
-        expiries = [None if ttl is None else now + ttl for ttl in ttls]
-    if any(op.indexing is not None for op in puts):
-        indexings = [
-            None if op.indexing is None else orjson.dumps(op.indexing).decode() for op in puts
-        ]
-    values = map(bytes.decode, [op.data for op in puts])
-    rows = zip(
-        repeat(root), paths, keys, count(base + 1), created, repeat(now), values, expiries, ttls,
-        indexings, strict=False,
-    )  # fmt: skip
-    copying = asyncio.create_task(_copy(connection, rows))
+    columns: list[Iterable[Any]] = [
+        repeat(root), paths, keys, count(base + 1), created, repeat(now),
+        map(bytes.decode, given.datas),
+    ]  # fmt: skip
+    expiries: Iterable[int | None] = repeat(None)
+    if given.has_more:
+        expiries = [None if ttl is None else now + ttl for ttl in given.ttls]
+        columns += expiries, given.ttls, map(_indexing_of, given.indexings)
+    copying = asyncio.create_task(_copy(connection, zip(*columns, strict=False), len(columns)))
     try:
         items: list[Item] = []
-        numbered = zip(puts, count(base + 1), created, expiries, strict=False)
+        made = map(
+            pack_item, given.namespaces, given.keys, given.datas, count(base + 1), created,
+            repeat(now), expiries,
+        )  # fmt: skip
         with uncollected():
             while len(items) < len(puts):
                 await asyncio.sleep(0)  # else the server waits
-                items += [
-                    pack_item(op.namespace, op.key, op.data, version, first, now, expires)
-                    for op, version, first, expires in islice(numbered, _MADE_AT_ONCE)
-                ]
+                items += islice(made, _MADE_AT_ONCE)
     finally:
         await copying
     return items
+
+
+@dataclass(slots=True)
+class _Columns:
+    """Puts by columns; `has_more`: any of them has a lifetime, or paths to index."""
+
+    namespaces: Iterable[Namespace]
+    paths: Sequence[str]
+    keys: Sequence[str]
+    datas: Sequence[bytes]
+    ttls: Sequence[int | None]
+    indexings: Sequence[tuple[str, ...] | None]
+    has_more: bool
+
+    @classmethod
+    def of(cls, puts: Sequence[Put]) -> _Columns:
+        if isinstance(puts, PutColumns):
+            number, has_more = len(puts), puts.ttl is not None or puts.indexing is not None
+            return cls(
+                repeat(puts.namespace), [puts.path] * number, puts.keys, puts.datas,
+                [puts.ttl] * number, [puts.indexing] * number, has_more,
+            )  # fmt: skip
+        return cls(
+            [op.namespace for op in puts],
+            [op.path for op in puts],
+            [op.key for op in puts],
+            [op.data for op in puts],
+            [op.ttl for op in puts],
+            [op.indexing for op in puts],
+            any(op.ttl is not None or op.indexing is not None for op in puts),
+        )
+
+
+def _indexing_of(paths: tuple[str, ...] | None) -> str | None:
+    return None if paths is None else orjson.dumps(paths).decode()
 
 
 async def copy_rows(connection: Connection, root: str, rows: Sequence[Record]) -> None:
@@ -96,7 +127,7 @@ async def copy_rows(connection: Connection, root: str, rows: Sequence[Record]) -
         return
     columns = [(root, *columns_of(row)) for row in rows]
     await _delete(connection, root, [row[1] for row in columns], [row[2] for row in columns])
-    await _copy(connection, columns)
+    await _copy(connection, columns, len(_COLUMNS))
 
 
 async def _delete(
@@ -110,7 +141,7 @@ async def _delete(
         paths: of the items.
         keys: of the items, encoded.
     """
-    if min(paths) == max(paths):  # of one namespace, and often all behind what is there
+    if paths.count(paths[0]) == len(paths):  # of one namespace, often all behind what is there
         bounds = min(keys), max(keys)
         if not await connection.fetchval(statements.IS_ANY_BETWEEN, root, paths[0], *bounds):
             return []
@@ -124,7 +155,7 @@ async def _delete(
     return [((path, key), created, expires) for path, key, created, expires in found]
 
 
-async def _copy(connection: Connection, rows: Iterable[_Row]) -> None:
+async def _copy(connection: Connection, rows: Iterable[_Row], width: int) -> None:
     await connection.copy_records_to_table(
-        _TABLE, records=rows, columns=_COLUMNS, schema_name=connection.schema
+        _TABLE, records=rows, columns=_COLUMNS[:width], schema_name=connection.schema
     )

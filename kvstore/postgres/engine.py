@@ -23,7 +23,7 @@ from kvstore.backlog import Backlog
 from kvstore.errors import StoreError
 from kvstore.feed import Bell
 from kvstore.metrics import Counters
-from kvstore.operations import Append, Mutate, Operation, Put, PutJob
+from kvstore.operations import Append, Mutate, Operation, Put, PutColumns, PutJob
 from kvstore.postgres.channels import Channel, Try
 from kvstore.postgres.connection import (
     Connection,
@@ -38,7 +38,7 @@ from kvstore.postgres.connection import (
     reconnect,
     translate,
 )
-from kvstore.postgres.keys import SURELY_SHORT, check_length
+from kvstore.postgres.keys import SURELY_SHORT, check_length, check_lengths
 from kvstore.postgres.queueing import Group, Lines, RootLine, Unit, is_quick
 from kvstore.postgres.replica import Replica
 from kvstore.postgres.sending import UNSURE, Sender, unknown_outcome
@@ -124,6 +124,9 @@ class Writer:
 
     def apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
         """Apply a unit of operations, and return the answers once it is committed."""
+        if isinstance(ops, PutColumns):
+            check_lengths(ops.namespace, ops.path, ops.keys)
+            return self._apply_later(ops) if self._backlog.is_full else self._queue(ops)
         for op in ops:
             if isinstance(op, (Put, Mutate)) and len(op.path) + len(op.key) > SURELY_SHORT:
                 check_length(op.namespace, op.path, op.key)

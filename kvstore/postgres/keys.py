@@ -8,12 +8,22 @@ server, whose texts cannot hold one.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from kvstore.errors import InvalidKeyError
 from kvstore.namespace import root_of, show
 from kvstore.types import Namespace
 
-__all__ = ["SURELY_SHORT", "Address", "check_length", "decode_key", "encode_key", "root_of"]
+__all__ = [
+    "SURELY_SHORT",
+    "Address",
+    "check_length",
+    "check_lengths",
+    "decode_key",
+    "encode_key",
+    "encode_keys",
+    "root_of",
+]
 
 Address = tuple[str, str]  # path and encoded key
 
@@ -33,11 +43,24 @@ def encode_key(key: str) -> str:
     return key.translate(_CARET)
 
 
+def encode_keys(keys: Sequence[str]) -> Sequence[str]:
+    """As `encode_key` of each; mostly they are fine as they are, which one look at all tells."""
+    whole = "".join(keys)
+    return keys if whole.isprintable() else list(map(encode_key, keys))
+
+
 def decode_key(key: str) -> str:
     """Undo `encode_key`."""
     if "\n" not in key:
         return key
     return _ESCAPED.sub(lambda escaped: chr(ord(escaped[1]) - ord("@")), key)
+
+
+def check_lengths(namespace: Namespace, path: str, keys: Sequence[str]) -> None:
+    """As `check_length` of each."""
+    if len(path) + max(map(len, keys)) > SURELY_SHORT:
+        for key in keys:
+            check_length(namespace, path, key)
 
 
 def check_length(namespace: Namespace, path: str, key: str) -> None:

@@ -10,12 +10,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from kvstore.collecting import uncollected
 from kvstore.description import Description
-from kvstore.operations import Operation, Put, Restore
+from kvstore.operations import Operation, Put, PutColumns, Restore
 from kvstore.plan import Address
+from kvstore.postgres.keys import root_of
 from kvstore.postgres.quick_jobs import quick_job
 from kvstore.postgres.wide import roots_of
 from kvstore.postgres.workspace import is_decided, is_light
@@ -25,6 +26,7 @@ __all__ = ["Group", "Lines", "RootLine", "Unit", "is_quick"]
 BATCH_OPS = 2_000  # what one group commit may hold, so that it never holds the lock long
 BATCH_BYTES = 8 * 2**20
 _MANY = 1_000  # operations of a unit, whose addresses are worth more than the collector's pause
+ALONE: Final[frozenset[Address]] = frozenset()
 _LEAST_LINES = 1_000  # of roots, before those that nobody waits for are forgotten
 
 
@@ -44,6 +46,12 @@ class Unit:
     def __init__(self, ops: Sequence[Operation], future: asyncio.Future[list[Any]]) -> None:
         self.ops = ops
         self.future = future
+        if isinstance(ops, PutColumns):
+            self.roots: frozenset[str] | None = frozenset((root_of(ops.path),))
+            self.is_plain = self.is_decided = True
+            self.is_once = False
+            self.size = 256 * len(ops) + sum(map(len, ops.datas))
+            return
         plain = True
         once = False
         size = 256 * len(ops)
@@ -68,6 +76,13 @@ class Unit:
             return [(op.path, op.key) for op in self.ops]  # type: ignore[union-attr]
         with uncollected():
             return [(op.path, op.key) for op in self.ops]  # type: ignore[union-attr]
+
+    def spread(self) -> Sequence[Operation]:
+        """Return the operations one by one, for what goes by each of them."""
+        if isinstance(self.ops, PutColumns):
+            with uncollected():
+                self.ops = list(self.ops)
+        return self.ops
 
     def settle(self, outcome: list[Any] | BaseException) -> None:
         """Answer the caller, if it is still there."""
@@ -146,6 +161,8 @@ class RootLine:
         """
         waiting = self.waiting
         first = waiting[0]
+        if isinstance(first.ops, PutColumns) and not self.is_indexed:
+            return Group([waiting.popleft()], ALONE)
         if not first.is_decided or first.roots is None or len(first.roots) > 1:
             return Group([waiting.popleft()], None)
         is_plain = first.is_plain and not self.is_indexed
@@ -182,12 +199,12 @@ class Group:
     """Units that are on their way in one transaction.
 
     Attributes:
-        addresses: what they write, of puts without conditions and of different items; `None`: it
-            is something else.
+        addresses: what they write, of puts without conditions and of different items, or `ALONE`
+            of so many of them that none of another group goes beside; `None`: it is something else.
     """
 
     units: list[Unit]
-    addresses: set[Address] | None
+    addresses: set[Address] | frozenset[Address] | None
 
 
 class Lines:
@@ -282,10 +299,10 @@ class Lines:
         if not line.committing:
             return line.take(share)
         others_write = [group.addresses for group in line.committing]
-        if len(others_write) >= share or None in others_write:
+        if len(others_write) >= share or not all(others_write):
             return None
         group = line.take(1)
-        if group.addresses is None or not all(
+        if not group.addresses or not all(
             map(group.addresses.isdisjoint, others_write)  # type: ignore[arg-type]
         ):
             line.waiting.extendleft(reversed(group.units))

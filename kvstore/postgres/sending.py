@@ -143,7 +143,8 @@ class Sender:
         raw = channel.raw
         assert raw is not None
         attempt, stamp = channel.begin(self._clock(), tries, line.root)
-        attempt.puts = [op for unit in units for op in unit.ops]  # type: ignore[misc]
+        puts: Any = [op for unit in units for op in unit.ops] if len(units) > 1 else units[0].ops
+        attempt.puts = puts
         began = self._loop.time()
         attempt.is_sent = True
         try:
@@ -182,7 +183,7 @@ class Sender:
                 return copied, False
         if self._target.is_pooler:
             await raw.execute(statements.BEGIN)
-        return await put_plain(raw, root, puts, attempt.now, self.newest, stamp)
+        return await put_plain(raw, root, list(puts), attempt.now, self.newest, stamp)
 
     async def _send_job(
         self, job: QuickJob, channel: Channel, tries: list[Try], root: str
@@ -248,7 +249,7 @@ class Sender:
     ) -> Try | None:
         """Read, decide, and only then lock and write; `None`: somebody has written meanwhile."""
         attempt, stamp = channel.begin(self._clock(), tries, line.root)
-        ops: Any = [unit.ops for unit in units]
+        ops: Any = [unit.spread() for unit in units]
         make = self._make_indexer
         space = None
         while space is None:
@@ -312,7 +313,7 @@ class Sender:
                 await raw.execute("ROLLBACK")
                 return await self._find_done(raw, root, units, channel, sent)
         if len(units) > 1 or units[0].is_decided:
-            ops: Any = [unit.ops for unit in units]
+            ops: Any = [unit.spread() for unit in units]
             attempt.outcomes = await transaction.apply(ops)
         else:
             outcome = await self._apply_wide(transaction, units[0])

@@ -20,7 +20,15 @@ from kvstore.index_plan import LatelyPut
 from kvstore.jobs import JobState, QueueSize, SequenceRecord
 from kvstore.metrics import Metrics
 from kvstore.namespace import decode_namespace, encode_namespace, root_of, show
-from kvstore.operations import EMBEDDED, OfUpkeep, Operation, Put, Record, named_of
+from kvstore.operations import (
+    EMBEDDED,
+    OfUpkeep,
+    Operation,
+    Put,
+    PutColumns,
+    Record,
+    named_of,
+)
 from kvstore.past import Moment
 from kvstore.patterns import Pattern
 from kvstore.positions import Position
@@ -189,6 +197,7 @@ class PostgresBackend(Backend):
         super().attach(settings, index, embedder)
         if index is not None:
             self._setup = Setup.of(index, embedder)
+        self.takes_columns = index is None
 
     # Lifecycle
 
@@ -447,6 +456,8 @@ class PostgresBackend(Backend):
         self._learn_dimensions()
         if is_upkeep(ops):
             return self._look_after(ops)
+        if isinstance(ops, PutColumns):
+            return self._writer.apply(ops)
         if self.target.is_distributed and not self._may_cross:
             _require_one_root(ops)
         if self._setup is not None and (self._setup.has_vectors or lengths_of(ops)):

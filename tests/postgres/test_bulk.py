@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import random
 import time
 import tracemalloc
 from datetime import timedelta
@@ -11,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from kvstore import ConflictError, IndexConfig, InMemoryStore, Item
+from kvstore import (
+    ConflictError,
+    IndexConfig,
+    InMemoryStore,
+    InvalidKeyError,
+    Item,
+    ValueEncodingError,
+    ValueTooLargeError,
+)
 from kvstore.testing import ManualClock
 
 from .server import Database, reason_to_skip, schema_of, with_options
@@ -52,6 +61,59 @@ async def test_many_puts_are_as_one_by_one(postgres_url: str) -> None:
         clock.advance(100)
         assert await store.count(NS) == MANY
         assert (await store.check()).ok
+
+
+def odd_text(numbers: random.Random) -> str:
+    """Return text of which much means something to a COPY, to JSON, or to the server."""
+    pieces = [*map(chr, range(33)), *"\"\\/'.,:{}[]N", "\\N", "\\.", "\x7f", "\x85", "\u2028", "é"]
+    pieces += [
+        "null",
+        "NaN",
+        '{"$bytes":"',
+        "\ufeff",
+        "\ud7ff",
+        "\ue000",
+        "\U0001f375",
+        "\U0010ffff",
+    ]
+    return "".join(numbers.choices(pieces, k=numbers.randrange(12)))
+
+
+def odd_value(numbers: random.Random) -> Any:
+    kinds: list[Any] = [odd_text(numbers), None, [None, "null"], b"\x00\xff", -(2**63), 1e-300]
+    kinds += [{odd_text(numbers): odd_text(numbers)}, {"$bytes": "x"}, Item(NS, "k", "of an item")]
+    return numbers.choice(kinds)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_any_text_comes_back(postgres_url: str, seed: int) -> None:
+    numbers = random.Random(seed)
+    labels = tuple(odd_text(numbers) + "x" for _ in range(3))
+    many: dict[str, Any] = {odd_text(numbers): odd_value(numbers) for _ in range(MANY + 500)}
+    assert len(many) > LEAST_COPIED
+    ttl = 60 if seed else None
+    async with PostgresStore(postgres_url) as store:
+        items = await store.put_many(labels, many, ttl=ttl, index=["a"] if seed == 2 else None)
+        plain = [value.value if isinstance(value, Item) else value for value in many.values()]
+        assert [(item.key, item.value) for item in items] == [*zip(many, plain, strict=True)]
+        assert [item async for item in store.scan(labels)] == sorted(items, key=lambda it: it.key)
+        assert (await store.check()).ok
+
+
+async def test_what_is_refused_is_named_and_nothing_is_written(postgres_url: str) -> None:
+    async with PostgresStore(postgres_url, max_value_bytes=1_000) as store:
+        for key, value, kind, told in (
+            ("k", [1, {"a": float("nan")}], ValueEncodingError, r"\$\[1\]\.a"),
+            ("k", {"a": "\ud800"}, ValueEncodingError, r"\$\.a"),
+            ("k", 2**64, ValueEncodingError, "64 bits"),
+            ("k", "x" * 1_000, ValueTooLargeError, "1,002 bytes"),
+            ("\udcff", 1, InvalidKeyError, "surrogate"),
+            ("x" * 2_700, 1, InvalidKeyError, "an index of PostgreSQL"),
+            (5, 1, InvalidKeyError, "not int"),
+        ):
+            with pytest.raises(kind, match=told):
+                await store.put_many(NS, {**values(), key: value, "later": 1})  # type: ignore[dict-item]
+        assert await store.count((), subtree=True) == 0
 
 
 @pytest.mark.parametrize("beside", ["watch", "history", "index", "log"])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from kvstore import StoreCorruptError, ValueEncodingError
-from kvstore.codec import decode, encode
+from kvstore.codec import LONG, decode, encode, encode_all
 from kvstore.testing import CONVERTED_VALUES, JSON_VALUES, REFUSED_VALUES
 
 Row = collections.namedtuple("Row", "x y")  # noqa: PYI024
@@ -49,6 +49,16 @@ def test_an_encoded_value_takes_no_more_room_than_it_has(length: int) -> None:
 def test_other_forms(name: str) -> None:
     value, form = CONVERTED_VALUES[name]
     assert decode(encode(value)) == form
+
+
+@pytest.mark.parametrize("filler", [[], ["x" * LONG]], ids=["short", "long"])
+def test_many_are_encoded_as_each_is(filler: list[Any]) -> None:
+    values = [*JSON_VALUES.values(), *(value for value, _ in CONVERTED_VALUES.values()), *filler]
+    assert encode_all(values) == [encode(value) for value in values]
+    for value, path in REFUSED_VALUES.values():
+        with pytest.raises(ValueEncodingError) as refusal:
+            encode_all([*values, value])
+        assert f" {path}" in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", REFUSED_VALUES)
