@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 from kvstore.description import Description
 from kvstore.errors import MissingDependencyError
@@ -135,12 +134,12 @@ def _usable(schema: str, version: str) -> str:
 
 def lengths_of(ops: Iterable[Operation]) -> set[int]:
     """Return the lengths of the vectors that operations bring along."""
+    brought = {id(vectors): vectors for op in ops if (vectors := getattr(op, "vectors", None))}
     lengths = set()
-    for op in ops:
-        vectors: Any = getattr(op, "vectors", None)
+    for vectors in brought.values():  # the operations of one call share theirs
         if isinstance(vectors, OwnVectors):
             lengths.add(vectors.dimensions)
-        elif vectors:
+        else:
             lengths |= {len(vector) // 4 for vector in vectors.values() if vector}
     return lengths
 

@@ -30,6 +30,7 @@ __all__ = [
     "candidates",
     "entries",
     "first_entries",
+    "is_told",
     "place_of",
     "triggers_of",
 ]
@@ -234,6 +235,17 @@ def candidates(node: Filter, declared: dict[Path, int], within: Sql) -> Sql | No
     if scalars is None:
         return None
     return _entries_that(scalars[0], within, scalars[1])
+
+
+def is_told(node: Filter, declared: dict[Path, int]) -> bool:
+    """Whether next to none of a filter's `candidates` fail it."""
+    match node:
+        case Or(parts):
+            return all(is_told(part, declared) for part in parts)
+        case And(parts):
+            ranges = [part for part in parts if isinstance(part, Compare) and part.op != "eq"]
+            return len(ranges) == len(parts) and len({part.path for part in ranges}) == 1
+    return not isinstance(node, Contains) and _scalars(node, declared) is not None
 
 
 def _best(parts: Sequence[Filter], declared: dict[Path, int], within: Sql) -> Sql | None:

@@ -357,6 +357,11 @@ def select_passing(path: str, subtree: bool, condition: Sql, among: Sql | None =
     )
 
 
+def list_items(among: Sql) -> Sql:
+    """List the items that a statement selects, in one JSON list, some perhaps twice."""
+    return Sql("SELECT json_group_array(item) FROM (") + among + Sql(")")
+
+
 def select_passing_since(path: str, subtree: bool, condition: Sql, version: int) -> Sql:
     """Select the items that were written after a version, and whether they meet a condition."""
     return (

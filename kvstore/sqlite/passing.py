@@ -2,8 +2,8 @@
 
 To ask every value of a large namespace takes longer than to search its vectors. So what has passed
 is kept with the version of the store at which that was true, and when the store has changed since,
-only the items that were written later are asked. Deleted and expired items stay in the list:
-whoever uses it looks at the items themselves.
+only the items that were written later are asked. Deleted and expired items stay in the list, and
+where declared filters tell, a few that do not pass: whoever uses it looks at the items themselves.
 """
 
 from __future__ import annotations
@@ -59,8 +59,10 @@ class PassingItems:
         subtree: bool,
         condition: Sql,
         among: Sql | None = None,
+        *,
+        is_told: bool = False,
     ) -> array[int]:
-        """Return the ids of the items of a namespace or subtree that pass.
+        """Return the ids of the items of a namespace or subtree that pass, some perhaps twice.
 
         Args:
             connection: inside a read transaction.
@@ -68,12 +70,16 @@ class PassingItems:
             subtree: whether all below it counts, too.
             condition: the filter, which looks at nothing but an item's value.
             among: selects the ids of all that can pass; `None`: it is not known.
+            is_told: whether next to none of those fail: then they are not looked at themselves.
         """
         key = (path, subtree, condition)
         version = connection.execute(statements.GET_VERSION).fetchone()[0]
         passed = self._known.pop(key, None)
         if passed is None:
-            statement = sql.select_passing(path, subtree, condition, among)
+            if among is not None and is_told:
+                statement = sql.list_items(among)
+            else:
+                statement = sql.select_passing(path, subtree, condition, among)
             (ids,) = driver.run(connection, statement).fetchone()
             passed = _Passed(version, array("q", orjson.loads(ids)))
         elif passed.version != version:

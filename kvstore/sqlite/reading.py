@@ -330,9 +330,17 @@ def candidates(
     connection: driver.Connection, path: str, subtree: bool, filter: Filter
 ) -> Sql | None:
     """Select the ids of all items that may pass a filter, if declared filters tell."""
+    return told_candidates(connection, path, subtree, filter)[0]
+
+
+def told_candidates(
+    connection: driver.Connection, path: str, subtree: bool, filter: Filter
+) -> tuple[Sql | None, bool]:
+    """As `candidates`, and whether next to none of them fail the filter."""
     if filter == ALL or not (known := declared.built(connection)):
-        return None
-    return filter_statements.candidates(filter, known, statements.within_each(path, subtree))
+        return None, False
+    among = filter_statements.candidates(filter, known, statements.within_each(path, subtree))
+    return among, among is not None and filter_statements.is_told(filter, known)
 
 
 def _are_many(connection: driver.Connection, among: Sql) -> bool:

@@ -8,6 +8,7 @@ was found, so a page is never short, and its order never depends on where the pa
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from heapq import merge
@@ -59,6 +60,7 @@ class _Scope:
     filter: Sql
     condition: Sql  # all of it, the filter included
     among: Sql | None  # the ids of all that can pass the filter, where declared filters tell
+    is_told: bool  # whether next to none of those fail
 
     @property
     def is_filtered(self) -> bool:
@@ -104,7 +106,7 @@ def search(
             asked.subtree,
             condition,
             all_of([statements.in_range(path, asked.subtree), statements.live(now), condition]),
-            reading.candidates(connection, path, asked.subtree, asked.filter),
+            *reading.told_candidates(connection, path, asked.subtree, asked.filter),
         )
         by_meaning = by_words = None
         vector, words = asked.vector, asked.words
@@ -322,7 +324,7 @@ def _neighbours(
                 wanted,
                 scope.is_filtered,
                 setup.passing.knows(*scope.filtered),
-                lambda: setup.passing.ids(connection, *scope.filtered, scope.among),
+                lambda: _passing(connection, setup, scope),
             )
     return _unseen_neighbours(connection, setup, scope, vector, wanted)
 
@@ -345,11 +347,15 @@ def _among(connection: driver.Connection, setup: Setup, scope: _Scope) -> Sql | 
     """Be a vector of an item that passes the filter; `None`: there is no filter."""
     if not scope.is_filtered:
         return None
-    ids = setup.passing.ids(connection, *scope.filtered, scope.among)
+    ids = _passing(connection, setup, scope)
     highest = max(
         connection.execute(sql.highest_vector(table)).fetchone()[0] for table in sql.VECTOR_TABLES
     )
     return sql.vectors_of(orjson.dumps(ids.tolist()).decode(), highest)
+
+
+def _passing(connection: driver.Connection, setup: Setup, scope: _Scope) -> array[int]:
+    return setup.passing.ids(connection, *scope.filtered, scope.among, is_told=scope.is_told)
 
 
 def _unseen_neighbours(
@@ -359,7 +365,8 @@ def _unseen_neighbours(
 
     With a filter, vec0 looks only among the vectors of items that pass; but when many seem to,
     the nearest of all are tried first, so many that twice as many pass as are wanted. That is
-    quicker than to ask every value, unless that was done before. Of a large
+    quicker than to ask every value, unless that was done before, or declared filters tell. Of a
+    large
     namespace, some vectors are in small chunks: when no item near by passes there, all are asked.
     """
     whole_store = scope.subtree and not scope.path
@@ -368,7 +375,7 @@ def _unseen_neighbours(
     count = min(MOST_NEIGHBOURS, max(_FIRST_NEIGHBOURS, 2 * min(wanted, MOST_NEIGHBOURS)))
     tries_all = False
     tried = 4 * count
-    if scope.is_filtered and not setup.passing.knows(*scope.filtered):
+    if scope.is_filtered and not scope.is_told and not setup.passing.knows(*scope.filtered):
         share = _share(connection, scope)
         if share:
             tried = max(tried, int(2 * wanted / share))

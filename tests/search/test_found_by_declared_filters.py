@@ -235,3 +235,44 @@ async def test_an_older_file_gets_its_triggers_made_anew(tmp_path: Path) -> None
 def triggers_of(path: Path) -> dict[str, str]:
     with driver.connect(f"file:{path}?mode=ro") as connection:
         return dict(connection.execute(filter_statements.GET_TRIGGERS))
+
+
+@needs_exact_json
+@pytest.mark.parametrize("cache", [0, 2**20])
+async def test_searches_by_meaning_find_the_same_by_them(tmp_path: Path, cache: int) -> None:
+    """What is told by the entries alone may have some more, and those are looked at again."""
+    chance = random.Random(7)
+    values = {f"k{at:03}": value(chance) for at in range(300)}
+
+    async def embed(texts: list[str]) -> list[list[float]]:
+        return [[1.0, len(text) / 100] for text in texts]
+
+    index = IndexConfig(embed, filters=PATHS, model_id="lengths")
+    async with (
+        SQLiteStore(tmp_path / "store.db", index=index, vector_cache_bytes=cache) as store,
+        InMemoryStore(index=IndexConfig(embed)) as oracle,
+    ):
+        for each in (store, oracle):
+            await each.put_many(NS, values)
+        for spec in FILTERS:
+            for _ in range(2):
+                found = await store.search(NS, "a", mode="semantic", filter=spec, limit=20)
+                exact = await oracle.search(NS, "a", mode="semantic", filter=spec, limit=20)
+                assert [item.key for item in found] == [item.key for item in exact], spec
+
+
+@needs_exact_json
+@pytest.mark.parametrize(
+    ("spec", "is_told"),
+    [
+        ({"status": "open"}, True),
+        ({"status": {"$gte": 1, "$lt": 5}}, True),
+        ({"$or": [{"status": 1}, {"user.id": {"$in": [1, 2]}}]}, True),
+        ({"status": {"$gte": 1}, "user.id": 1}, False),
+        ({"tags": {"$contains": "a"}}, False),  # any text may
+        ({"status": {"$gt": True}}, False),
+    ],
+)
+async def test_what_is_told_by_the_entries_alone(spec: dict[str, Any], is_told: bool) -> None:
+    known = {parse_path(name): at for at, name in enumerate(PATHS)}
+    assert filter_statements.is_told(parse_filter(spec), known) is is_told
