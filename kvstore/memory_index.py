@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
 from itertools import islice
 
 from kvstore import codec
@@ -98,8 +99,10 @@ class MemoryIndex:
         found = ((*at, next(filter(None, entry.vectors.values()), b"")) for at, entry in held)
         return list(islice((each for each in found if each[2]), limit))
 
-    def by_meaning(self, scope: Iterable[Address], vector: bytes) -> list[Hit]:
-        """Rank items by the cosine of their best vectors."""
+    def by_meaning(self, scope: Iterable[Address], vector: bytes, wanted: int) -> list[Hit]:
+        """Return the first of some items by the cosine of their best vectors; `b""` has none."""
+        if not vector:
+            return []
         held = [
             (address, each)
             for address in scope
@@ -111,8 +114,8 @@ class MemoryIndex:
         cosines = cosines_of([each for _, each in held], vector)
         for (address, _), cosine in zip(held, cosines, strict=True):
             best[address] = max(best.get(address, -2.0), cosine)
-        hits = [Hit(cosine, address, 0) for address, cosine in best.items()]
-        return sorted(hits, key=lambda hit: (-hit.score, hit.place))
+        first = nsmallest(wanted, best.items(), key=lambda found: (-found[1], found[0]))
+        return [Hit(cosine, address, 0) for address, cosine in first]
 
     def weigh(self, words: Sequence[str], path: str, *, subtree: bool) -> WordWeights:
         """Return what a query's words weigh in a namespace or subtree.

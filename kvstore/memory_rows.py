@@ -5,14 +5,16 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from heapq import nlargest
 from itertools import islice
+from operator import attrgetter
 
 from kvstore import codec
 from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings, Span
 from kvstore.context import with_tail
 from kvstore.description import IndexSetup
 from kvstore.embedding import Embedder
-from kvstore.filters import Filter, matches
+from kvstore.filters import ALL, Filter, matches
 from kvstore.memory_filters import DeclaredRows
 from kvstore.memory_index import MemoryIndex
 from kvstore.namespace import decode_namespace, subtree_range
@@ -58,16 +60,10 @@ class MemoryRows(Backend):
         return [item_of(namespace, row) for row in rows if row is not None]
 
     async def select(self, path: str, selection: Selection) -> list[Item]:
-        found = []
-        for address, row in self._may_pass(path, selection):
-            value = codec.decode(row.data)
-            if matches(selection.filter, value) and (
-                selection.text is None or contains(address[1], value, selection.text)
-            ):
-                found.append((address, row))
-        found.sort(key=lambda entry: entry[1].version, reverse=True)
-        page = found[selection.offset :][: selection.limit]
-        return [item_of(decode_namespace(path), row) for (path, _), row in page]
+        found = self._passing(path, selection.subtree, selection.filter, selection.text)
+        wanted = selection.offset + selection.limit
+        page = nlargest(wanted, found.values(), key=attrgetter("version"))[selection.offset :]
+        return [item_of(decode_namespace(row.path), row) for row in page]
 
     async def list_namespaces(
         self, asked: NamespaceQuery, limit: int | None, offset: int
@@ -90,13 +86,29 @@ class MemoryRows(Backend):
         passing = [item for item in items if matches(filter, item.value)]
         return Page(passing, page[-1][0] if len(page) == limit else None)
 
-    def _may_pass(self, path: str, selection: Selection) -> Iterator[tuple[Address, Record]]:
+    def _passing(
+        self, path: str, subtree: bool, filter: Filter, text: str | None = None
+    ) -> dict[Address, Record]:
+        """Return the live rows that pass a filter, and have a text in their key or value."""
+        live = self._may_pass(path, subtree, filter)
+        if filter == ALL and text is None:
+            return dict(live)
+        passing = {}
+        for address, row in live:
+            value = codec.decode(row.data)
+            if matches(filter, value) and (text is None or contains(address[1], value, text)):
+                passing[address] = row
+        return passing
+
+    def _may_pass(
+        self, path: str, subtree: bool, filter: Filter
+    ) -> Iterator[tuple[Address, Record]]:
         """Yield the live rows that declared filters let through, or else all."""
         known = None
-        if isinstance(self._rows, DeclaredRows) and not selection.subtree:
-            known = self._rows.candidates(path, selection.filter)
+        if isinstance(self._rows, DeclaredRows) and not subtree:
+            known = self._rows.candidates(path, filter)
         if known is None:
-            return self._range(path, selection.subtree)
+            return self._range(path, subtree)
         now, rows = self.now(), self._rows
         return ((at, rows[at]) for at in known if rows[at].is_live(now))
 
@@ -152,15 +164,10 @@ class MemoryRows(Backend):
 
     async def search(self, path: str, asked: Search) -> list[Item]:
         assert self._index is not None
-        rows = {
-            address: row
-            for address, row in self._range(path, asked.subtree)
-            if matches(asked.filter, codec.decode(row.data))
-        }
+        rows = self._passing(path, asked.subtree, asked.filter)
         index, vector, words = self._index, asked.vector, asked.words
         if vector and asked.is_own:
             OwnVectors((vector,), len(vector) // 4).require_length(index.description.dimensions)
-        meant = [] if not vector else index.by_meaning(rows, vector)
         said: list[Hit] = []
         if words:
             weights = index.weigh(words, path, subtree=asked.subtree)
@@ -172,7 +179,7 @@ class MemoryRows(Backend):
                 said = with_tail(near, lambda wanted: own[:wanted], len(rows))
         page = page_of(
             asked,
-            None if vector is None else lambda wanted: meant[:wanted],
+            None if vector is None else lambda wanted: index.by_meaning(rows, vector, wanted),
             None if words is None else lambda wanted: said[:wanted],
         )
         return [
