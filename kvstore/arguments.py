@@ -18,6 +18,7 @@ __all__ = [
     "LabelPattern",
     "Place",
     "check_count",
+    "check_function",
     "check_keys",
     "check_label_pattern",
     "check_limit",
@@ -56,6 +57,12 @@ def check_count(number: int, name: str, least: int = 0) -> int:
     if isinstance(number, bool) or not isinstance(number, int) or number < least:
         raise InvalidArgumentError(f"{name} is an int of at least {least}, not {number!r}")
     return min(number, _MOST)
+
+
+def check_function(fn: Any, taker: str) -> None:
+    """Raise `InvalidArgumentError` unless a method is given something to call."""
+    if not callable(fn):
+        raise InvalidArgumentError(f"{taker} takes a function, not {type(fn).__name__}")
 
 
 def check_seconds(number: float, name: str) -> None:

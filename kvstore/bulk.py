@@ -70,7 +70,7 @@ class Scan(AsyncIterator[Item]):
                 raise StopAsyncIteration
             self._store.require_open()
             page = await self._store.backend.page(span, self._filter, self._batch_size)
-            self._page = iter(page.items)
+            self._page = iter(await self._store.renewed(page.items))
             self._span = None if page.end is None else span.rest(page.end)
         return item
 

@@ -122,6 +122,8 @@ def _weigh(value: Any, depth: int) -> int:
     """Estimate the bytes of a value by its first parts, and theirs."""
     if isinstance(value, (str, bytes, bytearray, memoryview)):
         return len(value)
+    if _is_model(value):
+        value = vars(value)
     if isinstance(value, dict):
         value = value.values()
     elif not isinstance(value, (list, tuple, ValuesView)):
@@ -203,6 +205,8 @@ def _default(value: Any) -> Any:
         return {_TAG: base64.b64encode(bytes(value)).decode("ascii")}
     if _is_numpy(value):  # an array that is not contiguous, or holds objects
         return _tagged(value.tolist())
+    if _is_model(value):
+        return value.model_dump()
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
@@ -210,10 +214,17 @@ def _is_numpy(value: Any) -> bool:
     return type(value).__module__ == "numpy" and hasattr(value, "tolist")
 
 
+def _is_model(value: Any) -> bool:
+    """Whether it is an instance of a pydantic model."""
+    return hasattr(type(value), "__pydantic_validator__") and hasattr(value, "model_dump")
+
+
 def _tagged(value: Any) -> Any:
     """Tag bytes, and escape objects that look like the tag."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return _default(value)
+    if _is_model(value):
+        value = value.model_dump()
     if isinstance(value, enum.Enum):
         value = value.value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -274,6 +285,8 @@ def _refuse_culprit(value: Any) -> None:
                 f"the value nests deeper than {_MAX_DEPTH} levels, or contains itself, at "
                 f"{path[:80]}"
             )
+        if _is_model(current):
+            current = current.model_dump()
         if isinstance(current, enum.Enum):
             current = current.value
         if dataclasses.is_dataclass(current) and not isinstance(current, type):

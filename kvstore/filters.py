@@ -163,7 +163,7 @@ def _parse_all(spec: Any, depth: int) -> Filter:
             parts.append(And(branches) if name == "$and" else _either(branches))
         elif name == "$not":
             parts.append(Not(_parse_all(operand, depth + 1)))
-        elif name.startswith("$"):
+        elif name.startswith("$") and not name.startswith(("$.", "$[")):
             raise InvalidFilterError(
                 f"unknown operator {name!r}; at this place there are $and, $or, $not and paths "
                 f"(quote a field that begins with a dollar: '\"{name}\"')"

@@ -64,9 +64,8 @@ def _parse(name: str) -> Order:
     what = name[1:] if descends else name
     if what in COLUMNS:
         return Order(what, descends)
-    text = what.removeprefix("$.") if not what.startswith("$[") else what[1:]
     try:
-        path = parse_path(text)
+        path = parse_path(what)
     except PathError as exc:
         raise InvalidArgumentError(f"order_by: {exc}") from None
     if EACH in path:

@@ -1,7 +1,8 @@
 """Paths into a value: `user.tags[0]`, `"a.b".c`, `chunks[*].text`.
 
 Segments are names joined by dots; `[2]` is an element of a list, `[-1]` its last, and `[*]` all of
-them. A name that holds a dot, a bracket or a quote is written as a JSON string.
+them. A name that holds a dot, a bracket or a quote is written as a JSON string. A `$` in front
+stands for the value itself, `$.user.tags[0]`; a name that is one is quoted.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ def parse_path(text: str) -> Path:
     except UnicodeEncodeError:
         raise PathError(f"the path {text!r} holds a lone surrogate") from None
     segments: list[Segment] = []
-    position = 0
-    expect_name = not text.startswith("[")
+    position = 2 if text.startswith("$.") else 1 if text.startswith("$[") else 0
+    expect_name = not text.startswith("[", position)
     while True:
         if expect_name:
             name = _NAME.match(text, position)

@@ -36,6 +36,7 @@ from kvstore.arguments import (
     LabelPattern,
     Place,
     check_count,
+    check_function,
     check_keys,
     check_limit,
     check_query,
@@ -902,8 +903,7 @@ class Store(WithAsync, Recipe):
             ValueEncodingError: the new value could not come back unchanged.
         """
         self.require_writable()
-        if not callable(fn):
-            raise InvalidArgumentError(f"update takes a function, not {type(fn).__name__}")
+        check_function(fn, "update")
         check_count(attempts, "attempts", least=1)
         labels, path = address(namespace)
         key = check_key(key)
@@ -954,8 +954,7 @@ class Store(WithAsync, Recipe):
         """
         self.require_writable()
         check_count(attempts, "attempts", least=1)
-        if not callable(fn):
-            raise InvalidArgumentError(f"transact takes a function, not {type(fn).__name__}")
+        check_function(fn, "transact")
         for attempt in range(1, attempts + 1):
             tx = Transaction(self._read, self.prepare_put, self.prepare_append, self.prepare_job)
             outcome = fn(tx)

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar
 
 from kvstore.alarm import ALARM
-from kvstore.arguments import TTL, Indexing
+from kvstore.arguments import TTL, Indexing, check_function
 from kvstore.driving import Runner, runner_for
 from kvstore.errors import InvalidArgumentError, StoreError
 from kvstore.filenames import FilePath
@@ -70,7 +70,7 @@ class Driven(WithoutAsync, Recipe):
     _awaited: Any
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._runner.store!r})"
+        return f"{type(self).__name__}({self._runner.origin!r})"
 
     def close(self) -> None:
         """Close the store, if this object opened it; views of it are closed with it."""
@@ -316,6 +316,7 @@ class SyncStore(Driven):
 
         `fn` is a plain function, called on this thread. It may use this object.
         """
+        check_function(fn, "update")
         store = self.store
         return self._runner.run_with(
             fn,
@@ -328,6 +329,7 @@ class SyncStore(Driven):
         `fn` is a plain function, called on this thread. It reads and writes by `tx.get(...)`,
         `tx.put(...)` and `tx.delete(...)`.
         """
+        check_function(fn, "transact")
         runner, store = self._runner, self.store
 
         async def run(ready: Callable[[Any], Any]) -> T:

@@ -1487,14 +1487,17 @@ class StoreConformance:
         async with store_factory(clock=clock, refresh_ttl=True, sweep_interval=None) as store:
             await store.put_many(NS, {"get": 1, "many": 1, "not": 1}, ttl=10)
             await store.put((*NS, "below"), "search", 1, ttl=10)
+            await store.put((*NS, "scan"), "scanned", 1, ttl=10)
             clock.advance(6)
             await store.get(NS, "get")
             await store.get_many(NS, ["many"])
             await store.get(NS, "not", refresh_ttl=False)
             (found,) = await store.search((*NS, "below"))
             assert found.expires_at == clock.now + timedelta(seconds=10)
+            (found,) = [item async for item in store.scan((*NS, "scan"))]
+            assert found.expires_at == clock.now + timedelta(seconds=10)
             clock.advance(4)
-            assert await store.keys(NS, subtree=True) == ["get", "many", "search"]
+            assert await store.keys(NS, subtree=True) == ["get", "many", "search", "scanned"]
             assert await store.get(NS, "not") is None
 
     async def test_a_renewed_item_lives_by_its_own_ttl(
@@ -1743,6 +1746,7 @@ class StoreConformance:
             ({"$or": [{"n": n} for n in range(3, 3_000)]}, ["3", "4"]),
             ({"$and": [{"n": {"$ne": n}} for n in range(3, 3_000)]}, ["0", "1", "2"]),
             ({"n": {"$in": list(range(3, 40_000))}}, ["3", "4"]),
+            ({"$.n": {"$gte": 3}}, ["3", "4"]),  # a path from the value itself
             ({f"missing{n}": {"$exists": False} for n in range(3_000)}, ["0", "1", "2", "3", "4"]),
         ]
         for wide, expected in cases:

@@ -61,6 +61,23 @@ def test_many_are_encoded_as_each_is(filler: list[Any]) -> None:
         assert f" {path}" in str(refusal.value)
 
 
+def test_pydantic_models_are_objects() -> None:
+    pydantic = pytest.importorskip("pydantic")
+    inner = pydantic.create_model("Inner", raw=(bytes, ...), price=(float, 1.5))
+    outer = pydantic.create_model("Outer", at=(datetime, ...), rows=(list[Any], ...))
+    model = outer(at=datetime(2026, 1, 1, tzinfo=UTC), rows=[inner(raw=b"\xff")])
+    form = {"at": "2026-01-01T00:00:00+00:00", "rows": [{"raw": b"\xff", "price": 1.5}]}
+    assert decode(encode(model)) == form
+    assert decode(encode({"deep": [model, {"$bytes": "no tag"}]})) == {
+        "deep": [form, {"$bytes": "no tag"}]
+    }
+    bad = outer(at=datetime(2026, 1, 1, tzinfo=UTC), rows=[inner(raw=b"", price=float("nan"))])
+    with pytest.raises(ValueEncodingError, match=r"\$\.x\.rows\[0\]\.price"):
+        encode({"x": bad})
+    with pytest.raises(ValueEncodingError, match=r"\$\[0\]"):
+        encode([outer])  # the class itself
+
+
 @pytest.mark.parametrize("name", REFUSED_VALUES)
 def test_what_could_not_come_back_is_refused(name: str) -> None:
     value, path = REFUSED_VALUES[name]

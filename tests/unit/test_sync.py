@@ -162,6 +162,10 @@ def test_a_function_may_use_the_store_meanwhile(store: SyncStore) -> None:
     }
     with pytest.raises(ZeroDivisionError):
         store.transact(lambda tx: tx.put(NS, "k", 1 // 0))
+    with pytest.raises(kvstore.InvalidArgumentError, match="function"):
+        store.transact(5)  # type: ignore[arg-type]
+    with pytest.raises(kvstore.InvalidArgumentError, match="function"):
+        store.update(NS, "k", None)  # type: ignore[arg-type]
     with pytest.raises(kvstore.ConflictError, match="2 times"):
         store.transact(lambda tx: (tx.get(NS, "k"), store.increment(NS, "k")), attempts=2)
 
