@@ -23,7 +23,7 @@ from kvstore import (
 )
 from kvstore.testing import ManualClock
 
-from .server import Database, reason_to_skip, schema_of, with_options
+from .server import Database, reason_to_skip, schema_of
 
 if reason_to_skip() is not None:
     pytest.skip(str(reason_to_skip()), allow_module_level=True)
@@ -322,7 +322,8 @@ async def test_an_import_of_which_a_piece_takes_long_goes_on(
         await source.put_many(NS, values(10))
         await source.export_items(export)
     export.seek(0)
-    url = with_options(postgres_url, f"-c idle_in_transaction_session_timeout={limit}")
+    setting = f"-c%20idle_in_transaction_session_timeout%3D{limit}"
+    url = postgres_url.replace("options=", f"options={setting}%20")
     async with PostgresStore(url, index=IndexConfig(), busy_timeout=0.3) as store:
         monkeypatch.setattr(*what, do_for_long)
         assert await store.import_items(export) == 10
