@@ -229,10 +229,13 @@ class Listener:
         channel: on which.
         bell: to ring.
         sender: the number of the store's own `Herald`, whose news the bell has rung for already.
+        pool: which knows whether the server has been left.
     """
 
-    def __init__(self, target: Target, channel: str, bell: Bell, sender: int) -> None:
+    def __init__(self, target: Target, channel: str, bell: Bell, sender: int, pool: Pool) -> None:
         self._target = target
+        self._pool = pool
+        self._age = pool.age
         self._channel = channel
         self._own = str(sender)
         self._bell = bell
@@ -242,6 +245,8 @@ class Listener:
 
     def start(self) -> None:
         """Listen from some moment on, if that is not done already."""
+        if self._connection is not None and self._age != self._pool.age:
+            self._connection.terminate()
         if self._connection is not None and not self._connection.is_closed():
             self._bell.patience_s = HEARD_POLL_S
             return
@@ -254,6 +259,7 @@ class Listener:
     async def _listen(self) -> None:
         try:
             with suppress(StoreError, *DriverError):
+                self._age = self._pool.age
                 connection = await connect(self._target)
                 try:
                     await connection.add_listener(self._channel, self._heard)

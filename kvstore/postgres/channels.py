@@ -57,6 +57,16 @@ class Channel(Watched):
     task: asyncio.Future[Any] | None = None
     prepared: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self.raw is not None and not self.raw.is_closed()
+
+    def take_over(self, other: Channel) -> None:
+        """Go on over the connection of another channel, which has none then."""
+        self.raw, other.raw = other.raw, None
+        self.prepared, other.prepared = other.prepared, {}
+
     async def fetch(self, text: str, *args: Any) -> list[Any]:
         """Return the rows of a statement that is prepared once; of no pooler's connection."""
         statement = self.prepared.get(text)

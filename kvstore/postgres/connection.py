@@ -42,14 +42,17 @@ __all__ = [
     "Target",
     "aside",
     "connect",
+    "connect_when_ready",
     "hang_up",
     "is_behind",
     "is_client_side",
     "is_damage",
+    "is_demoted",
     "is_lost",
     "is_passing",
     "is_undefined",
     "leave_transaction",
+    "pauses",
     "plan_once",
     "reconnect",
     "require_own_session",
@@ -70,6 +73,12 @@ DriverError: Final = (
     OSError,
 )
 
+_REFUSED_SETTINGS: Final = (
+    asyncpg.UndefinedObjectError,
+    asyncpg.InvalidParameterValueError,
+    asyncpg.CantChangeRuntimeParamError,
+)
+
 OLDEST_SERVER = 13  # the first with pg_current_xact_id
 CONNECT_S = 10.0  # for one try to connect
 TRY_S = 1.0  # for the first of several; each time twice as long
@@ -81,7 +90,11 @@ _BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # the server as long as to do them.
 _PLAN_ONCE = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
 _HEARINGS = 3  # that a server which waits for us gets before it would hang up
-_NOT_BEHIND: Final = "08006"
+_BEHIND: Final = "08006"
+_READ_ONLY: Final = "25006"
+_STARTING: Final = "57P03"
+_FULL: Final = "53300"
+_NOT_READY: Final = (_STARTING, _FULL)
 _NO_TABLE: Final = "42P01"
 _CONFLICTS: Final = ("40001", "40P01")  # the server gave up one transaction of several
 _PAUSES_S = (0.02, 0.25)  # between two tries, growing
@@ -116,6 +129,15 @@ async def connect(target: Target, *, patience: float = CONNECT_S) -> Session:
             raise StoreAccessError(
                 f"{target.name} did not answer within {patience:g} seconds"
             ) from exc
+        except _REFUSED_SETTINGS as exc:
+            _drop(connection)
+            if not target.server_settings:
+                raise
+            raise InvalidArgumentError(
+                f"{target.name} refuses a setting of the URL ({type(exc).__name__}): of "
+                f"{', '.join(target.server_settings)}, which are sent to it, leave out what is "
+                "meant for another driver"
+            ) from None
         except ssl.SSLError:  # some of which are ValueErrors, too
             _drop(connection)
             raise
@@ -167,7 +189,7 @@ async def reconnect(target: Target, patience: float) -> Session:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience
     limit = TRY_S
-    for pause in _pauses():
+    for pause in pauses():
         left = deadline - loop.time()
         try:
             return await connect(target, patience=max(LEAST_TRY_S, min(limit, left, CONNECT_S)))
@@ -179,7 +201,28 @@ async def reconnect(target: Target, patience: float) -> Session:
     raise AssertionError(limit)
 
 
-def _pauses() -> Iterator[float]:
+async def connect_when_ready(target: Target) -> Session:
+    """Open a connection; a server that starts, or that takes no more, is waited for.
+
+    One that is not there is not.
+
+    Raises:
+        StoreError: as `connect`, and the server kept saying so for `busy_timeout`.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + target.busy_timeout
+    for pause in pauses():
+        try:
+            return await connect(target)
+        except StoreError as exc:
+            state = getattr(exc.__cause__, "sqlstate", None)
+            if state not in _NOT_READY or loop.time() + pause > deadline:
+                raise
+        await asyncio.sleep(pause)
+    raise AssertionError(deadline)
+
+
+def pauses() -> Iterator[float]:
     """Yield how long to wait before each new try, in seconds."""
     pause, most = _PAUSES_S
     while True:
@@ -210,7 +253,7 @@ class Retries:
             return self._left > 0
         now = asyncio.get_running_loop().time()
         if self._pauses is None:
-            self._pauses = _pauses()
+            self._pauses = pauses()
             self._deadline = now + self._patience
         if now < self._deadline:
             await asyncio.sleep(next(self._pauses))
@@ -312,7 +355,7 @@ def is_lost(exc: BaseException | None) -> bool:
     """Whether an error says that the connection is gone, or that there is none to be had now."""
     if isinstance(exc, asyncpg.PostgresError):
         state = exc.sqlstate or ""
-        return state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P05", "25P03")
+        return state.startswith("08") or state in ("57P01", "57P02", _STARTING, "57P05", "25P03")
     if tls.is_refused(exc):
         return False
     return isinstance(exc, (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError))
@@ -334,7 +377,12 @@ def is_passing(exc: BaseException) -> bool:
 
 def is_behind(exc: BaseException) -> bool:
     """Whether a server, which is there, says that another one of its cluster is not."""
-    return getattr(exc, "sqlstate", None) == _NOT_BEHIND
+    return getattr(exc, "sqlstate", None) == _BEHIND
+
+
+def is_demoted(exc: BaseException) -> bool:
+    """Whether an error says that the server takes no writes, as after a failover."""
+    return getattr(exc, "sqlstate", None) == _READ_ONLY
 
 
 def is_undefined(exc: StoreError) -> bool:
@@ -380,16 +428,21 @@ _STATES: Final[Sequence[tuple[str, type[StoreError], str]]] = (
     ("42501", StoreAccessError, "does not let this user do that; grant it the rights"),
     ("26000", StoreAccessError, _POOLED),
     ("42P05", StoreAccessError, _POOLED),
-    ("25006", ReadOnlyError, "is read-only: a replica, or a server set so"),
+    (_READ_ONLY, ReadOnlyError, "is read-only: a replica, or a server set so"),
     ("53100", StoreFullError, "cannot grow: the server's disk is full; make room and try again"),
-    ("53300", StoreBusyError, "takes no more connections; raise max_connections or use fewer"),
+    (_FULL, StoreBusyError, "takes no more connections; raise max_connections or use fewer"),
     ("55P03", StoreBusyError, "is kept locked by another writer; retry, or raise busy_timeout"),
     ("40", StoreBusyError, "is written by others at the same time; retry"),
     ("57014", StoreBusyError, "took too long, and the server cancelled it; retry"),
+    ("25P04", StoreBusyError, "took too long, and the server ended its transaction; retry"),
     ("57P04", StoreAccessError, "was dropped"),
-    ("57P03", StoreAccessError, "is starting up or shutting down; retry in a moment"),
+    (_STARTING, StoreAccessError, "is starting up or shutting down; retry in a moment"),
     ("57", StoreAccessError, "was shut down; retry in a moment"),
-    ("08006", StoreAccessError, "cannot reach another server of its cluster; retry in a moment"),
+    (
+        _BEHIND,
+        StoreAccessError,
+        "cannot reach another server of its cluster; retry in a moment",
+    ),
     ("08", StoreAccessError, "hung up; retry in a moment"),
     ("54", ValueTooLargeError, "takes no text that long"),
     (_NO_TABLE, SchemaError, "lacks a table of kvstore's; was it dropped?"),

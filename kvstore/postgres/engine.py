@@ -17,10 +17,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from kvstore.backlog import Backlog
-from kvstore.errors import StoreError
+from kvstore.errors import StoreBusyError, StoreError
 from kvstore.feed import Bell
 from kvstore.metrics import Counters
 from kvstore.operations import Append, Mutate, Operation, Put, PutColumns, PutJob
@@ -31,9 +31,11 @@ from kvstore.postgres.connection import (
     Retries,
     Target,
     hang_up,
+    is_demoted,
     is_lost,
     is_passing,
     leave_transaction,
+    pauses,
     plan_once,
     reconnect,
     translate,
@@ -56,7 +58,6 @@ CALLER_S = 6e-6  # what one more put takes this process, which it can do while t
 FEW_CHANNELS = 4  # connections that a store writes over, unless some of them wait for others
 _WAITS_S = 0.1  # after which a transaction is believed to wait for others
 _TRIES = 5  # for one transaction
-_READ_ONLY: Final = "25006"
 
 
 class Writer:
@@ -110,6 +111,7 @@ class Writer:
         self._goes_alone = False  # what comes next, most likely, as the last group was one unit
         self._impatience: asyncio.TimerHandle | None = None
         self._channels = [Channel(connection)]
+        self._starved: list[Channel] = []  # that wait for a connection, as the server is full
         self._sender = Sender(target, self._lines, least, clock, make_indexer)
         self._quiet: asyncio.Future[None] | None = None  # set by `close`, done when all is
 
@@ -165,8 +167,7 @@ class Writer:
         so does what is cancelled: it may be committed, and others wait for its end.
         """
         channel = self._channels[0]
-        raw = channel.raw
-        if self._backlog.units or not channel.prepared or raw is None or raw.is_closed():
+        if self._backlog.units or not channel.prepared or not channel.is_open:
             return await self._queue(ops)
         unit = Unit(ops, self._loop.create_future())
         group = self._lines.send_alone(unit)
@@ -286,6 +287,8 @@ class Writer:
         self._watchman.end(channel)
         channel.since = 0.0
         channel.task = None
+        if self._starved and channel.is_open:
+            self._starved.pop(0).take_over(channel)
         self._sender.last_done = self._loop.time()
         self._goes_alone = len(units) == 1 and self._replica is None
         self._lines.done(group)
@@ -320,7 +323,7 @@ class Writer:
                     await leave_transaction(channel.raw, exc)
                 if self._replica is not None:
                     self._replica.forget()
-                if _state(exc) == _READ_ONLY:
+                if is_demoted(exc):
                     self._leave_server(channel)
                     if has_left:  # and came to another that is no better
                         break
@@ -386,15 +389,41 @@ class Writer:
         return done
 
     async def _connected(self, channel: Channel) -> Connection:
-        if channel.raw is None or channel.raw.is_closed():
+        if not channel.is_open:
             if channel.raw is not None:
                 self._counters.reconnects += 1
                 _LOG.info("the writer connects to %s anew", self._target.name)
-            channel.prepared.clear()
-            channel.raw = await reconnect(self._target, self._target.busy_timeout)
-            await plan_once(channel.raw, self._target)
+            await self._connect(channel)
         self._watchman.begin(channel)
         return channel.raw
+
+    async def _connect(self, channel: Channel) -> None:
+        """Open a connection; where the server takes no more, take over another channel's.
+
+        Raises:
+            StoreError: there is none to be had.
+        """
+        channel.prepared.clear()
+        deadline = self._loop.time() + self._target.busy_timeout
+        for pause in pauses():
+            left = deadline - self._loop.time()
+            try:
+                channel.raw = await reconnect(self._target, max(0.0, left))
+            except StoreBusyError:
+                if pause > left:
+                    raise
+            else:
+                await plan_once(channel.raw, self._target)
+                return
+            idle = (each for each in self._channels if each.task is None and each.is_open)
+            if (other := next(idle, None)) is not None:
+                channel.take_over(other)
+                return
+            self._starved.append(channel)
+            await asyncio.sleep(pause)
+            if channel.is_open:  # another one's group has ended
+                return
+            self._starved.remove(channel)
 
 
 def _state(exc: BaseException) -> str | None:

@@ -22,6 +22,7 @@ from kvstore.postgres.connection import (
     Target,
     hang_up,
     is_behind,
+    is_demoted,
     is_lost,
     reconnect,
     snapshot,
@@ -59,6 +60,9 @@ class Pool:
         timeout: how long to wait for one, in seconds.
         watchman: told of what is on its way.
         counters: of what is done.
+
+    Attributes:
+        age: how often it has renewed itself.
     """
 
     def __init__(
@@ -71,7 +75,7 @@ class Pool:
         self._timeout = timeout
         self._idle: list[Pooled] = []
         self._opened = 0
-        self._age = 0
+        self.age = 0
         self._waiting: deque[asyncio.Future[Pooled | None]] = deque()
         self._mending: set[asyncio.Task[None]] = set()
         self._full_until = 0.0  # by the loop's clock
@@ -130,6 +134,9 @@ class Pool:
                     raise
                 if is_behind(exc):
                     self.mend(pooled)
+                elif is_demoted(exc):
+                    self.renew()  # it goes with the others
+                    self.mend(pooled)
                 elif is_lost(exc) or pooled.raw.is_closed():
                     self.lost(pooled, exc)
                     self.forget_idle()  # they go to the same server
@@ -157,7 +164,7 @@ class Pool:
             if not pooled.raw.is_closed():
                 self.watchman.begin(pooled)
                 return pooled
-            self._opened -= 1
+            self._drop(pooled)
         return None
 
     async def acquire(self) -> Pooled:
@@ -195,17 +202,16 @@ class Pool:
         try:
             raw = await reconnect(self.target, max(0.0, deadline - loop.time()))
         except BaseException as exc:
-            self._opened -= 1
             is_full = isinstance(exc, StoreBusyError) and loop.time() < deadline
             if is_full:
                 self._full_until = loop.time() + _FULL_S
-            self._hand_on(None)
+            self._drop(None)
             if not is_full:
                 raise
             if not self._opened:
                 await asyncio.sleep(min(_FULL_S / 5, max(0.0, deadline - loop.time())))
             return None
-        pooled = Pooled(raw, age=self._age)
+        pooled = Pooled(raw, age=self.age)
         self.watchman.begin(pooled)
         return pooled
 
@@ -237,14 +243,17 @@ class Pool:
         if not raw.is_closed() and raw.is_in_transaction():
             self.mend(pooled)
             return
-        if raw.is_closed() or self._is_closed or pooled.age != self._age:
-            raw.terminate()
-            self._opened -= 1
-            self._hand_on(None)
-        elif self._waiting:
-            self._hand_on(pooled)
+        if raw.is_closed() or self._is_closed or pooled.age != self.age:
+            self._drop(pooled)
         else:
-            self._idle.append(pooled)
+            self._hand_on(pooled)
+
+    def _drop(self, pooled: Pooled | None) -> None:
+        """Have one less; `None`: one that could not be opened."""
+        if pooled is not None:
+            pooled.raw.terminate()
+        self._opened -= 1
+        self._hand_on(None)
         if self._quiet is not None and not self._opened and not self._quiet.done():
             self._quiet.set_result(None)
 
@@ -261,7 +270,7 @@ class Pool:
 
     def put_back(self, pooled: Pooled) -> None:
         """As `release`, after one statement outside a transaction."""
-        if self._waiting or self._is_closed or pooled.age != self._age:
+        if self._waiting or self._is_closed or pooled.age != self.age:
             self.release(pooled)
         else:
             self.watchman.end(pooled)
@@ -313,12 +322,11 @@ class Pool:
     def forget_idle(self) -> None:
         """Drop the idle connections."""
         while self._idle:
-            self._idle.pop().raw.terminate()
-            self._opened -= 1
+            self._drop(self._idle.pop())
 
     def renew(self) -> None:
         """Leave the server behind: no connection that is open now serves another read."""
-        self._age += 1
+        self.age += 1
         self.forget_idle()
 
     async def close(self) -> None:

@@ -72,7 +72,7 @@ async def await_roots(connection: Connection) -> None:
         DriverError: as the connection has it.
     """
     if not connection.is_distributed:
-        await connection.execute(statements.AWAIT_ROOTS)
+        await connection.fetchval(statements.AWAIT_ROOTS)
         return
     command = qualify(statements.AWAIT_ROOTS, connection.schema)
     limited = f"SET lock_timeout = {connection.patience}; {command}"

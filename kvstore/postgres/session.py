@@ -15,9 +15,9 @@ import re
 import socket
 import struct
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import asyncpg
 
@@ -38,7 +38,7 @@ _UNACKNOWLEDGED_MS = 20_000  # that what was sent may stay, before the kernel gi
 # A table where it is named as such; after a quote it is a text, after CREATE INDEX a new index.
 _TABLE = re.compile(r"""(?<!["'.\w$])(?<!CREATE INDEX )kvstore_\w+|'kvstore_\w+'::regclass""")
 _QUOTES: Final = "$kvstore_text$"  # for `$$`, which may be in the name of a schema
-_FIRST_NAME = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",]*))')
+_NAME = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",]+))\s*(?:,|$)')
 
 # The server's process, and the limits that the administrator has set, in milliseconds; 0: none
 _FIND_LIMITS = """
@@ -57,7 +57,7 @@ SELECT pg_catalog.pg_backend_pid() AS pid,
     ) AS idle_in_transaction_session_timeout
 """
 # The names that a session would look through, the schemas of them that are there and may be used,
-# in that order, and in which of these there is a store already
+# in that order, and all schemas in which there is a store already
 _FIND_SCHEMA = """
 SELECT pg_catalog.current_setting('search_path') AS search_path,
     (
@@ -72,7 +72,6 @@ SELECT pg_catalog.current_setting('search_path') AS search_path,
         JOIN pg_catalog.pg_namespace
             ON pg_namespace.oid OPERATOR(pg_catalog.=) pg_class.relnamespace
         WHERE pg_class.relname OPERATOR(pg_catalog.=) 'kvstore_schema'
-            AND pg_namespace.nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(false))
     ) AS holding
 """
 
@@ -114,7 +113,8 @@ class Session(asyncpg.Connection):  # type: ignore[misc]
     """
 
     __slots__ = (
-        "_opening", "idle_s", "is_distributed", "is_proxied", "patience", "pid", "rests", "schema",
+        "_is_pooled", "_opening", "idle_s", "is_distributed", "is_proxied", "patience", "pid",
+        "rests", "schema",
         "started",
     )  # fmt: skip
 
@@ -130,6 +130,7 @@ class Session(asyncpg.Connection):  # type: ignore[misc]
         self.idle_s = IDLE_S
         self.rests = False
         self._opening = ""  # of each transaction
+        self._is_pooled = False
         _keep_alive(transport.get_extra_info("socket"))
 
     @property
@@ -150,28 +151,7 @@ class Session(asyncpg.Connection):  # type: ignore[misc]
         """
         schema = target.schema
         if schema is None:
-            await super().execute("BEGIN READ ONLY")
-            if target.search_path is not None:
-                path = literal(target.search_path)
-                await super().execute(f"SELECT pg_catalog.set_config('search_path', {path}, true)")
-            found = await super().fetchrow(_FIND_SCHEMA)
-            await super().execute("COMMIT")
-            assert found is not None
-            path = target.search_path or found["search_path"]
-            is_asked = target.search_path is not None or bool(found["is_asked"])
-            schemas, holding = found["schemas"], found["holding"]
-            schema = choose_schema(path, found["who"], schemas, holding, is_asked=is_asked)
-            if schema is None:
-                raise StoreAccessError(
-                    f"{target.name} has no schema to work in: CREATE SCHEMA the first one of "
-                    f"search_path, {path!r}, and let this user use it"
-                )
-            if not is_asked and len(holding) > 1:
-                raise StoreAccessError(
-                    f"{target.name} has more than one store, in the schemas "
-                    f"{' and '.join(sorted(holding))}: say which is meant, by ?search_path= in "
-                    "the URL"
-                )
+            schema = await self._find_schema(target)
         self.schema = schema
         found = await super().fetchrow(_FIND_LIMITS)
         assert found is not None
@@ -180,12 +160,45 @@ class Session(asyncpg.Connection):  # type: ignore[misc]
         settings = _settings(target, found)
         if target.is_pooler:
             self._opening = f"; {settings}"
+            self._is_pooled = True
         else:
             await super().execute(settings)
             if found["started"] is not None:
                 self.pid, self.started = found["pid"], found["started"]
         if target.is_distributed:
             self.spread(target)
+
+    async def _find_schema(self, target: Target) -> str:
+        await super().execute("BEGIN READ ONLY")
+        if target.search_path is not None:
+            path = literal(target.search_path)
+            await super().execute(f"SELECT pg_catalog.set_config('search_path', {path}, true)")
+        found = await super().fetchrow(_FIND_SCHEMA)
+        await super().execute("COMMIT")
+        assert found is not None
+        path, who = target.search_path or found["search_path"], found["who"]
+        is_asked = target.search_path is not None or bool(found["is_asked"])
+        schemas = found["schemas"]
+        holding = [name for name in schemas if name in found["holding"]]
+        if not is_asked and not holding:
+            for name in (who if name == "$user" else name for name in names_of(path)):
+                if name in found["holding"]:  # to make another one elsewhere is not what is meant
+                    raise StoreAccessError(
+                        f"{target.name} has a store in the schema {name}, which this user may not "
+                        "use: GRANT USAGE ON it, or name another one by ?search_path= in the URL"
+                    )
+        if not is_asked and len(holding) > 1:
+            raise StoreAccessError(
+                f"{target.name} has more than one store, in the schemas "
+                f"{' and '.join(sorted(holding))}: say which is meant, by ?search_path= in the URL"
+            )
+        schema = choose_schema(path, who, schemas, holding, is_asked=is_asked)
+        if schema is None:
+            raise StoreAccessError(
+                f"{target.name} has no schema to work in: CREATE SCHEMA the first one of "
+                f"search_path, {path!r}, and let this user use it"
+            )
+        return schema
 
     def spread(self, target: Target) -> None:
         """Take note that the store's tables are spread over machines.
@@ -198,28 +211,31 @@ class Session(asyncpg.Connection):  # type: ignore[misc]
 
     # What names tables; all else is the driver's
 
-    async def execute(self, query: str, *args: Any, **options: Any) -> Any:
+    def execute(self, query: str, *args: Any, **options: Any) -> Awaitable[Any]:
         """As the driver has it."""
         if self._opening and query.lstrip().startswith("BEGIN"):
             begin, _, rest = query.partition(";")
             query = f"{begin}{self._opening};{rest}"
-        return await super().execute(qualify(query, self.schema), *args, **options)
+        if not args:  # which the server runs as it stands, and VACUUM in no transaction
+            query = qualify(query, self.schema)
+            return cast("Awaitable[Any]", super().execute(query, **options))
+        return self._ask(super().execute, query, args, options)
 
-    async def executemany(self, command: str, *args: Any, **options: Any) -> Any:
+    def executemany(self, command: str, *args: Any, **options: Any) -> Awaitable[Any]:
         """As the driver has it."""
-        return await super().executemany(qualify(command, self.schema), *args, **options)
+        return self._ask(super().executemany, command, args, options)
 
-    async def fetch(self, query: str, *args: Any, **options: Any) -> Any:
+    def fetch(self, query: str, *args: Any, **options: Any) -> Awaitable[Any]:
         """As the driver has it."""
-        return await super().fetch(qualify(query, self.schema), *args, **options)
+        return self._ask(super().fetch, query, args, options)
 
-    async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:
+    def fetchrow(self, query: str, *args: Any, **options: Any) -> Awaitable[Any]:
         """As the driver has it."""
-        return await super().fetchrow(qualify(query, self.schema), *args, **options)
+        return self._ask(super().fetchrow, query, args, options)
 
-    async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:
+    def fetchval(self, query: str, *args: Any, **options: Any) -> Awaitable[Any]:
         """As the driver has it."""
-        return await super().fetchval(qualify(query, self.schema), *args, **options)
+        return self._ask(super().fetchval, query, args, options)
 
     def cursor(self, query: str, *args: Any, **options: Any) -> Any:
         """As the driver has it."""
@@ -228,6 +244,33 @@ class Session(asyncpg.Connection):  # type: ignore[misc]
     async def prepare(self, query: str, **options: Any) -> Any:
         """As the driver has it."""
         return await super().prepare(qualify(query, self.schema), **options)
+
+    def _ask(
+        self,
+        ask: Callable[..., Awaitable[Any]],
+        query: str,
+        args: Sequence[Any],
+        options: Mapping[str, Any],
+    ) -> Awaitable[Any]:
+        """Run a statement; behind a pooler in a transaction, if need be in one of its own.
+
+        The driver parses a statement first and runs it then. Between the two, and without the
+        settings of a transaction, it could be another server that has it.
+        """
+        query = qualify(query, self.schema)
+        if self._is_pooled and not self.is_in_transaction():
+            return self._ask_alone(ask, query, args, options)
+        return ask(query, *args, **options)
+
+    async def _ask_alone(
+        self,
+        ask: Callable[..., Awaitable[Any]],
+        query: str,
+        args: Sequence[Any],
+        options: Mapping[str, Any],
+    ) -> Any:
+        async with self.transaction():
+            return await ask(query, *args, **options)
 
 
 def _settings(target: Target, present: Mapping[str, int]) -> str:
@@ -287,10 +330,7 @@ def choose_schema(
         Its name; `None`: there is none to work in.
     """
     if is_asked:
-        match = _FIRST_NAME.match(search_path)
-        assert match is not None
-        quoted, plain = match.groups()
-        first = plain.strip().lower() if quoted is None else quoted.replace('""', '"')
+        first = next(iter(names_of(search_path)), "")
         if first != "$user":
             return first if first in schemas else None
         if user in schemas:
@@ -299,6 +339,14 @@ def choose_schema(
         if schema in holding:
             return schema
     return schemas[0] if schemas else None
+
+
+def names_of(search_path: str) -> list[str]:
+    """Return the names in a path, be there such schemas or not."""
+    return [
+        quoted.replace('""', '"') if quoted else plain.strip().lower()
+        for quoted, plain in _NAME.findall(search_path)
+    ]
 
 
 def literal(text: str) -> str:

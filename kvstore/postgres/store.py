@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
@@ -36,7 +37,7 @@ from kvstore.postgres import changes, checking, past, reading, sequence_reading,
 from kvstore.postgres.connection import (
     Connection,
     Target,
-    connect,
+    connect_when_ready,
     hang_up,
     is_undefined,
     plan_once,
@@ -181,7 +182,7 @@ class PostgresBackend(Backend):
         target: Target,
         read_target: Target | None,
         pool_size: int,
-        may_cross: bool = False,
+        may_cross: bool,
     ) -> None:
         super().__init__()
         self.target = target
@@ -202,28 +203,31 @@ class PostgresBackend(Backend):
     # Lifecycle
 
     async def open(self) -> None:
-        target = self.target
-        replica = None
+        target = replace(self.target, is_read_only=self.settings.read_only)
+        connection = await connect_when_ready(target)
+        try:
+            await self._begin(connection, replace(target, schema=connection.schema))
+        except BaseException:
+            connection.terminate()
+            raise
         if self.settings.read_only:
-            target = replace(target, is_read_only=True)
-        connection = await connect(target)
-        self._schema = connection.schema
+            await hang_up(connection)
+
+    async def _begin(self, connection: Connection, target: Target) -> None:
+        """Have everything ready; whoever may write keeps the connection."""
+        self._schema = target.schema
         self._making_tables = asyncio.Lock()
-        target = replace(target, schema=connection.schema)
+        replica = None
         if self._read_target is not None:
             replica = Replica(
                 replace(self._read_target, schema=target.schema), self._pool_size, self.counters
             )
-        try:
-            target = await self._migrated(connection, target)
-            self.target = replace(self.target, is_distributed=target.is_distributed)
-            channel, newest = await self._prepare(connection)
-            if replica is not None:
-                with translated(target.name):
-                    await replica.note(connection)
-        except BaseException:
-            connection.terminate()
-            raise
+        target = await self._migrated(connection, target)
+        self.target = replace(self.target, is_distributed=target.is_distributed)
+        channel, newest = await self._prepare(connection)
+        if replica is not None:
+            with translated(target.name):
+                await replica.note(connection)
         self._watchman = Watchman(target, self.counters)
         self._pool = Pool(
             target, self._pool_size, target.busy_timeout, self._watchman, self.counters
@@ -232,9 +236,8 @@ class PostgresBackend(Backend):
         is_direct = replica is None and not target.is_pooler
         self._points = PointReader(self._read, self.now, self._pool if is_direct else None)
         sender = getrandbits(62)
-        self._listener = changes.Listener(target, channel, self.bell, sender)
+        self._listener = changes.Listener(target, channel, self.bell, sender, self._pool)
         if self.settings.read_only:
-            await hang_up(connection)
             return
         self._herald = changes.Herald(self._pool, channel, sender)
         with translated(target.name):
@@ -501,13 +504,19 @@ class PostgresBackend(Backend):
             missing = lengths - self._setup.lengths
             if not missing:
                 return
-            connection = await connect(replace(self.target, schema=self._schema))
-            try:
-                with translated(self.target.name):
-                    for length in sorted(missing):
-                        await make_vectors(connection, self._setup, length)
-            finally:
-                await asyncio.shield(hang_up(connection))
+            async with self._connection(self.target) as connection:
+                for length in sorted(missing):
+                    await make_vectors(connection, self._setup, length)
+
+    @asynccontextmanager
+    async def _connection(self, target: Target) -> AsyncIterator[Connection]:
+        """Have a connection that is neither the pool's nor the writer's."""
+        connection = await connect_when_ready(replace(target, schema=self._schema))
+        try:
+            with translated(target.name):
+                yield connection
+        finally:
+            await asyncio.shield(hang_up(connection))
 
     def _learn_dimensions(self) -> None:
         if self._setup is not None and self.embedder is not None:
@@ -538,16 +547,11 @@ class PostgresBackend(Backend):
 
     async def vacuum(self) -> int:
         """Run VACUUM; it gives back what is free at the end of the tables, and locks nobody out."""
-        target = replace(self.target, schema=self._schema, statement_timeout=None)
-        connection = await connect(target)
-        try:
-            with translated(self.target.name):
-                before = await self._pool.run(reading.size)
-                for table in ("kvstore_items", "kvstore_changes", "kvstore_roots"):
-                    await connection.execute(f"VACUUM (ANALYZE) {table}")
-                after = await self._pool.run(reading.size)
-        finally:
-            await asyncio.shield(hang_up(connection))
+        async with self._connection(replace(self.target, statement_timeout=None)) as connection:
+            before = await self._pool.run(reading.size)
+            for table in ("kvstore_items", "kvstore_changes", "kvstore_roots"):
+                await connection.execute(f"VACUUM (ANALYZE) {table}")
+            after = await self._pool.run(reading.size)
         return max(0, before - after)
 
 

@@ -13,6 +13,11 @@ from kvstore.errors import InvalidArgumentError
 __all__ = ["STATEMENT_TIMEOUT_S", "Target"]
 
 STATEMENT_TIMEOUT_S: Final = 60.0
+_DRIVERS: Final = frozenset({  # settings of a URL that are not the server's
+    "database", "dbname", "gsslib", "host", "krbsrvname", "passfile", "password", "port", "service",
+    "ssl_max_protocol_version", "ssl_min_protocol_version", "sslcert", "sslcrl", "sslkey",
+    "sslmode", "sslnegotiation", "sslpassword", "sslrootcert", "target_session_attrs", "user",
+})  # fmt: skip
 _HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:[0-9]*)?")
 
 
@@ -54,6 +59,11 @@ class Target:
         says to which of them a statement goes.
         """
         return not (self.is_pooler or self.is_distributed)
+
+    @property
+    def server_settings(self) -> list[str]:
+        """The names of the settings in the URL that go to the server."""
+        return [name for name, _ in parse_qsl(urlsplit(self.url).query) if name not in _DRIVERS]
 
     @classmethod
     def parse(

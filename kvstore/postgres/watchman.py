@@ -32,13 +32,14 @@ _ASK_S = (1.0, 5.0)  # for the look, least and most
 _LATE_S = 0.25  # after that time is up: this process was stopped, and says nothing of the server
 _GRACE_S = 5.0  # for the server to end what has taken too long
 
-# What a session is doing, and who keeps it from that
+# What a session is doing, and who keeps it from that. Another server, to which the address leads by
+# now, may have a session of the same number.
 _LOOK = """
 SELECT sessions.pid,
     CASE
         WHEN sessions.state = 'active' THEN
-            $2::float8 > 0 AND sessions.query_start < now() - make_interval(secs => $2::float8)
-        ELSE sessions.state_change < now() - make_interval(secs => $3::float8)
+            $3::float8 > 0 AND sessions.query_start < now() - make_interval(secs => $3::float8)
+        ELSE sessions.state_change < now() - make_interval(secs => $4::float8)
     END AS is_lost,
     sessions.wait_event_type = 'Lock' AS is_waiting,
     (
@@ -49,8 +50,9 @@ SELECT sessions.pid,
         FROM pg_stat_activity AS blocking
         WHERE blocking.pid = ANY (pg_blocking_pids(sessions.pid))
     ) AS blockers
-FROM pg_stat_activity AS sessions
-WHERE sessions.pid = ANY ($1::int[])
+FROM unnest($1::int[], $2::timestamptz[]) AS asked (pid, started)
+JOIN pg_stat_activity AS sessions
+    ON sessions.pid = asked.pid AND sessions.backend_start = asked.started
 """
 
 
@@ -161,9 +163,11 @@ class Watchman:
 
     async def _ask(self, connection: Connection, links: list[Watched]) -> dict[int, Any]:
         limit = self._target.statement_timeout
+        known = [link.raw for link in links if link.raw is not None and link.raw.pid is not None]
         rows = await connection.fetch(
             _LOOK,
-            [link.raw.pid for link in links if link.raw is not None and link.raw.pid is not None],
+            [session.pid for session in known],
+            [session.started for session in known],
             0.0 if limit is None else limit + _GRACE_S,
             self._patience / 2,
         )

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -78,6 +79,26 @@ async def take_all(server: Server, taken: list[Any]) -> None:
             taken.append(await asyncpg.connect(server.url))
 
 
+async def set_read_only(server: Server, admin: Any, wanted: str, *sessions: Any) -> None:
+    """Have a server take writes or not, and wait until all have heard of it."""
+    name = "default_transaction_read_only"
+    await admin.execute(f"SET {name} = off")  # of this session
+    await admin.execute(f"ALTER SYSTEM SET {name} = {wanted}")
+    await admin.execute("SELECT pg_reload_conf()")
+
+    async def is_heard() -> bool:
+        other = await asyncpg.connect(server.url)  # by which others begin
+        found = [await each.fetchval(f"SHOW {name}") for each in (other, *sessions)]
+        await other.close()
+        return set(found) == {wanted}
+
+    await until(is_heard)
+
+
+async def all_closed(sessions: set[Any]) -> bool:
+    return all(session.is_closed() for session in sessions)
+
+
 # A silent network
 
 
@@ -134,6 +155,19 @@ async def test_a_store_closes_in_a_silent_network(network: Network) -> None:
     await asyncio.sleep(0)
     assert await outcome(store.close()) == "done"
     assert await writing == "StoreAccessError"
+
+
+async def test_a_store_closes_while_a_read_finds_no_connection(network: Network) -> None:
+    store = PostgresStore(network.url, busy_timeout=0.5)
+    await store.open()
+    network.cut()
+    reading = asyncio.create_task(outcome(store.count(NS)))
+    await asyncio.sleep(0.05)
+    session = store.backend._writer._channels[0].raw
+    assert session is not None
+    session.terminate()  # so that it is the read that is waited for
+    assert await asyncio.wait_for(outcome(store.close()), 8) == "done"
+    assert await reading == "StoreAccessError"
 
 
 async def test_what_takes_long_is_not_taken_for_lost(network: Network) -> None:
@@ -247,6 +281,23 @@ async def test_reads_that_are_cancelled_anywhere_leave_the_pool_whole(
 # Servers
 
 
+async def test_a_session_of_the_same_number_on_another_server_is_another(network: Network) -> None:
+    """As after a failover between containers, where all numbers are small."""
+    tries = 0
+
+    async def sleep_elsewhere(link: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            link.raw.started -= timedelta(hours=1)
+            return await sleep(link, 2.0)
+        return await link.raw.fetchval("SELECT 1")
+
+    async with PostgresStore(network.url, busy_timeout=0.3) as store:
+        assert await store.backend._pool.run(sleep_elsewhere) == 1
+        assert tries == 2
+
+
 async def test_another_isolation_by_default_is_not_for_a_store(server: Server, admin: Any) -> None:
     name = "default_transaction_isolation"
     await admin.execute(f"ALTER DATABASE postgres SET {name} = 'serializable'")
@@ -267,20 +318,6 @@ async def test_another_isolation_by_default_is_not_for_a_store(server: Server, a
 
 
 async def test_a_server_that_became_read_only_is_left(server: Server, admin: Any) -> None:
-    name = "default_transaction_read_only"
-
-    async def is_read_only(wanted: str, *sessions: Any) -> None:
-        await admin.execute(f"ALTER SYSTEM SET {name} = {wanted}")
-        await admin.execute("SELECT pg_reload_conf()")
-
-        async def is_heard() -> bool:
-            other = await asyncpg.connect(server.url)  # by which others begin
-            found = [await each.fetchval(f"SHOW {name}") for each in (other, *sessions)]
-            await other.close()
-            return set(found) == {wanted}
-
-        await until(is_heard)
-
     async with PostgresStore(server.url) as store:
         await store.put(NS, "k", 1)
         await store.get(NS, "k")
@@ -288,14 +325,13 @@ async def test_a_server_that_became_read_only_is_left(server: Server, admin: Any
         before = {writer._channels[0].raw, *(link.raw for link in pool._idle)}
         assert len(before) == 2
         try:
-            await is_read_only("on", *before)
+            await set_read_only(server, admin, "on", *before)
             with pytest.raises(ReadOnlyError):
                 await store.put(NS, "k", 2)
             assert all(raw.is_closed() for raw in before)
             assert await store.get(NS, "k") is not None
         finally:
-            await admin.execute(f"SET {name} = off")
-            await is_read_only("off")
+            await set_read_only(server, admin, "off")
         assert (await store.put(NS, "k", 3)).value == 3
 
 
@@ -313,6 +349,107 @@ async def test_reads_wait_for_a_connection_when_the_server_has_no_more(
         finally:
             for other in others:
                 await other.close()
+
+
+async def test_a_server_that_became_read_only_is_left_by_whoever_only_watches(
+    server: Server, admin: Any
+) -> None:
+    async with PostgresStore(server.url) as store, store.watch(NS) as changes:
+        await store.put(NS, "k", 1)
+        async with asyncio.timeout(10):
+            await anext(changes)
+        waiting = asyncio.create_task(anext(changes))
+        listener, pool = store.backend._listener, store.backend._pool
+
+        async def listens() -> bool:
+            return listener._connection is not None and not listener._connection.is_closed()
+
+        async def is_refused() -> bool:
+            try:
+                async with store.watch(("another",)):
+                    return False
+            except ReadOnlyError:
+                return True
+
+        await until(listens)
+        before = {listener._connection, *(link.raw for link in pool._idle)}
+        try:
+            await set_read_only(server, admin, "on")
+            await until(is_refused)  # once the sessions have heard of it
+            await until(lambda: all_closed(before))
+        finally:
+            await set_read_only(server, admin, "off")
+        await store.put(NS, "l", 1)
+        async with asyncio.timeout(10):
+            assert (await waiting).key == "l"
+
+
+async def test_writes_go_over_the_connections_there_are_when_the_server_has_no_more(
+    server: Server, admin: Any
+) -> None:
+    async with PostgresStore(server.url, busy_timeout=5) as store:
+        await store.put(NS, "k", 1)
+        others: list[Any] = []
+        try:
+            await take_all(server, others)
+            roots = [(f"root {number}",) for number in range(30)]
+            for number in range(3):
+                await asyncio.gather(*(store.put(root, "k", number) for root in roots))
+        finally:
+            for other in others:
+                await other.close()
+        assert await store.count((), subtree=True) == 31
+        assert (await store.check()).ok
+
+
+async def test_a_server_that_is_full_is_waited_for_by_who_opens(server: Server, admin: Any) -> None:
+    others: list[Any] = []
+    try:
+        await take_all(server, others)
+        with pytest.raises(StoreBusyError, match="max_connections"):
+            await PostgresStore(server.url, busy_timeout=0.2).open()
+        store = PostgresStore(server.url, busy_timeout=5)
+        opening = asyncio.create_task(store.open())
+        await asyncio.sleep(0.1)
+        for other in others:
+            await other.close()
+        async with asyncio.timeout(5):
+            await opening
+        await store.put(NS, "k", 1)
+        await store.close()
+    finally:
+        for other in others:
+            await other.close()
+
+
+@pytest.mark.parametrize("pooler", [False, True])
+async def test_upkeep_waits_no_longer_for_a_lock_than_others(
+    server: Server, admin: Any, *, pooler: bool
+) -> None:
+    async with PostgresStore(server.url) as store:
+        await store.put(NS, "k", 1)
+
+    async def keep_the_past() -> None:
+        async with PostgresStore(
+            server.url, busy_timeout=0.3, pooler=pooler, history=3600.0
+        ) as keeping:
+            await keeping.sweep()
+
+    async with admin.transaction(), asyncio.timeout(20):
+        await admin.execute("SELECT FROM kvstore_state FOR UPDATE")
+        with pytest.raises(StoreBusyError):
+            await keep_the_past()
+
+
+async def test_behind_a_pooler_each_statement_has_a_transaction_and_its_settings(
+    server: Server, admin: Any
+) -> None:
+    session = await connect(Target.parse(server.url, is_pooler=True, busy_timeout=0.7))
+    assert await session.fetchval("SHOW lock_timeout") == "700ms"
+    rows = await session.fetch("SELECT current_setting('search_path') WHERE $1", True)
+    assert [row[0] for row in rows] == ["pg_catalog, pg_temp"]
+    assert not session.is_in_transaction()
+    await session.close()
 
 
 @pytest.mark.parametrize("pooler", [False, True])
@@ -401,6 +538,30 @@ async def test_a_schema_that_appears_later_makes_no_store_look_empty(
             await PostgresStore(url).open()
         async with PostgresStore(f"{url}&search_path=public") as asked:
             assert await asked.get(NS, "k") == item
+
+
+async def test_a_store_that_the_user_may_not_see_is_not_made_a_second_time(
+    server: Server, admin: Any
+) -> None:
+    await admin.execute(
+        "CREATE ROLE outsider LOGIN; CREATE SCHEMA apart; GRANT ALL ON SCHEMA apart TO outsider;"
+        "ALTER ROLE outsider SET search_path = apart, public;"
+        "GRANT CREATE ON SCHEMA public TO outsider"
+    )
+    url = server.url.replace("postgres@", "outsider@")
+    async with PostgresStore(url) as store:
+        await store.put(NS, "k", 1)
+    await admin.execute("REVOKE USAGE ON SCHEMA apart FROM outsider")
+    with pytest.raises(StoreAccessError, match="schema apart, which this user may not use"):
+        await PostgresStore(url).open()
+    async with PostgresStore(f"{url}&search_path=public") as store:
+        assert await store.get(NS, "k") is None
+    async with PostgresStore(url) as store:  # which is there now
+        assert await store.count(NS) == 0
+    await admin.execute("GRANT USAGE ON SCHEMA apart TO outsider")
+    with pytest.raises(StoreAccessError, match="schemas apart and public"):
+        await PostgresStore(url).open()
+    await admin.execute("DROP OWNED BY outsider; DROP ROLE outsider; DROP SCHEMA apart CASCADE")
 
 
 async def test_nothing_of_others_on_the_search_path_is_run(

@@ -254,6 +254,16 @@ async def test_a_url_that_does_not_parse_is_refused(url: str) -> None:
     assert "hunter2" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "setting",
+    ["channel_binding=require", "connect_timeout=5", "work_mem=much", "max_connections=9"],
+)
+async def test_a_setting_that_the_server_refuses_is_named(postgres: Database, setting: str) -> None:
+    separator = "&" if "?" in postgres.url else "?"
+    with pytest.raises(InvalidArgumentError, match=setting.partition("=")[0]):
+        await PostgresStore(f"{postgres.url}{separator}{setting}").open()
+
+
 async def test_a_database_in_another_encoding_is_refused(postgres: Database) -> None:
     name = "kvstore_test_latin1"
     postgres.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
