@@ -14,8 +14,8 @@ docs/backends.md, and tests/conformance/dict_backend.py for one over a dict.
     check  stats                  upkeep
 
 These must be there. `entries` and `length` are for those that have logs, `search` for those that
-have an index, `recall`, `peek`, `get` and `put_now` for those that do one point read or put quicker
-than many, `records` where a page's items say less than is stored,
+have an index, `recall`, `peek`, `get`, `put_now` and `change_now` for those that do one point read,
+put or change quicker than many, `records` where a page's items say less than is stored,
 `backup` and `vacuum` where there is something to do; `blocking` gives one for sync code. One that
 keeps the past has `moment`, `past_many`, `past_page` and `history`.
 """
@@ -43,7 +43,7 @@ from kvstore.instants import to_micros
 from kvstore.jobs import JobState, QueueSize, SequenceRecord
 from kvstore.metrics import Counters, Metrics
 from kvstore.namespace import decode_namespace, encode_namespace, subtree_range
-from kvstore.operations import Append, Operation, Put, PutJob, Record
+from kvstore.operations import Append, Mutate, Operation, Put, PutJob, Record
 from kvstore.ordering import Order
 from kvstore.past import Moment, RecallPast
 from kvstore.patterns import EVERY_KEY, Pattern
@@ -445,11 +445,7 @@ class Backend(Recipe, ABC):
         return None
 
     async def past_many(self, moment: Moment, path: str, keys: Sequence[str]) -> list[Record]:
-        """Return the items among `keys` that were there, in any order.
-
-        Raises:
-            HistoryExpiredError: it is older than what is kept, by now.
-        """
+        """Return the items among `keys` that were there, in any order; or `HistoryExpiredError`."""
         raise NotImplementedError
 
     async def past_page(
@@ -489,6 +485,10 @@ class Backend(Recipe, ABC):
             The stored item, after which `give_way` is due if `is_turn_over`; what gives it once it
             is committed with others; or `None`: nothing is done, and `apply` must be asked.
         """
+        return None
+
+    def change_now(self, op: Mutate) -> tuple[Any] | None:
+        """As `put_now`, of a change; gives its answer. `apply`, if it is asked, makes it anew."""
         return None
 
     takes_columns = False

@@ -1563,7 +1563,12 @@ class Store(WithAsync, Recipe):
             return None if value is MISSING else self._encode(value, labels, key), answer
 
         op = Mutate(labels, path, key, change_data, self._lifetime(ttl))
-        return (await self._submit((op,)))[0]
+        done = self.backend.change_now(op)
+        if done is None:
+            return (await self._submit((op,)))[0]
+        if self.backend.is_turn_over:
+            await self.backend.give_way()
+        return done[0]
 
     def _read(self, namespace: Namespace, path: str, key: str) -> Awaitable[list[Item]]:
         """Read one item as part of something longer, during which the store may have closed."""

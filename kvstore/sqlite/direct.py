@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from kvstore.errors import InvalidArgumentError, StoreBusyError, StoreClosedError, WrongLoopError
 from kvstore.feed import ThreadBell
-from kvstore.operations import Operation, Sweep
+from kvstore.operations import Mutate, Operation, Sweep
 from kvstore.past import Moment
 from kvstore.report import Meter
 from kvstore.sqlite import backup, driver, large, reading
@@ -273,18 +273,27 @@ class DirectBackend(FileReads):
         outcome: list[Any] | Exception | None = None
         if self._is_sweep_due():
             units.append((Sweep(_SWEEP_SLICE), trim_of(self, _SWEEP_SLICE)))
-        elif len(ops) == 1 and is_bare_put(op := ops[0]):
-            timeout = self.options.busy_timeout
-            item = self._series.put_alone(op, self.now(), timeout, ANY_LENGTH)
-            if item is not None:
-                outcome = [item]
-                if self._series.is_watched:
-                    self.bell.ring()
+        elif len(ops) == 1:
+            outcome = self._write_alone(ops[0])
         if outcome is None:
             outcome = self._commit(units)
         if (self.opened.pages_to_copy or 0) >= SYNC_CHECKPOINT_PAGES:
             self._checkpoint()
         return outcome
+
+    def _write_alone(self, op: Operation) -> list[Any] | None:
+        """Commit a plain put, or a change of a plain item, by itself; `None`: it is neither."""
+        now, timeout = self.now(), self.options.busy_timeout
+        answers: list[Any] | None = None
+        if is_bare_put(op):
+            item = self._series.put_alone(op, now, timeout, ANY_LENGTH)
+            answers = None if item is None else [item]
+        elif isinstance(op, Mutate):
+            done = self._series.change_alone(op, now, timeout, ANY_LENGTH)
+            answers = None if done is None else [done[0]]
+        if answers is not None and self._series.is_watched:
+            self.bell.ring()
+        return answers
 
     def _commit(self, units: list[Sequence[Operation]]) -> list[Any] | Exception:
         """Apply units in one transaction; return the outcome of the first."""

@@ -5,17 +5,13 @@ They come to what `kvstore.plan` decides of them, and a property test holds them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from itertools import count, islice
 from typing import Any, TypeGuard
 
 from kvstore.collecting import uncollected
-from kvstore.operations import (
-    Check,
-    Operation,
-    Put,
-)
+from kvstore.operations import Check, Expendable, Mutate, Operation, Put
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite import past_statements as sql
 from kvstore.sqlite.read_cache import ABSENT, Address, Entry
@@ -24,7 +20,7 @@ from kvstore.sqlite.rows import NotInlineError
 from kvstore.sqlite.sequence_writing import SequenceRows
 from kvstore.types import Item, pack_item
 
-__all__ = ["PlainPuts", "are_new", "is_bare_put", "put_plain"]
+__all__ = ["PlainPuts", "are_new", "is_bare_put", "is_plain", "put_plain", "read_plain"]
 
 _TOLD = 5_000  # plain puts of which each is told to the cache of reads; of more, none is
 _SLICE = 2_048  # plain puts of a unit that are in hand at once
@@ -62,11 +58,11 @@ def _is_new(op: Operation) -> bool:
 class PlainPuts(SequenceRows):
     """Rows, of which many are put at once."""
 
-    def _are_outside(self, puts: Sequence[Operation]) -> bool:
-        """Whether no put of some is in a log or a queue."""
+    def _are_outside(self, ops: Sequence[Operation]) -> bool:
+        """Whether no put or change of some is in a log or a queue."""
         if self._sequences is None:
             return True
-        return not self._known_states({op.path for op in puts if type(op) is Put})
+        return not self._known_states({op.path for op in ops if isinstance(op, (Put, Mutate))})
 
     def put_crowd(self, puts: list[Put]) -> list[Item] | None:
         """Put plain items, each a unit, and empty the list; `None`: `apply` must be asked."""
@@ -74,10 +70,16 @@ class PlainPuts(SequenceRows):
             return None
         return self._put_plain(puts)
 
-    def _put_shares(self, puts: list[Put], shares: list[int]) -> Iterator[list[Any]]:
-        """Upsert plain items, and give each unit its share of the answers."""
+    def _put_units(self, units: Sequence[Sequence[Operation]]) -> list[list[Any] | Exception]:
+        """Put plain items, units of one or many, and give each its share of the answers."""
+        puts: list[Put] = []
+        shares = list(map(len, units))
+        for ops in units:
+            puts += ops  # type: ignore[arg-type]
+            if isinstance(ops, Expendable):
+                ops.clear()
         items = iter(self._put_plain(puts))
-        return ([next(items)] if share == 1 else list(islice(items, share)) for share in shares)
+        return [list(islice(items, share)) for share in shares]
 
     def _put_plain(self, puts: list[Put]) -> list[Item]:
         """Put plain items, and forget the puts: empty the list."""
@@ -92,9 +94,19 @@ class PlainPuts(SequenceRows):
         return items
 
     def _put_all(self, puts: Sequence[Put]) -> list[Item]:
+        """Put plain items, and return them."""
+        now, first = self._now, self._version + 1
+        created = self._write_all(puts)
+        return [
+            pack_item(op.namespace, op.key, op.data, version, each, now, None)
+            for version, op, each in zip(count(first), puts, created, strict=False)
+        ]
+
+    def _write_all(self, puts: Sequence[Put]) -> list[int]:
         """Put plain items: those over items that are known by one statement, others by few.
 
         Nobody ever sees what is put over in the same transaction, and so it is not written.
+        Returns of each put when the item was created.
         """
         now, changed, first = self._now, self.changed, self._version + 1
         self._version += len(puts)
@@ -126,10 +138,7 @@ class PlainPuts(SequenceRows):
                 created[address] = row[1]
                 if changed is not None:
                     changed[address] = Entry(op.data, version, row[1], now, None)
-        return [
-            pack_item(op.namespace, op.key, op.data, version, created[address], now, None)
-            for version, (op, address) in enumerate(zip(puts, addresses, strict=True), first)
-        ]
+        return list(map(created.__getitem__, addresses))
 
     def _put_watched(self, ops: Sequence[Operation]) -> Item | None:
         """Put a plain item where changes are noted; `None`: it is another unit, or another row."""
@@ -156,7 +165,7 @@ class PlainPuts(SequenceRows):
         if changed:
             pairs = zip(addresses, found, strict=True)
             found = [changed.get(address, entry) for address, entry in pairs]
-        return [entry if _is_plain(entry, most) else None for entry in found]
+        return [entry if is_plain(entry, most) else None for entry in found]
 
     def _upsert(self, puts: Sequence[tuple[Put, int]]) -> dict[int, Sequence[Any]]:
         """Upsert plain items; return version, created and updated of those that were, by version.
@@ -213,13 +222,13 @@ def put_plain(
     path, key, data = op.path, op.key, op.data
     code, text = checksum(path, key, version, data), data.decode()
     if there is None:
-        there = _read_plain(execute, path, key, longest, with_data=keeps)
+        there = read_plain(execute, path, key, longest, with_data=keeps)
     if there is ABSENT:
         row = path, key, version, now, now, code, text, None, None, None
         if not execute(statements.INSERT_NEW, row).rowcount:
             return None
         created = now
-    elif _is_plain(there, longest):
+    elif is_plain(there, longest):
         if not execute(statements.PUT_OVER, (version, now, code, text, path, key)).rowcount:
             return None
         created = there.created_at
@@ -233,7 +242,7 @@ def put_plain(
     return created
 
 
-def _read_plain(
+def read_plain(
     execute: Callable[..., driver.Cursor],
     path: str,
     key: str,
@@ -269,7 +278,7 @@ def _past(path: str, key: str, was: Entry, data: bytes) -> tuple[Any, ...]:
     return was.version, was.created_at, was.updated_at, code, value
 
 
-def _is_plain(entry: Entry | None, longest: int) -> TypeGuard[Entry]:
+def is_plain(entry: Entry | None, longest: int) -> TypeGuard[Entry]:
     """Whether an item is known to be there, without lifetime and with a value not longer than that.
 
     Whether it has indexing of its own, `PUT_OVER` tells.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from kvstore.operations import Check, Put, Record
+from kvstore.operations import Check, Mutate, Put, Record
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import transaction
 from kvstore.sqlite.index_file import Setup
 from kvstore.sqlite.indexing import begin_batch
 from kvstore.sqlite.openfile import OpenFile
+from kvstore.sqlite.plain_changes import change_plain
 from kvstore.sqlite.plain_puts import put_plain
 from kvstore.sqlite.read_cache import ABSENT, NO_MARK, Address, Entry, Mark, ReadCache
 from kvstore.sqlite.rows import FileState, columns_of
@@ -102,6 +104,39 @@ class Series:
         entry = Entry(data, version, created, now, None)
         self._know_written(mark, state, version, now, {(path, key): entry})
         return pack_item(op.namespace, key, data, version, created, now, None)
+
+    def change_alone(
+        self, op: Mutate, now: int, timeout: float, longest: int
+    ) -> tuple[Any, int] | None:
+        """As `put_alone`, of a change of one item.
+
+        Returns:
+            The answer, and how many bytes are written; `None`: nothing is, and a batch must do it.
+
+        Raises:
+            driver.Error: as `Batch.apply`, and as `transaction` has it.
+            Exception: what the change raises; nothing is written.
+        """
+        cache, known = self._cache, self._known
+        if cache is None or known is None or known[1].description is not None:
+            return None
+        mark, state = known
+        version, execute, address = state.version + 1, self.cursor.execute, (op.path, op.key)
+        at = max(now, state.last) if state.is_watched else None
+        with transaction(self._connection, timeout, self._file, self.cursor):
+            if cache.header() != mark or not self._are_outside(state, (op.path,)):
+                return None
+            (there,) = cache.look((address,))
+            changed = change_plain(execute, op, version, now, longest, there, at, state.keeps)
+            if changed is None:
+                return None
+            entry, answer = changed
+            if entry is not None:
+                execute(statements.SET_VERSION, (version,))
+        if entry is None:
+            return answer, 0
+        self._know_written(mark, state, version, now, {address: entry})
+        return answer, len(entry.data)
 
     def add_alone(
         self, ops: Sequence[Put | Check], now: int, timeout: float

@@ -230,6 +230,7 @@ class SQLiteBackend(FileReads):
             cache=cache,
         )
         self.put_now = self._writer.put_now  # type: ignore[method-assign]
+        self.change_now = self._writer.change_now  # type: ignore[method-assign]
         self.when_dropped(_abandon, loose, readers, writer, self.ending(writer.raw))
 
     @property

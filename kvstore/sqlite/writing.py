@@ -7,23 +7,22 @@ late; it has no neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, assert_never
 
 from kvstore.jobs import JobState
 from kvstore.operations import (
     NAMED,
     Adopt,
-    Expendable,
     ExtendJob,
     FinishJob,
     Forget,
     GiveBackJob,
     Keep,
     Lease,
+    Mutate,
     Operation,
     PopEntry,
-    Put,
     PutJob,
     Reindex,
     Remove,
@@ -59,7 +58,8 @@ from kvstore.sqlite import (
     statements,
 )
 from kvstore.sqlite import past_statements as sql
-from kvstore.sqlite.plain_puts import PlainPuts, is_bare_put
+from kvstore.sqlite.plain_changes import Outcome, PlainChanges
+from kvstore.sqlite.plain_puts import is_bare_put
 from kvstore.sqlite.rows import NotInlineError, StoredRow, columns_of
 
 __all__ = ["INLINE_OPS", "Batch", "has_restore"]
@@ -74,14 +74,17 @@ def has_restore(ops: Sequence[Operation]) -> bool:
     return any(type(op) in (Restore, Rewind) for op in ops)
 
 
-class Batch(PlainPuts):
+_Way = Callable[[Sequence[Sequence[Operation]]], list[Outcome]]
+
+
+class Batch(PlainChanges):
     """The units of one transaction, which the caller has begun and commits; see `Rows`."""
 
-    def apply(self, units: Sequence[Sequence[Operation]]) -> list[list[Any] | Exception]:
+    def apply(self, units: Sequence[Sequence[Operation]]) -> list[Outcome]:
         """Apply units, in order; return for each the answers to its operations, or its error.
 
-        A unit that gets an error has changed nothing. Plain puts that follow each other, of one
-        unit or of many, share statements.
+        A unit that gets an error has changed nothing. Plain puts and changes that follow each
+        other, of one unit or of many, share statements.
 
         Raises:
             driver.Error: the transaction cannot go on.
@@ -89,43 +92,55 @@ class Batch(PlainPuts):
             Exception: what a `Restore` met; the transaction must be given up.
         """
         self._require_few(units)
-        outcomes: list[list[Any] | Exception] = []
-        puts: list[Put] = []
-        shares: list[int] = []  # how many of `puts` are of each of the last units
+        outcomes: list[Outcome] = []
+        waiting: list[Sequence[Operation]] = []
+        way: _Way | None = None  # that those who wait go together
         for ops in units:
-            if (
-                not self._is_watched
-                and (is_bare_put(ops[0]) if len(ops) == 1 else all(map(is_bare_put, ops)))
-                and self._are_outside(ops)
-            ):
-                puts += ops  # type: ignore[arg-type]
-                shares.append(len(ops))
-                if isinstance(ops, Expendable):
-                    ops.clear()
-                continue
-            if puts:
-                outcomes += self._put_shares(puts, shares)
-                puts, shares = [], []
-            item = self._put_watched(ops) if self._is_watched else None
-            outcomes.append(self._outcome(ops) if item is None else [item])
-        if puts:
-            outcomes += self._put_shares(puts, shares)
-        return outcomes
+            another = self._shared_way(ops)
+            if way is not None and another != way:
+                outcomes += way(waiting)
+                waiting = []
+            way = another
+            if way is None:
+                item = self._put_watched(ops) if self._is_watched else None
+                outcomes.append(self._outcome(ops) if item is None else [item])
+            else:
+                waiting.append(ops)
+        return outcomes if way is None else [*outcomes, *way(waiting)]
 
-    def _outcome(self, ops: Sequence[Operation]) -> list[Any] | Exception:
+    def _shared_way(self, ops: Sequence[Operation]) -> _Way | None:
+        """Return what applies a unit with others like it; `None`: it goes by itself."""
+        if self._is_watched:
+            return None
+        one = ops[0] if len(ops) == 1 else None
+        if one is not None and type(one) is Mutate:
+            return self._change_units if self._are_outside(ops) else None
+        are_bare = all(map(is_bare_put, ops)) if one is None else is_bare_put(one)
+        return self._put_units if are_bare and self._are_outside(ops) else None
+
+    def _change_units(self, units: Sequence[Sequence[Operation]]) -> list[Outcome]:
+        return self._change_each([ops[0] for ops in units], self._outcome)  # type: ignore[misc]
+
+    def _outcome(self, ops: Sequence[Operation]) -> Outcome:
         """Return the answers to a unit, or its error."""
         try:
-            if len(ops) == 1 and self._sequences is not None and type(ops[0]) in _QUICK:
-                answer = self._quick_job(ops[0])  # type: ignore[arg-type]
-                if answer is not quick_jobs.LONG_WAY:
-                    return [answer]
-            return self._apply_unit(ops)
+            answers = self._quick_answers(ops[0]) if len(ops) == 1 else None
+            return self._apply_unit(ops) if answers is None else answers
         except (driver.Error, NotInlineError):
             raise
         except Exception as exc:
             if has_restore(ops):
                 raise
             return exc  # it belongs to the unit's caller
+
+    def _quick_answers(self, op: Operation) -> list[Any] | None:
+        """Apply an operation that is a unit the short way, if it has one and may go it."""
+        if type(op) is Mutate:
+            return self._change(op) if self.index is None and self._are_outside((op,)) else None
+        if self._sequences is not None and type(op) in _QUICK:
+            answer = self._quick_job(op)  # type: ignore[arg-type]
+            return None if answer is quick_jobs.LONG_WAY else [answer]
+        return None
 
     def finish(self) -> None:
         """Write what the transaction's end needs; call it before COMMIT."""

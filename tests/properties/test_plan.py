@@ -1,4 +1,4 @@
-"""What SQLite does to many plain puts by one statement is what `kvstore.plan` decides."""
+"""What SQLite does to plain puts and changes the short way is what `kvstore.plan` decides."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvstore.namespace import decode_namespace
-from kvstore.operations import Named, Put, Record
+from kvstore.operations import Mutate, Named, Put, Record
 from kvstore.plan import Address, decide, ends_of
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import connect
@@ -53,19 +53,45 @@ def put(path: str, key: str, data: bytes, ttl: int | None) -> Put:
     return Put(decode_namespace(path), path, key, data, ttl)
 
 
+class RefusedError(Exception):
+    """What a change may raise."""
+
+
+def change(path: str, key: str, written: str, ttl: int | None) -> Mutate:
+    """Return a change that writes down what it was given, leaves it, or refuses it."""
+
+    def of(present: bytes | None) -> tuple[bytes | None, Any]:
+        if written == "refuse":
+            raise RefusedError
+        before = None if present is None else orjson.loads(present)
+        if written == "leave":
+            return None, before
+        return orjson.dumps([written, str(before)[-9:]]), [before]
+
+    return Mutate(decode_namespace(path), path, key, of, ttl)
+
+
 plain = st.builds(put, paths, keys, data, st.none())
 puts = st.builds(put, paths, keys, data, st.sampled_from([None, None, None, 7]))
+changes = st.builds(
+    *(change, paths, keys, st.sampled_from(["x", "y", "x" * LONGEST, "leave", "refuse"])),
+    st.sampled_from([None, None, 7]),
+)
 units = st.lists(
-    st.lists(plain, min_size=1, max_size=1)
+    st.lists(plain | changes, min_size=1, max_size=1)
+    | st.lists(changes, min_size=1, max_size=1)
     | st.lists(puts, min_size=1, max_size=3, unique_by=lambda op: (op.path, op.key)),
     max_size=20,
 )
 
 
 @st.composite
-def crowds(draw: st.DrawFn) -> list[list[Put]]:
-    """Draw more puts than one statement takes, many of them of one item."""
-    chosen = draw(st.lists(plain, min_size=1, max_size=20))
+def crowds(draw: st.DrawFn) -> list[list[Put | Mutate]]:
+    """Draw more puts and changes than one statement takes, many of them of one item."""
+    chosen = draw(
+        st.lists(plain, min_size=1, max_size=20)
+        | st.lists(plain | changes, min_size=1, max_size=20)
+    )
     dice = Random(draw(st.integers(0, 999)))
     return [[dice.choice(chosen)] for _ in range(draw(st.integers(129, 300)))]
 
@@ -128,14 +154,14 @@ def test_the_quick_ways_do_what_is_decided(
         version = sqlite.execute(statements.GET_VERSION).fetchone()[0]
     finally:
         sqlite.execute("ROLLBACK")
-    expected, answers, notes, ended = decided(before, units, is_watched)
-    assert [list(map(seen, outcome)) for outcome in outcomes] == answers  # type: ignore[arg-type]
+    expected, answers, notes, ended, last = decided(before, units, is_watched)
+    assert [shown(outcome) for outcome in outcomes] == answers
     assert there == {row.path + "|" + row.key: row for row in expected.values()}
     assert noted == notes
     assert past == (ended if keeps else {})
     for at, told_ in (batch.changed or {}).items():
         assert told_ in (None, entry(expected[at]))
-    assert version == len(before) + len(answers_of(answers)) + sum(n[1] == "expire" for n in notes)
+    assert version == last
 
 
 def entry(row: Record) -> Entry:
@@ -161,12 +187,16 @@ def kept(row: tuple[Any, ...]) -> tuple[int, tuple[Record, bool]]:
 
 def decided(
     before: dict[Address, Record], units: list[list[Named]], is_watched: bool
-) -> tuple[dict[Address, Record], list[list[Any]], list[Any], dict[int, tuple[Record, bool]]]:
+) -> tuple[dict[Address, Record], list[list[Any]], list[Any], dict[int, tuple[Record, bool]], int]:
     """Apply units by `decide` alone."""
     there, version = dict(before), len(before)
     answers, notes, ended = [], [], {}
     for ops in units:
-        effects = decide(ops, there, NOW, version, is_watched=is_watched)
+        try:
+            effects = decide(ops, there, NOW, version, is_watched=is_watched)
+        except RefusedError as exc:
+            answers.append(shown(exc))
+            continue
         data = {(row.path, row.key): row.data for row, _ in effects.writes}
         for note in ends_of(effects):
             if (was := there.get((note.path, note.key))) is not None:
@@ -174,13 +204,15 @@ def decided(
                 ended[note.version] = (replace(was, data=b"") if is_same else was), is_same
         there |= {(row.path, row.key): row for row, _ in effects.writes}
         version = effects.version
-        answers.append(list(map(seen, effects.answers)))
+        answers.append(shown(effects.answers))
         notes += effects.notes
-    return there, answers, notes, ended
+    return there, answers, notes, ended, version
 
 
-def answers_of(answers: list[list[Any]]) -> list[Any]:
-    return [answer for some in answers for answer in some]
+def shown(outcome: list[Any] | Exception) -> list[Any]:
+    if isinstance(outcome, Exception):
+        return [type(outcome)]
+    return [seen(answer) if isinstance(answer, Item) else answer for answer in outcome]
 
 
 def seen(item: Item) -> tuple[Any, ...]:

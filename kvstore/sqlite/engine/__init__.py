@@ -7,7 +7,7 @@ work is either shared out over a hop or does not hop at all:
   own result or its own error. A few small writes commit on the loop's own thread, which under
   `synchronous=NORMAL` touches no disk; many, long or contended ones go to the worker thread. A
   plain put by itself, the most frequent of all, has a way of its own (`Writer.put_now`), and so
-  has a unit of a few new items (`Series.add_alone`).
+  have a change of one item (`Writer.change_now`) and a few new items (`Series.add_alone`).
   Checkpoints, which do touch the disk, always go there.
 - `Reader` runs reads on a thread with its own read-only connection; reads of one tick share a hop.
 - `InlineReader` runs point reads of small, warm rows on the loop's own thread; those of many

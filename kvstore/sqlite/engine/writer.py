@@ -16,7 +16,7 @@ from kvstore.errors import StoreBusyError, StoreError
 from kvstore.feed import Bell
 from kvstore.instants import to_micros
 from kvstore.metrics import Counters
-from kvstore.operations import Append, Expendable, Operation, Put, PutJob, Restore
+from kvstore.operations import Append, Expendable, Mutate, Operation, Put, PutJob, Restore
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import WorkerConnection, claimed, is_busy, limit, transaction
 from kvstore.sqlite.diagnosis import explain
@@ -190,10 +190,9 @@ class Writer:
         if pace is None or not self._is_alone(pace) or not is_bare_put(op):
             return None
         size = len(op.data) + len(op.path) + len(op.key)
-        began = time.perf_counter()
-        if size > INLINE_BYTES or self._is_log_long() or not pace.allows(began):
+        if size > INLINE_BYTES or not self._begins(pace):
             return None
-        self._alone = pace.turn, id(asyncio.current_task(self._loop))
+        began = time.perf_counter()
         try:
             item = self._series.put_alone(op, to_micros(self._clock()), 0.0, INLINE_BYTES)
         except Exception:  # noqa: BLE001 - the worker meets it again, and has time to deal with it
@@ -201,12 +200,41 @@ class Writer:
         finally:
             pace.record(began)
         if item is not None:
-            self._counters.committed(1)
-            self._wal_pages += _PAGES_OF_A_PUT + size // PAGE_BYTES
-            if self._series.is_watched:
-                self._wal_pages += _PAGES_OF_A_CHANGE
-                self._bell.ring()
+            self._note_alone(1, size)
         return item
+
+    def change_now(self, op: Mutate) -> tuple[Any] | None:
+        """Commit a change of a plain item at once; `None`: `apply` must be asked."""
+        pace = self._pace
+        if pace is None or not self._is_alone(pace) or not self._begins(pace):
+            return None
+        began = time.perf_counter()
+        try:
+            done = self._series.change_alone(op, to_micros(self._clock()), 0.0, INLINE_BYTES)
+        except Exception:  # noqa: BLE001 - as above, and the caller hears of it
+            return None
+        finally:
+            pace.record(began)
+        if done is None:
+            return None
+        answer, size = done
+        self._note_alone(1, size)
+        return (answer,)
+
+    def _begins(self, pace: Pace) -> bool:
+        """Whether a write may begin on this thread; if so, it is the task's that runs."""
+        if self._is_log_long() or not pace.allows(time.perf_counter()):
+            return False
+        self._alone = pace.turn, id(asyncio.current_task(self._loop))
+        return True
+
+    def _note_alone(self, items: int, size: int) -> None:
+        """Take note of a transaction with so many items, of so many bytes, and of one unit."""
+        self._counters.committed(1)
+        self._wal_pages += _PAGES_OF_A_PUT * items + size // PAGE_BYTES
+        if self._series.is_watched:
+            self._wal_pages += _PAGES_OF_A_CHANGE * items
+            self._bell.ring()
 
     async def _apply_alone(self, pace: Pace, unit: _Unit) -> list[Any]:
         self._alone = (pace.turn, id(asyncio.current_task(self._loop)))
@@ -350,11 +378,7 @@ class Writer:
         if answers is None:
             return False
         unit.outcome = answers
-        self._counters.committed(1)
-        self._wal_pages += _PAGES_OF_A_PUT * len(ops) + unit.size // PAGE_BYTES
-        if self._series.is_watched:
-            self._wal_pages += _PAGES_OF_A_CHANGE * len(ops)
-            self._bell.ring()
+        self._note_alone(len(ops), unit.size)
         return True
 
     def _ring(self) -> None:
