@@ -499,7 +499,7 @@ class InMemoryBackend(MemorySequences):
             sum_ = roots.get(root, RootStats(0, 0, 0))
             roots[root] = RootStats(sum_.items + items, sum_.namespaces + 1, sum_.bytes + size)
         live = sum(items for items, _ in sizes.values())
-        past, past_bytes = self._past.measure()
+        past, past_bytes = self._past.measure(self._rows.values())
         states = self._sequences.values()
         return Stats(
             items=live,

@@ -217,10 +217,16 @@ class MemoryPast:
                 return each.row
         return None
 
-    def measure(self) -> tuple[int, int]:
-        """Return how many old items there are, and the bytes of their values, each kept once."""
-        rows = [each.row for old in self._ended.values() for each in old]
-        return len(rows), sum({id(row.data): len(row.data) for row in rows}.values())
+    def measure(self, present: Iterable[Record]) -> tuple[int, int]:
+        """Return how many old items there are, and the bytes of their values, each kept once.
+
+        One that is still there takes no room.
+        """
+        old = [each.row.data for some in self._ended.values() for each in some]
+        sizes = {id(data): len(data) for data in old}
+        for row in present:
+            sizes.pop(id(row.data), None)
+        return len(old), sum(sizes.values())
 
 
 def _is_inside(address: Address, path: str, pattern: Pattern, subtree: bool) -> bool:

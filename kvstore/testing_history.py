@@ -405,6 +405,26 @@ class HistoryConformance:
         stats = await store.stats()
         assert (stats.past, stats.past_bytes) == (0, 0)
 
+    async def test_an_instant_before_what_is_kept_is_refused_whatever_was_trimmed(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        await store.put(NS, "a", 1)
+        then = clock.now
+        clock.advance(1)
+        await store.put(NS, "a", 2)
+        for _ in range(2):
+            clock.advance(SPAN)
+            for read in (
+                lambda: store.at(then).get(NS, "a"),
+                lambda: store.at(then).get_many(NS, ["a", "b"]),
+                lambda: store.at(then).keys(NS),
+                lambda: store.rewind(then, namespace=NS),
+            ):
+                with pytest.raises(HistoryExpiredError):
+                    await read()
+            await store.sweep()
+        assert await everything(store.at(clock.now)) == {(NS, "a"): 2}
+
     async def test_what_was_untouched_for_long_is_in_the_kept_past(
         self, store: Store, clock: ManualClock
     ) -> None:
@@ -463,6 +483,14 @@ class HistoryConformance:
             *[value] * 10,
         ]
         assert (await store.check()).ok
+
+    async def test_a_value_that_is_still_there_takes_no_room_in_the_past(
+        self, store: Store
+    ) -> None:
+        for _ in range(3):
+            await store.put(NS, "a", "x" * 1_000)
+        stats = await store.stats()
+        assert (stats.past, stats.past_bytes) == (2, 0)
 
     async def test_forget_takes_the_past_and_leaves_the_present(self, store: Store) -> None:
         for value in (1, 2, 3):
@@ -561,6 +589,18 @@ class HistoryConformance:
         assert found[0].item == first
         async with store.watch(since=found[1]) as changes:
             assert (await anext(changes)).kind == "delete"
+
+    async def test_a_watch_tells_of_items_whose_time_is_over_by_now(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        await store.put(NS, "a", 1, ttl=5)
+        await store.put(NS, "b", 2)
+        await store.expire(NS, "b", 5)
+        clock.advance(10)
+        await store.put(NS, "a", 3)
+        async with store.watch(since=0) as changes:
+            found = [await anext(changes) for _ in range(4)]
+        assert told(found) == [("put", 1, 1), ("put", 2, 2), ("expire", 3, None), ("put", 4, 3)]
 
     # Bad input
 

@@ -42,6 +42,7 @@ from kvstore.store import Store
 from kvstore.testing import ManualClock, StoreFactory
 from kvstore.transaction import Transaction
 from kvstore.transfer import copy
+from kvstore.types import Item
 
 try:
     import pytest
@@ -727,6 +728,33 @@ class QueueConformance(_Fixtures):
 
         await asyncio.gather(*(work() for _ in range(5)))
         assert sorted(done) == list(range(40))
+
+    async def test_a_job_is_finished_once_in_a_transaction_whatever_else_ends_it(
+        self, store: Store
+    ) -> None:
+        queue = store.queue(JOBS)
+        for value in "abc":
+            await queue.put(value)
+
+        async def end(tx: Transaction) -> None:
+            for job in jobs[:2]:
+                await tx.get(JOBS, job.id)
+                tx.done(job)
+                tx.done(job)
+                tx.delete(JOBS, job.id)
+
+        def end_by_another(tx: Transaction) -> None:
+            tx.delete(JOBS, jobs[2].id)
+            tx.done(Job(queue, Item(JOBS, jobs[2].id, "c"), 1, jobs[2].token + 1))
+
+        jobs = [await _taken(queue) for _ in range(3)]
+        await store.transact(end)
+        assert await queue.size() == QueueSize(0, 0, 1, 0)
+        with pytest.raises(LeaseLostError):
+            await store.transact(end_by_another)
+        await jobs[2].done()
+        assert await queue.size() == QueueSize(0, 0, 0, 0)
+        assert (await store.check()).ok
 
     async def test_effects_and_the_end_of_a_job_are_one_change(
         self, store: Store, clock: ManualClock

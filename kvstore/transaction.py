@@ -35,7 +35,8 @@ class Transaction:
         self._prepare_job = prepare_job
         self._read: dict[tuple[str, str], tuple[Namespace, Item | None]] = {}
         self._written: dict[tuple[str, str], Put | Delete] = {}
-        self._appended: list[Append | PutJob | FinishJob] = []
+        self._appended: list[Append | PutJob] = []
+        self._finished: dict[tuple[str, str, int], FinishJob] = {}  # by path, key and token
         self._done: list[Job] = []
 
     async def get(self, namespace: Sequence[str], key: str) -> Item | None:
@@ -93,7 +94,7 @@ class Transaction:
         So what a job does in the same store and that it is done are one change.
         """
         labels, path = address(job.queue.namespace)
-        self._appended.append(FinishJob(labels, path, job.id, job.token))
+        self._finished[path, job.id, job.token] = FinishJob(labels, path, job.id, job.token)
         self._done.append(job)
         return Ready(None)
 
@@ -103,8 +104,14 @@ class Transaction:
             job.is_settled = True
 
     def unit(self) -> list[Operation]:
-        """Return what is to be applied: that the items read are as they were, and the writes."""
+        """Return what is to be applied: that the items read are as they were, and the writes.
+
+        No two of them write one item: a job that is finished goes by that alone.
+        """
         unit: list[Operation] = []
+        for path, key, _ in self._finished:
+            if isinstance(self._written.get((path, key)), Delete):
+                del self._written[path, key]
         for (path, key), (labels, item) in self._read.items():
             version = item.version if item is not None else 0
             written = self._written.get((path, key))
@@ -113,8 +120,7 @@ class Transaction:
             else:
                 written.expected = version
         unit.extend(self._written.values())
-        unit.extend(self._appended)
-        return unit
+        return [*unit, *self._appended, *self._finished.values()]
 
 
 class TransactionQueue:
@@ -124,7 +130,7 @@ class TransactionQueue:
         self,
         namespace: Sequence[str],
         prepare: Callable[..., PutJob],
-        appended: list[Append | PutJob | FinishJob],
+        appended: list[Append | PutJob],
     ) -> None:
         self._namespace = namespace
         self._prepare = prepare
@@ -153,7 +159,7 @@ class TransactionLog:
         self,
         namespace: Sequence[str],
         prepare: Callable[..., Append],
-        appended: list[Append | PutJob | FinishJob],
+        appended: list[Append | PutJob],
     ) -> None:
         self._namespace = namespace
         self._prepare = prepare

@@ -64,7 +64,7 @@ async def read_changes(
 
 
 class _Row(NamedTuple):
-    """An entry of the feed, and what is left of the item."""
+    """An entry of the feed, and what is left of the item; `is_kept`: that is as it then was."""
 
     version: int
     kind: Any
@@ -72,6 +72,7 @@ class _Row(NamedTuple):
     key: str
     at: int
     values: Sequence[Any]
+    is_kept: bool
 
     def change(self, now: int, position: Positions | None = None) -> Change:
         """Return what a watch gets."""
@@ -79,7 +80,7 @@ class _Row(NamedTuple):
         item = None
         if self.kind == "put" and self.values[0] is not None:
             expires_at = self.values[4]
-            if expires_at is None or expires_at > now:
+            if self.is_kept or expires_at is None or expires_at > now:
                 item = item_of(labels, self.key, self.values)
         at = to_datetime(self.at)
         return Change(self.kind, labels, self.key, self.version, at, item, position)
@@ -102,7 +103,7 @@ async def _read_root(connection: Connection, root: str, after: int) -> _Read:
         return _Read(0, 0, [], True)
     until, begin, is_kept = found[0][:3]
     rows = [
-        _Row(version, kind, path, decode_key(key), at, values)
+        _Row(version, kind, path, decode_key(key), at, values, is_kept)
         for _, _, _, version, kind, path, key, at, *values, size in map(tuple, found)
         if version is not None
     ]
