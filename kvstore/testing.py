@@ -34,7 +34,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from kvstore.distribution import how_to_install
+from kvstore.distribution import or_install
 from kvstore.errors import (
     ConflictError,
     InvalidArgumentError,
@@ -43,7 +43,6 @@ from kvstore.errors import (
     InvalidNamespaceError,
     InvalidPatternError,
     InvalidTTLError,
-    MissingDependencyError,
     StoreClosedError,
     StoreError,
     ValueEncodingError,
@@ -57,14 +56,10 @@ from kvstore.store import Store
 from kvstore.transaction import Transaction
 from kvstore.types import EPOCH, Item, SearchQuery
 
-try:
+_NEEDS = "kvstore.testing needs pytest and pytest-asyncio"
+with or_install(_NEEDS, "test", "pytest", "pytest-asyncio"):
     import pytest
     import pytest_asyncio
-except ImportError as exc:
-    raise MissingDependencyError(
-        "kvstore.testing needs pytest and pytest-asyncio: "
-        f"{how_to_install('test', 'pytest', 'pytest-asyncio')}"
-    ) from exc
 
 __all__ = ["ManualClock", "StoreConformance", "StoreFactory"]
 

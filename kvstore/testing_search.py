@@ -20,12 +20,11 @@ from typing import Any
 
 import orjson
 
-from kvstore.distribution import how_to_install
+from kvstore.distribution import or_install
 from kvstore.errors import (
     EmbeddingError,
     InvalidArgumentError,
     InvalidFilterError,
-    MissingDependencyError,
     StoreError,
 )
 from kvstore.store import Store
@@ -33,14 +32,10 @@ from kvstore.testing import ManualClock, StoreFactory
 from kvstore.transaction import Transaction
 from kvstore.types import IndexConfig, Item, SearchQuery
 
-try:
+_NEEDS = "kvstore.testing_search needs pytest and pytest-asyncio"
+with or_install(_NEEDS, "test", "pytest", "pytest-asyncio"):
     import pytest
     import pytest_asyncio
-except ImportError as exc:
-    raise MissingDependencyError(
-        "kvstore.testing_search needs pytest and pytest-asyncio: "
-        f"{how_to_install('test', 'pytest', 'pytest-asyncio')}"
-    ) from exc
 
 __all__ = ["RecordingEmbeddings", "SearchConformance"]
 

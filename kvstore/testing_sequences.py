@@ -19,7 +19,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from kvstore.distribution import how_to_install
+from kvstore.distribution import or_install
 from kvstore.errors import (
     ConflictError,
     HistoryExpiredError,
@@ -28,7 +28,6 @@ from kvstore.errors import (
     InvalidNamespaceError,
     InvalidTTLError,
     LeaseLostError,
-    MissingDependencyError,
     StoreClosedError,
     ValueEncodingError,
     ValueTooLargeError,
@@ -44,14 +43,10 @@ from kvstore.transaction import Transaction
 from kvstore.transfer import copy
 from kvstore.types import Item
 
-try:
+_NEEDS = "kvstore.testing_sequences needs pytest and pytest-asyncio"
+with or_install(_NEEDS, "test", "pytest", "pytest-asyncio"):
     import pytest
     import pytest_asyncio
-except ImportError as exc:
-    raise MissingDependencyError(
-        "kvstore.testing_sequences needs pytest and pytest-asyncio: "
-        f"{how_to_install('test', 'pytest', 'pytest-asyncio')}"
-    ) from exc
 
 __all__ = ["LogConformance", "QueueConformance", "SequenceConformance"]
 

@@ -17,10 +17,9 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from kvstore import codec
-from kvstore.distribution import how_to_install
+from kvstore.distribution import or_install
 from kvstore.errors import (
     InvalidArgumentError,
-    MissingDependencyError,
     ValueEncodingError,
     ValueTypeError,
 )
@@ -45,12 +44,8 @@ class Typed(Generic[V]):
     """
 
     def __init__(self, store: Any, namespace: Sequence[str], model: type[V]) -> None:
-        try:
+        with or_install("typed namespaces need pydantic", "typed", "pydantic"):
             from pydantic import PydanticUserError, TypeAdapter
-        except ImportError as exc:
-            raise MissingDependencyError(
-                "typed namespaces need pydantic: " + how_to_install("typed", "pydantic")
-            ) from exc
         self.store = store
         self.namespace = check_namespace(namespace)
         try:

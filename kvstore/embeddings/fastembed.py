@@ -6,8 +6,7 @@ import asyncio
 from threading import Lock
 from typing import Any
 
-from kvstore.distribution import how_to_install
-from kvstore.errors import MissingDependencyError
+from kvstore.distribution import or_install
 
 __all__ = ["FastEmbedEmbeddings"]
 
@@ -21,12 +20,8 @@ class FastEmbedEmbeddings:
     """
 
     def __init__(self, model: str = "BAAI/bge-small-en-v1.5", **options: Any) -> None:
-        try:
+        with or_install("FastEmbedEmbeddings needs fastembed", "fastembed", "fastembed"):
             import fastembed
-        except ImportError as exc:
-            raise MissingDependencyError(
-                f"FastEmbedEmbeddings needs fastembed: {how_to_install('fastembed', 'fastembed')}"
-            ) from exc
         self.model = model
         self._make: Any = lambda: fastembed.TextEmbedding(model, **options)
         self._loaded: Any = None

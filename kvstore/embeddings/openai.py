@@ -16,9 +16,9 @@ from time import time
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from kvstore.distribution import how_to_install
+from kvstore.distribution import or_install
 from kvstore.embedding import UnavailableError
-from kvstore.errors import EmbeddingError, InvalidArgumentError, MissingDependencyError
+from kvstore.errors import EmbeddingError, InvalidArgumentError
 
 if TYPE_CHECKING:
     import httpx
@@ -81,12 +81,8 @@ class OpenAIEmbeddings:
         where = urlsplit(base_url)
         if where.scheme not in ("http", "https") or not where.hostname:
             raise InvalidArgumentError("base_url is an address such as 'http://localhost:11434/v1'")
-        try:
+        with or_install("OpenAIEmbeddings needs httpx", "http", "httpx"):
             import httpx
-        except ImportError as exc:
-            raise MissingDependencyError(
-                f"OpenAIEmbeddings needs httpx: {how_to_install('http', 'httpx')}"
-            ) from exc
         self._httpx = httpx
         self.model = model
         self.dimensions = dimensions

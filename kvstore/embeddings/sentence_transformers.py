@@ -6,8 +6,7 @@ import asyncio
 from threading import Lock
 from typing import Any
 
-from kvstore.distribution import how_to_install
-from kvstore.errors import MissingDependencyError
+from kvstore.distribution import or_install
 
 __all__ = ["SentenceTransformerEmbeddings"]
 
@@ -30,13 +29,9 @@ class SentenceTransformerEmbeddings:
         document_prefix: str = "",
         **options: Any,
     ) -> None:
-        try:
+        needed = "sentence-transformers"
+        with or_install(f"SentenceTransformerEmbeddings needs {needed}", needed, needed):
             import sentence_transformers
-        except ImportError as exc:
-            raise MissingDependencyError(
-                "SentenceTransformerEmbeddings needs sentence-transformers: "
-                f"{how_to_install('sentence-transformers', 'sentence-transformers')}"
-            ) from exc
         self.model = model
         self._query_prefix = query_prefix
         self._document_prefix = document_prefix

@@ -6,8 +6,8 @@ import os
 import re
 from typing import Any, Self
 
-from kvstore.distribution import how_to_install
-from kvstore.errors import InvalidArgumentError, MissingDependencyError
+from kvstore.distribution import or_install
+from kvstore.errors import InvalidArgumentError
 
 __all__ = ["Secret", "is_named_secret", "is_reference"]
 
@@ -60,12 +60,8 @@ class Secret(str):
 
 
 def _from_keyring(name: str) -> str | None:
-    try:
+    with or_install("a secret in a keyring needs keyring", "keyring", "keyring"):
         import keyring
-    except ImportError:
-        raise MissingDependencyError(
-            f"a secret in a keyring needs keyring: {how_to_install('keyring', 'keyring')}"
-        ) from None
     service, _, user = name.partition("/")
     found: str | None = keyring.get_password(service, user)
     return found

@@ -9,10 +9,9 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeVar
 
-from kvstore.distribution import how_to_install
+from kvstore.distribution import or_install
 from kvstore.errors import (
     InvalidArgumentError,
-    MissingDependencyError,
     ReadOnlyError,
     SchemaError,
     StoreAccessError,
@@ -23,13 +22,8 @@ from kvstore.errors import (
     ValueTooLargeError,
 )
 
-try:
+with or_install("PostgresStore needs asyncpg, which is not installed", "postgres", "asyncpg"):
     import asyncpg
-except ImportError:
-    raise MissingDependencyError(
-        f"PostgresStore needs asyncpg, which is not installed: "
-        f"{how_to_install('postgres', 'asyncpg')}"
-    ) from None
 
 from kvstore.postgres import tls
 from kvstore.postgres.session import Session

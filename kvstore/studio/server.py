@@ -8,13 +8,14 @@ from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
-from kvstore.distribution import how_to_install
-from kvstore.errors import InvalidArgumentError, MissingDependencyError, StoreAccessError
+from kvstore.distribution import or_install
+from kvstore.errors import InvalidArgumentError, StoreAccessError
 from kvstore.store import Store
 
 __all__ = ["make_app", "serve"]
 
 _HOST = "127.0.0.1"
+_NEEDS = ("the studio needs Starlette and uvicorn", "studio", "starlette", "uvicorn")
 _SCRIPTS = ("base", "items", "charts", "studio")  # the page begins with the last
 
 
@@ -30,15 +31,10 @@ def make_app(store: Store, *, hosts: frozenset[str], token: str, is_editable: bo
     Raises:
         MissingDependencyError: Starlette is not installed.
     """
-    try:
+    with or_install(*_NEEDS):
         from starlette.applications import Starlette
         from starlette.responses import Response
         from starlette.routing import Route
-    except ImportError as exc:
-        raise MissingDependencyError(
-            "the studio needs Starlette and uvicorn: "
-            + how_to_install("studio", "starlette", "uvicorn")
-        ) from exc
 
     from kvstore.studio.doors import Doors
     from kvstore.studio.views import routes
@@ -76,13 +72,8 @@ async def serve(
         MissingDependencyError: Starlette or uvicorn is not installed.
         StoreAccessError: the port is taken.
     """
-    try:
+    with or_install(*_NEEDS):
         import uvicorn
-    except ImportError as exc:
-        raise MissingDependencyError(
-            "the studio needs Starlette and uvicorn: "
-            + how_to_install("studio", "starlette", "uvicorn")
-        ) from exc
     if not 0 <= port < 65536:
         raise InvalidArgumentError(f"a port is from 0 to 65535, not {port}")
     with socket.socket() as listening:
