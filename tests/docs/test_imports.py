@@ -36,7 +36,7 @@ LAYERS = (
     "memory_sequences",
     "memory sqlite postgres",
     "opening embeddings restoring transfer",
-    "testing testing_history testing_search testing_sequences",
+    "testing testing_history testing_past testing_search testing_sequences",
     "driving sync",
     "flow runtime views",
     "studio",
