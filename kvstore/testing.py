@@ -815,7 +815,7 @@ class StoreConformance:
         assert await store.keys(NS) == ["a", "b"]
 
     async def test_thousands_at_once(self, store: Store) -> None:
-        values = {f"{n:05}": n for n in range(5_000)}
+        values = {f"{n:05}": n for n in range(10_001)}
         await store.put_many(NS, values)
         assert list(await store.get_many(NS, values)) == list(values)
         assert await store.keys(NS) == list(values)

@@ -365,6 +365,7 @@ class Workspace:
             return True
         changes = None if self.indexer is None else self.indexer.take_changes()
         pieces = list(self._pieces()) or [_NO_ROWS]
+        self._forget_changes()
         if self._keeper is not None and self._keeper.is_changed:
             past = self._keeper.take_arguments()
             state = self.state
@@ -401,6 +402,7 @@ class Workspace:
         pieces = list(self._pieces()) or [_NO_ROWS]
         if len(pieces) > 1:
             return None
+        self._forget_changes()
         changes = None if self.indexer is None else self.indexer.take_changes()
         arguments = [*self._arguments(stamp, pieces[0], changes)]
         keeps_past = self._keeper is not None and self._keeper.is_changed
@@ -437,7 +439,7 @@ class Workspace:
             self.state.version = self._base = self.version
 
     def _pieces(self) -> Iterator[Sequence[Any]]:
-        """Cut the rows that change into what one call should have, by columns; forget them."""
+        """Cut the rows that change into what one call should have, by columns."""
         rows = self._rows
         parts: list[tuple[Any, ...]] = []
         size = 0
@@ -462,6 +464,9 @@ class Workspace:
                     parts, size = [], 0
         if parts:
             yield list(zip(*parts, strict=True))
+
+    def _forget_changes(self) -> None:
+        """Let go of which rows change, as they are on their way."""
         for changed in (self._deleted, self._written, self._renewed):
             changed.clear()
 

@@ -328,3 +328,34 @@ async def test_an_import_of_which_a_piece_takes_long_goes_on(
         monkeypatch.setattr(*what, do_for_long)
         assert await store.import_items(export) == 10
     assert not caplog.messages
+
+
+@pytest.mark.parametrize("number", [5_000, 5_001, 12_000])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"index": IndexConfig()},
+        {"history": 60},
+        {"index": IndexConfig(fields=("n",)), "history": 60},
+    ],
+    ids=["index", "history", "both"],
+)
+async def test_more_than_one_call_writes_is_written(
+    postgres_url: str, number: int, options: dict[str, Any]
+) -> None:
+    """A unit that is decided before its root is locked goes on in a transaction if it is long."""
+    async with PostgresStore(postgres_url, **options) as store:
+        await store.put(NS, "k", 1)  # there is a root, and its index is known
+        items = await store.put_many(NS, values(number))
+        assert await store.count(NS) == number + 1
+        assert await store.get_many(NS, values(number)) == {item.key: item for item in items}
+        assert await store.delete_many(NS, values(number)) == number
+        assert await store.keys(NS) == ["k"]
+        assert (await store.check()).ok
+
+
+async def test_more_bytes_than_one_call_writes_are_written(postgres_url: str) -> None:
+    long = {f"k{at}": "x" * 9_000_000 for at in range(5)}
+    async with PostgresStore(postgres_url, index=IndexConfig(fields=("n",))) as store:
+        await store.put_many(NS, long)
+        assert {key: item.value for key, item in (await store.get_many(NS, long)).items()} == long
