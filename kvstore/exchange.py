@@ -45,7 +45,7 @@ from kvstore.instants import EARLIEST, LATEST, duration, to_datetime
 from kvstore.jobs import DEAD, JobState, SequenceRecord
 from kvstore.namespace import address, check_key, decode_namespace, show
 from kvstore.operations import Record
-from kvstore.rules import encode_value, parse_indexing
+from kvstore.rules import encode_value, stored_indexing
 from kvstore.types import EPOCH
 
 __all__ = ["Intake", "Sink", "Spool", "file_errors", "open_file", "partial_file", "whole_path"]
@@ -420,7 +420,7 @@ class Intake:
             now if updated_at is None else updated_at,
             expires_at,
             ttl,
-            parse_indexing(get("index")),
+            stored_indexing(get("index")),
         )
 
     def _version(self, content: dict[str, Any]) -> int:

@@ -20,6 +20,7 @@ from kvstore.operations import Put, UnembeddedError
 from kvstore.own_vectors import OwnVectors
 from kvstore.plan import Address, Vectors
 from kvstore.ranking import MOST_COUNTED
+from kvstore.rules import WORDS_ALONE
 from kvstore.text import texts_of, words_of
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "is_as_wanted",
     "require_adopted",
     "texts_of_put",
+    "texts_of_row",
     "unembedded",
 ]
 
@@ -49,6 +51,15 @@ _OWN = b"\xffvector\xff"  # how the code of a vector begins that an item was put
 def coded(value: Any, fields: Iterable[str]) -> dict[bytes, str]:
     """Return the texts of a value at some paths, by their codes."""
     return {_hash(text.encode(), CODE_BYTES): text for text in texts_of(value, fields)}
+
+
+def texts_of_row(
+    value: Any, indexing: Iterable[str] | None, description: Description
+) -> dict[bytes, str]:
+    """Return the texts of an item by their codes, of its own paths if it has some."""
+    if _is_silent(indexing):
+        return _silenced(coded(value, description.fields))
+    return coded(value, description.fields if indexing is None else indexing)
 
 
 def texts_of_put(op: Put, fields: tuple[str, ...]) -> dict[bytes, str]:
@@ -90,7 +101,7 @@ def codes_in(stored: bytes) -> list[bytes]:
 def is_as_wanted(held: Collection[bytes], texts: Collection[bytes]) -> bool:
     """Whether the codes that an index holds of an item are those of its texts."""
     own = _own_among(held)
-    return set(held) == ({*_silenced(texts), *own} if own else set(texts))
+    return set(held) == ({*map(_silent, texts), *own} if own else set(texts))
 
 
 def has_own(held: Iterable[bytes]) -> bool:
@@ -102,9 +113,17 @@ def _hash(data: bytes, size: int) -> bytes:
     return blake2b(data, digest_size=size).digest()
 
 
-def _silenced(codes: Iterable[bytes]) -> list[bytes]:
-    """Return the codes of texts of which no vector is made."""
-    return [code[::-1] for code in codes]
+def _is_silent(indexing: Iterable[str] | None) -> bool:
+    return indexing is not None and tuple(indexing) == WORDS_ALONE
+
+
+def _silenced(texts: Mapping[bytes, str]) -> dict[bytes, str]:
+    """Return texts by the codes that they have where no vector is made of them."""
+    return {_silent(code): text for code, text in texts.items()}
+
+
+def _silent(code: bytes) -> bytes:
+    return code[::-1]
 
 
 def _own_among(codes: Iterable[bytes]) -> list[bytes]:
@@ -150,6 +169,7 @@ class Wanted:
     Attributes:
         texts: by their codes, in order.
         own: the codes of vectors that it was put with, and what they are, where that is new.
+        is_silent: whether no vectors are made of its texts.
         vectors: the new ones, by code; empty: there is none; `None`: it is left out for now, and
             the item marked.
     """
@@ -157,6 +177,7 @@ class Wanted:
     texts: dict[bytes, str]
     own: dict[bytes, bytes] = field(default_factory=dict)
     vectors: dict[bytes, bytes | None] = field(default_factory=dict)
+    is_silent: bool = False
 
     @classmethod
     def of(
@@ -178,7 +199,7 @@ class Wanted:
         elif kept:
             own = dict.fromkeys(_own_among(kept), b"")
         if own:
-            texts = dict(zip(_silenced(texts), texts.values(), strict=True))
+            texts = _silenced(texts)
         if len(texts) + len(own) > MOST_TEXTS:
             raise ValueTooLargeError(f"an item may have {MOST_TEXTS:,} texts, not {len(texts):,}")
         return cls(texts, own)
@@ -193,8 +214,9 @@ class Wanted:
         kept: Iterable[bytes] = (),
     ) -> Wanted:
         """As `of`, of an item's value and the paths that are its own, if there are some."""
-        fields = description.fields if indexing is None else indexing
-        return cls.of(coded(value, fields), known, kept)
+        wanted = cls.of(texts_of_row(value, indexing, description), known, kept)
+        wanted.is_silent = _is_silent(indexing)
+        return wanted
 
     @property
     def codes(self) -> Collection[bytes]:
@@ -257,7 +279,7 @@ class VectorFinder:
         """
         if isinstance(known, OwnVectors):
             self._require(known)
-        if wanted.own or self._description.is_own:
+        if wanted.own or wanted.is_silent or self._description.is_own:
             for code in wanted.codes:
                 if code not in held:
                     wanted.vectors[code] = wanted.own.get(code, b"")

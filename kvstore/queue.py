@@ -97,8 +97,8 @@ class Queue:
             delay: seconds until it is ready.
             unique: a name: while a job of it waits or runs, this one is dropped, value and all,
                 and the id is that job's.
-            index: as for `Store.put`. `None`: in a store with a model a job is not indexed, as no
-                put is to wait for the model; in others as items are.
+            index: as for `Store.put`, and `True`: as an item. `None`: by words, and without
+                vectors, as no put is to wait for the model.
 
         Raises:
             ValueEncodingError: something in the value could not come back unchanged.

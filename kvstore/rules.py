@@ -7,7 +7,7 @@ Namespaces and keys have theirs in `namespace`, what JSON can hold in `codec`, l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from kvstore import codec
 from kvstore.errors import InvalidArgumentError, StoreError, ValueTooLargeError
@@ -17,7 +17,19 @@ from kvstore.paths import PathError, parse_path
 from kvstore.text import WHOLE
 from kvstore.types import Namespace
 
-__all__ = ["check_field", "encode_value", "encode_values", "parse_indexing", "row_problem"]
+__all__ = [
+    "WORDS_ALONE",
+    "check_field",
+    "encode_value",
+    "encode_values",
+    "parse_indexing",
+    "row_problem",
+    "stored_indexing",
+]
+
+# Of an item that is found by the words of the store's fields, and has no vectors, such as a job.
+# It is no path, so that no put can say so.
+WORDS_ALONE: Final = ("",)
 
 
 def encode_value(value: Any, namespace: Namespace, key: str, max_bytes: int) -> bytes:
@@ -69,6 +81,13 @@ def parse_indexing(index: bool | Sequence[str] | None) -> tuple[str, ...] | None
     return tuple(map(str.__str__, index))
 
 
+def stored_indexing(index: bool | Sequence[str] | None) -> tuple[str, ...] | None:
+    """As `parse_indexing`, of what a store has written."""
+    if isinstance(index, (list, tuple)) and tuple(index) == WORDS_ALONE:
+        return WORDS_ALONE
+    return parse_indexing(index)
+
+
 def check_field(field: str) -> None:
     """Require a path whose text can be indexed.
 
@@ -109,7 +128,7 @@ def row_problem(
         return "its value is not what kvstore writes"
     try:
         if indexing is not None:
-            parse_indexing(indexing)
+            stored_indexing(indexing)
     except StoreError as exc:
         return f"what of it is indexed is not what kvstore writes: {exc}"
     for name, instant in (

@@ -104,7 +104,7 @@ from kvstore.ranking import Search
 from kvstore.recipe import Recipe
 from kvstore.report import Meter, Progress, Reindexed, Report, Stats
 from kvstore.reranking import CANDIDATES, Reranker, fused, text_for
-from kvstore.rules import check_field, encode_value, encode_values, parse_indexing
+from kvstore.rules import WORDS_ALONE, check_field, encode_value, encode_values, parse_indexing
 from kvstore.targets import check_target
 from kvstore.text import WHOLE, fold, query_words, texts_of
 from kvstore.transaction import Transaction
@@ -1532,15 +1532,16 @@ class Store(WithAsync, Recipe):
         labels, path = address(namespace)
         if unique is not None and (not isinstance(unique, str) or not is_text(unique)):
             raise InvalidArgumentError("unique is a name: a str of Unicode text")
+        indexing = None if index is None else parse_indexing(index)
         if index is None and self._embedder is not None:
-            index = False
+            indexing = WORDS_ALONE
         return PutJob(
             labels,
             path,
             self._encode(value, labels, "a new job"),
             micros_of(delay, "delay"),
             unique,
-            None if index is None else parse_indexing(index),
+            indexing,
         )
 
     def _lifetime(self, ttl: TTL) -> int | None:

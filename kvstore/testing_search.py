@@ -447,6 +447,33 @@ class SearchConformance:
         await store.put(NS, "k", "apple", index=True)
         assert found(await store.search(NS, "apple", mode="text")) == ["k"]
 
+    async def test_a_job_is_found_by_its_words_and_embedded_where_asked(
+        self, store: Store, model: RecordingEmbeddings
+    ) -> None:
+        if not store.backend.has_sequences:
+            pytest.skip("this backend has no queues")
+        queue = store.queue(NS)
+        plain = await queue.put({"task": "pick a green apple"})
+        asked = await queue.put({"task": "pick a red apple"}, index=True)
+        file = io.BytesIO()
+        await store.export_items(file)
+        for imported in (False, True):
+            if imported:
+                await store.remove(NS, "*")
+                file.seek(0)
+                await store.import_items(file)
+                await store.reindex()
+            assert not any("green" in text for text in model.texts)
+            assert found(await store.search(NS, "green", mode="text")) == [plain]
+            assert sorted(found(await store.search(NS, "apple"))) == [plain, asked]
+            assert found(await store.search(NS, "apple", mode="semantic")) == [asked]
+            report = await store.check()
+            assert (report.problems, report.waiting) == ((), ())
+        job = await queue.take(timeout=0)
+        assert job is not None
+        await job.done()
+        assert await store.search(NS, "green", mode="text") == []
+
     async def test_values_without_text_are_not_embedded(
         self, store: Store, model: RecordingEmbeddings
     ) -> None:

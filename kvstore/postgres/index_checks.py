@@ -9,7 +9,7 @@ import orjson
 
 from kvstore import codec
 from kvstore.description import Description
-from kvstore.index_plan import coded, codes_in, has_own, is_as_wanted
+from kvstore.index_plan import codes_in, has_own, is_as_wanted, texts_of_row
 from kvstore.namespace import decode_namespace, show
 from kvstore.postgres import index_statements as sql
 from kvstore.postgres.connection import Connection, snapshot
@@ -75,9 +75,9 @@ def _problem(row: Sequence[Any], description: Description) -> str | None:
     path, key, value, indexing, held, scalars, is_pending = row
     if is_pending:
         return None
-    fields = description.fields if indexing is None else orjson.loads(indexing)
+    paths = None if indexing is None else orjson.loads(indexing)
     decoded = codec.decode(value.encode())
-    texts, codes = coded(decoded, fields), codes_in(held or b"")
+    texts, codes = texts_of_row(decoded, paths, description), codes_in(held or b"")
     where = f"index: {show(decode_namespace(path), decode_key(key))}"
     if not is_as_wanted(codes, texts) or (texts and held is None):
         return f"{where} is not indexed as it is, and not marked for reindex"

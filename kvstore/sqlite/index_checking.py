@@ -8,7 +8,7 @@ import orjson
 
 from kvstore import codec
 from kvstore.errors import StoreError
-from kvstore.index_plan import coded, codes_in, is_as_wanted
+from kvstore.index_plan import codes_in, is_as_wanted, texts_of_row
 from kvstore.sqlite import driver
 from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.index_file import describe
@@ -29,8 +29,8 @@ def find_problems(connection: driver.Connection) -> Iterator[str]:
         rows = connection.execute(sql.GET_CHECKED, (last, _SLICE)).fetchall()
         for item, indexing, value, slots, has_words, is_pending in rows:
             try:
-                fields = description.fields if indexing is None else orjson.loads(indexing)
-                texts = coded(codec.decode(value), fields)
+                paths = None if indexing is None else orjson.loads(indexing)
+                texts = texts_of_row(codec.decode(value), paths, description)
             except (StoreError, TypeError, ValueError):
                 continue  # a damaged row, which is told as such
             held = set(codes_in(slots or b"")) - {FREE}
