@@ -42,6 +42,7 @@ from kvstore.sqlite.openfile import OpenFile
 from kvstore.text import contains
 
 __all__ = [
+    "READ_TIMEOUT_S",
     "Access",
     "WorkerConnection",
     "begin",
@@ -68,6 +69,7 @@ _MODES: Mapping[Access, str] = {
     "left": f"mode=ro&vfs={'win32' if os.name == 'nt' else 'unix'}-none",  # without locks
 }
 
+READ_TIMEOUT_S = 5.0  # reads wait for no writer, but for one that just writes the log's index
 _BUSY_PAUSES_S = (0.0002, 0.004)  # SQLite's own growing pauses starve the unlucky
 _MOST_STEPS = 1_000_000  # of SQLite's machine, of a statement on the loop's thread: some 20 ms
 _CACHE_KIB = 8 * 1024  # pages a connection keeps; the rest is the operating system's cache

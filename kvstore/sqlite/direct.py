@@ -20,10 +20,10 @@ from kvstore.operations import Mutate, Operation, Sweep
 from kvstore.past import Moment
 from kvstore.report import Meter
 from kvstore.sqlite import backup, driver, large, reading
-from kvstore.sqlite.connection import claimed, connect, release, transaction
+from kvstore.sqlite.connection import READ_TIMEOUT_S, claimed, connect, release, transaction
 from kvstore.sqlite.diagnosis import explain
 from kvstore.sqlite.engine.limits import SYNC_CHECKPOINT_PAGES
-from kvstore.sqlite.file import READ_TIMEOUT_S, FileOptions
+from kvstore.sqlite.file import FileOptions
 from kvstore.sqlite.file_reads import FileReads
 from kvstore.sqlite.past_cache import PastCache, read_entry
 from kvstore.sqlite.plain_puts import is_bare_put

@@ -20,7 +20,7 @@ from kvstore.exchange import file_errors
 from kvstore.filenames import resolved
 from kvstore.metrics import Metrics
 from kvstore.sqlite import driver, forks, statements
-from kvstore.sqlite.connection import connect, is_busy, translated
+from kvstore.sqlite.connection import READ_TIMEOUT_S, connect, is_busy, translated
 from kvstore.sqlite.declared import prepare
 from kvstore.sqlite.filters import CAN_DECLARE
 from kvstore.sqlite.guard import Hold
@@ -33,12 +33,11 @@ from kvstore.sqlite.readonly import ReadOnlyFile, Source
 from kvstore.targets import same_file
 from kvstore.types import IndexConfig
 
-__all__ = ["IN_MEMORY", "READ_TIMEOUT_S", "Durability", "FileBackend", "FileOptions"]
+__all__ = ["IN_MEMORY", "Durability", "FileBackend", "FileOptions"]
 
 Durability = Literal["normal", "full"]
 
 IN_MEMORY = ":memory:"
-READ_TIMEOUT_S = 5.0  # reads wait for no writer, but for one that just writes the log's index
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from kvstore.errors import ReadOnlyError, SchemaError, StoreAccessError, StoreCo
 from kvstore.filenames import special
 from kvstore.schema import scripts
 from kvstore.sqlite import driver, statements
-from kvstore.sqlite.connection import connect, snapshot, transaction, translated
+from kvstore.sqlite.connection import READ_TIMEOUT_S, connect, snapshot, transaction, translated
 from kvstore.sqlite.guard import Hold
 from kvstore.sqlite.layout import Steps, require_layout
 from kvstore.sqlite.lineage import log_bytes, require_own_log
@@ -121,7 +121,7 @@ def check_file(path: Path, hold: Hold, *, read_only: bool = False) -> None:
         # The header says it all, and SQLite would leave files of its own beside a foreign one.
         _check_ours(_Header.parse(header), path)
         return
-    connection = connect(path, "ro", busy_timeout=1.0)
+    connection = connect(path, "ro", busy_timeout=READ_TIMEOUT_S)
     try:
         with translated(path):
             _check_ours(_Header.read(connection), path)

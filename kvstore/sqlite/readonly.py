@@ -26,7 +26,7 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from kvstore.errors import StoreAccessError, StoreBusyError, StoreReplacedError
 from kvstore.sqlite import driver
-from kvstore.sqlite.connection import Access, WorkerConnection, connect, translated
+from kvstore.sqlite.connection import READ_TIMEOUT_S, Access, WorkerConnection, connect, translated
 from kvstore.sqlite.guard import Hold, inode_of
 from kvstore.sqlite.migrate import require_ready
 from kvstore.sqlite.openfile import OpenFile
@@ -37,7 +37,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _TRIES = 10  # of one read, while others open and close the file
-_LOCK_S = 1.0  # for how long somebody may be just closing it
 
 
 class _Sight(NamedTuple):
@@ -93,7 +92,7 @@ class ReadOnlyFile(OpenFile):
 
     def connect(self, state: _Sight) -> driver.Connection:
         """Open a connection as a state wants it."""
-        connection = connect(self.path, state.access, busy_timeout=_LOCK_S)
+        connection = connect(self.path, state.access, busy_timeout=READ_TIMEOUT_S)
         try:
             with translated(self.path):
                 require_ready(connection, self.path)
@@ -101,7 +100,7 @@ class ReadOnlyFile(OpenFile):
             self.retire(connection, state)
             raise
         if state.file == (1, 1):
-            self._hold.lock(_LOCK_S)
+            self._hold.lock(READ_TIMEOUT_S)
         return connection
 
     def retire(self, connection: driver.Connection, state: _Sight) -> None:

@@ -27,7 +27,7 @@ from kvstore.sqlite import (
     past,
     reading,
 )
-from kvstore.sqlite.connection import WorkerConnection, connect, limit, release
+from kvstore.sqlite.connection import READ_TIMEOUT_S, WorkerConnection, connect, limit, release
 from kvstore.sqlite.direct import DirectBackend
 from kvstore.sqlite.engine import (
     INLINE_BYTES,
@@ -43,7 +43,6 @@ from kvstore.sqlite.engine import (
 )
 from kvstore.sqlite.file import (
     IN_MEMORY,
-    READ_TIMEOUT_S,
     Durability,
     FileOptions,
 )

@@ -404,7 +404,7 @@ async def test_a_text_is_embedded_while_another_has_the_lock(postgres_url: str, 
         asked.clear()
         is_asked.clear()
         writing = asyncio.create_task(store.transact(write))
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
             await is_asked.wait()
         assert not writing.done()
         assert sorted(asked) == ["three", "two"]

@@ -24,6 +24,7 @@ import asyncpg
 from kvstore.postgres import PostgresStore, past_statements, sequence_statements, statements
 from kvstore.postgres.filters import compile_filter
 from kvstore.sql import TRUE, Sql
+from tests.waiting import until
 
 PATH = "users\tu1\t"
 NOW = 10**15
@@ -186,6 +187,7 @@ COUNT_READ = """
 SELECT sum(coalesce(idx_tup_fetch, 0) + seq_tup_read)::integer FROM pg_stat_user_tables
 WHERE schemaname = current_schema()
 """
+COUNT_SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'kvstore'"
 
 
 async def test_a_write_costs_by_what_it_writes_however_large_its_root_is(
@@ -198,16 +200,18 @@ async def test_a_write_costs_by_what_it_writes_however_large_its_root_is(
         connection = await asyncpg.connect(url)
         await connection.execute(MORE_ROOTS + MORE_ITEMS)
         await connection.execute("ANALYZE")
+
+        async def are_gone() -> bool:  # a session tells of its reads when it has ended
+            return not await connection.fetchval(COUNT_SESSIONS)
+
+        await until(are_gone)
         before = await connection.fetchval(COUNT_READ)
         async with PostgresStore(url, index=IndexConfig()) as store:
             for n in range(10):
                 await store.put(("large",), f"k{n}", {"text": f"coffee {n}"})
                 await store.expire(("large",), f"k{n}", ttl=60)
                 await store.delete(("large",), f"k{n}")
-        for _ in range(100):  # a session tells of its reads when it has ended
-            read = await connection.fetchval(COUNT_READ) - before
-            if read:
-                break
-            await asyncio.sleep(0.05)
+        await until(are_gone)
+        read = await connection.fetchval(COUNT_READ) - before
         await connection.close()
     assert 0 < read < 3_000

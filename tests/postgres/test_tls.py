@@ -111,10 +111,10 @@ def url_of(port: int, options: str, host: str = "localhost") -> str:
     return f"postgresql://postgres@{host}:{port}/postgres?{options}"
 
 
-async def failure(url: str, *, within: float = 3.0) -> str:
+async def failure(url: str, *, within: float = 4.0) -> str:
     began = time.monotonic()
     with pytest.raises((StoreAccessError, InvalidArgumentError)) as caught:
-        await PostgresStore(url, busy_timeout=0.5).open()
+        await PostgresStore(url, busy_timeout=5).open()
     assert time.monotonic() - began < within
     return str(caught.value)
 

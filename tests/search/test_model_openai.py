@@ -232,9 +232,9 @@ async def test_a_server_that_does_not_answer_in_time(
     server: Server, make: Make, pauses: list[float]
 ) -> None:
     server.answers = [Answer(hangs=True)] * 2
-    with pytest.raises(EmbeddingError, match="ReadTimeout after 2 attempts") as caught:
+    with pytest.raises(EmbeddingError, match="Timeout after 2 attempts") as caught:
         await make(timeout=0.05, attempts=2).embed_query("a")
-    assert len(server.requests) == 2
+    assert len(pauses) == 1
     assert_no_key(caught.value)
 
 

@@ -141,7 +141,7 @@ async def test_a_store_opens_and_reads_while_a_commit_is_being_written(
         writer.connection.execute(WRITE)
         with half_written(path):
             reading = asyncio.create_task(open_and_read())
-            await asyncio.sleep(0.2)  # it waits, as a thread of another process would for a moment
+            await asyncio.sleep(1.2)  # it waits, as for another process that was stopped over it
             assert not reading.done()
     assert await reading == 1
 

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from kvstore import InMemoryStore, SyncStore, alarm
+from kvstore import InMemoryStore, Job, SyncStore, alarm
 from kvstore.alarm import Alarm
+from kvstore.testing import ManualClock
 
 
 def test_calls_come_when_they_are_due_and_not_when_they_were_dropped() -> None:
@@ -83,8 +84,19 @@ def test_the_thread_ends_when_there_is_nothing_and_comes_again(
             time.sleep(0.005)
 
 
-def test_a_job_that_ends_soon_takes_no_thread_and_a_long_one_keeps_its_lease() -> None:
-    with SyncStore(InMemoryStore()) as store:
+def test_a_job_that_ends_soon_takes_no_thread_and_a_long_one_keeps_its_lease(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, prolonged = ManualClock(), threading.Semaphore(0)
+    prolong = Job.prolong
+
+    async def prolong_and_tell(job: Job) -> bool:
+        is_useful = await prolong(job)
+        prolonged.release()
+        return is_useful
+
+    monkeypatch.setattr(Job, "prolong", prolong_and_tell)
+    with SyncStore(InMemoryStore(clock=clock)) as store:
         queue = store.queue(("jobs",), lease=0.3, attempts=1)
         for number in range(2):
             queue.put(number)
@@ -95,8 +107,12 @@ def test_a_job_that_ends_soon_takes_no_thread_and_a_long_one_keeps_its_lease() -
         job = queue.take(timeout=0)
         assert job is not None
         with job:
-            assert "kvstore-lease" not in {each.name for each in threading.enumerate()}
-            time.sleep(0.7)
+            for _ in range(3):
+                clock.advance(0.2)
+                while prolonged.acquire(blocking=False):
+                    pass
+                for _ in range(2):  # the first may have looked at the clock before
+                    assert prolonged.acquire(timeout=20)
             assert "kvstore-lease" in {each.name for each in threading.enumerate()}
         assert "kvstore-lease" not in {each.name for each in threading.enumerate()}
         assert queue.size().dead == 0
