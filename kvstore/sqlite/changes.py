@@ -8,7 +8,6 @@ do; a watch that finds its position outside gets an error and never a hole.
 from __future__ import annotations
 
 from kvstore.feed import MOST_CHANGES, ChangePage, lease_after
-from kvstore.instants import to_datetime
 from kvstore.namespace import decode_namespace, is_within
 from kvstore.operations import Lease, Trim
 from kvstore.patterns import Pattern
@@ -31,17 +30,17 @@ def take_lease(connection: driver.Connection, op: Lease, version: int, now: int)
         version: of the store, with what this transaction has written so far.
         now: the instant, in microseconds.
     """
-    until, begin, last = connection.execute(statements.GET_FEED_STATE).fetchone()
+    until, begin, last = past.feed_state(connection)
     if until == 0 and last != version:  # something was written that is not there
         begin = version
         connection.execute(statements.SET_META, (begin, "changes_begin"))
     connection.execute(statements.SET_META, (now + op.span, "watched_until"))
-    return int(begin)
+    return begin
 
 
 def trim(connection: driver.Connection, op: Trim, version: int, now: int) -> int:
     """Do a slice of the feed's upkeep; return how many rows went."""
-    until, begin, last = connection.execute(statements.GET_FEED_STATE).fetchone()
+    until, begin, last = past.feed_state(connection)
     if until:
         renewed = lease_after(until, op, now)
         if renewed != until:
@@ -66,7 +65,8 @@ def read_changes(
 ) -> ChangePage:
     """Return the next changes after a version, with the items as they are at one instant."""
     with snapshot(connection):
-        until, begin, kept, has_expired = connection.execute(statements.GET_FEED, (now,)).fetchone()
+        row = connection.execute(statements.GET_FEED, (now,)).fetchone()
+        until, begin, kept, has_expired = reading.own_numbers(row)
         found: list[Change] = []
         position, size = after, 0
         rows = connection.execute(statements.GET_CHANGES, (after, _ROWS_AT_ONCE))
@@ -81,7 +81,7 @@ def read_changes(
                     else:
                         items = reading.get_one(connection, labels, there, key, now)
                     item = items[0] if items else None
-                found.append(Change(kind, labels, key, position, to_datetime(at), item))
+                found.append(Change(kind, labels, key, position, past.told_at(at), item))
                 if size > _BYTES_AT_ONCE:
                     break
         return ChangePage(found, position, begin, until, bool(has_expired), now)

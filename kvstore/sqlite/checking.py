@@ -60,23 +60,23 @@ def check(connection: driver.Connection, path: Path, meter: Meter) -> Report:
                 meter.show(looked_at, max(total, looked_at))
 
     with snapshot(connection):
-        problems += _readable(_check_schema(connection), path)
+        problems += _readable(_check_schema(connection), path, "the schema")
         if problems:  # what others have made may never end
             return Report(0, tuple(problems))
         total = _count_rows(connection)
         meter.show(0, total)
-        parts = [
-            _check_file(connection, meter),
-            rows(),
-            _check_meta(connection),
-            find_problems(connection),
-            declared.find_problems(connection),
-            large.find_problems(connection),
-            check_past(connection),
-            sequence_checking.find_problems(connection),
-        ]
-        for part in parts:
-            for problem in _readable(part, path):
+        parts = {
+            "the pages": _check_file(connection, meter),
+            "items": rows(),
+            "the store": _check_meta(connection),
+            "the index": find_problems(connection),
+            "filters": declared.find_problems(connection),
+            "large namespaces": large.find_problems(connection),
+            "history": _check_past(connection),
+            "logs and queues": sequence_checking.find_problems(connection),
+        }
+        for what, part in parts.items():
+            for problem in _readable(part, path, what):
                 problems.append(problem)
                 if len(problems) > _MOST_PROBLEMS:
                     break
@@ -96,8 +96,8 @@ def _waiting(connection: driver.Connection) -> list[str]:
     ]
 
 
-def _readable(problems: Iterable[str], path: Path) -> Iterator[str]:
-    """Yield problems, and if they cannot be found, that.
+def _readable(problems: Iterable[str], path: Path, what: str) -> Iterator[str]:
+    """Yield problems, and if they cannot be found, that; `what` they are of.
 
     Raises:
         driver.Error: it is no damage that keeps them from being found.
@@ -111,6 +111,8 @@ def _readable(problems: Iterable[str], path: Path) -> Iterator[str]:
         yield f"{path}: cannot be read on ({name}); restore it from a backup"
     except StoreError as exc:
         yield str(exc)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        yield f"{path}: what it keeps of {what} is not as it was written; restore it from a backup"
 
 
 def _check_schema(connection: driver.Connection) -> Iterator[str]:
@@ -199,7 +201,8 @@ def _check_meta(connection: driver.Connection) -> Iterator[str]:
     row = connection.execute(statements.GET_VERSION).fetchone()
     version: Any = None if row is None else row[0]
     until, begin, last = connection.execute(statements.GET_FEED_STATE).fetchone()
-    if type(version) is not int or type(until) is not int or type(begin) is not int:
+    kept = connection.execute(sql.GET_KEPT, (0,)).fetchone()[:3]
+    if not all(type(each) is int for each in (version, until, begin, *kept)):
         yield "meta: a number of the store's own is missing or is none"
     elif not is_version(version):
         yield f"meta: the store's version, {version}, is none that writing leads to"
@@ -207,7 +210,7 @@ def _check_meta(connection: driver.Connection) -> Iterator[str]:
         yield f"changes: the feed is ahead of the store's version, {version}"
 
 
-def check_past(connection: driver.Connection) -> Iterator[str]:
+def _check_past(connection: driver.Connection) -> Iterator[str]:
     """Yield what is wrong with the past: each old item is held against its checksum."""
     last = 0
     while rows := connection.execute(sql.CHECK_PAST, (last, _SLICE)).fetchall():

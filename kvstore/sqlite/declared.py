@@ -19,6 +19,7 @@ from typing import Any
 import orjson
 
 from kvstore.caching import cache_short
+from kvstore.errors import StoreCorruptError
 from kvstore.ordering import Order
 from kvstore.paths import Path, parse_path
 from kvstore.sql import Sql
@@ -42,10 +43,15 @@ def _names(connection: driver.Connection) -> list[str]:
 
 @cache_short(64, 10_000)
 def _parse_names(text: str) -> list[str]:
-    names = orjson.loads(text)
-    for name in names:
-        parse_path(name)
-    return list(names)
+    try:
+        names: list[str] = orjson.loads(text)
+        for name in names:
+            parse_path(name)
+    except (AttributeError, TypeError, ValueError) as exc:
+        raise StoreCorruptError(
+            "the list of declared filters in the file is damaged; restore it from a backup"
+        ) from exc
+    return names
 
 
 def built(connection: driver.Connection) -> dict[Path, int]:

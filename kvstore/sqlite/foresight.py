@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import orjson
 
 from kvstore.description import Description
-from kvstore.index_plan import LatelyPut, codes_in, unembedded
+from kvstore.index_plan import LatelyPut, unembedded
 from kvstore.operations import Put
 from kvstore.plan import Address
 from kvstore.sqlite import driver
@@ -16,6 +16,7 @@ from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.engine import InlineReader, NoInlineReader, Pace, Reader
 from kvstore.sqlite.engine.settling import settle
 from kvstore.sqlite.index_file import Setup, described
+from kvstore.sqlite.slots import codes_held
 
 __all__ = ["Foresight"]
 
@@ -123,5 +124,5 @@ def _held(connection: driver.Connection, keys: _Keys) -> _Held:
             return None, {}
         description = described(text)
         for key, slots in rows:
-            held[path, key] = codes_in(slots)
+            held[path, key] = codes_held(slots)
     return description, held

@@ -8,11 +8,11 @@ import orjson
 
 from kvstore import codec
 from kvstore.errors import StoreError
-from kvstore.index_plan import codes_in, is_as_wanted, texts_of_row
+from kvstore.index_plan import is_as_wanted, texts_of_row
 from kvstore.sqlite import driver
 from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.index_file import describe
-from kvstore.sqlite.slots import FREE
+from kvstore.sqlite.slots import FREE, codes_held
 
 __all__ = ["find_problems"]
 
@@ -33,7 +33,7 @@ def find_problems(connection: driver.Connection) -> Iterator[str]:
                 texts = texts_of_row(codec.decode(value), paths, description)
             except (StoreError, TypeError, ValueError):
                 continue  # a damaged row, which is told as such
-            held = set(codes_in(slots or b"")) - {FREE}
+            held = set(codes_held(slots or b"")) - {FREE}
             if (slots is not None) != bool(has_words):
                 yield f"index: item {item} is in one of its tables and not in the other"
             is_right = is_as_wanted(held, texts) and (slots is not None or not texts)

@@ -33,7 +33,6 @@ from kvstore.index_plan import (
     Wanted,
     Words,
     adopt,
-    codes_in,
     complete,
     require_adopted,
     texts_of_put,
@@ -69,7 +68,7 @@ from kvstore.sqlite.index_file import (
 from kvstore.sqlite.journal import VectorChange
 from kvstore.sqlite.plain_puts import is_bare_put
 from kvstore.sqlite.rows import FileState, NotInlineError, StoredRow, read_state
-from kvstore.sqlite.slots import FREE, ITEM_BITS, Entries, entries_of
+from kvstore.sqlite.slots import FREE, ITEM_BITS, Entries, codes_held, entries_of
 from kvstore.sqlite.words import namespace_words, pack_counts
 from kvstore.sqlite.writing import Batch
 from kvstore.types import Item
@@ -499,7 +498,7 @@ class IndexedBatch(Batch):
         if path is None:
             return None
         paths = None if indexing is None else orjson.loads(indexing)
-        kept = codes_in(there[0] or b"") if keeps_own else ()
+        kept = codes_held(there[0] or b"") if keeps_own else ()
         wanted = Wanted.of_row(codec.decode(value), paths, self._description, None, kept)
         return entries_of(item, path, wanted, *there)
 

@@ -7,6 +7,7 @@ so what was read is whole if the moment is there afterwards.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from kvstore.backend import Span
@@ -24,6 +25,7 @@ from kvstore.types import Change, Item, Namespace
 __all__ = [
     "begin_after",
     "changed_since",
+    "feed_state",
     "find_moment",
     "get_entry",
     "get_few",
@@ -36,6 +38,7 @@ __all__ = [
     "read_kept",
     "require",
     "then",
+    "told_at",
     "trim",
 ]
 
@@ -56,9 +59,9 @@ def keep(connection: driver.Connection, op: Keep, version: int, now: int) -> Non
         now: the instant, in microseconds.
     """
     execute = connection.execute
-    span, until, _ = execute(sql.GET_SPAN).fetchone()
+    span, until, _ = _span(connection)
     if not span:
-        watched_until, _, last = execute(statements.GET_FEED_STATE).fetchone()
+        watched_until, _, last = feed_state(connection)
         if not watched_until and last != version:  # something was written that is not there
             execute(statements.SET_META, (version, "changes_begin"))
         _begin(connection, version, max(now, last_instant(connection)))
@@ -68,6 +71,18 @@ def keep(connection: driver.Connection, op: Keep, version: int, now: int) -> Non
         execute(statements.SET_META, (span, "history"))
     if op.span >= span:
         execute(statements.SET_META, (now + op.span, "history_until"))
+
+
+def feed_state(connection: driver.Connection) -> tuple[int, int, int | None]:
+    """Return until when changes are noted, where they begin, and the version of the last one."""
+    until, begin, last = connection.execute(statements.GET_FEED_STATE).fetchone()
+    reading.own_numbers((until, begin))
+    return until, begin, last
+
+
+def _span(connection: driver.Connection) -> Sequence[int]:
+    """Return for how long the past is kept, until when that holds, and where it begins."""
+    return reading.own_numbers(connection.execute(sql.GET_SPAN).fetchone())
 
 
 def _begin(connection: driver.Connection, version: int, instant: int) -> None:
@@ -83,7 +98,7 @@ def trim(connection: driver.Connection, op: Trim, version: int, now: int) -> tup
     execute = connection.execute
     if op.keeps is not None:
         keep(connection, Keep(op.keeps), version, now)
-    span, until, begin = execute(sql.GET_SPAN).fetchone()
+    span, until, begin = _span(connection)
     if span and until < now:
         span = 0
         execute(statements.SET_META, (0, "history"))
@@ -110,13 +125,14 @@ def trim(connection: driver.Connection, op: Trim, version: int, now: int) -> tup
 
 def begin_after(connection: driver.Connection, version: int, at: int) -> None:
     """Take note that the changes up to a version are not kept any more."""
-    if connection.execute(sql.GET_SPAN).fetchone()[2] < version:
+    if _span(connection)[2] < version:
         _begin(connection, version, at)
 
 
 def last_instant(connection: driver.Connection) -> int:
     """Return the instant of the last change that is known; none comes before it."""
-    return int(connection.execute(sql.GET_LAST_INSTANT).fetchone()[0] or 0)
+    (instant,) = reading.own_numbers(connection.execute(sql.GET_LAST_INSTANT).fetchone())
+    return instant
 
 
 # Read
@@ -124,10 +140,10 @@ def last_instant(connection: driver.Connection) -> int:
 
 def read_kept(connection: driver.Connection, version: int = 0) -> tuple[Kept, int | None]:
     """Return how much is kept, and the instant of the first change after a version, if any."""
-    row = connection.execute(sql.GET_KEPT, (version,)).fetchone()
-    span, begin, begin_at, newest, last, following = row
-    kept = Kept(span, Moment(begin, begin_at), newest, max(begin_at, last or 0))
-    return kept, following
+    *own, last, following = connection.execute(sql.GET_KEPT, (version,)).fetchone()
+    span, begin, begin_at, newest = reading.own_numbers(own)
+    reading.own_numbers([at for at in (last, following) if at is not None])
+    return Kept(span, Moment(begin, begin_at), newest, max(begin_at, last or 0)), following
 
 
 def require(connection: driver.Connection, moment: Moment, now: int) -> int:
@@ -290,7 +306,7 @@ def history(connection: driver.Connection, path: str, key: str, limit: int | Non
 
     def add_put(row: Sequence[Any], at: int | None) -> None:
         record = reading.to_record(row)
-        instant = to_datetime(record.updated_at if at is None else at)
+        instant = told_at(record.updated_at if at is None else at)
         item = item_of(labels, record)
         found.append(Change("put", labels, key, record.version, instant, item))
 
@@ -302,9 +318,14 @@ def history(connection: driver.Connection, path: str, key: str, limit: int | Non
         for row in connection.execute(sql.GET_PAST_OF, (path, key, most)):
             ended, ended_at, ended_by, at = row[10:]
             if ended_by != "put":
-                found.append(Change(ended_by, labels, key, ended, to_datetime(ended_at)))
+                found.append(Change(ended_by, labels, key, ended, told_at(ended_at)))
             add_put(row[:10], at)
     return found[:limit]
+
+
+def told_at(at: Any) -> datetime:
+    """Return the instant of a change that a row has."""
+    return to_datetime(*reading.own_numbers((at,)))
 
 
 def put_of(connection: driver.Connection, path: str, key: str, version: int) -> list[Item]:

@@ -47,6 +47,7 @@ __all__ = [
     "keys",
     "list_namespaces",
     "live_item",
+    "own_numbers",
     "page",
     "records",
     "select",
@@ -62,6 +63,20 @@ _MOST_VERSION = 2**62  # beyond what a store can ever have written
 def is_version(value: Any) -> bool:
     """Whether what is kept as the store's version is one."""
     return type(value) is int and 0 <= value < _MOST_VERSION
+
+
+def own_numbers(row: Sequence[Any]) -> Sequence[int]:
+    """Return numbers that a file keeps of itself.
+
+    Raises:
+        StoreCorruptError: one is missing, or is none.
+    """
+    if not all(type(each) is int for each in row):
+        raise StoreCorruptError(
+            "a number that the file keeps of itself is missing or is none; 'await store.check()' "
+            "tells of what, and a backup has it"
+        )
+    return row
 
 
 def checksum(path: str, key: str, version: int, data: bytes) -> int:
@@ -462,7 +477,7 @@ def to_record(row: Sequence[Any]) -> Record:
     path, key, data, version, created_at, updated_at, expires_at, expected, ttl, indexing = row
     try:
         namespace = decode_namespace(path)
-        times = (created_at, updated_at, *(() if expires_at is None else (expires_at,)))
+        times = (created_at, updated_at, *(at for at in (expires_at, ttl) if at is not None))
         if (
             checksum(path, key, version, data) != expected
             or encode_namespace(namespace) != path

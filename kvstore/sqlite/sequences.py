@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from kvstore.errors import StoreCorruptError
 from kvstore.jobs import LEASED, RAN_OUT, Jobs, JobState, QueueSize, SequenceRecord
-from kvstore.namespace import decode_namespace, subtree_range
+from kvstore.namespace import decode_namespace, show, subtree_range
 from kvstore.sequences import EntryPage, SequenceState, key_of, position_of
 from kvstore.sqlite import driver
 from kvstore.sqlite import sequence_statements as sql
 from kvstore.sqlite.connection import snapshot
-from kvstore.sqlite.reading import get_one, item_of
+from kvstore.sqlite.reading import get_one, item_of, own_numbers
 from kvstore.types import Item
 
 __all__ = [
@@ -40,7 +41,12 @@ Execute = Callable[[str, tuple[Any, ...]], driver.Cursor]
 def find_state(execute: Execute, path: str) -> SequenceState | None:
     """Return what is kept of a namespace that is a log or a queue."""
     row = execute(sql.GET_SEQUENCE, (path,)).fetchone()
-    return None if row is None else SequenceState(path, *row)
+    if row is None:
+        return None
+    kind, *numbers = row
+    if kind not in ("log", "queue"):
+        raise StoreCorruptError(f"{show(decode_namespace(path))} is neither a log nor a queue")
+    return SequenceState(path, kind, *own_numbers(numbers))
 
 
 def count_state(execute: Execute, path: str) -> SequenceState:
@@ -173,6 +179,7 @@ class FileJobs(Jobs):
 
 def _job(row: tuple[Any, ...]) -> JobState:
     path, position, state, due, span, attempt, token, is_last, name, error = row
+    own_numbers(row[1:7])
     return JobState(path, position, state, due, span, attempt, token, bool(is_last), name, error)
 
 
@@ -208,9 +215,10 @@ def records(connection: driver.Connection, path: str, with_jobs: bool) -> list[S
     low, high = subtree_range(path)
     with snapshot(connection):
         statement = sql.GET_SEQUENCES
-        for there, kind, last, trimmed in connection.execute(statement, (low, high)).fetchall():
+        for there, kind, *numbers in connection.execute(statement, (low, high)).fetchall():
             noted = sql.JOBS_OF_NOTE
             rows = connection.execute(noted, (there,)).fetchall() if with_jobs else ()
+            last, trimmed = own_numbers(numbers)
             found.append(SequenceRecord(there, kind, last, trimmed, tuple(map(_job, rows))))
     return found
 

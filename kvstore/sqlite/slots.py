@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kvstore.errors import StoreCorruptError
 from kvstore.index_plan import CODE_BYTES, Wanted, codes_in
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "ITEM_BITS",
     "ITEM_MASK",
     "Entries",
+    "codes_held",
     "entries_of",
 ]
 
@@ -49,8 +51,26 @@ class Entries:
 
 
 def entries_of(
-    item: int | None, path: str, wanted: Wanted, slots: bytes | None, length: int, is_pending: int
+    item: int | None,
+    path: str,
+    wanted: Wanted,
+    slots: bytes | None,
+    length: int | None,
+    is_pending: int,
 ) -> Entries:
     """Return what is wanted of an item, and what `index_entries` has of it."""
-    held = None if slots is None else codes_in(slots)
+    held = None if slots is None else codes_held(slots)
     return Entries(item, path, wanted, held, length or 0, bool(is_pending))
+
+
+def codes_held(slots: bytes) -> list[bytes]:
+    """Return the codes that `index_entries` has of an item.
+
+    Raises:
+        StoreCorruptError: they are not as they were written.
+    """
+    if type(slots) is not bytes:
+        raise StoreCorruptError(
+            "an entry of the search index is damaged; restore the file from a backup"
+        )
+    return codes_in(slots)

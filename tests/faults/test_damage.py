@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 from contextlib import suppress
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 import kvstore
+from kvstore import IndexConfig, SQLiteStore, SyncStore
 from kvstore.sqlite import driver
 
 NAMESPACE = ("faults",)
+INDEX = IndexConfig()
 ITEMS = {f"key-{n}": {"number": n, "text": "text " * (n % 300)} for n in range(300)}
 
 
@@ -101,3 +104,60 @@ async def test_a_hostile_row_is_an_error_and_no_object(tmp_path: Path) -> None:
     async with kvstore.open(path) as store:
         with pytest.raises(kvstore.StoreCorruptError):
             await store.get(NAMESPACE, "a")
+
+
+# Of each table, what is no number where one belongs, and no bytes where those do
+MEDDLED = [
+    *("meta.value", "changes.at", "changes.was", "changes.created_at", "items.ttl"),
+    *("items.created_at", "sequences.last", "sequences.size", "sequences.delayed"),
+    *("sequences.dead", "jobs.position", "jobs.due", "jobs.token", "index_entries.slots"),
+]
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A file with something in every table."""
+    path = tmp_path_factory.mktemp("varied") / "store.db"
+    with SyncStore(SQLiteStore(path, index=INDEX, history=3600)) as store:
+        store.put_many(NAMESPACE, {f"k{n}": f"word {n}" for n in range(5)}, ttl=1000)
+        store.put(NAMESPACE, "k1", "another word")
+        store.delete(NAMESPACE, "k2")
+        store.log(("log",)).append(1, 2, 3)
+        for delay in (0, 0, 100):
+            store.queue(("queue",)).put("job", delay=delay)
+        store.queue(("queue",)).take()
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("value", ["NULL", "'x'", "1.5", "x'00'"])
+@pytest.mark.parametrize("column", MEDDLED)
+def test_what_others_have_meddled_with_is_told(
+    tmp_path: Path, varied: bytes, column: str, value: str
+) -> None:
+    """Where a column holds what is never written there, an error of ours says so, if any."""
+    path, (table, name) = tmp_path / "store.db", column.split(".")
+    path.write_bytes(varied)
+    connection = driver.connect(f"file:{path}?mode=rw")
+    with suppress(driver.Error):  # a constraint refuses some
+        where = "WHERE name NOT IN ('version', 'identity')" if table == "meta" else ""
+        connection.execute(f"UPDATE {table} SET {name} = {value} {where}")
+    connection.close()
+    with (
+        suppress(kvstore.StoreCorruptError),
+        SyncStore(SQLiteStore(path, index=INDEX, history=3600, sweep_interval=None)) as store,
+    ):
+        assert isinstance(store.check(), kvstore.Report)
+        past = store.at(6)
+        for use_it in (
+            lambda: store.history(NAMESPACE, "k1"),
+            lambda: past.keys(NAMESPACE),
+            lambda: store.log(("log",)).tail(),
+            lambda: store.log(("log",)).append(4),
+            lambda: store.queue(("queue",)).size(),
+            lambda: store.export_items(io.BytesIO()),
+            lambda: store.put(NAMESPACE, "k3", "a new word"),
+            lambda: store.search(NAMESPACE, "word"),
+            store.stats,
+        ):
+            with suppress(kvstore.StoreCorruptError):
+                use_it()
