@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-__all__ = ["FALSE", "TRUE", "Sql", "all_of", "any_of"]
+__all__ = ["FALSE", "NOTHING", "TRUE", "Sql", "all_of", "any_of"]
 
 _PLACE = re.compile(r"\?\??")
 
@@ -19,6 +19,21 @@ class Sql:
 
     text: str
     params: tuple[Any, ...] = ()
+
+    @classmethod
+    def of(cls, text: str, *parts: object) -> Sql:
+        """Return a piece whose text has a `?` for each part: another piece, or a parameter."""
+        begin, *rest = text.split("?")
+        texts: list[str] = [begin]
+        params: list[object] = []
+        for part, after in zip(parts, rest, strict=True):
+            if isinstance(part, Sql):
+                texts += (part.text, after)
+                params += part.params
+            else:
+                texts += ("?", after)
+                params.append(part)
+        return cls("".join(texts), tuple(params))
 
     def __add__(self, other: Sql) -> Sql:
         return Sql(f"{self.text} {other.text}", self.params + other.params)
@@ -34,6 +49,7 @@ class Sql:
         )
 
 
+NOTHING = Sql("")
 TRUE = Sql("TRUE")
 FALSE = Sql("FALSE")
 

@@ -6,7 +6,7 @@ The tables are told of in `kvstore.sqlite.indexing`, the ids of vectors in `kvst
 from __future__ import annotations
 
 from kvstore.index_plan import CODE_BYTES
-from kvstore.sql import TRUE, Sql
+from kvstore.sql import NOTHING, Sql
 from kvstore.sqlite.slots import ITEM_BITS, ITEM_MASK
 from kvstore.sqlite.statements import LIVE, OCTETS, REST, ROW, in_range, in_range_among
 
@@ -133,7 +133,7 @@ ON CONFLICT (path) DO UPDATE SET writes = writes + 1
 
 def count_writes(within: Sql) -> Sql:
     """Count how often the vectors of some namespaces were changed."""
-    return Sql("SELECT total(writes) FROM index_writes WHERE") + within
+    return Sql.of("SELECT total(writes) FROM index_writes WHERE ?", within)
 
 
 # Checking
@@ -184,29 +184,27 @@ def _of_chunks(within: Sql) -> Sql:
 
 def has_large_chunk(within: Sql) -> Sql:
     """Tell whether some namespaces have vectors in large chunks."""
-    return Sql("SELECT 1 FROM vectors_large_chunks WHERE") + _of_chunks(within) + Sql("LIMIT 1")
+    return Sql.of("SELECT 1 FROM vectors_large_chunks WHERE ? LIMIT 1", _of_chunks(within))
 
 
 def count_small_chunks(within: Sql, most: int) -> Sql:
     """Count the small chunks of some namespaces, up to a number."""
-    return (
-        Sql("SELECT count(*) FROM (SELECT 1 FROM vectors_small_chunks WHERE")
-        + _of_chunks(within)
-        + Sql("LIMIT +?)", (most,))
-    )
+    text = "SELECT count(*) FROM (SELECT 1 FROM vectors_small_chunks WHERE ? LIMIT +?)"
+    return Sql.of(text, _of_chunks(within), most)
 
 
 def room_of_chunks(table: str, within: Sql) -> Sql:
     """Tell how many vectors the chunks of some namespaces have room for."""
-    return Sql(f"SELECT total(size) FROM {table}_chunks WHERE") + _of_chunks(within)
+    return Sql.of(f"SELECT total(size) FROM {table}_chunks WHERE ?", _of_chunks(within))
 
 
 def read_chunks(table: str, within: Sql) -> Sql:
     """Read the vectors of some namespaces, a chunk each, as vec0 keeps them."""
-    return Sql(
-        f"SELECT validity, rowids, vectors FROM {table}_chunks AS chunks "
-        f"CROSS JOIN {table}_vector_chunks00 AS held ON held._rowid_ = chunks.chunk_id WHERE"
-    ) + _of_chunks(within)
+    return Sql.of(
+        f"SELECT validity, rowids, vectors FROM {table}_chunks AS chunks CROSS JOIN"
+        f" {table}_vector_chunks00 AS held ON held._rowid_ = chunks.chunk_id WHERE ?",
+        _of_chunks(within),
+    )
 
 
 # Searching. Of these, the virtual tables answer those of words.
@@ -264,37 +262,29 @@ LIMIT {FEW_CHUNKS} + 1
 
 def sample(path: str, subtree: bool, condition: Sql, rows: int) -> Sql:
     """Tell which part of the first items of a namespace or subtree meets a condition."""
-    return (
-        Sql("SELECT avg(")
-        + condition
-        + Sql(") FROM (SELECT * FROM items WHERE")
-        + in_range(path, subtree)
-        + Sql("LIMIT +?) AS items", (rows,))
-    )
+    text = "SELECT avg(?) FROM (SELECT * FROM items WHERE ? LIMIT +?) AS items"
+    return Sql.of(text, condition, in_range(path, subtree), rows)
 
 
 def nearest(table: str, within: Sql | None, among: Sql | None, vector: bytes, count: int) -> Sql:
     """Find the vectors of a range of namespaces, and among some, that are nearest."""
-    statement = Sql(
-        f"SELECT distance, rowid, embedding FROM {table} WHERE embedding MATCH ? AND k = ?",
-        (vector, count),
+    return Sql.of(
+        f"SELECT distance, rowid, embedding FROM {table} WHERE embedding MATCH ? AND k = ? ? ?",
+        *(vector, count, _and(within), _and(among)),
     )
-    for condition in (within, among):
-        if condition is not None:
-            statement += Sql("AND") + condition
-    return statement
 
 
 def all_distances(table: str, within: Sql | None, among: Sql | None, vector: bytes) -> Sql:
     """List the vectors of a range of namespaces, and among some, nearest first."""
-    statement = Sql(
-        f"SELECT vec_distance_L2(embedding, ?) AS distance, rowid, embedding FROM {table} WHERE",
-        (vector,),
+    return Sql.of(
+        f"SELECT vec_distance_L2(embedding, ?) AS distance, rowid, embedding FROM {table}"
+        " WHERE TRUE ? ? ORDER BY distance",
+        *(vector, _and(within), _and(among)),
     )
-    statement += within or TRUE
-    if among is not None:
-        statement += Sql("AND") + among
-    return statement + Sql("ORDER BY distance")
+
+
+def _and(condition: Sql | None) -> Sql:
+    return NOTHING if condition is None else Sql.of("AND ?", condition)
 
 
 # vec0's own list of vectors, by its primary key
@@ -306,17 +296,16 @@ def highest_vector(table: str) -> str:
 # vec0's own list of vectors again: of each item its first one, by its number
 def sample_vectors(table: str, path: str, every: int, limit: int) -> Sql:
     """List some items of a subtree, with the chunk that holds a vector of each, and its place."""
-    found = Sql(
-        "SELECT path, key, chunk_id, chunk_offset FROM items "
-        f"JOIN {table}_rowids AS held ON held.rowid = items.id WHERE"
+    return Sql.of(
+        f"SELECT path, key, chunk_id, chunk_offset FROM items JOIN {table}_rowids AS held"
+        " ON held.rowid = items.id WHERE ? AND items.id % ? = 0 LIMIT ?",
+        *(in_range(path, subtree=True), every, limit),
     )
-    found += in_range(path, True)
-    return found + Sql("AND items.id % ? = 0 LIMIT ?", (every, limit))
 
 
 def count_items(path: str) -> Sql:
     """Count the rows of a subtree."""
-    return Sql("SELECT count(*) FROM items WHERE") + in_range(path, True)
+    return Sql.of("SELECT count(*) FROM items WHERE ?", in_range(path, subtree=True))
 
 
 def chunk_of(table: str) -> str:
@@ -349,12 +338,8 @@ def select_passing(path: str, subtree: bool, condition: Sql, among: Sql | None =
 
     To give the driver many rows takes longer.
     """
-    return (
-        Sql("SELECT json_group_array(id) FROM items WHERE")
-        + in_range_among(path, subtree, among)
-        + Sql("AND")
-        + condition
-    )
+    within = in_range_among(path, subtree, among)
+    return Sql.of("SELECT json_group_array(id) FROM items WHERE ? AND ?", within, condition)
 
 
 def list_items(among: Sql) -> Sql:
@@ -364,13 +349,8 @@ def list_items(among: Sql) -> Sql:
 
 def select_passing_since(path: str, subtree: bool, condition: Sql, version: int) -> Sql:
     """Select the items that were written after a version, and whether they meet a condition."""
-    return (
-        Sql("SELECT id,")
-        + condition
-        + Sql("FROM items WHERE")
-        + in_range(path, subtree)
-        + Sql("AND version > ?", (version,))
-    )
+    within = in_range(path, subtree)
+    return Sql.of("SELECT id, ? FROM items WHERE ? AND version > ?", condition, within, version)
 
 
 # The primary key, once for each id; the condition's parameters follow the ids

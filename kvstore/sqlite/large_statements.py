@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvstore.sql import Sql
+from kvstore.sql import NOTHING, Sql
 from kvstore.sqlite.layout import made_later
 
 __all__ = [
@@ -109,20 +109,17 @@ def latest(path: str, most: int) -> Sql:
 
 def end_of_slice(path: str, after: str | None, size: int) -> Sql:
     """Select the last key of the next slice of a namespace; none: it is the last slice."""
-    above = _above(after)
-    return (
-        Sql("SELECT key FROM items WHERE path = ? AND", (path,))
-        + above
-        + Sql("ORDER BY key LIMIT 1 OFFSET +?", (size - 1,))
-    )
+    text = "SELECT key FROM items WHERE path = ? AND ? ORDER BY key LIMIT 1 OFFSET +?"
+    return Sql.of(text, path, _above(after), size - 1)
 
 
 def add_slice(path: str, after: str | None, until: str | None) -> Sql:
     """Take in the items of a namespace between two keys, or to its end."""
-    below = Sql("") if until is None else Sql("AND key <= ?", (until,))
-    begin = "INSERT INTO large_items (path, version, item) SELECT path, version, id FROM items"
-    within = Sql("WHERE path = ? AND", (path,)) + _above(after) + below
-    return Sql(begin) + within + Sql("ORDER BY version")
+    return Sql.of(
+        "INSERT INTO large_items (path, version, item) SELECT path, version, id FROM items"
+        " WHERE path = ? AND ? ? ORDER BY version",
+        *(path, _above(after), NOTHING if until is None else Sql("AND key <= ?", (until,))),
+    )
 
 
 def _above(after: str | None) -> Sql:

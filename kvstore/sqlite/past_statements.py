@@ -185,11 +185,8 @@ def changed_since(version: int, path: str, subtree: bool) -> Sql:
 
     The primary key of changes.
     """
-    return (
-        Sql("SELECT DISTINCT path, key FROM changes WHERE version > ? AND", (version,))
-        + in_range(path, subtree)
-        + Sql("ORDER BY path, key")
-    )
+    text = "SELECT DISTINCT path, key FROM changes WHERE version > ? AND ? ORDER BY path, key"
+    return Sql.of(text, version, in_range(path, subtree))
 
 
 def forget(path: str, pattern: Pattern, subtree: bool) -> Sql:
@@ -197,14 +194,10 @@ def forget(path: str, pattern: Pattern, subtree: bool) -> Sql:
 
     changes_was.
     """
-    return (
-        Sql(
-            "UPDATE changes SET value = '', checksum = 0, indexing = NULL WHERE was IS NOT NULL AND"
-        )
-        + in_range(path, subtree)
-        + Sql("AND")
-        + key_matches(pattern)
-        + Sql("AND value IS NOT ''")
+    return Sql.of(
+        "UPDATE changes SET value = '', checksum = 0, indexing = NULL"
+        " WHERE was IS NOT NULL AND ? AND ? AND value IS NOT ''",
+        *(in_range(path, subtree), key_matches(pattern)),
     )
 
 
@@ -213,15 +206,11 @@ def select_past_page(span: Span, version: int, instant: int, limit: int) -> Sql:
 
     The unique index on (path, key), and changes_was.
     """
-    within = in_span(span) + Sql("AND") + key_matches(span.pattern)
-    was = Sql(f"AND version <= ? AND {LIVE}", (version, instant))
-    return (
-        Sql(f"SELECT path, key, CAST(value AS BLOB), {_OWN} FROM items WHERE")
-        + within
-        + was
-        + Sql(f"UNION ALL SELECT path, key, {_WHOLE}, {_OWN} FROM {_PAST} WHERE")
-        + within
-        + was
-        + Sql("AND ended > ? AND value IS NOT ''", (version,))
-        + in_order(span, limit)
+    parts = in_span(span), key_matches(span.pattern), version, instant
+    there = Sql.of(f"? AND ? AND version <= ? AND {LIVE}", *parts)
+    return Sql.of(
+        f"SELECT path, key, CAST(value AS BLOB), {_OWN} FROM items WHERE ?"
+        f" UNION ALL SELECT path, key, {_WHOLE}, {_OWN} FROM {_PAST}"
+        " WHERE ? AND ended > ? AND value IS NOT '' ?",
+        *(there, there, version, in_order(span, limit)),
     )

@@ -15,7 +15,7 @@ from functools import cache
 from kvstore.backend import Span
 from kvstore.namespace import subtree_range
 from kvstore.patterns import Pattern
-from kvstore.sql import Sql, all_of
+from kvstore.sql import NOTHING, Sql, all_of
 from kvstore.sqlite import driver
 
 LIVE = "(expires_at IS NULL OR expires_at > ?)"
@@ -242,7 +242,7 @@ def delete(doomed: Sql) -> Sql:
 
 def delete_and_tell(doomed: Sql) -> Sql:
     """As `delete`; gives the addresses."""
-    return Sql("DELETE") + doomed + Sql("RETURNING path, key")
+    return Sql.of("DELETE ? RETURNING path, key", doomed)
 
 
 # The primary key; text as bytes, so that a damaged one can be told
@@ -351,32 +351,27 @@ def distinct_paths(path: str) -> Sql:
 
 def list_paths(path: str, now: int) -> Sql:
     """List the paths in a subtree that hold live items, sorted: costs by their number."""
-    return distinct_paths(path) + Sql(
-        f"""
-SELECT path FROM namespaces
+    text = f"""
+? SELECT path FROM namespaces
 WHERE path IS NOT NULL
     AND EXISTS (SELECT 1 FROM items WHERE items.path = namespaces.path AND {LIVE})
-""",
-        (now,),
-    )
+"""
+    return Sql.of(text, distinct_paths(path), now)
 
 
 def first_live_path(low: str, high: str | None, now: int) -> Sql:
     """Find the least path in `low <= path < high` that holds a live item."""
-    upper = Sql("") if high is None else Sql("AND path < ?", (high,))
-    return (
-        Sql("SELECT path FROM items WHERE path >= ?", (low,))
-        + upper
-        + Sql(f"AND {LIVE} ORDER BY path LIMIT 1", (now,))
-    )
+    upper = NOTHING if high is None else Sql("AND path < ?", (high,))
+    text = f"SELECT path FROM items WHERE path >= ? ? AND {LIVE} ORDER BY path LIMIT 1"
+    return Sql.of(text, low, upper, now)
 
 
 def within_each(path: str, subtree: bool) -> Sql:
     """Lie in a namespace or its subtree, of a table that has `path` before what is looked for."""
     if not subtree:
         return in_range(path, subtree)
-    paths = distinct_paths(path) + Sql("SELECT path FROM namespaces WHERE path IS NOT NULL")
-    return Sql("path IN (") + paths + Sql(")")
+    paths = distinct_paths(path)
+    return Sql.of("path IN (? SELECT path FROM namespaces WHERE path IS NOT NULL)", paths)
 
 
 def matching(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql:
@@ -385,9 +380,8 @@ def matching(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql:
     A subtree is searched namespace by namespace if the pattern has a literal head, so that the
     cost is by what matches and not by what the subtree holds.
     """
-    conditions = all_of([key_matches(pattern), live(now)])
     within = within_each(path, subtree) if pattern.head else in_range(path, subtree)
-    return Sql("FROM items WHERE") + within + Sql("AND") + conditions
+    return Sql.of(f"FROM items WHERE ? AND (? AND {LIVE})", within, key_matches(pattern), now)
 
 
 def select_keys(span: Span, now: int, limit: int | None) -> Sql:
@@ -395,18 +389,18 @@ def select_keys(span: Span, now: int, limit: int | None) -> Sql:
     if span.bounds == (None, None):
         found = matching(span.path, span.subtree, span.pattern, now)
     else:
-        conditions = all_of([in_span(span), key_matches(span.pattern), live(now)])
-        found = Sql("FROM items WHERE") + conditions
-    return Sql("SELECT key") + found + in_order(span, -1 if limit is None else limit)
+        parts = in_span(span), key_matches(span.pattern), now
+        found = Sql.of(f"FROM items WHERE (? AND ? AND {LIVE})", *parts)
+    return Sql.of("SELECT key ? ?", found, in_order(span, -1 if limit is None else limit))
 
 
 def in_span(span: Span) -> Sql:
     """Lie in a span: one range of the index on (path, key), and not one more condition a row."""
     after, before = span.bounds
     if not span.subtree:
-        above = Sql("") if after is None else Sql("AND key > ?", (after[1],))
-        below = Sql("") if before is None else Sql("AND key < ?", (before[1],))
-        return Sql("path = ?", (span.path,)) + above + below
+        above = NOTHING if after is None else Sql("AND key > ?", (after[1],))
+        below = NOTHING if before is None else Sql("AND key < ?", (before[1],))
+        return Sql.of("path = ? ? ?", span.path, above, below)
     low, high = subtree_range(span.path)
     parts = [Sql("path >= ?", (low,)) if after is None else Sql("(path, key) > (?, ?)", after)]
     if before is not None:
@@ -436,14 +430,16 @@ def count_all(path: str, subtree: bool, now: int) -> Sql:
     partial index items_expiry: so no row that is live is looked at.
     """
     within = in_range(path, subtree)
-    expired = Sql(within.text.replace("path", "+path"), within.params)
-    return (
-        Sql("SELECT (SELECT count(*) FROM items WHERE")
-        + within
-        + Sql(") - (SELECT count(*) FROM items WHERE expires_at <= ? AND", (now,))
-        + expired
-        + Sql(")")
+    return Sql.of(
+        "SELECT (SELECT count(*) FROM items WHERE ?)"
+        " - (SELECT count(*) FROM items WHERE expires_at <= ? AND ?)",
+        *(within, now, _in_no_order(within)),
     )
+
+
+def _in_no_order(within: Sql) -> Sql:
+    """Return a range such that the index on (path, key) is not used for it."""
+    return Sql(within.text.replace("path", "+path"), within.params)
 
 
 def weigh(path: str, pattern: Pattern | None = None) -> Sql:
@@ -454,25 +450,19 @@ def weigh(path: str, pattern: Pattern | None = None) -> Sql:
     within = in_range(path, subtree=False)
     if pattern is not None:
         within = all_of([within, _begins(pattern)])
-    return (
-        Sql("SELECT CASE WHEN (SELECT 1 FROM items WHERE")
-        + within
-        + Sql(f"LIMIT 1 OFFSET {FEW}) IS NULL THEN")
-        + Sql(f"(SELECT coalesce(sum({OCTETS_OF_KEY} + {OCTETS}), 0) FROM items WHERE")
-        + within
-        + Sql(") END")
+    return Sql.of(
+        f"SELECT CASE WHEN (SELECT 1 FROM items WHERE ? LIMIT 1 OFFSET {FEW}) IS NULL THEN"
+        f" (SELECT coalesce(sum({OCTETS_OF_KEY} + {OCTETS}), 0) FROM items WHERE ?) END",
+        *(within, within),
     )
 
 
 def weigh_first(span: Span, now: int, limit: int) -> Sql:
     """Sum up the bytes of keys and values of a span's first rows, or NULL if one has expired."""
-    return (
-        Sql("SELECT CASE WHEN total(is_live) = count(*) THEN coalesce(sum(octets), 0) END FROM (")
-        + Sql(f"SELECT {LIVE} AS is_live, {OCTETS_OF_KEY} + {OCTETS} AS octets", (now,))
-        + Sql("FROM items WHERE")
-        + in_span(span)
-        + in_order(span, limit)
-        + Sql(")")
+    return Sql.of(
+        "SELECT CASE WHEN total(is_live) = count(*) THEN coalesce(sum(octets), 0) END FROM ("
+        f"SELECT {LIVE} AS is_live, {OCTETS_OF_KEY} + {OCTETS} AS octets FROM items WHERE ? ?)",
+        *(now, in_span(span), in_order(span, limit)),
     )
 
 
@@ -481,9 +471,7 @@ def in_range_among(path: str, subtree: bool, among: Sql | None) -> Sql:
     within = in_range(path, subtree)
     if among is None:
         return within
-    # By their ids, and not by the index on (path, key)
-    outside = Sql(f") AND {within.text.replace('path', '+path')}", within.params)
-    return Sql("id IN (") + among + outside
+    return Sql.of("id IN (?) AND ?", among, _in_no_order(within))
 
 
 def select_latest(
@@ -535,22 +523,15 @@ def select_few(
 
 def has_more(selected: Sql, number: int) -> Sql:
     """Give a row if something selects more than a number of them."""
-    return Sql("SELECT 1 FROM (") + selected + Sql(") LIMIT 1 OFFSET +?", (number,))
+    return Sql.of("SELECT 1 FROM (?) LIMIT 1 OFFSET +?", selected, number)
 
 
 def select_page(span: Span, condition: Sql, now: int, limit: int) -> Sql:
     """Select the first rows of a span; a row that does not pass the condition has no value."""
-    return (
-        Sql("SELECT path, key, CASE WHEN")
-        + condition
-        + Sql("THEN CAST(value AS BLOB) END, version, created_at, updated_at, expires_at, checksum")
-        + Sql("FROM items WHERE")
-        + in_span(span)
-        + Sql("AND")
-        + key_matches(span.pattern)
-        + Sql("AND")
-        + live(now)
-        + in_order(span, limit)
+    return Sql.of(
+        f"SELECT path, key, CASE WHEN ? THEN CAST(value AS BLOB) END, {REST} FROM items"
+        f" WHERE ? AND ? AND {LIVE} ?",
+        *(condition, in_span(span), key_matches(span.pattern), now, in_order(span, limit)),
     )
 
 
@@ -558,12 +539,9 @@ def select_records(path: str, now: int, after: tuple[str, str] | None, limit: in
     """Select the next rows of a subtree with all that they hold, in order."""
     high = subtree_range(path)[1]
     above = Sql("path >= ?", (path,)) if after is None else Sql("(path, key) > (?, ?)", after)
-    below = Sql("") if high is None else Sql("AND path < ?", (high,))
-    return (
-        Sql(f"SELECT path, key, {ROW}, ttl, indexing FROM items WHERE")
-        + above
-        + below
-        + Sql("AND")
-        + live(now)
-        + Sql("ORDER BY path, key LIMIT +?", (limit,))
+    below = NOTHING if high is None else Sql("AND path < ?", (high,))
+    return Sql.of(
+        f"SELECT path, key, {ROW}, ttl, indexing FROM items"
+        f" WHERE ? ? AND {LIVE} ORDER BY path, key LIMIT +?",
+        *(above, below, now, limit),
     )
