@@ -15,7 +15,10 @@ _IDLE_S = 10.0  # after which the thread ends, until there is something again
 
 
 class Alarm:
-    """Calls functions later, unless they are dropped before; they have to be quick."""
+    """Calls functions later, unless they are dropped before; they have to be quick.
+
+    Those that are late, as the machine was busy, are called in the order of their times.
+    """
 
     def __init__(self) -> None:
         self._begin()
@@ -65,6 +68,7 @@ class Alarm:
                 now, calls = time.monotonic(), self._calls
                 ripe = [key for key, (due, _) in calls.items() if due <= now]
                 if ripe:
+                    ripe.sort(key=lambda key: calls[key][0])
                     return [calls.pop(key)[1] for key in ripe]
                 self._wakes = min((due for due, _ in calls.values()), default=now + _IDLE_S)
                 is_idle = not calls

@@ -691,7 +691,7 @@ class SearchConformance:
         model.gate = asyncio.Event()
         slow = asyncio.create_task(store.put(NS, "slow", "banana"))
         await model.asked(2)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             assert await store.get(NS, "k") is not None
             await store.put(NS, "k2", None)
             assert await store.get(NS, "slow") is None

@@ -23,6 +23,20 @@ def test_calls_come_when_they_are_due_and_not_when_they_were_dropped() -> None:
     assert told == ["early", "late"]
 
 
+def test_calls_that_are_late_come_in_the_order_of_their_times() -> None:
+    clock, over = Alarm(), threading.Event()
+    told: list[str] = []
+    is_ready = threading.Event()
+    clock.later(0, lambda: is_ready.wait(20))  # which keeps the thread until all are late
+    clock.later(0.003, over.set)
+    clock.later(0.002, lambda: told.append("second"))
+    clock.later(0.001, lambda: told.append("first"))
+    time.sleep(0.01)
+    is_ready.set()
+    assert over.wait(5)
+    assert told == ["first", "second"]
+
+
 def test_a_call_that_fails_leaves_the_next_ones_be() -> None:
     clock, over = Alarm(), threading.Event()
 
