@@ -130,7 +130,8 @@ async def trim(connection: Connection, op: Trim, now: int) -> int:
     """Do a slice of the upkeep; return how many rows went."""
     if op.keeps is not None:
         await keep(connection, Keep(op.keeps), now)
-    if await connection.fetchval(sql.IS_HISTORY_OVER, now):
+    is_over = await connection.fetchval(sql.IS_HISTORY_OVER, now)
+    if is_over and await connection.fetchval(statements.MAY_LOOK_AFTER_ALL):
         await connection.execute(sql.END_HISTORY_OF_STORE, now)
     done = 0
     for root, span, until, begin in await connection.fetch(sql.LIST_PASTS):
@@ -144,7 +145,7 @@ async def _trim_root(
     connection: Connection, root: str, span: int, until: int, begin: int, limit: int, now: int
 ) -> int:
     if span and until < now:
-        await connection.execute(sql.END_HISTORY, root)
+        await connection.execute(sql.END_HISTORY, root, now)  # unless it was prolonged meanwhile
         span = 0
     if span:
         rows = await connection.fetch(sql.GET_OLDEST, root, now - span, limit)
@@ -154,7 +155,9 @@ async def _trim_root(
         return 0
     cut, at = rows[-1]
     async with connection.transaction():
-        await lock_root(connection, root)
+        state = await lock_root(connection, root)
+        if bool(state.history) != bool(span):  # somebody else has begun to keep it, or ended that
+            return 0
         if cut > begin:
             await connection.execute(sql.BEGIN_LATER, root, cut, at)
         await connection.execute(sql.DELETE_PAST, root, cut)

@@ -203,7 +203,7 @@ IS_HISTORY_OVER = """
 SELECT history <> 0 AND history_until < $1 FROM kvstore_state WHERE id = 1
 """
 END_HISTORY_OF_STORE = "UPDATE kvstore_state SET history = 0 WHERE id = 1 AND history_until < $1"
-END_HISTORY = "UPDATE kvstore_roots SET history = 0 WHERE root = $1"
+END_HISTORY = "UPDATE kvstore_roots SET history = 0 WHERE root = $1 AND history_until < $2"
 LIST_PASTS = """
 SELECT root, history, history_until, history_begin FROM kvstore_roots AS roots
 WHERE history <> 0 OR EXISTS (SELECT 1 FROM kvstore_past AS past WHERE past.root = roots.root)

@@ -143,6 +143,10 @@ GET_STATE = "SELECT version, watched_until, index FROM kvstore_state WHERE id = 
 LOCK_STATE = f"{GET_STATE} FOR UPDATE"
 SET_INDEX = "UPDATE kvstore_state SET index = $1 WHERE id = 1"
 SET_WATCHED_UNTIL = "UPDATE kvstore_state SET watched_until = $1 WHERE id = 1"
+# What is the whole store's is looked after by those who may: not by the role of one root
+MAY_LOOK_AFTER_ALL = """
+SELECT pg_catalog.has_column_privilege('kvstore_state'::regclass, 'watched_until', 'UPDATE')
+"""
 ADVANCE = """
 SELECT * FROM kvstore_advance($1, NULL, NULL, NULL, $2, $3, false, 0, $4, NULL, NULL, NULL)
 """

@@ -23,11 +23,13 @@ from kvstore.metrics import Metrics
 from kvstore.namespace import decode_namespace, encode_namespace, root_of, show
 from kvstore.operations import (
     EMBEDDED,
+    Adopt,
     OfUpkeep,
     Operation,
     Put,
     PutColumns,
     Record,
+    Reindex,
     named_of,
 )
 from kvstore.past import Moment
@@ -470,7 +472,13 @@ class PostgresBackend(Backend):
     async def _look_after(self, ops: Sequence[OfUpkeep]) -> list[Any]:
         if self._setup is not None:
             await self._make_tables(lengths_of(ops))
-        return await self._upkeep.apply(ops)
+        replica = self._replica
+        if replica is None or not any(isinstance(op, (Adopt, Reindex)) for op in ops):
+            return await self._upkeep.apply(ops)
+        replica.forget()  # it has not what is indexed now
+        answers = await self._upkeep.apply(ops)
+        await self._pool.run_alone(lambda pooled: replica.note(pooled.raw))
+        return answers
 
     async def _apply_vectors(self, ops: Sequence[Operation]) -> list[Any]:
         lengths = lengths_of(ops)

@@ -168,11 +168,14 @@ class Upkeep:
     ) -> None:
         """Have no new root recorded once nobody watches all of them."""
         _, until, _ = await store_state(connection)
-        if until and lease_after(until, replace(op, is_watched=is_watched), now) != until:
-            async with connection.transaction():
-                _, until, _ = await store_state(connection, statements.LOCK_STATE)
-                renewed = lease_after(until, replace(op, is_watched=is_watched), now)
-                await connection.execute(statements.SET_WATCHED_UNTIL, renewed)
+        if not until or lease_after(until, replace(op, is_watched=is_watched), now) == until:
+            return
+        if not await connection.fetchval(statements.MAY_LOOK_AFTER_ALL):
+            return
+        async with connection.transaction():
+            _, until, _ = await store_state(connection, statements.LOCK_STATE)
+            renewed = lease_after(until, replace(op, is_watched=is_watched), now)
+            await connection.execute(statements.SET_WATCHED_UNTIL, renewed)
 
     async def _trim_root(self, connection: Connection, root: str, op: Trim, now: int) -> int:
         row = await connection.fetchrow(statements.GET_ROOT, root)

