@@ -16,7 +16,7 @@ from kvstore.backend import Span
 from kvstore.errors import InvalidArgumentError
 from kvstore.exchange import Sink, partial_file
 from kvstore.feed import ChangePage
-from kvstore.index_plan import Wanted
+from kvstore.index_plan import Wanted, complete
 from kvstore.instants import to_datetime
 from kvstore.jobs import Jobs, JobState
 from kvstore.memory_jobs import MemoryJobs
@@ -192,7 +192,7 @@ class InMemoryBackend(MemorySequences):
             case Restore():
                 return self._restore_rows(op, now)
             case Adopt():
-                return 0 if self._index is None else len(self._index.pending)
+                return 0 if self._index is None else self._index.adopt(self._rows)
             case Reindex():
                 return self._reindex_rows(op)
             case Lease():
@@ -327,6 +327,8 @@ class InMemoryBackend(MemorySequences):
         for address in marked:
             wanted = index.plan(finder, self._rows[address], op.vectors, op.refused)
             index.put(address, wanted)
+        if not marked:
+            complete(index.description, index.setup)
         last = self._rows[marked[-1]].version if marked else 0
         return last, len(marked), [address for address in marked if address in index.pending]
 
@@ -501,6 +503,9 @@ class InMemoryBackend(MemorySequences):
         live = sum(items for items, _ in sizes.values())
         past, past_bytes = self._past.measure(self._rows.values())
         states = self._sequences.values()
+        indexed = None
+        if self._index is not None and self.index is not None and self.index.ranks:
+            indexed = max(0, live - len(self._index.pending))
         return Stats(
             items=live,
             namespaces=len(sizes),
@@ -508,6 +513,7 @@ class InMemoryBackend(MemorySequences):
             roots=roots,
             version=self._version,
             expired=len(self._rows) - live,
+            indexed=indexed,
             changes=len(self._changes),
             past=past,
             past_bytes=past_bytes,

@@ -10,11 +10,13 @@ from itertools import islice
 from kvstore import codec
 from kvstore.context import CONTEXT_HITS, Neighbour, in_context
 from kvstore.description import Description, IndexSetup
-from kvstore.index_plan import VectorFinder, Wanted, Words
+from kvstore.embedding import Embedder
+from kvstore.index_plan import VectorFinder, Wanted, Words, adopt
 from kvstore.namespace import root_of
 from kvstore.operations import Record
 from kvstore.plan import Address, Vectors
 from kvstore.ranking import Hit, WordWeights, cosines_of
+from kvstore.text import WORDS_REVISION
 
 __all__ = ["MemoryIndex"]
 
@@ -32,22 +34,41 @@ class MemoryIndex:
 
     Args:
         setup: of the store.
+        embedder: its model, if it has one.
 
     Attributes:
         description: of the index.
         pending: the items some of whose texts have no vectors: those of an import.
     """
 
-    def __init__(self, setup: IndexSetup) -> None:
+    def __init__(self, setup: IndexSetup, embedder: Embedder | None = None) -> None:
         self._setup = setup
-        self.description = Description(setup.fields, setup.model, None)
+        self._embedder = embedder
+        self.description = Description(setup.fields, setup.model, None, words=WORDS_REVISION)
         self._entries: dict[Address, _Entry] = {}
         self._roots: dict[str, dict[Address, Words]] = {}  # those of the entries, by root
         self.pending: set[Address] = set()
 
+    @property
+    def setup(self) -> IndexSetup:
+        """That of the store, as far as it is known by now."""
+        if self._embedder is not None:
+            self._setup.dimensions = self._embedder.dimensions
+        return self._setup
+
     def finder(self) -> VectorFinder:
         """Return what finds the vectors of the items of one unit."""
-        return VectorFinder(self.description, self._setup)
+        return VectorFinder(self.description, self.setup)
+
+    def adopt(self, addresses: Iterable[Address]) -> int:
+        """Make it the store's, of which those are all items; return how many are marked."""
+        is_dropped, is_marked = adopt(self.description, self.setup)
+        if is_dropped:
+            for entry in self._entries.values():
+                entry.vectors = {}
+        if is_marked:
+            self.pending = set(addresses)
+        return len(self.pending)
 
     def plan(
         self,

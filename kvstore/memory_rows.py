@@ -12,14 +12,13 @@ from operator import attrgetter
 from kvstore import codec
 from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings, Span
 from kvstore.context import with_tail
-from kvstore.description import IndexSetup
+from kvstore.description import IndexSetup, check_index
 from kvstore.embedding import Embedder
 from kvstore.filters import ALL, Filter, matches
 from kvstore.memory_filters import DeclaredRows
 from kvstore.memory_index import MemoryIndex
 from kvstore.namespace import decode_namespace, subtree_range
 from kvstore.operations import Record
-from kvstore.own_vectors import OwnVectors
 from kvstore.past_view import item_of
 from kvstore.patterns import Pattern
 from kvstore.plan import Address
@@ -46,7 +45,7 @@ class MemoryRows(Backend):
     ) -> None:
         super().attach(settings, index, embedder)
         if index is not None and self._index is None:
-            self._index = MemoryIndex(IndexSetup.of(index, embedder))
+            self._index = MemoryIndex(IndexSetup.of(index, embedder), embedder)
             if index.filters:
                 self._rows = DeclaredRows(index.filters)
 
@@ -166,8 +165,11 @@ class MemoryRows(Backend):
         assert self._index is not None
         rows = self._passing(path, asked.subtree, asked.filter)
         index, vector, words = self._index, asked.vector, asked.words
-        if vector and asked.is_own:
-            OwnVectors((vector,), len(vector) // 4).require_length(index.description.dimensions)
+        check_index(
+            *(index.description, index.setup, vector),
+            by_words=words is not None,
+            is_own=asked.is_own,
+        )
         said: list[Hit] = []
         if words:
             weights = index.weigh(words, path, subtree=asked.subtree)

@@ -23,6 +23,7 @@ import orjson
 from kvstore.distribution import or_install
 from kvstore.errors import (
     EmbeddingError,
+    IndexMismatchError,
     InvalidArgumentError,
     InvalidFilterError,
     StoreError,
@@ -154,7 +155,26 @@ class SearchConformance:
     ) -> Callable[[IndexConfig], Store]:
         return lambda index: store_factory(index=index, clock=clock, sweep_interval=None)
 
+    async def test_stats_tell_how_much_is_indexed(self, store: Store) -> None:
+        await store.put(NS, "a", "text")
+        await store.put(NS, "b", "text", index=False)
+        stats = await store.stats()
+        assert (stats.indexed, stats.index_coverage) == (2, 1.0)
+
     # By meaning
+
+    async def test_vectors_of_another_length_are_not_compared_with_the_models(
+        self, store: Store
+    ) -> None:
+        await store.put(NS, "own", "apple", vector=[1.0, 0.0, 0.0])
+        await store.put(NS, "text", "apple")
+        assert found(await store.search(NS, "apple", mode="text")) == ["own", "text"]
+        with pytest.raises(IndexMismatchError, match="reindex"):
+            await store.search(NS, "query", mode="semantic")
+        assert await store.reindex() == 2
+        assert sorted(found(await store.search(NS, "query", mode="semantic"))) == ["own", "text"]
+        with pytest.raises(InvalidArgumentError, match="numbers"):
+            await store.search(NS, vector=[1.0, 0.0, 0.0])
 
     async def test_semantic_search_ranks_by_cosine(
         self, store: Store, model: RecordingEmbeddings

@@ -9,6 +9,7 @@ import orjson
 
 from kvstore import codec
 from kvstore.backend import NamespaceQuery, Page, Selection, Span
+from kvstore.description import Description
 from kvstore.errors import StoreCorruptError
 from kvstore.filters import ALL, Filter, matches
 from kvstore.namespace import decode_namespace, encode_namespace, show
@@ -384,7 +385,9 @@ async def stats(
         expired, changes, size = await pooled.raw.fetchrow(statements.COUNT_REST, now)
         past, past_bytes = await pooled.raw.fetchrow(past_statements.MEASURE)
         logs, queues, dead = await pooled.raw.fetchrow(sequence_statements.MEASURE)
-        pending = None if index is None else await count_pending(pooled.raw)
+        described = None if index is None else Description.parse(index)
+        has_index = described is not None and bool(described.fields or described.model)
+        pending = await count_pending(pooled.raw) if has_index else None
     roots = {
         decode_namespace(root): RootStats(items, namespaces, int(length))
         for root, items, namespaces, length in rows
