@@ -513,7 +513,7 @@ class Backend(Recipe, ABC):
 
     async def backup(self, path: Path, meter: Meter) -> None:
         """Write a consistent copy, by `partial_file`."""
-        raise InvalidArgumentError(f"a {type(self).__name__} has no backup; use export_items")
+        raise InvalidArgumentError("this store has no backup of its own; use export_items")
 
     @abstractmethod
     async def check(self, meter: Meter) -> Report:

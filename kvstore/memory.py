@@ -458,6 +458,7 @@ class InMemoryBackend(MemorySequences):
 
     async def backup(self, path: Path, meter: Meter) -> None:
         rows = list(self._range("", subtree=True))  # as of now; a write makes a new row
+        sequences = await self.sequences("")  # without a turn of the loop in between
 
         def write() -> None:
             with partial_file(path) as partial, partial.open("wb") as file:
@@ -466,6 +467,7 @@ class InMemoryBackend(MemorySequences):
                 for begin in range(0, len(rows), _SLICE):
                     sink.add(record for _, record in rows[begin : begin + _SLICE])
                     meter.show(sink.count, len(rows))
+                sink.add_sequences(sequences)
                 sink.end()
                 meter.show(len(rows), len(rows))
 

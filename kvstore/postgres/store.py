@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
+from pathlib import Path
 from random import getrandbits
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
@@ -36,6 +37,7 @@ from kvstore.past import Moment
 from kvstore.patterns import Pattern
 from kvstore.positions import Position
 from kvstore.postgres import changes, checking, past, reading, sequence_reading, statements
+from kvstore.postgres.backup import backup
 from kvstore.postgres.connection import (
     Connection,
     Target,
@@ -534,6 +536,9 @@ class PostgresBackend(Backend):
 
     def is_same(self, other: Backend) -> bool:
         return isinstance(other, PostgresBackend) and self.target == other.target
+
+    async def backup(self, path: Path, meter: Meter) -> None:
+        await self._pool.run_alone(backup, path, meter, self.now())
 
     async def check(self, meter: Meter) -> Report:
         return await self._pool.run_alone(checking.check, meter)

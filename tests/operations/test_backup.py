@@ -123,6 +123,15 @@ async def test_the_backup_of_a_store_in_memory_is_an_export(tmp_path: Path) -> N
         await backing_up
         assert seen[-1] == (3_000, 3_000)
         assert await store.import_items(file) == 3_000
+        log = store.log(("log",))
+        await log.append("a", "b", "c")
+        await log.pop()
+        held = await store.queue(("jobs",)).put("later", delay=3_600, unique="u")
+        await store.backup(file)
+    async with InMemoryStore() as restored:
+        await restored.import_items(file)
+        assert await restored.log(("log",)).append("d") == 4  # no position twice
+        assert await restored.queue(("jobs",)).put("again", unique="u") == held
 
 
 BACKUP = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +52,38 @@ async def test_a_file_moves_to_a_server_and_back_with_nothing_changed(
     assert len(plain[0]) == 25
     orders = [sorted(records, key=lambda each: each.version) for records in pieces]
     assert len({tuple((each.path, each.key) for each in order) for order in orders}) == 1
+
+
+async def test_a_backup_is_an_export_of_one_instant(postgres_url: str, tmp_path: Path) -> None:
+    """Pairs of items are always written together; a backup has both or neither."""
+    file = tmp_path / "backup.jsonl"
+    file.write_text("older")
+    seen: list[tuple[int, int | None]] = []
+    async with kvstore.open(postgres_url) as store, InMemoryStore() as restored:
+        for root in "abc":
+            await store.put_many((root,), {f"{number:04}": 0 for number in range(1_000)})
+        await store.log(("log",)).append("a", "b", "c")
+        await store.log(("log",)).pop()
+        held = await store.queue(("jobs",)).put("later", delay=3_600, unique="u")
+        number, is_over = 0, asyncio.Event()
+
+        async def write() -> None:
+            nonlocal number
+            while not is_over.is_set():
+                number += 1
+                async with asyncio.timeout(30):
+                    await store.put_many(("a",), {"0000": number, "0999": number})
+                await store.put(("a",), f"new{number}", 1)
+
+        writing = asyncio.create_task(write())
+        await store.backup(file, progress=lambda *each: seen.append(each))
+        is_over.set()
+        await writing
+        assert number > 0
+        assert seen[-1] == (seen[-1][1], seen[-1][1])
+        await restored.import_items(file)
+        found = await restored.get_many(("a",), ["0000", "0999"])
+        assert found["0000"].value == found["0999"].value
+        assert await restored.count(("b",)) == 1_000
+        assert await restored.log(("log",)).append("d") == 4
+        assert await restored.queue(("jobs",)).put("again", unique="u") == held
