@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,8 @@ async def test_whatever_is_put_the_index_is_right(postgres_url: str, how: str) -
         for watch, found in zip(watches, changes, strict=True):
             while found[-1].version < item.version:
                 found.append(await asyncio.wait_for(anext(watch), 10))
-        assert changes[:1] == changes[1:]
+        told = [[replace(each, item=None) for each in found] for found in changes]
+        assert told[:1] == told[1:]
 
 
 async def test_an_index_that_another_store_describes_anew_is_filled_as_it_says(
