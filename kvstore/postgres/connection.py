@@ -263,6 +263,7 @@ async def aside(connection: Connection, work: Callable[[], T]) -> T:
         work: to be done.
     """
     doing = asyncio.create_task(asyncio.to_thread(work))
+    doing.add_done_callback(_forget)
     pause = connection.idle_s / _HEARINGS
     try:
         connection.rests = True
@@ -273,6 +274,12 @@ async def aside(connection: Connection, work: Callable[[], T]) -> T:
     finally:
         connection.rests = False
     return await doing
+
+
+def _forget(done: asyncio.Task[Any]) -> None:
+    """Take note of an error that nobody else does, where the connection was lost before."""
+    if not done.cancelled():
+        done.exception()
 
 
 async def plan_once(connection: Session, target: Target) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import random
+import threading
 import time
 import tracemalloc
 from datetime import timedelta
@@ -18,6 +20,7 @@ from kvstore import (
     InMemoryStore,
     InvalidKeyError,
     Item,
+    StoreAccessError,
     ValueEncodingError,
     ValueTooLargeError,
 )
@@ -32,6 +35,7 @@ from kvstore.postgres import PostgresStore, wide
 from kvstore.postgres.copying import LEAST_COPIED
 from kvstore.postgres.indexing import Indexer
 from kvstore.postgres.session import IDLE_S
+from tests.waiting import until
 
 NS = ("a", "b")
 MANY = LEAST_COPIED + 500
@@ -297,6 +301,44 @@ async def test_words_that_take_long_stop_neither_the_loop_nor_an_import(
         looking.cancel()
         assert len(await store.search(NS, "tea", limit=20)) == 10
     assert longest < IDLE_S
+
+
+async def test_a_connection_that_is_lost_while_an_import_reads_on_is_told(
+    postgres: Database,
+    postgres_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def read_for_long(*_: Any) -> Any:
+        begun.set()
+        ended.wait(20)
+        raise ValueError("I/O operation on closed file")
+
+    export = io.BytesIO()
+    async with InMemoryStore() as source:
+        await source.put_many(NS, values(10))
+        await source.export_items(export)
+    export.seek(0)
+    async with PostgresStore(postgres_url) as store:
+        await store.put(NS, "first", 1)
+        monkeypatch.setattr(wide, "take_piece", read_for_long)
+        importing = asyncio.create_task(store.import_items(export))
+        await asyncio.to_thread(begun.wait, 20)
+        await asyncio.to_thread(
+            postgres.execute,
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+            "WHERE application_name = 'kvstore' AND state = 'idle in transaction'",
+        )
+        with pytest.raises(StoreAccessError):
+            await importing
+        ended.set()
+        await until(lambda: not [each for each in asyncio.all_tasks() if "to_thread" in repr(each)])
+        del importing
+        gc.collect()
+        assert await store.count(NS) == 1
+    assert not [each for each in caplog.records if each.name == "asyncio"]
 
 
 @pytest.mark.parametrize(
