@@ -26,7 +26,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from types import EllipsisType
 from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar
@@ -39,7 +39,7 @@ from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError
 from kvstore.feed import Bell, ChangePage
 from kvstore.filters import ALL, Filter
-from kvstore.instants import to_micros
+from kvstore.instants import micros_of, to_micros
 from kvstore.jobs import JobState, QueueSize, SequenceRecord
 from kvstore.metrics import Counters, Metrics
 from kvstore.namespace import decode_namespace, encode_namespace, subtree_range
@@ -51,7 +51,7 @@ from kvstore.ranking import Search
 from kvstore.recipe import Recipe
 from kvstore.report import Meter, Reindexed, Report, Stats
 from kvstore.sequences import EntryPage
-from kvstore.types import EPOCH, Change, IndexConfig, Item, Namespace, Recall
+from kvstore.types import Change, IndexConfig, Item, Namespace, Recall
 
 __all__ = ["Backend", "Host", "NamespaceQuery", "Page", "Selection", "Settings", "Span"]
 
@@ -586,12 +586,8 @@ class Host(Protocol):
 
 
 def _record(item: Item) -> Record:
-    created_at, updated_at = _micros(item.created_at), _micros(item.updated_at)
-    expires_at = None if item.expires_at is None else _micros(item.expires_at)
+    created_at, updated_at = micros_of(item.created_at), micros_of(item.updated_at)
+    expires_at = None if item.expires_at is None else micros_of(item.expires_at)
     ttl = None if expires_at is None else max(1, expires_at - updated_at)
     path, data = encode_namespace(item.namespace), codec.encode(item.value)
     return Record(path, item.key, data, item.version, created_at, updated_at, expires_at, ttl)
-
-
-def _micros(instant: datetime) -> int:
-    return (instant - EPOCH) // timedelta(microseconds=1)

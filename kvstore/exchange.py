@@ -14,6 +14,7 @@ A file without a header is taken, too: lines of objects with `namespace`, `key` 
 from __future__ import annotations
 
 import codecs
+import errno
 import heapq
 import marshal
 import os
@@ -22,7 +23,7 @@ import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -41,19 +42,18 @@ from kvstore.errors import (
     ValueTooLargeError,
 )
 from kvstore.filenames import FilePath, file_path, special
-from kvstore.instants import EARLIEST, LATEST, duration, to_datetime
+from kvstore.instants import EARLIEST, LATEST, duration, micros_of, to_datetime
 from kvstore.jobs import DEAD, JobState, SequenceRecord
 from kvstore.namespace import address, check_key, decode_namespace, show
 from kvstore.operations import Record
 from kvstore.rules import encode_value, stored_indexing
-from kvstore.types import EPOCH
 
 __all__ = ["Intake", "Sink", "Spool", "file_errors", "open_file", "partial_file", "whole_path"]
 
 FORMAT = 1
+_FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 _CHUNK = 1 << 20  # bytes of a file that are read or written at once
 _MAX_VERSION = 2**53
-_MICROSECOND = timedelta(microseconds=1)
 _WRITTEN_OUT = 3  # times as long may a value's text be as what is stored: "\\u00e9" for two bytes
 _LINE_HEAD = 1 << 20  # bytes of a line beside its value
 _LENGTH_BYTES = 8
@@ -79,15 +79,6 @@ def file_errors(what: object) -> Iterator[None]:
     except OSError as exc:
         kind = StoreFullError if exc.errno in _FULL else StoreAccessError
         raise kind(f"{what}: {exc.strerror or exc}") from exc
-
-
-def _full_errnos() -> frozenset[int]:
-    import errno
-
-    return frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
-
-
-_FULL = _full_errnos()
 
 
 def whole_path(path: FilePath) -> Path:
@@ -564,4 +555,4 @@ def _micros(text: object, name: str) -> int | None:
 
 @cache_short(64)  # what one call wrote has one time, and most items have two that are equal
 def _instant(text: Any) -> int:
-    return (datetime.fromisoformat(text) - EPOCH) // _MICROSECOND
+    return micros_of(datetime.fromisoformat(text))

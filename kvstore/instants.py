@@ -16,6 +16,7 @@ __all__ = [
     "Forever",
     "duration",
     "lifetime",
+    "micros_of",
     "to_datetime",
     "to_micros",
 ]
@@ -44,6 +45,17 @@ def to_micros(seconds: float) -> int:
     raise InvalidArgumentError(
         f"the clock gives seconds since the epoch, as time.time() does, not {seconds!r:.40}"
     )
+
+
+def micros_of(instant: datetime) -> int:
+    """Convert an aware datetime to microseconds since the epoch, exactly.
+
+    It may be of any year, also of one that UTC has not.
+    """
+    offset = instant.utcoffset()
+    if offset is None:
+        raise TypeError("the datetime has no time zone")
+    return (instant.replace(tzinfo=UTC) - EPOCH - offset) // timedelta(microseconds=1)
 
 
 def to_datetime(micros: int) -> datetime:

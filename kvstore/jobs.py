@@ -247,10 +247,8 @@ class Jobs(ABC):
         if woken := self.wake(path):
             self.state(path).delayed -= woken
         for job in self.over(path):
-            if job.is_last:
-                self._become(job, job._replace(state=DEAD, due=0, error=RAN_OUT))
-            else:
-                self._become(job, job._replace(state=READY, due=0, error=RAN_OUT))
+            state = DEAD if job.is_last else READY
+            self._become(job, job._replace(state=state, due=0, error=RAN_OUT))
 
     def take(self, path: str, token: int, lease: int, attempts: int) -> JobState | None:
         """Lease the first job that is ready."""
@@ -273,14 +271,13 @@ class Jobs(ABC):
 
     def retry(self, job: JobState, delay: int, error: str | None) -> None:
         """Have a leased job tried again, or give it up after its last attempt."""
-        if job.is_last:
-            self._become(job, job._replace(state=DEAD, due=0, error=error))
-        elif delay:
+        if delay and not job.is_last:
             due = self._now + delay
             self._become(job, job._replace(state=DELAYED, due=due, span=delay, error=error))
             self._see(job.path, delay)
         else:
-            self._become(job, job._replace(state=READY, due=0, error=error))
+            state = DEAD if job.is_last else READY
+            self._become(job, job._replace(state=state, due=0, error=error))
 
     def give_back(self, path: str, token: int) -> None:
         """Make the job of a token ready, as if it had not been taken."""

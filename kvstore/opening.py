@@ -47,7 +47,7 @@ def open_store(url: FilePath, **options: Any) -> Store:
         MissingDependencyError: the backend needs an extra that is not installed.
         TypeError: the store has no such keyword argument; the message names those that it has.
     """
-    match = _SCHEME.match(url) if isinstance(url, str) and url != ":memory:" else None
+    match = _SCHEME.match(url) if isinstance(url, str) else None
     if match is None or not isinstance(url, str):
         return SQLiteStore(url, **options)
     match match[1].lower():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from kvstore.arguments import check_count
 from kvstore.errors import HistoryExpiredError, InvalidArgumentError
-from kvstore.instants import EPOCH, LATEST, to_datetime
+from kvstore.instants import LATEST, micros_of, to_datetime
 from kvstore.types import Recalled
 
 __all__ = ["Kept", "Moment", "RecallPast", "check_moment", "check_root"]
@@ -105,14 +105,12 @@ def check_moment(when: When) -> tuple[int | None, int | None]:
         InvalidArgumentError: it is neither a version nor an aware datetime.
     """
     if isinstance(when, datetime):
-        offset = when.utcoffset()
-        if offset is None:
+        if when.utcoffset() is None:
             raise InvalidArgumentError(
                 "a moment is an aware datetime, such as datetime.now(UTC) - timedelta(hours=1); "
                 "this one has no time zone"
             )
-        since = when.replace(tzinfo=UTC) - EPOCH - offset  # of any year, which UTC may not have
-        return None, since // timedelta(microseconds=1)
+        return None, micros_of(when)
     if isinstance(when, bool) or not isinstance(when, int):
         raise InvalidArgumentError(
             f"a moment is a version or an aware datetime, not {type(when).__name__}"

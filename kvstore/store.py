@@ -1603,7 +1603,7 @@ class Store(WithAsync, Recipe):
         expiries = dict(zip(keys, await self._submit(touches), strict=True))
         return [
             replace(item, expires_at=to_datetime(expiries[item.namespace][item.key]))
-            if item.namespace in expiries and item.key in expiries[item.namespace]
+            if item.key in expiries.get(item.namespace, ())
             else item
             for item in items
         ]

@@ -123,18 +123,28 @@ class Transaction:
         return [*unit, *self._appended, *self._finished.values()]
 
 
-class TransactionQueue:
-    """A queue within a transaction."""
+class _Part:
+    """A log or a queue within a transaction.
+
+    Args:
+        namespace: which.
+        prepare: makes the operation of an entry or a job.
+        appended: takes it.
+    """
 
     def __init__(
         self,
         namespace: Sequence[str],
-        prepare: Callable[..., PutJob],
+        prepare: Callable[..., Append | PutJob],
         appended: list[Append | PutJob],
     ) -> None:
         self._namespace = namespace
         self._prepare = prepare
         self._appended = appended
+
+
+class TransactionQueue(_Part):
+    """A queue within a transaction."""
 
     def put(
         self,
@@ -152,18 +162,8 @@ class TransactionQueue:
         return Ready(None)
 
 
-class TransactionLog:
+class TransactionLog(_Part):
     """A log within a transaction. Two transactions that append to it do not conflict."""
-
-    def __init__(
-        self,
-        namespace: Sequence[str],
-        prepare: Callable[..., Append],
-        appended: list[Append | PutJob],
-    ) -> None:
-        self._namespace = namespace
-        self._prepare = prepare
-        self._appended = appended
 
     def append(self, value: Any, *more: Any, ttl: TTL = None) -> Ready[None]:
         """Add entries when the transaction commits, which gives them their positions.

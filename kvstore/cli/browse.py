@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, ClassVar
 
 from rich.highlighter import JSONHighlighter
@@ -27,7 +28,6 @@ from kvstore import codec
 from kvstore.cli.dialogs import Editor, Question
 from kvstore.cli.words import pretty, show_namespace, visible
 from kvstore.errors import ConflictError, StoreError
-from kvstore.patterns import escape
 from kvstore.store import Store
 from kvstore.types import Change, Item, Namespace
 
@@ -236,19 +236,12 @@ class Browser(App[None]):
             async for item in self._store.scan(place, subtree=False, batch_size=_PAGE):
                 yield item
             return
-        offset, seen = 0, set()
-        while True:
+        for offset in count(0, _PAGE):
             items = await self._store.search(place, query, limit=_PAGE, offset=offset, subtree=True)
             for item in items:
-                seen.add((item.namespace, item.key))
                 yield item
-            offset += _PAGE
             if len(items) < _PAGE:
-                break
-        keys = self._store.scan(place, pattern=f"*{escape(query)}*", batch_size=_PAGE)
-        async for item in keys:
-            if (item.namespace, item.key) not in seen:
-                yield item
+                return
 
     @work(exclusive=True, group="items")
     async def _draw_items(self, at_least: int = 0) -> None:
