@@ -78,11 +78,19 @@ class Scan(AsyncIterator[Item]):
 async def write_items(store: Host, file: FilePath | IO[Any], path: str, meter: Meter) -> int:
     """Write the items of a subtree to a file; return how many."""
     if not isinstance(file, (str, bytes, os.PathLike)):
+        _require_method(file, "write")
         return await _write(store, file, path, meter)
     target = whole_path(file)
     check_target(target, store.backend.own_file, over_database=False)
     with partial_file(target) as partial, partial.open("wb") as opened:
         return await _write(store, opened, path, meter)
+
+
+def _require_method(file: Any, name: str) -> None:
+    if not hasattr(file, name):
+        raise InvalidArgumentError(
+            f"a file is a path or an object with {name}(), not {type(file).__name__}"
+        )
 
 
 async def _write(store: Host, file: IO[Any], path: str, meter: Meter) -> int:
@@ -124,6 +132,7 @@ async def read_items(
             with open_file(path) as opened:
                 sequences = await _stage(store, opened, spool, meter)
         else:
+            _require_method(file, "read")
             sequences = await _stage(store, file, spool, meter)
         return await _restore(store, spool, sequences, on_conflict, meter)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field
 from typing import Self
 
+from kvstore.errors import InvalidArgumentError
 from kvstore.showing import table
 from kvstore.types import Namespace
 
@@ -161,6 +162,10 @@ class Meter:
     """
 
     def __init__(self, progress: Progress | None, *, has_loop: bool = True) -> None:
+        if progress is not None and not callable(progress):
+            raise InvalidArgumentError(
+                f"progress takes a function (done, total), not {type(progress).__name__}"
+            )
         self._progress = progress
         self._loop = asyncio.get_running_loop() if has_loop else None
         self._due = 0.0

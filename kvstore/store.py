@@ -206,6 +206,7 @@ class Store(WithAsync, Recipe):
             raise no_option(type(self), unknown)
         embedder = _embedder_of(index, backend)
         check_count(max_value_bytes, "max_value_bytes", least=1)
+        check_function(clock, "clock")
         if sweep_interval is not None:
             check_seconds(sweep_interval, "sweep_interval")
         span = _FEED_SPAN if history is None else check_span(history, "history")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvstore.bulk import copy_records
+from kvstore.errors import InvalidArgumentError
 from kvstore.namespace import address
 from kvstore.report import Meter, Progress
 from kvstore.store import Store
@@ -32,10 +33,16 @@ async def copy(
         progress: called with the items read and `None`, then with those written and the total.
 
     Raises:
-        InvalidArgumentError: the two are one store, or stores on one file.
+        InvalidArgumentError: one of them is no `Store`, or the two are one store, or on one file.
         ValueTooLargeError: a value is longer than the target's `max_value_bytes`.
         ReadOnlyError: the target is read-only.
     """
+    for store in (source, target):
+        if not isinstance(store, Store):
+            raise InvalidArgumentError(
+                f"copy takes two open stores, not {type(store).__name__}: "
+                "async with kvstore.open(...) as store"
+            )
     _, path = address(namespace)
     with Meter(progress) as meter:
         return await copy_records(source, target, path, meter)

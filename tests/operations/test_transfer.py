@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -145,6 +145,22 @@ async def test_copy_minds_the_target(store: Store) -> None:
         with pytest.raises(ValueTooLargeError, match=r"\('a',\) / 'large'.*nothing was copied"):
             await kvstore.copy(store, target)
         assert await everything(target) == []
+
+
+@pytest.mark.parametrize("wrong", [None, 5, object()], ids=["None", "int", "object"])
+async def test_what_is_no_store_no_file_and_no_function_is_named(store: Store, wrong: Any) -> None:
+    await store.put(("a",), "k", 1)
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: kvstore.copy(store, wrong),
+        lambda: kvstore.copy(wrong, store),
+        lambda: store.export_items(wrong),
+        lambda: store.import_items(wrong),
+    ]
+    if wrong is not None:
+        calls.append(lambda: store.check(progress=wrong))
+    for call in calls:
+        with pytest.raises(InvalidArgumentError, match=type(wrong).__name__):
+            await call()
 
 
 async def test_one_namespace_can_be_exported(store: Store) -> None:

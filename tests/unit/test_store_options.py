@@ -27,6 +27,8 @@ def test_default_ttl(ttl: Any) -> None:
     [
         {"index": "model"},
         {"index": len},
+        {"clock": 5},
+        {"clock": None},
         {"max_value_bytes": -1},
         {"max_value_bytes": "64"},
         {"max_value_bytes": True},
