@@ -157,9 +157,10 @@ class KVSessionService(Recipe, BaseSessionService):  # type: ignore[misc, unused
 
     async def delete_session(self, *, app_name: str, user_id: str, session_id: str) -> None:
         """Delete a session with its events, in one transaction."""
-        sessions, events = _sessions(app_name, user_id), _events(app_name, user_id, session_id)
+        id = session_id.strip()
+        sessions, events = _sessions(app_name, user_id), _events(app_name, user_id, id)
         unit = (
-            Delete(*address(sessions), check_key(session_id)),
+            Delete(*address(sessions), check_key(id)),
             Remove(*address(events), EVERY_KEY, False),
         )
         await self._access.run(lambda store: store.apply(unit))

@@ -8,13 +8,10 @@ it is and the store's own kind of lifetime: kvstore's methods see it, and its fi
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, SupportsFloat
 
@@ -26,10 +23,9 @@ from kvstore.errors import (
     ValueTooLargeError,
 )
 from kvstore.instants import FOREVER, Forever
+from kvstore.integrations.access import Access, Target
 from kvstore.integrations.requirements import needing
-from kvstore.opening import open_store
 from kvstore.recipe import Recipe
-from kvstore.sqlite import SQLiteStore
 from kvstore.store import Store
 from kvstore.types import Item, Namespace
 
@@ -74,7 +70,7 @@ class KVStoreBackend(
 
     def __init__(
         self,
-        target: str | os.PathLike[str] | Store,
+        target: Target,
         *,
         default_collection: str | None = None,
         **options: Any,
@@ -86,31 +82,17 @@ class KVStoreBackend(
             stable_api=True,
             **options,
         )
-        self._store = target if isinstance(target, Store) else open_store(target)
-        self._is_owner = not is_open
-        self._file: Path | None = None
-        if not isinstance(target, Store) and isinstance(self._store, SQLiteStore):
-            self._file = self._store.path
+        self._access = Access(target, type(self).__name__)
 
     # Lifecycle
 
     async def _setup(self) -> None:
-        await self._opened()
-
-    async def _opened(self) -> Store:
-        """Return the store, open on the running loop as far as it is ours to open."""
-        loop = self._store.loop
-        if self._is_owner and loop is not asyncio.get_running_loop():
-            if self._file is not None and loop is not None and loop.is_closed():
-                self._store = open_store(self._file)  # the old one has gone with its loop
-            await self._store.open()
-        return self._store
+        await self._access.open()
 
     async def close(self) -> None:
         """Close the store, if it is ours; the next call opens it again."""
         await super().close()
-        if self._is_owner and self._store.is_open:
-            await self._store.close()
+        await self._access.close()
 
     async def __aexit__(
         self,
@@ -126,20 +108,20 @@ class KVStoreBackend(
 
     async def _get_managed_entry(self, *, collection: str, key: str) -> ManagedEntry | None:
         with _as_theirs():
-            item = await (await self._opened()).get(_namespace(collection), key)
+            item = await self._access.run(lambda store: store.get(_namespace(collection), key))
         return None if item is None else _entry(item)
 
     async def _put_managed_entry(
         self, *, collection: str, key: str, managed_entry: ManagedEntry
     ) -> None:
+        where, ttl = _namespace(collection), _ttl(managed_entry)
         with _as_theirs():
-            await (await self._opened()).put(
-                _namespace(collection), key, _value(managed_entry), ttl=_ttl(managed_entry)
-            )
+            value = _value(managed_entry)
+            await self._access.run(lambda store: store.put(where, key, value, ttl=ttl))
 
     async def _delete_managed_entry(self, *, key: str, collection: str) -> bool:
         with _as_theirs():
-            return await (await self._opened()).delete(_namespace(collection), key)
+            return await self._access.run(lambda store: store.delete(_namespace(collection), key))
 
     async def put_if_absent(
         self,
@@ -164,12 +146,13 @@ class KVStoreBackend(
         await self.setup_collection(collection=collection)
         if ttl is not None and (isinstance(ttl, bool) or not float(ttl) > 0):
             raise errors.InvalidTTLError(ttl=ttl)
-        seconds = FOREVER if ttl is None else float(ttl)
+        where, seconds = _namespace(collection), FOREVER if ttl is None else float(ttl)
         with _as_theirs():
-            store = await self._opened()
             plain = _value(ManagedEntry(value=value))
             try:
-                await store.put(_namespace(collection), key, plain, ttl=seconds, if_version=0)
+                await self._access.run(
+                    lambda store: store.put(where, key, plain, ttl=seconds, if_version=0)
+                )
             except ConflictError:
                 return False
         return True
@@ -180,7 +163,8 @@ class KVStoreBackend(
         self, *, collection: str, keys: Sequence[str]
     ) -> list[ManagedEntry | None]:
         with _as_theirs():
-            found = await (await self._opened()).get_many(_namespace(collection), keys)
+            where = _namespace(collection)
+            found = await self._access.run(lambda store: store.get_many(where, keys))
         return [_entry(found[key]) if key in found else None for key in keys]
 
     async def _put_managed_entries(
@@ -195,33 +179,38 @@ class KVStoreBackend(
     ) -> None:
         entries = zip(keys, managed_entries, strict=True)
         with _as_theirs():
-            values = {key: _value(entry) for key, entry in entries}
-            await (await self._opened()).put_many(_namespace(collection), values, ttl=_lasting(ttl))
+            where, values = _namespace(collection), {key: _value(entry) for key, entry in entries}
+            await self._access.run(lambda store: store.put_many(where, values, ttl=_lasting(ttl)))
 
     async def _delete_managed_entries(self, *, keys: Sequence[str], collection: str) -> int:
         with _as_theirs():
-            return await (await self._opened()).delete_many(_namespace(collection), keys)
+            where = _namespace(collection)
+            return await self._access.run(lambda store: store.delete_many(where, keys))
 
     # Whole collections
 
     async def _get_collection_keys(self, *, collection: str, limit: int | None = None) -> list[str]:
         with _as_theirs():
-            return await (await self._opened()).keys(_namespace(collection), limit=limit)
+            where = _namespace(collection)
+            return await self._access.run(lambda store: store.keys(where, limit=limit))
 
     async def _get_collection_names(self, *, limit: int | None = None) -> list[str]:
-        found = await (await self._opened()).list_namespaces((_ROOT, ...), max_depth=2, limit=limit)
+        found = await self._access.run(
+            lambda store: store.list_namespaces((_ROOT, ...), max_depth=2, limit=limit)
+        )
         return [collection for _, collection in found]
 
     async def _delete_collection(self, *, collection: str) -> bool:
         with _as_theirs():
-            return await (await self._opened()).remove(_namespace(collection), "*") > 0
+            where = _namespace(collection)
+            return await self._access.run(lambda store: store.remove(where, "*")) > 0
 
     async def _delete_store(self) -> bool:
-        await (await self._opened()).remove((_ROOT,), "*", subtree=True)
+        await self._access.run(lambda store: store.remove((_ROOT,), "*", subtree=True))
         return True
 
     async def _cull(self) -> None:
-        await (await self._opened()).sweep()
+        await self._access.run(lambda store: store.sweep())
 
 
 def _namespace(collection: str) -> Namespace:

@@ -179,7 +179,7 @@ class KVChatMessageHistory(_Clearable, BaseChatMessageHistory):
         *,
         namespace: Sequence[str] = ("langchain", "history"),
     ) -> None:
-        super().__init__(target, (*namespace, session_id))
+        super().__init__(target, (*check_namespace(namespace), session_id))
 
     async def _messages(self, store: Store) -> list[BaseMessage]:
         """Return all messages, the oldest first."""

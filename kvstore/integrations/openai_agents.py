@@ -42,7 +42,7 @@ class KVSession(Recipe, SessionABC):  # type: ignore[misc, unused-ignore]
         self.session_id = session_id
         self.session_settings = session_settings or SessionSettings()
         self._access = Access(target, type(self).__name__)
-        self._namespace = check_namespace((*namespace, session_id))
+        self._namespace = check_namespace((*check_namespace(namespace), session_id))
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """Return the last items, the oldest of them first.

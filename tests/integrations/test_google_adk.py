@@ -97,6 +97,13 @@ async def test_lists_and_deletes(service: KVSessionService) -> None:
     assert again.events == []
 
 
+async def test_an_id_means_the_same_with_spaces_around_it(service: KVSessionService) -> None:
+    await service.create_session(**WHO, session_id=" s ")
+    assert await service.get_session(**WHO, session_id="s ") is not None
+    await service.delete_session(**WHO, session_id=" s")
+    assert await service.get_session(**WHO, session_id="s") is None
+
+
 async def test_stale_and_missing_sessions_are_told(service: KVSessionService) -> None:
     session = await service.create_session(**WHO, session_id="s")
     stale = await service.get_session(**WHO, session_id="s")

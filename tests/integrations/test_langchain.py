@@ -150,3 +150,8 @@ def test_documents_are_found_by_meaning_and_by_metadata(tmp_path: Path) -> None:
         KVVectorStore(tmp_path / "a.db")
     with pytest.raises(kvstore.InvalidArgumentError, match="IndexConfig"):
         KVVectorStore(kvstore.InMemoryStore())
+
+
+def test_a_namespace_that_is_a_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(kvstore.InvalidNamespaceError, match="not a str"):
+        KVChatMessageHistory(tmp_path / "a.db", "s", namespace="sessions")

@@ -53,3 +53,8 @@ async def test_nothing_is_popped_twice_and_nothing_mixed_up(tmp_path: Path) -> N
         assert await sessions[0].pop_item() is None
         await asyncio.gather(*(each.add_items(said("1", "2", "3")) for each in sessions))
         assert await sessions[0].get_items() == said("1", "2", "3") * 5
+
+
+def test_a_namespace_that_is_a_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(kvstore.InvalidNamespaceError, match="not a str"):
+        KVSession(tmp_path / "a.db", "s", namespace="sessions")
