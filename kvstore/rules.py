@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
+import orjson
+
 from kvstore import codec
 from kvstore.errors import InvalidArgumentError, StoreError, ValueTooLargeError
 from kvstore.instants import EARLIEST, LATEST
@@ -22,9 +24,11 @@ __all__ = [
     "check_field",
     "encode_value",
     "encode_values",
+    "pack_indexing",
     "parse_indexing",
     "row_problem",
     "stored_indexing",
+    "unpack_indexing",
 ]
 
 # Of an item that is found by the words of the store's fields, and has no vectors, such as a job.
@@ -86,6 +90,16 @@ def stored_indexing(index: bool | Sequence[str] | None) -> tuple[str, ...] | Non
     if isinstance(index, (list, tuple)) and tuple(index) == WORDS_ALONE:
         return WORDS_ALONE
     return parse_indexing(index)
+
+
+def pack_indexing(indexing: Sequence[str] | None) -> str | None:
+    """Return as a text which paths of an item are indexed."""
+    return None if indexing is None else orjson.dumps(indexing).decode()
+
+
+def unpack_indexing(text: str | None) -> tuple[str, ...] | None:
+    """Undo `pack_indexing`."""
+    return None if text is None else tuple(orjson.loads(text))
 
 
 def check_field(field: str) -> None:

@@ -44,13 +44,15 @@ __all__ = [
     "is_demoted",
     "is_lost",
     "is_passing",
-    "is_undefined",
+    "lacks_table",
     "leave_transaction",
     "pauses",
     "plan_once",
     "reconnect",
     "require_own_session",
+    "rows_of",
     "snapshot",
+    "state_of",
     "translate",
     "translated",
 ]
@@ -209,8 +211,7 @@ async def connect_when_ready(target: Target) -> Session:
         try:
             return await connect(target)
         except StoreError as exc:
-            state = getattr(exc.__cause__, "sqlstate", None)
-            if state not in _NOT_READY or loop.time() + pause > deadline:
+            if state_of(exc.__cause__) not in _NOT_READY or loop.time() + pause > deadline:
                 raise
         await asyncio.sleep(pause)
     raise AssertionError(deadline)
@@ -352,6 +353,16 @@ async def hang_up(connection: Connection) -> None:
         connection.terminate()
 
 
+def rows_of(status: str) -> int:
+    """Return how many rows a statement has changed, by what the server says of it."""
+    return int(status.rpartition(" ")[2])
+
+
+def state_of(exc: BaseException | None) -> str | None:
+    """Return the server's code for an error; `None`: the error is not the server's."""
+    return getattr(exc, "sqlstate", None)
+
+
 def is_lost(exc: BaseException | None) -> bool:
     """Whether an error says that the connection is gone, or that there is none to be had now."""
     if isinstance(exc, asyncpg.PostgresError):
@@ -378,17 +389,17 @@ def is_passing(exc: BaseException) -> bool:
 
 def is_behind(exc: BaseException) -> bool:
     """Whether a server, which is there, says that another one of its cluster is not."""
-    return getattr(exc, "sqlstate", None) == _BEHIND
+    return state_of(exc) == _BEHIND
 
 
 def is_demoted(exc: BaseException) -> bool:
     """Whether an error says that the server takes no writes, as after a failover."""
-    return getattr(exc, "sqlstate", None) == _READ_ONLY
+    return state_of(exc) == _READ_ONLY
 
 
-def is_undefined(exc: StoreError) -> bool:
-    """Whether our error says that a table is not there."""
-    return getattr(exc.__cause__, "sqlstate", None) == _NO_TABLE
+def lacks_table(exc: BaseException | None) -> bool:
+    """Whether an error says that a table is not there."""
+    return state_of(exc) == _NO_TABLE
 
 
 def is_damage(exc: BaseException) -> bool:

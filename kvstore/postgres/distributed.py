@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from kvstore.errors import MissingDependencyError
 from kvstore.postgres.connection import Connection, Target, translated
-from kvstore.postgres.session import literal
+from kvstore.postgres.session import literal, quoted
+from kvstore.postgres.statements import LOCK_TABLES
 
 __all__ = ["distribute", "distribute_table", "is_distributed"]
 
@@ -18,7 +19,6 @@ SELECT EXISTS (
     SELECT 1 FROM pg_catalog.pg_dist_partition WHERE logicalrelid = 'kvstore_roots'::regclass
 )
 """
-_LOCK = f"SELECT pg_catalog.pg_advisory_xact_lock({0x6B767374})"  # as migrations do
 # One connection to each machine for all of it
 _SEQUENTIAL = (
     "SET LOCAL statement_timeout = 0; SET LOCAL citus.multi_shard_modify_mode = sequential"
@@ -75,7 +75,7 @@ async def distribute(connection: Connection, target: Target) -> None:
             )
         async with connection.transaction():
             await connection.execute(_SEQUENTIAL)
-            await connection.execute(_LOCK)
+            await connection.execute(LOCK_TABLES)
             if not await connection.fetchval(_IS_DISTRIBUTED):
                 await connection.execute("SELECT create_reference_table('kvstore_state'::regclass)")
             for (table,) in await connection.fetch(_FIND_TABLES, connection.schema):
@@ -97,5 +97,4 @@ async def distribute_table(connection: Connection, table: str) -> None:
 
 def _text(connection: Connection, table: str) -> str:
     """Write the name of a table as a constant."""
-    schema = str(connection.schema).replace('"', '""')
-    return literal(f'"{schema}".{table}')
+    return literal(f"{quoted(connection.schema)}.{table}")

@@ -38,6 +38,7 @@ from kvstore.postgres.connection import (
     pauses,
     plan_once,
     reconnect,
+    state_of,
     translate,
 )
 from kvstore.postgres.keys import SURELY_SHORT, check_length, check_lengths
@@ -328,7 +329,7 @@ class Writer:
                     if has_left:  # and came to another that is no better
                         break
                     has_left = True
-                elif not (is_passing(exc) or (_state(exc) == UNSURE and tries[-1].is_sent)):
+                elif not (is_passing(exc) or (state_of(exc) == UNSURE and tries[-1].is_sent)):
                     break
                 if any(unit.is_once for unit in units) or not await retries.wait(exc):
                     break
@@ -424,7 +425,3 @@ class Writer:
             if channel.is_open:  # another one's group has ended
                 return
             self._starved.remove(channel)
-
-
-def _state(exc: BaseException) -> str | None:
-    return getattr(exc, "sqlstate", None)

@@ -18,8 +18,9 @@ from kvstore.postgres import index_statements as sql
 from kvstore.postgres import statements
 from kvstore.postgres.connection import Connection, DriverError
 from kvstore.postgres.distributed import distribute_table
-from kvstore.postgres.indexing import Setup, quoted, vectors_table
+from kvstore.postgres.indexing import Setup, vectors_table
 from kvstore.postgres.roots import await_roots, lock_root, store_state
+from kvstore.postgres.session import quoted
 from kvstore.text import WORDS_REVISION
 
 __all__ = [
@@ -159,7 +160,7 @@ async def make_vectors(connection: Connection, setup: Setup, length: int) -> Non
     table = vectors_table(length)
     if not await connection.fetchval(sql.HAS_TABLE, connection.schema, table):
         async with connection.transaction():
-            await connection.execute(sql.LOCK_TABLES)
+            await connection.execute(statements.LOCK_TABLES)
             if not await connection.fetchval(sql.HAS_TABLE, connection.schema, table):
                 await _create_vectors(connection, setup, length)
                 await _mark_lost(connection, length)

@@ -6,7 +6,7 @@ both come from our own code and from the server's catalogue, never from a caller
 
 from __future__ import annotations
 
-from kvstore.postgres.statements import WANTED, WANTED_UNDER, in_range
+from kvstore.postgres.statements import TURN, WANTED, WANTED_UNDER, in_range
 from kvstore.sql import TRUE, Sql, all_of
 
 # Writing
@@ -45,7 +45,6 @@ SELECT EXISTS (
     SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname = $1 AND tablename = $2
 )
 """
-LOCK_TABLES = f"SELECT pg_advisory_xact_lock({0x6B767374})"  # as migrations do
 CREATE_VECTORS = """
 CREATE TABLE {table} (
     root text COLLATE "C" NOT NULL,
@@ -124,10 +123,10 @@ LIMIT 100
 # Reading
 
 # What is kept of the index of one root, and of all of them: primary keys, and the whole table
-DESCRIBE_ROOT = """
+DESCRIBE_ROOT = f"""
 SELECT roots.index, turns.entries, turns.words, coalesce(terms.items, 0) AS in_scope
 FROM kvstore_roots AS roots
-JOIN kvstore_turns AS turns ON turns.root = $1 AND turns.era = roots.era
+{TURN}
 LEFT JOIN kvstore_terms AS terms ON terms.root = $1 AND terms.term = $2
 WHERE roots.root = $1
 """

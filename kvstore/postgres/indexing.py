@@ -27,8 +27,6 @@ from struct import pack
 from typing import Any, ClassVar, NamedTuple
 from weakref import WeakSet
 
-import orjson
-
 from kvstore import codec
 from kvstore.description import Description, IndexSetup
 from kvstore.index_plan import (
@@ -46,6 +44,8 @@ from kvstore.postgres.connection import Connection
 from kvstore.postgres.index_terms import Terms
 from kvstore.postgres.keys import Address
 from kvstore.postgres.scalars import scalars_of
+from kvstore.postgres.session import quoted
+from kvstore.rules import unpack_indexing
 
 __all__ = [
     "Entry",
@@ -54,7 +54,6 @@ __all__ = [
     "Setup",
     "embeds",
     "numbers_of",
-    "quoted",
     "vectors_table",
 ]
 
@@ -70,11 +69,6 @@ class Entry(NamedTuple):
     indexing: tuple[str, ...] | None
     vectors: Vectors | None
     keeps_own: bool = False  # it is as it was, with the vectors that it was put with
-
-
-def quoted(name: str) -> str:
-    """Return an identifier as SQL has it."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def vectors_table(length: int) -> str:
@@ -343,7 +337,7 @@ class Indexer:
             if value is None:  # the item is gone
                 self.delete(path, key)
                 continue
-            paths = None if indexing is None else tuple(orjson.loads(indexing))
+            paths = unpack_indexing(indexing)
             entries.append(Entry(path, key, value.encode(), paths, op.vectors, True))
         plans = self.plan(entries, op.refused)
         self.put(plans)

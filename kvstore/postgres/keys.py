@@ -8,7 +8,7 @@ server, whose texts cannot hold one.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from kvstore.errors import InvalidKeyError
 from kvstore.namespace import root_of, show
@@ -17,6 +17,7 @@ from kvstore.types import Namespace
 __all__ = [
     "SURELY_SHORT",
     "Address",
+    "address_columns",
     "check_length",
     "check_lengths",
     "decode_key",
@@ -34,6 +35,12 @@ _CARET = {code: "\n" + chr(ord("@") + code) for code in range(ord("\n") + 1)}
 # An entry of a B-tree takes a third of a page of 8 KiB at most, and this is within it.
 MOST_BYTES = 2_600
 SURELY_SHORT = MOST_BYTES // 8  # characters, of 4 bytes, and the root is counted twice
+
+
+def address_columns(addresses: Iterable[Address]) -> tuple[list[str], Sequence[str]]:
+    """Return paths and keys, which are not encoded yet, as the columns path and key."""
+    pairs = list(addresses)
+    return [path for path, _ in pairs], encode_keys([key for _, key in pairs])
 
 
 def encode_key(key: str) -> str:

@@ -18,8 +18,6 @@ from kvstore.schema import Script, scripts
 
 __all__ = ["migrate", "migrations", "require_migrated"]
 
-LOCK = 0x6B767374  # "kvst", of the advisory lock
-
 _NEEDS = re.compile(r"^-- needs: (\d+)$", re.MULTILINE)
 
 
@@ -40,7 +38,7 @@ async def migrate(connection: Connection, target: Target) -> None:
             return
         async with connection.transaction():
             await connection.execute("SET LOCAL statement_timeout = 0")
-            await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
+            await connection.execute(statements.LOCK_TABLES)
             applied = await _applied(connection, target)
             if not applied:
                 await connection.execute(statements.CREATE_SCHEMA_RECORD)

@@ -14,8 +14,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import orjson
-
 from kvstore.backend import Span
 from kvstore.instants import to_datetime
 from kvstore.namespace import decode_namespace, root_of
@@ -25,11 +23,12 @@ from kvstore.past_view import item_of
 from kvstore.plan import Address, Effects, ends_of
 from kvstore.postgres import past_statements as sql
 from kvstore.postgres import statements
-from kvstore.postgres.connection import Connection, snapshot
-from kvstore.postgres.keys import decode_key, encode_key
+from kvstore.postgres.connection import Connection, rows_of, snapshot
+from kvstore.postgres.keys import address_columns, decode_key, encode_key
 from kvstore.postgres.pool import Pooled
 from kvstore.postgres.reading import fetch, record_of
 from kvstore.postgres.roots import await_roots, lock_root
+from kvstore.rules import pack_indexing
 from kvstore.types import Change
 
 __all__ = [
@@ -99,9 +98,8 @@ class PastKeeper:
             told: tuple[Any, ...] = (False, *[None] * 7)
             if is_told and row is not None:
                 data = row.data.decode() if address in written else None
-                indexing = None if row.indexing is None else orjson.dumps(row.indexing).decode()
                 times = row.version, row.created_at, row.updated_at
-                told = (True, *times, data, row.expires_at, row.ttl, indexing)
+                told = (True, *times, data, row.expires_at, row.ttl, pack_indexing(row.indexing))
             following = after.get(address) if note.kind == "put" else None
             self._entries.append(
                 (note.version, note.kind, note.path, encode_key(note.key), following, *told)
@@ -178,7 +176,7 @@ async def forget(connection: Connection, op: Forget) -> int:
             doomed = [row for row in found if op.pattern.matches(decode_key(row[1]))]
             columns = [row[0] for row in doomed], [row[1] for row in doomed]
             done = await connection.execute(sql.FORGET_KEYS, root_of(path), *columns)
-        number += int(done.rpartition(" ")[2])
+        number += rows_of(done)
     return number
 
 
@@ -294,13 +292,9 @@ async def _at(
 ) -> dict[Address, Record]:
     """Return what was at some addresses under a root."""
     rows = await connection.fetch(
-        sql.GET_AT, root, *_columns(addresses), moment.version, moment.instant
+        sql.GET_AT, root, *address_columns(addresses), moment.version, moment.instant
     )
     return {(record.path, record.key): record for record in map(record_of, rows)}
-
-
-def _columns(addresses: Sequence[Address]) -> tuple[list[str], list[str]]:
-    return [path for path, _ in addresses], [encode_key(key) for _, key in addresses]
 
 
 async def page(
@@ -368,7 +362,8 @@ async def then(
 ) -> tuple[list[Address], dict[Address, Record]]:
     """Return those addresses of which it is known what was there, and what it was."""
     found = await _at(connection, root, moment, addresses)
-    rows = await connection.fetch(sql.FIND_FORGOTTEN, root, *_columns(addresses), moment.version)
+    columns = address_columns(addresses)
+    rows = await connection.fetch(sql.FIND_FORGOTTEN, root, *columns, moment.version)
     unknown = {(path, decode_key(key)) for path, key in rows}
     return [at for at in addresses if at in found or at not in unknown], found
 

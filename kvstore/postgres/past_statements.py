@@ -9,7 +9,7 @@ from __future__ import annotations
 from kvstore.backend import Span
 from kvstore.namespace import root_of
 from kvstore.patterns import Pattern
-from kvstore.postgres.statements import LIVE, between, in_range, key_matches
+from kvstore.postgres.statements import LIVE, TURN, between, in_range, key_matches, live_at
 from kvstore.sql import Sql, all_of
 
 KEPT_COLUMNS = 16
@@ -35,7 +35,6 @@ _WHOLE = """coalesce(
     )
 )""".format
 _PAST = f"past.path, past.key, {_WHOLE('$1')}, {_OWN('past')}"
-_LIVE = LIVE.replace("?", "{}").format
 _PAST_LIVE = LIVE.replace("?", "{}").replace("items.", "past.").format
 
 # The primary key of items, and kvstore_past_versions, once for each address
@@ -47,7 +46,7 @@ CROSS JOIN LATERAL (
     WHERE items.root = $1 AND items.path = wanted.path AND items.key = wanted.key
     LIMIT 1
 ) AS items
-WHERE items.version <= $4 AND {_LIVE("$5")}
+WHERE items.version <= $4 AND {live_at("$5")}
 UNION ALL
 SELECT {_PAST}
 FROM unnest($2::text[], $3::text[]) AS wanted (path, key)
@@ -79,9 +78,7 @@ _KEPT = """roots.history, roots.history_begin, roots.history_begin_at, turns.ver
         WHERE changes.root = $1 AND changes.version > $2
         ORDER BY changes.version LIMIT 1
     )"""
-_ROOT = """
-FROM kvstore_roots AS roots JOIN kvstore_turns AS turns ON turns.root = $1 AND turns.era = roots.era
-"""
+_ROOT = f"FROM kvstore_roots AS roots {TURN}"
 GET_KEPT = f"SELECT {_KEPT} {_ROOT} WHERE roots.root = $1"
 # The same, and what was at one address; the indexes of both
 GET_ONE_AT = f"""
@@ -91,7 +88,7 @@ LEFT JOIN LATERAL (
     SELECT {_ITEM}
     FROM kvstore_items AS items
     WHERE items.root = $1 AND items.path = $3 AND items.key = $4 AND items.version <= $2
-        AND {_LIVE("$5")}
+        AND {live_at("$5")}
     UNION ALL
     SELECT {_PAST}
     FROM (

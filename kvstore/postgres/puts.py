@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
-
 from kvstore.index_plan import texts_of_put
 from kvstore.operations import Put
 from kvstore.postgres import statements
@@ -14,6 +12,7 @@ from kvstore.postgres.connection import Connection
 from kvstore.postgres.index_terms import Terms
 from kvstore.postgres.keys import encode_key
 from kvstore.postgres.workspace import Fetch, Stamp
+from kvstore.rules import pack_indexing
 from kvstore.types import Item, pack_item
 
 __all__ = ["find_puts", "put_one", "put_plain", "words_of"]
@@ -47,7 +46,7 @@ async def put_plain(
         lifetimes = (
             [None if op.ttl is None else now + op.ttl for op in puts],
             [op.ttl for op in puts],
-            [None if op.indexing is None else orjson.dumps(op.indexing).decode() for op in puts],
+            [pack_indexing(op.indexing) for op in puts],
         )
     patience = connection.patience
     rows = await connection.fetch(
@@ -83,12 +82,12 @@ async def put_one(
         stamp: see there.
         words: what goes into the index with it, as `words_of` has it; empty: there is no index.
     """
-    ttl, indexing = op.ttl, op.indexing
+    ttl = op.ttl
     statement = statements.PUT_WORDS if words else statements.PUT_ONE
     rows = await fetch(
         statement, root, op.path, encode_key(op.key), op.data.decode(),
         None if ttl is None else now + ttl, ttl,
-        None if indexing is None else orjson.dumps(indexing).decode(),
+        pack_indexing(op.indexing),
         now, at_least, *stamp, *words,
     )  # fmt: skip
     version, created_at, is_watched = rows[0][0]

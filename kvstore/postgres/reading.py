@@ -21,7 +21,7 @@ from kvstore.postgres.filters import compile_filter, compile_text, is_exact
 from kvstore.postgres.keys import Address, decode_key, encode_key, root_of
 from kvstore.postgres.pool import Pooled
 from kvstore.report import RootStats, Stats
-from kvstore.rules import row_problem
+from kvstore.rules import row_problem, unpack_indexing
 from kvstore.sql import Sql, all_of
 from kvstore.text import contains
 from kvstore.types import Item, Namespace, make_item
@@ -336,7 +336,7 @@ def record_of(row: Sequence[Any]) -> Record:
         updated_at,
         expires_at,
         ttl,
-        None if indexing is None else tuple(orjson.loads(indexing)),
+        unpack_indexing(indexing),
     )
 
 

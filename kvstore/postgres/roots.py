@@ -51,7 +51,7 @@ class RootState:
     @classmethod
     def of(cls, root: str, row: Sequence[Any]) -> RootState:
         """Read what a row of a statement begins with."""
-        return cls(root, row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7])
+        return cls(root, *row[:8])
 
 
 async def lock_root(connection: Connection, root: str) -> RootState:

@@ -6,10 +6,11 @@ from collections import Counter
 
 from kvstore.description import Description
 from kvstore.postgres import index_statements as sql
-from kvstore.postgres.indexing import numbers_of, quoted, vectors_table
+from kvstore.postgres.indexing import numbers_of, vectors_table
 from kvstore.postgres.keys import decode_key, root_of
 from kvstore.postgres.pool import Pooled
 from kvstore.postgres.reading import fetch
+from kvstore.postgres.session import quoted
 
 __all__ = ["sample_vectors"]
 

@@ -26,15 +26,16 @@ from kvstore.errors import IndexMismatchError
 from kvstore.filters import ALL, matches
 from kvstore.postgres import index_statements as sql
 from kvstore.postgres import statements
-from kvstore.postgres.connection import Connection, DriverError
+from kvstore.postgres.connection import Connection, DriverError, lacks_table
 from kvstore.postgres.filters import compile_filter
 from kvstore.postgres.index_setup import MAX_HALF_INDEXED, MAX_INDEXED
 from kvstore.postgres.index_terms import namespace_term, subtree_term, term_of
-from kvstore.postgres.indexing import Setup, numbers_of, quoted, vectors_table
+from kvstore.postgres.indexing import Setup, numbers_of, vectors_table
 from kvstore.postgres.keys import Address, root_of
 from kvstore.postgres.reading import columns, fetch, fetch_each, get_by_address, make
 from kvstore.postgres.roots import store_state
 from kvstore.postgres.scalars import conditions_of
+from kvstore.postgres.session import quoted
 from kvstore.ranking import FUSION_DEPTH, Hit, Search, WordWeights, cosines_of, page_of, similarity
 from kvstore.sql import TRUE, Sql, all_of
 from kvstore.types import Item
@@ -51,7 +52,6 @@ EF_SEARCH = 200
 _FIRST_NEIGHBOURS = 64
 _LARGEST_FIRST = 5_000
 _VALUES_AT_ONCE = 100  # of a first block, that come with it
-_NO_TABLE = "42P01"
 
 Ranking = Callable[[int, int], Sql]
 """From a limit and an offset to the statement for so many candidates: root, path, key, weight.
@@ -71,7 +71,7 @@ async def search(
     try:
         return await _search(connection, setup, path, asked, now)
     except DriverError as exc:
-        if getattr(exc, "sqlstate", None) != _NO_TABLE:
+        if not lacks_table(exc):
             raise
     # Another store has dropped these vectors meanwhile; the description says so by now.
     return await _search(connection, setup, path, asked, now)

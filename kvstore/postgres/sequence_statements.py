@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from kvstore.postgres.statements import LIVE, ROW
+from kvstore.postgres.statements import ROW, live_at
 from kvstore.sequences import DIGITS, LAST_KEY
-
-_LIVE = LIVE.replace("?", "{}").format
 
 IS_ENTRY = (
     f"(items.key <= '{LAST_KEY}' AND length(items.key) = {DIGITS} AND items.key ~ '^[0-9]+$')"
@@ -19,7 +17,7 @@ FROM kvstore_sequences WHERE root = $1 AND path = ANY ($2::text[])
 # A range of the primary key of items; in a namespace of which no sequence is known
 COUNT_ENTRIES = f"""
 SELECT count(*) FILTER (WHERE {IS_ENTRY}), max(items.key) FILTER (WHERE {IS_ENTRY}),
-    count(*) FILTER (WHERE {_LIVE("$3")}) > 0
+    count(*) FILTER (WHERE {live_at("$3")}) > 0
 FROM kvstore_items AS items
 WHERE items.root = $1 AND items.path = $2
 """
@@ -28,7 +26,7 @@ WHERE items.root = $1 AND items.path = $2
 # none, and none at all if there is no such log
 _ENTRIES = f"""
 SELECT items.key, {ROW} FROM kvstore_items AS items
-WHERE items.root = $1 AND items.path = $2 AND {IS_ENTRY} AND {_LIVE("$3")} {{after}}
+WHERE items.root = $1 AND items.path = $2 AND {IS_ENTRY} AND {live_at("$3")} {{after}}
 ORDER BY items.key {{direction}}
 LIMIT $4
 """
@@ -65,7 +63,7 @@ WHERE items.root = $1 AND items.path = $2 AND {IS_ENTRY}
 """
 FIND_OLDEST = f"SELECT items.key {_ENTRIES_HERE} ORDER BY items.key LIMIT $3"
 FIND_NEWEST = f"""
-SELECT items.key, {ROW} {_ENTRIES_HERE} AND {_LIVE("$3")} ORDER BY items.key DESC LIMIT 1
+SELECT items.key, {ROW} {_ENTRIES_HERE} AND {live_at("$3")} ORDER BY items.key DESC LIMIT 1
 """
 
 # The primary key; one root, or all of them

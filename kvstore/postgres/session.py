@@ -25,7 +25,7 @@ from kvstore.caching import cache_short
 from kvstore.errors import StoreAccessError
 from kvstore.postgres.target import Target
 
-__all__ = ["IDLE_S", "Session", "choose_schema", "literal", "qualify"]
+__all__ = ["IDLE_S", "Session", "choose_schema", "literal", "qualify", "quoted"]
 
 _PROPAGATE: Final = "SET LOCAL citus.propagate_set_commands = 'local'"
 IDLE_S: Final = 3.0  # after which the server ends a transaction whose client says nothing more
@@ -355,12 +355,17 @@ def literal(text: str) -> str:
     return f"E'{quoted}'"
 
 
+def quoted(name: str) -> str:
+    """Write an identifier as SQL has it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 @cache_short(500, longest=10_000)
 def qualify(query: str, schema: str | None) -> str:
     """Put the schema before each of the store's tables that a statement names."""
     if schema is None:
         return query
-    name = '"' + schema.replace('"', '""') + '"'
+    name = quoted(schema)
 
     def qualified(match: re.Match[str]) -> str:
         table = match[0]

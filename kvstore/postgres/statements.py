@@ -17,8 +17,9 @@ from kvstore.postgres.globs import regex_of
 from kvstore.postgres.keys import encode_key, root_of
 from kvstore.sql import TRUE, Sql, all_of
 
+_LOCK = 0x6B767374  # "kvst"
 LIVE = "(items.expires_at IS NULL OR items.expires_at > ?)"
-_LIVE = LIVE.replace("?", "{}").format
+live_at = LIVE.replace("?", "{}").format
 
 ADDRESS = "items.path, items.key"
 ROW = "items.value, items.version, items.created_at, items.updated_at, items.expires_at"
@@ -27,7 +28,7 @@ ROW = "items.value, items.version, items.created_at, items.updated_at, items.exp
 GET = f"""
 SELECT {ROW}
 FROM kvstore_items AS items
-WHERE items.root = $1 AND items.path = $2 AND items.key = $3 AND {_LIVE("$4")}
+WHERE items.root = $1 AND items.path = $2 AND items.key = $3 AND {live_at("$4")}
 """
 
 # The primary key, once for each key
@@ -36,7 +37,7 @@ SELECT {ADDRESS}, {ROW}
 FROM unnest($3::text[]) AS wanted (key)
 CROSS JOIN LATERAL (
     SELECT * FROM kvstore_items AS items
-    WHERE items.root = $1 AND items.path = $2 AND items.key = wanted.key AND {_LIVE("$4")}
+    WHERE items.root = $1 AND items.path = $2 AND items.key = wanted.key AND {live_at("$4")}
     LIMIT 1
 ) AS items
 """
@@ -53,7 +54,7 @@ FROM {{wanted}}
 CROSS JOIN LATERAL (
     SELECT * FROM kvstore_items AS items
     WHERE items.root = {{root}} AND items.path = wanted.path AND items.key = wanted.key
-        AND {_LIVE("$4")}
+        AND {live_at("$4")}
     LIMIT 1
 ) AS items
 """.format
@@ -117,24 +118,24 @@ _ROOT = """
     turns.version, turns.turn, roots.watched_until, roots.changes_begin, turns.recorded,
     roots.index, roots.has_sequences, roots.history
 """
-_TURN = """
+TURN = """
 JOIN kvstore_turns AS turns ON turns.root = $1 AND turns.era = roots.era
 """
 _LOOK = f"""
 SELECT {_ROOT}, {_STATE_COLUMNS} {{more}}
-FROM kvstore_roots AS roots {_TURN} LEFT JOIN {_NAMED} ON TRUE {_ITEMS} {{beside}}
+FROM kvstore_roots AS roots {TURN} LEFT JOIN {_NAMED} ON TRUE {_ITEMS} {{beside}}
 WHERE roots.root = $1
 """
 LOOK = _LOOK.format(more="", beside="")
 LOOK_INDEXED = _LOOK.format(more=_INDEX_COLUMNS, beside=_INDEXED)
-GET_ROOT = f"SELECT {_ROOT} FROM kvstore_roots AS roots {_TURN} WHERE roots.root = $1"
+GET_ROOT = f"SELECT {_ROOT} FROM kvstore_roots AS roots {TURN} WHERE roots.root = $1"
 LOCK_ROOT = "SELECT 1 FROM kvstore_roots WHERE root = $1 FOR NO KEY UPDATE"
 # New roots begin as the store's own row says. Who has changed it waits, with the second, until
 # those that are being made meanwhile are there.
 BEGIN_ROOT = "SELECT * FROM kvstore_begin($1)"
 AWAIT_ROOTS = f"""
 SELECT pg_catalog.pg_advisory_xact_lock(
-    {0x6B767374}, ('kvstore_state'::regclass)::oid::integer
+    {_LOCK}, ('kvstore_state'::regclass)::oid::integer
 )
 """
 # The same on every machine
@@ -194,6 +195,8 @@ WHERE roots.watched_until <> 0 OR turns.recorded > roots.changes_begin
 ORDER BY roots.root
 """
 
+# Whoever makes or changes tables does so alone
+LOCK_TABLES = f"SELECT pg_catalog.pg_advisory_xact_lock({_LOCK})"
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 # Where the session plans its statements once: whose plans depend on how much they find
 BEGIN_PLANNED = f"{BEGIN}; SET LOCAL plan_cache_mode = auto; SET LOCAL enable_seqscan = on"
@@ -218,9 +221,9 @@ _PLACES = ", ".join(f"${number}" for number in range(1, WRITTEN_COLUMNS + 1))
 WRITE = f"SELECT * FROM kvstore_write({_PLACES})"
 DONE_BEFORE, NOT_PLAIN = "KV002", "KV003"  # what these raise
 MOST_WRITERS = 64  # whose last transactions a root remembers
-GET_WRITERS = """
+GET_WRITERS = f"""
 SELECT turns.writers, turns.numbers, turns.bases
-FROM kvstore_roots AS roots JOIN kvstore_turns AS turns ON turns.root = $1 AND turns.era = roots.era
+FROM kvstore_roots AS roots {TURN}
 WHERE roots.root = $1
 """
 
@@ -293,7 +296,7 @@ COUNT_ROWS = "SELECT count(*) FROM kvstore_items"
 MEASURE = f"""
 SELECT items.root, count(*), count(DISTINCT items.path), sum(octet_length(items.value))
 FROM kvstore_items AS items
-WHERE {_LIVE("$1")}
+WHERE {live_at("$1")}
 GROUP BY items.root
 ORDER BY items.root
 """

@@ -43,7 +43,7 @@ from kvstore.postgres.connection import (
     Target,
     connect_when_ready,
     hang_up,
-    is_undefined,
+    lacks_table,
     plan_once,
     require_own_session,
     translated,
@@ -496,7 +496,7 @@ class PostgresBackend(Backend):
         try:
             return await call()
         except SchemaError as exc:
-            if self.settings.read_only or not is_undefined(exc):
+            if self.settings.read_only or not lacks_table(exc.__cause__):
                 raise
             lengths |= self._setup.forget_tables()
         await self._make_tables(lengths)

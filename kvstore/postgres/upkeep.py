@@ -27,7 +27,7 @@ from kvstore.operations import (
 from kvstore.plan import Address
 from kvstore.positions import Position, Positions
 from kvstore.postgres import index_statements, past, past_statements, statements
-from kvstore.postgres.connection import Connection
+from kvstore.postgres.connection import Connection, rows_of
 from kvstore.postgres.engine import Writer
 from kvstore.postgres.index_checks import count_pending
 from kvstore.postgres.indexing import Indexer, Setup
@@ -189,7 +189,7 @@ class Upkeep:
             until, begin = self._kept(state, op, rows, now)
             await connection.execute(statements.KEEP_RECORD, root, until, begin)
             done: str = await connection.execute(statements.DELETE_CHANGES, root, begin)
-        return int(done.rpartition(" ")[2])
+        return rows_of(done)
 
     def _is_due(self, state: RootState, op: Trim, rows: Sequence[Any], now: int) -> bool:
         kept = self._kept(state, op, rows, now)

@@ -25,7 +25,7 @@ from kvstore.operations import (
 )
 from kvstore.plan import Address, Admission, Effects, is_rewound, named, rewound
 from kvstore.postgres import past, sequence_statements, statements
-from kvstore.postgres.connection import Connection, aside
+from kvstore.postgres.connection import Connection, aside, rows_of
 from kvstore.postgres.copying import copy_rows
 from kvstore.postgres.keys import SURELY_SHORT, check_length, decode_key, root_of
 from kvstore.postgres.reading import item_of, matching_addresses
@@ -247,7 +247,7 @@ class Transaction:
         statement = statements.delete_range(op.path, op.subtree, op.pattern, self._now)
         if statement is not None and space.is_plain and not space.ledger.has_any:
             done: str = await self._connection.execute(statement.render(), *statement.params)
-            number = int(done.rpartition(" ")[2])
+            number = rows_of(done)
             space.skip(number)
             await self.flush()
             return number

@@ -12,8 +12,6 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, cast
 
-import orjson
-
 from kvstore.errors import StoreCorruptError, StoreError
 from kvstore.namespace import show
 from kvstore.operations import (
@@ -32,11 +30,12 @@ from kvstore.postgres import past_statements, sequence_statements, statements
 from kvstore.postgres.calls import one_call
 from kvstore.postgres.connection import Connection, aside
 from kvstore.postgres.indexing import Entry, IndexChanges, Indexer
-from kvstore.postgres.keys import decode_key, encode_key, root_of
+from kvstore.postgres.keys import address_columns, decode_key, encode_key, root_of
 from kvstore.postgres.past import PastKeeper
 from kvstore.postgres.pool import Pooled
 from kvstore.postgres.roots import RootState, lock_root
 from kvstore.postgres.sequences import Ledger
+from kvstore.rules import pack_indexing, unpack_indexing
 from kvstore.sequences import key_of
 from kvstore.types import pack_item
 
@@ -150,7 +149,7 @@ class Workspace:
             `None`: there is no such root.
         """
         wanted = named(op for ops in units for op in named_of(ops))
-        columns = _columns(wanted)
+        columns = address_columns(wanted)
         statement = statements.LOOK_INDEXED if is_indexed else statements.LOOK
         rows = await connection.fetch(statement, root, *columns, list(wanted.values()))
         if not rows:
@@ -179,7 +178,7 @@ class Workspace:
         if self.indexer is not None:
             statement = statements.GET_INDEXED_STATES
         found = await connection.fetch(
-            statement, self.state.root, *_columns(wanted), list(wanted.values())
+            statement, self.state.root, *address_columns(wanted), list(wanted.values())
         )
         self.take_rows(map(tuple, found))
 
@@ -191,7 +190,7 @@ class Workspace:
                 self.indexer.learn(path, encoded, *held)
             if version is not None:
                 data = b"" if value is None else value.encode()
-                paths = None if indexing is None else tuple(orjson.loads(indexing))
+                paths = unpack_indexing(indexing)
                 self._rows[path, key] = Record(
                     path, key, data, version, created, updated, expires, ttl, paths
                 )
@@ -511,16 +510,9 @@ def is_decided(ops: Sequence[Operation]) -> bool:
     return all(isinstance(op, NAMED) for op in ops) or isinstance(ops[0], OF_JOBS)
 
 
-def _columns(addresses: Iterable[Address]) -> tuple[list[str], list[str]]:
-    """Return addresses as the columns path and key."""
-    pairs = list(addresses)
-    return [path for path, _ in pairs], [encode_key(key) for _, key in pairs]
-
-
 def columns_of(row: Record) -> tuple[Any, ...]:
     """Return a row as it is to be written, but for its root."""
-    indexing = None if row.indexing is None else orjson.dumps(row.indexing).decode()
     return (
         row.path, encode_key(row.key), row.version, row.created_at, row.updated_at,
-        row.data.decode(), row.expires_at, row.ttl, indexing,
+        row.data.decode(), row.expires_at, row.ttl, pack_indexing(row.indexing),
     )  # fmt: skip

@@ -27,7 +27,7 @@ from tests.search.models import OtherModel
 
 pytest.importorskip("asyncpg", reason=reason_to_skip())
 
-from kvstore.postgres import PostgresStore, index_statements, searching
+from kvstore.postgres import PostgresStore, index_statements, searching, statements
 from kvstore.postgres.connection import Target, connect
 from kvstore.postgres.scalars import MANY, conditions_of, scalars_of
 from kvstore.sql import Sql
@@ -68,7 +68,7 @@ async def test_first_vectors_wait_for_the_table_that_another_put_makes(
     waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     async with store_with(postgres_url, model) as store:
         await raw.execute("BEGIN")
-        await raw.execute(index_statements.LOCK_TABLES)
+        await raw.execute(statements.LOCK_TABLES)
         first = asyncio.create_task(store.put(NS, "a", "apple"))
         await until(lambda: raw.fetchval(waits), limit=30)
         others = [asyncio.create_task(store.put(NS, key, key)) for key in "bcd"]
