@@ -45,7 +45,6 @@ __all__ = [
     "READ_TIMEOUT_S",
     "Access",
     "WorkerConnection",
-    "begin",
     "claimed",
     "connect",
     "is_busy",
@@ -208,25 +207,15 @@ class _Once:
         return self._functions.pop()()
 
 
-def begin(
+def _begin(
     connection: driver.Connection,
     timeout: float,
-    file: OpenFile | None = None,
-    cursor: driver.Cursor | None = None,
+    file: OpenFile | None,
+    cursor: driver.Cursor | None,
 ) -> bool:
-    """Begin a write transaction, waiting for other processes; whether it had to wait.
+    """Begin a write transaction, as `transaction` has it; whether it had to wait.
 
     Short random pauses share the lock more fairly than SQLite's busy handler, whose pauses grow.
-
-    Args:
-        connection: with write access.
-        timeout: how long to wait, in seconds.
-        file: to be claimed until the end of the transaction; `None`: no other store has it open.
-        cursor: of the connection, at rest; `None`: one is made.
-
-    Raises:
-        driver.Error: with `SQLITE_BUSY` after `timeout` seconds.
-        StoreBusyError: the same, and SQLite does not know of it.
     """
     if connection.in_transaction:  # a ROLLBACK that failed, on a broken disk
         connection.execute("ROLLBACK")
@@ -272,8 +261,16 @@ def _pause() -> None:
 class transaction:  # noqa: N801 - to be read as a word of the language
     """Run a block in one write transaction; gives whether it had to wait for the lock.
 
-    Args and Raises: as `begin` has them; and, before the commit:
-        StoreReplacedError: the file is no longer the one that its path names.
+    Args:
+        connection: with write access.
+        timeout: how long to wait for other processes, in seconds.
+        file: to be claimed until the end of the transaction; `None`: no other store has it open.
+        cursor: of the connection, at rest; `None`: one is made.
+
+    Raises:
+        driver.Error: with `SQLITE_BUSY` after `timeout` seconds.
+        StoreBusyError: the same, and SQLite does not know of it.
+        StoreReplacedError: before the commit, that the path no longer names the file.
     """
 
     __slots__ = ("_base", "_before", "_connection", "_cursor", "_file", "_timeout")
@@ -293,7 +290,7 @@ class transaction:  # noqa: N801 - to be read as a word of the language
 
     def __enter__(self) -> bool:
         connection, file = self._connection, self._file
-        waited = begin(connection, self._timeout, file, self._cursor)
+        waited = _begin(connection, self._timeout, file, self._cursor)
         try:
             if file is not None and file.begins_log():
                 (self._base,) = connection.execute(statements.GET_VERSION).fetchone() or (None,)

@@ -23,7 +23,7 @@ from kvstore.errors import StoreCorruptError
 from kvstore.ordering import Order
 from kvstore.paths import Path, parse_path
 from kvstore.sql import Sql
-from kvstore.sqlite import driver
+from kvstore.sqlite import driver, statements
 from kvstore.sqlite import filter_statements as sql
 from kvstore.sqlite.connection import transaction
 from kvstore.sqlite.filters import CAN_DECLARE
@@ -78,10 +78,7 @@ def build(connection: driver.Connection, names: Iterable[str]) -> None:
         connection.execute(statement)
         for statement in sql.triggers_of(number, place).values():
             connection.execute(statement)
-    connection.execute(
-        sql.SET_NAMES,
-        (orjson.dumps(there).decode(),),
-    )
+    connection.execute(statements.PUT_META, ("filters", orjson.dumps(there).decode()))
 
 
 def missing(connection: driver.Connection, names: Iterable[str]) -> list[str]:

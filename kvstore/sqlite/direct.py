@@ -132,10 +132,8 @@ class DirectBackend(FileReads):
             return
         self.recall = self._cache = self._past_cache = None
         self._series.end()
-        self.before_last_close()
-        self._writer.close()
-        self.let_go()
-        self.discard_temporary()
+        with self.last_close():
+            self._writer.close()
 
     def held(self) -> tuple[Path, Iterable[driver.Connection]] | None:
         if self._is_writing or len(self.idle) != len(self._readers):
@@ -192,14 +190,8 @@ class DirectBackend(FileReads):
 
     scan = point
 
-    async def by_itself(
-        self,
-        meter: Meter,
-        read: Callable[Concatenate[driver.Connection, Path, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        return self._read(read, self.file, *args, **kwargs)
+    async def by_itself(self, meter: Meter, read: Callable[[driver.Connection], T]) -> T:
+        return self._read(read)
 
     def _recall(self, namespace: Sequence[str], key: str) -> Recalled:
         cache = self._cache

@@ -7,7 +7,8 @@ import tempfile
 import time
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -219,7 +220,7 @@ class FileBackend(Backend):
             with translated(path):
                 if self.index is not None and self.index.filters and CAN_DECLARE:
                     prepare(connection, self.index.filters, self.options.busy_timeout, self.opened)
-                # From here on `begin` does the waiting, and never on the event loop's thread.
+                # From here on `transaction` does the waiting, and never on the event loop's thread.
                 connection.execute("PRAGMA busy_timeout = 0")
         except BaseException as exc:
             if not isinstance(exc, StoreReplacedError):  # else the log may be another file's
@@ -265,28 +266,34 @@ class FileBackend(Backend):
                 )
             return
 
-    def before_last_close(self) -> None:
-        """Let SQLite empty the log and remove it, if it is the file's own."""
-        if self.opened.owns_log:
-            self._hold.give_up()
-
-    def let_go(self) -> None:
-        """Guard the file no longer, once its connections are closed."""
-        self.opened.close()
-        self._hold.end()
+    @contextmanager
+    def last_close(self) -> Iterator[None]:
+        """Have the last connection closed inside the block, and let go of the file after it."""
+        with _last_close(self._hold, self.opened, self._temporary):
+            yield
+        self._temporary = None
 
     def discard_temporary(self) -> None:
         """Delete the file, if it is one for the time being."""
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            self._temporary = None
+        _discard(self._temporary)
+        self._temporary = None
+
+
+@contextmanager
+def _last_close(hold: Hold, opened: OpenFile, temporary: str | None) -> Iterator[None]:
+    if opened.owns_log:  # SQLite empties it then, and removes it
+        hold.give_up()
+    yield
+    opened.close()
+    hold.end()
+    _discard(temporary)
+
+
+def _discard(temporary: str | None) -> None:
+    if temporary is not None:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _end(last: driver.Connection, hold: Hold, opened: OpenFile, temporary: str | None) -> None:
-    if opened.owns_log:
-        hold.give_up()
-    last.close()
-    opened.close()
-    hold.end()
-    if temporary is not None:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _last_close(hold, opened, temporary):
+        last.close()

@@ -36,7 +36,7 @@ class FileReads(FileBackend):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Awaitable[T]:
-        """Run a short read on a connection."""
+        """Run a short read."""
 
     @abstractmethod
     def scan(
@@ -45,16 +45,10 @@ class FileReads(FileBackend):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Awaitable[T]:
-        """Run a read that may take its time on a connection; short ones do not wait for it."""
+        """Run a read that may take its time, and for which no short one waits."""
 
     @abstractmethod
-    def by_itself(
-        self,
-        meter: Meter,
-        read: Callable[Concatenate[driver.Connection, Path, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> Awaitable[T]:
+    async def by_itself(self, meter: Meter, read: Callable[[driver.Connection], T]) -> T:
         """Run a read of the whole file, for which no other waits."""
 
     @abstractmethod
@@ -133,11 +127,11 @@ class FileReads(FileBackend):
     # Upkeep
 
     async def backup(self, path: Path, meter: Meter) -> None:
-        await self.by_itself(meter, backup.backup, path, meter)
+        await self.by_itself(meter, lambda raw: backup.backup(raw, self.file, path, meter))
 
     async def check(self, meter: Meter) -> Report:
-        return await self.by_itself(meter, checking.check, meter)
+        return await self.by_itself(meter, lambda raw: checking.check(raw, self.file, meter))
 
     async def stats(self) -> Stats:
-        meter = Meter(None, has_loop=self.needs_loop)
-        return await self.by_itself(meter, checking.stats, self.now(), meter)
+        meter, now = Meter(None, has_loop=self.needs_loop), self.now()
+        return await self.by_itself(meter, lambda raw: checking.stats(raw, self.file, now, meter))

@@ -26,7 +26,6 @@ __all__ = [
     "GET_TRIGGERS",
     "HAS_MORE",
     "HELD_ENTRIES",
-    "SET_NAMES",
     "candidates",
     "entries",
     "first_entries",
@@ -182,10 +181,6 @@ for _name in _triggers(is_list=False):
 
 
 GET_NAMES = "SELECT value FROM meta WHERE name = 'filters'"
-SET_NAMES = """
-INSERT INTO meta (name, value) VALUES ('filters', ?)
-ON CONFLICT (name) DO UPDATE SET value = excluded.value
-"""
 DROP_TRIGGER = "DROP TRIGGER {name}"
 GET_TRIGGERS = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'"
 HAS_MORE = "SELECT 1 FROM items LIMIT 1 OFFSET +?"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from kvstore.caching import cache_short
 from kvstore.description import Description, IndexSetup
 from kvstore.errors import MissingDependencyError
-from kvstore.sqlite import driver
+from kvstore.sqlite import driver, statements
 from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.connection import transaction
 from kvstore.sqlite.journal import Journal
@@ -49,7 +49,7 @@ def described(text: str) -> Description:
 
 def keep_description(connection: driver.Connection, description: Description) -> None:
     """Write the description of the file's index."""
-    connection.execute(sql.SET_DESCRIPTION, (description.text,))
+    connection.execute(statements.PUT_META, ("index", description.text))
 
 
 @dataclass(slots=True)

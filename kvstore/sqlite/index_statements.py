@@ -8,7 +8,15 @@ from __future__ import annotations
 from kvstore.index_plan import CODE_BYTES
 from kvstore.sql import NOTHING, Sql
 from kvstore.sqlite.slots import ITEM_BITS, ITEM_MASK
-from kvstore.sqlite.statements import LIVE, OCTETS, REST, ROW, in_range, in_range_among
+from kvstore.sqlite.statements import (
+    LIVE,
+    OCTETS,
+    REST,
+    ROW,
+    in_range,
+    in_range_among,
+    of_meta,
+)
 
 # The tables that an index makes
 
@@ -49,10 +57,6 @@ HAS_VEC0 = "SELECT 1 FROM pragma_module_list WHERE name = 'vec0'"
 
 # The primary key of meta
 GET_DESCRIPTION = "SELECT value FROM meta WHERE name = 'index'"
-SET_DESCRIPTION = """
-INSERT INTO meta (name, value) VALUES ('index', ?)
-ON CONFLICT (name) DO UPDATE SET value = excluded.value
-"""
 
 _IS_PENDING = "EXISTS (SELECT 1 FROM index_pending WHERE index_pending.item = items.id)"
 _HELD = f"index_entries.slots, index_entries.length, {_IS_PENDING}"
@@ -72,7 +76,7 @@ GET_MANY_ENTRIES = f"SELECT items.key, items.id, {_HELD} {_MANY} {_WITH_ENTRIES}
 GET_ONE_ID = "SELECT key, id FROM items WHERE path = ? AND key = ?"
 GET_MANY_IDS = f"SELECT items.key, items.id {_MANY}"
 GET_MANY_SLOTS = f"""
-SELECT NULL, (SELECT value FROM meta WHERE name = 'index')
+SELECT NULL, {of_meta("index")}
 UNION ALL
 SELECT items.key, index_entries.slots {_MANY}
 CROSS JOIN index_entries ON index_entries.item = items.id

@@ -32,7 +32,7 @@ def begin_log(connection: driver.Connection, version: int) -> None:
         connection: inside a transaction that is about to commit.
         version: of the store, before the transaction.
     """
-    connection.execute(statements.SET_LOG_BASE, (version,))
+    connection.execute(statements.PUT_META, ("log_base", version))
     connection.execute(statements.SET_IDENTITY)
 
 

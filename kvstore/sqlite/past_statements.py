@@ -18,6 +18,7 @@ from kvstore.sqlite.statements import (
     in_range,
     in_span,
     key_matches,
+    of_meta,
 )
 
 # The primary key of items; it takes the value along without giving it to Python
@@ -94,18 +95,14 @@ WHERE path = ? AND key = ? AND version <= ? AND ended > ? AND value = ''
 """
 
 # The primary keys of meta and changes
-GET_KEPT = """
-SELECT
-    (SELECT value FROM meta WHERE name = 'history'),
-    (SELECT value FROM meta WHERE name = 'history_begin'),
-    (SELECT value FROM meta WHERE name = 'history_begin_at'),
-    (SELECT value FROM meta WHERE name = 'version'),
+GET_KEPT = f"""
+SELECT {of_meta("history", "history_begin", "history_begin_at", "version")},
     (SELECT at FROM changes ORDER BY version DESC LIMIT 1),
     (SELECT at FROM changes WHERE version > ? ORDER BY version LIMIT 1)
 """
-GET_LAST_INSTANT = """
+GET_LAST_INSTANT = f"""
 SELECT max(
-    (SELECT value FROM meta WHERE name = 'history_begin_at'),
+    {of_meta("history_begin_at")},
     coalesce((SELECT at FROM changes ORDER BY version DESC LIMIT 1), 0)
 )
 """
@@ -159,12 +156,7 @@ STRIP_UP_TO = f"{_STRIP} WHERE version > ? AND version <= ? AND was IS NOT NULL"
 STRIP_ALL = f"{_STRIP} WHERE was IS NOT NULL"
 
 # The primary key of meta
-GET_SPAN = """
-SELECT
-    (SELECT value FROM meta WHERE name = 'history'),
-    (SELECT value FROM meta WHERE name = 'history_until'),
-    (SELECT value FROM meta WHERE name = 'history_begin')
-"""
+GET_SPAN = f"SELECT {of_meta('history', 'history_until', 'history_begin')}"
 # All changes
 MEASURE_PAST = f"SELECT count(*), total({OCTETS}) FROM changes WHERE was IS NOT NULL"
 

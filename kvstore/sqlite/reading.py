@@ -31,6 +31,7 @@ __all__ = [
     "Point",
     "checksum",
     "count",
+    "damaged",
     "entry_of",
     "get_by_id",
     "get_entry",
@@ -118,9 +119,9 @@ def items_of(rows: Iterable[Sequence[Any]]) -> list[Item]:
                 and (expires_at is None or type(expires_at) is int)
             )
         except (TypeError, ValueError) as exc:  # columns of other types than we write
-            raise _damaged(namespace, key) from exc
+            raise damaged(namespace, key) from exc
         if not is_whole:
-            raise _damaged(namespace, key)
+            raise damaged(namespace, key)
         draft = Draft()  # as `make_item` does
         draft.value = decode(data)
         items.append(draft.item(namespace, key, version, created_at, updated_at, expires_at))
@@ -139,8 +140,8 @@ def entry_of(namespace: Namespace, path: str, key: str, row: Sequence[Any]) -> E
         ):
             return Entry(data, version, created_at, updated_at, expires_at)
     except (TypeError, ValueError) as exc:  # columns of other types than we write
-        raise _damaged(namespace, key) from exc
-    raise _damaged(namespace, key)
+        raise damaged(namespace, key) from exc
+    raise damaged(namespace, key)
 
 
 def live_item(namespace: Namespace, key: str, entry: Entry, now: Callable[[], int]) -> list[Item]:
@@ -149,7 +150,8 @@ def live_item(namespace: Namespace, key: str, entry: Entry, now: Callable[[], in
     return [] if item is None else [item]
 
 
-def _damaged(namespace: Namespace, key: str) -> StoreCorruptError:
+def damaged(namespace: Namespace, key: str) -> StoreCorruptError:
+    """Return the error that says which row is not as it was written."""
     return StoreCorruptError(
         f"the row of {show(namespace, key)} is damaged: its checksum does not match; "
         "restore it from a backup, or put it anew"
@@ -483,7 +485,7 @@ def to_record(row: Sequence[Any]) -> Record:
             or encode_namespace(namespace) != path
             or not all(type(each) is int for each in times)
         ):
-            raise _damaged(namespace, key)
+            raise damaged(namespace, key)
         paths = None if indexing is None else tuple(orjson.loads(indexing))
     except (AttributeError, IndexError, TypeError, ValueError) as exc:
         raise StoreCorruptError(

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from kvstore.errors import StoreCorruptError
-from kvstore.namespace import decode_namespace, show
+from kvstore.namespace import decode_namespace
 from kvstore.operations import (
     Record,
 )
@@ -36,7 +36,7 @@ from kvstore.sqlite import (
 )
 from kvstore.sqlite import past_statements as sql
 from kvstore.sqlite.read_cache import ABSENT, Entry
-from kvstore.sqlite.reading import checksum, is_version
+from kvstore.sqlite.reading import checksum, damaged, is_version
 
 __all__ = [
     "ANY_LENGTH",
@@ -188,10 +188,7 @@ class Rows:
                 path, key, data or b"", version, created, updated, expires, ttl, paths, id
             )
             if is_damaged and row.is_live(self._now):
-                raise StoreCorruptError(
-                    f"the row of {show(decode_namespace(path), key)} is damaged: its checksum does "
-                    "not match; restore it from a backup, or put it anew"
-                )
+                raise damaged(decode_namespace(path), key)
             rows[path, key] = row
         return rows
 

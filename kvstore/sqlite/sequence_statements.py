@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from kvstore.sequences import DIGITS, LAST_KEY, LAST_POSITION
-from kvstore.sqlite.statements import LIVE, OCTETS, REST, ROW
+from kvstore.sqlite.statements import LIVE, OCTETS, REST, ROW, replacing
 
-# Logs and queues. The primary key
-GET_SEQUENCE = """
-SELECT kind, last, trimmed, size, delayed, 0, dead, seen, noted, soonest
-FROM sequences
-WHERE path = ?
-"""
-SET_SEQUENCE = """
-INSERT INTO sequences (
-    path, kind, last, trimmed, size, delayed, leased, dead, seen, noted, soonest
-)
+# Logs and queues. The primary key; how many are leased is counted, and not kept
+_COUNTED = "kind", "last", "trimmed", "size", "delayed"
+_JUDGED = "dead", "seen", "noted", "soonest"
+_STATE = f"{', '.join(_COUNTED)}, 0, {', '.join(_JUDGED)}"
+GET_SEQUENCE = f"SELECT {_STATE} FROM sequences WHERE path = ?"
+SET_SEQUENCE = f"""
+INSERT INTO sequences (path, {", ".join(_COUNTED)}, leased, {", ".join(_JUDGED)})
 VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?)
-ON CONFLICT (path) DO UPDATE SET
-    kind = excluded.kind,
-    last = excluded.last,
-    trimmed = excluded.trimmed,
-    size = excluded.size,
-    delayed = excluded.delayed,
-    dead = excluded.dead,
-    seen = excluded.seen,
-    noted = excluded.noted,
-    soonest = excluded.soonest
+ON CONFLICT (path) DO UPDATE {replacing(_COUNTED + _JUDGED)}
 """
 IS_ENTRY = (
     f"(key <= '{LAST_KEY}' AND length(CAST(key AS BLOB)) = {DIGITS} AND key NOT GLOB '*[^0-9]*')"
@@ -177,9 +165,7 @@ DELETE_JOB = f"DELETE FROM items WHERE path = ? AND key = ? AND {OCTETS} <= ?"
 COUNT_DONE = "UPDATE sequences SET size = size - 1 WHERE path = ?"
 
 # Upkeep. All logs and queues, and of each its range
-CHECK_SEQUENCES = """
-SELECT path, kind, last, trimmed, size, delayed, 0, dead, seen, noted, soonest FROM sequences
-"""
+CHECK_SEQUENCES = f"SELECT path, {_STATE} FROM sequences"
 COUNT_STATES = "SELECT state, count(*) FROM jobs WHERE path = ? GROUP BY state"
 JOBS_OF_NO_QUEUE = """
 SELECT DISTINCT path FROM jobs

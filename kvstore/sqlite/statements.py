@@ -39,9 +39,14 @@ REST = ", ".join(_ITEM)
 ROW = f"CAST(value AS BLOB), {REST}"
 
 
-def _replace(columns: Iterable[str]) -> str:
-    """Go on from `ON CONFLICT (path, key) DO UPDATE`: set columns to what was to be inserted."""
-    return "SET\n    " + ",\n    ".join(f"{name} = excluded.{name}" for name in columns)
+def replacing(columns: Iterable[str]) -> str:
+    """Go on from `ON CONFLICT (...) DO UPDATE`: set columns to what was to be inserted."""
+    return "SET " + ", ".join(f"{name} = excluded.{name}" for name in columns)
+
+
+def of_meta(*names: str) -> str:
+    """List values of `meta`, of its primary key."""
+    return ", ".join(f"(SELECT value FROM meta WHERE name = '{name}')" for name in names)
 
 
 # The unique index on (path, key)
@@ -93,7 +98,7 @@ WHERE path = ? AND key = ?
 UPSERT = f"""
 INSERT INTO items ({", ".join(COLUMNS)})
 VALUES ({", ".join("?" * len(COLUMNS))})
-ON CONFLICT (path, key) DO UPDATE {_replace(_ALL)}
+ON CONFLICT (path, key) DO UPDATE {replacing(_ALL)}
 """
 
 # The unique index on (path, key); what is there, if only as an expired item, stays
@@ -138,7 +143,7 @@ def upsert_plain(rows: int) -> str:
     return f"""
 INSERT INTO items ({", ".join(_ADDRESS + _PLAIN)})
 VALUES {places}
-ON CONFLICT (path, key) DO UPDATE {_replace(name for name in _PLAIN if name != "created_at")}
+ON CONFLICT (path, key) DO UPDATE {replacing(name for name in _PLAIN if name != "created_at")}
 WHERE items.expires_at IS NULL
     AND items.indexing IS NULL
     AND {OCTETS.replace("value", "items.value")} <= ?2
@@ -170,17 +175,15 @@ COUNT_EXPIRED = "SELECT count(*) FROM items WHERE expires_at <= ? AND +path = ?"
 
 # The primary key of meta
 GET_VERSION = "SELECT value FROM meta WHERE name = 'version'"
-GET_STATE_OF_FILE = """
-SELECT value, (SELECT value FROM meta WHERE name = 'watched_until'),
-    (SELECT value FROM meta WHERE name = 'index'),
-    EXISTS (SELECT 1 FROM sequences),
-    (SELECT value FROM meta WHERE name = 'history')
+GET_STATE_OF_FILE = f"""
+SELECT value, {of_meta("watched_until", "index")}, EXISTS (SELECT 1 FROM sequences),
+    {of_meta("history")}
 FROM meta
 WHERE name = 'version'
 """
 GET_LINEAGE = "SELECT name, value FROM meta WHERE name IN ('identity', 'log_base', 'version')"
-SET_LOG_BASE = """
-INSERT INTO meta (name, value) VALUES ('log_base', ?)
+PUT_META = """
+INSERT INTO meta (name, value) VALUES (?, ?)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
 SET_IDENTITY = """
@@ -192,19 +195,13 @@ SET_META = "UPDATE meta SET value = ? WHERE name = ?"
 SET_VERSION = "UPDATE meta SET value = ? WHERE name = 'version'"
 
 # The change feed, by its primary key
-GET_FEED_STATE = """
-SELECT
-    (SELECT value FROM meta WHERE name = 'watched_until'),
-    (SELECT value FROM meta WHERE name = 'changes_begin'),
-    (SELECT max(version) FROM changes)
+GET_FEED_STATE = f"""
+SELECT {of_meta("watched_until", "changes_begin")}, (SELECT max(version) FROM changes)
 """
 
 # As above; the partial index items_expiry
-GET_FEED = """
-SELECT
-    (SELECT value FROM meta WHERE name = 'watched_until'),
-    (SELECT value FROM meta WHERE name = 'changes_begin'),
-    (SELECT value FROM meta WHERE name = 'history'),
+GET_FEED = f"""
+SELECT {of_meta("watched_until", "changes_begin", "history")},
     EXISTS (SELECT 1 FROM items WHERE expires_at <= ?)
 """
 

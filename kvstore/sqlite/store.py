@@ -191,12 +191,11 @@ class SQLiteBackend(FileReads):
         except BaseException:
             for each in loose:
                 each.close()
-            for connection in reversed(connections):
-                if connection is writer:
-                    self.before_last_close()
-                await connection.close()
+            for reader in connections[1:]:
+                await reader.close()
             if connections:  # the first of them has the file guarded
-                self.let_go()
+                with self.last_close():
+                    await writer.close()
             self.discard_temporary()
             raise
         inline, *search = loose
@@ -300,10 +299,8 @@ class SQLiteBackend(FileReads):
             self.opened.close()
             return
         await self._writer.finish()
-        self.before_last_close()
-        await self._writer.close()
-        self.let_go()
-        self.discard_temporary()
+        with self.last_close():
+            await self._writer.close()
 
     # Read
 
@@ -457,13 +454,7 @@ class SQLiteBackend(FileReads):
 
     # Upkeep
 
-    async def by_itself(
-        self,
-        meter: Meter,
-        read: Callable[Concatenate[driver.Connection, Path, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
+    async def by_itself(self, meter: Meter, read: Callable[[driver.Connection], T]) -> T:
         """Run a read on a connection and a thread of its own, so that nothing waits behind it."""
         path = self.file
         self.opened.look()
@@ -476,7 +467,7 @@ class SQLiteBackend(FileReads):
         reader = Reader(worker, self.opened)
         try:
             with meter:
-                return await reader.submit(read, path, *args, **kwargs)
+                return await reader.submit(read)
         finally:
             await asyncio.shield(reader.close())
 

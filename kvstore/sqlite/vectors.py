@@ -129,7 +129,7 @@ class VectorCache:
         """
         np = self._np
         within = statements.in_range(path, subtree)
-        if not self._is_large(connection, within):
+        if not self._is_large(connection, within, subtree):
             return None
         version = connection.execute(statements.GET_VERSION).fetchone()[0]
         writes = _one(connection, sql.count_writes(within))
@@ -145,10 +145,10 @@ class VectorCache:
         cosines = held.matrix[: held.count] @ query
         return Scores(np, held.matrix[: held.count], query, cosines, held.rowids[: held.count])
 
-    def _is_large(self, connection: driver.Connection, within: Sql) -> bool:
+    def _is_large(self, connection: driver.Connection, within: Sql, subtree: bool) -> bool:
         if driver.run(connection, sql.has_large_chunk(within)).fetchone():
             return True
-        if within.text == "path = ?":
+        if not subtree:
             return False  # a namespace of many has large chunks
         chunks = sql.count_small_chunks(within, SMALL_CHUNKS)
         return bool(_one(connection, chunks) >= SMALL_CHUNKS)

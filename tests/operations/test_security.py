@@ -27,9 +27,11 @@ PRAGMAS = {"APPLICATION_ID", "migration", "int", "_CACHE_KIB", "self.options.dur
 FILLINGS = {"content", "name", "dimensions", "chunk"}
 
 # Names of what a template of SQL is filled with: our own tables, operators and placeholders.
-OURS = {"sign", "types", "table", "range_", "places", "slot_at", "_replace"}
+OURS = {"sign", "types", "table", "range_", "places", "slot_at", "replacing", "of_meta"}
 # Lists of our own columns, and of as many placeholders.
-COLUMN_LISTS = re.compile(r"', '\.join\((COLUMNS|'\?' \* len\(COLUMNS\)|[A-Z_]+ \+ [A-Z_]+)\)")
+COLUMN_LISTS = re.compile(
+    r"', '\.join\((COLUMNS|_COUNTED|_JUDGED|'\?' \* len\(COLUMNS\)|[A-Z_]+ \+ [A-Z_]+)\)"
+)
 
 
 def calls_that_run_sql(tree: ast.AST) -> list[ast.Call]:
