@@ -28,6 +28,7 @@ __all__ = [
     "decode",
     "encode",
     "encode_all",
+    "is_any_long",
     "is_long",
     "parse_json",
     "read_json",
@@ -96,6 +97,11 @@ def is_long(value: Any) -> bool:
     It looks at but a few parts, so that it takes none itself.
     """
     return not _is_short(value, LONG) and _weigh(value, 0) > LONG
+
+
+def is_any_long(values: Sequence[Any]) -> bool:
+    """Whether one of some values `is_long`."""
+    return not all(map(_is_short, values, repeat(LONG))) and any(map(is_long, values))
 
 
 def _is_short(value: Any, most: int) -> bool:

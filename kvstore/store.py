@@ -27,6 +27,7 @@ from collections.abc import (
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import IO, Any, Final, NoReturn, Self, TypeVar, overload
 
 from kvstore import bulk, codec, value_changes
@@ -611,25 +612,26 @@ class Store(WithAsync, Recipe):
                     unit = Expendable(unit)
             return Items(await self._submit(unit))
         puts: list[Put] = []
-        for number, (key, value) in enumerate(now, 1):
-            if number % _IN_A_TURN == 0:
+        left = iter(now)
+        while some := list(islice(left, _IN_A_TURN)):
+            if puts:
                 await self.backend.pause(0)
-            text = check_key(key)
-            if codec.is_long(value):
-                data = await self.backend.aside(self._encode, value, labels, text)
+            keys, values = _columns(some)
+            if codec.is_any_long(values):
+                datas = await self.backend.aside(self._encode_values, values, labels, keys)
             else:
-                data = self._encode(value, labels, text)
-            puts.append(Put(labels, path, text, data, span, None, paths))
+                datas = self._encode_values(values, labels, keys)
+            puts += [
+                Put(labels, path, key, data, span, None, paths)
+                for key, data in zip(keys, datas, strict=True)
+            ]
         return Items(await self._submit(puts) if puts else ())
 
     async def _encode_many(
         self, given: Collection[tuple[str, Any]], namespace: Namespace
     ) -> tuple[list[str], list[bytes]]:
         """Return the keys and the encoded values of what is to be put, made on a thread."""
-        keys = await self._keys([key for key, _ in given])
-        values = [value for _, value in given]
-        if len(keys) < len(values):  # of a mapping that has a key twice
-            values = list({check_key(key): value for key, value in given}.values())
+        keys, values = await self.backend.aside(_columns, given)
         datas: list[bytes] = []
         for begin in range(0, len(keys), _ENCODED_AT_ONCE):
             part = slice(begin, begin + _ENCODED_AT_ONCE)
@@ -1760,6 +1762,14 @@ def _embedder_of(index: IndexConfig | None, backend: Backend) -> Embedder | None
             "filters are paths into a value, such as 'status', and '$' is all of it"
         )
     return None if index.embeddings is None else Embedder(index, backend.most_dimensions)
+
+
+def _columns(given: Collection[tuple[str, Any]]) -> tuple[list[str], list[Any]]:
+    """Check keys; return them and their values, each once."""
+    keys = check_keys([key for key, _ in given])
+    if len(keys) == len(given):
+        return keys, [value for _, value in given]
+    return keys, list({check_key(key): value for key, value in given}.values())
 
 
 def _by_key(wanted: list[str], items: Iterable[Item]) -> dict[str, Item]:

@@ -14,7 +14,7 @@ from kvstore.collecting import uncollected
 from kvstore.operations import Check, Expendable, Mutate, Operation, Put
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite import past_statements as sql
-from kvstore.sqlite.read_cache import ABSENT, Address, Entry
+from kvstore.sqlite.read_cache import ABSENT, Address, Entry, make_entry
 from kvstore.sqlite.reading import checksum
 from kvstore.sqlite.rows import NotInlineError
 from kvstore.sqlite.sequence_writing import SequenceRows
@@ -114,17 +114,17 @@ class PlainPuts(SequenceRows):
         lasting = dict(zip(addresses, count(), strict=False))  # of each item, its last put
         created: dict[Address, int] = {}
         over, others = [], []
-        for address, entry in zip(lasting, self._known(lasting), strict=True):
-            at = lasting[address]
+        for (address, at), entry in zip(lasting.items(), self._known(lasting), strict=True):
             if entry is None:
                 others.append(at)
                 continue
-            data, version = puts[at].data, first + at
-            code = checksum(*address, version, data)
-            over.append((version, now, code, data.decode(), *address))
-            created[address] = entry.created_at
+            path, key = address
+            data, version, at_first = puts[at].data, first + at, entry.created_at
+            code = checksum(path, key, version, data)
+            over.append((version, now, code, data.decode(), path, key))
+            created[address] = at_first
             if changed is not None:
-                changed[address] = Entry(data, version, entry.created_at, now, None)
+                changed[address] = make_entry((data, version, at_first, now, None))
         if over and self._connection.executemany(statements.PUT_OVER, over).rowcount < len(over):
             others = list(lasting.values())  # some are of another kind: put all of them once more
         if others:
@@ -137,7 +137,7 @@ class PlainPuts(SequenceRows):
                     continue
                 created[address] = row[1]
                 if changed is not None:
-                    changed[address] = Entry(op.data, version, row[1], now, None)
+                    changed[address] = make_entry((op.data, version, row[1], now, None))
         return list(map(created.__getitem__, addresses))
 
     def _put_watched(self, ops: Sequence[Operation]) -> Item | None:
@@ -165,7 +165,10 @@ class PlainPuts(SequenceRows):
         if changed:
             pairs = zip(addresses, found, strict=True)
             found = [changed.get(address, entry) for address, entry in pairs]
-        return [entry if is_plain(entry, most) else None for entry in found]
+        return [  # as `is_plain` has it
+            entry if entry and entry.expires_at is None and 0 < len(entry.data) <= most else None
+            for entry in found
+        ]
 
     def _upsert(self, puts: Sequence[tuple[Put, int]]) -> dict[int, Sequence[Any]]:
         """Upsert plain items; return version, created and updated of those that were, by version.

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import repeat
 from mmap import mmap
 from threading import Lock
@@ -40,6 +41,7 @@ __all__ = [
     "ReadCache",
     "commits",
     "is_as_known",
+    "make_entry",
 ]
 
 HEADER_BYTES: Final = 48
@@ -76,6 +78,11 @@ class Entry(NamedTuple):
         draft.value = decode(data)
         return draft.item(namespace, key, version, created_at, updated_at, expires_at)
 
+
+make_entry: Final = cast(
+    "Callable[[tuple[bytes, int, int, int, int | None]], Entry]", partial(tuple.__new__, Entry)
+)
+"""As `Entry(...)` of a tuple, in half the time: where many are made."""
 
 ABSENT: Final = Entry(b"", 0, 0, 0, None)
 """Known not to be there; the data of an item are never empty."""
@@ -271,9 +278,13 @@ class ReadCache:
         state, entries, longest = self._snapshot, self._snapshot.entries, self._budget // 8
         more = 0
         for place, entry in found:
+            old = entries.pop(place, None)
+            if old is not None and entry is not None and len(entry.data) <= len(old.data):
+                entries[place] = entry
+                more += len(entry.data) - len(old.data)
+                continue
             path, key = place
             weight = len(path) + len(key) + _OVERHEAD_BYTES
-            old = entries.pop(place, None)
             if old is not None:
                 more -= weight + len(old.data)
             elif is_crowd:
