@@ -22,7 +22,7 @@ if reason_to_skip() is not None:
 import asyncpg
 
 from kvstore.postgres import PostgresStore
-from kvstore.postgres.connection import Target, connect
+from kvstore.postgres.connection import Target, aside, connect
 from tests.waiting import until
 
 NS = ("a", "b")
@@ -228,6 +228,23 @@ async def test_an_open_transaction_is_ended_soon_and_never_later_than_the_server
     found = await session.fetchval("SHOW idle_in_transaction_session_timeout")
     await session.close()
     assert found == expected
+    assert session.idle_s == (0.7 if expected == "700ms" else 3.0)
+
+
+async def test_who_works_on_a_thread_speaks_well_within_the_servers_limit(
+    postgres_url: str,
+) -> None:
+    session = await connect(Target.parse(postgres_url))
+    session.idle_s = 0.06
+    before, ends = session.progress[0], time.monotonic() + 20
+
+    def wait_for_many() -> int:
+        while session.progress[0] < before + 50 and time.monotonic() < ends:
+            time.sleep(0.001)
+        return session.progress[0] - before
+
+    assert await aside(session, wait_for_many) >= 50
+    await session.close()
 
 
 # Cancellation
