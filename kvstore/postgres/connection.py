@@ -30,6 +30,7 @@ from kvstore.postgres.session import Session
 from kvstore.postgres.target import Target
 
 __all__ = [
+    "BEGIN_SNAPSHOT",
     "Connection",
     "DriverError",
     "Retries",
@@ -81,7 +82,7 @@ TRY_S = 1.0  # for the first of several; each time twice as long
 LEAST_TRY_S = 1.0
 _LOOK_S = 5.0  # for the look whether a session has a server of its own
 _SEEN = "SELECT current_setting('kvstore.session', true)"
-_BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # For writes, which are single calls that go by primary keys: to plan them anew each time would take
 # the server as long as to do them.
 _PLAN_ONCE = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
@@ -327,7 +328,7 @@ async def snapshot(raw: Connection) -> AsyncIterator[None]:
     if raw.is_in_transaction():  # it is in one already
         yield
         return
-    await raw.execute(_BEGIN_SNAPSHOT)
+    await raw.execute(BEGIN_SNAPSHOT)
     yield
     await raw.execute("COMMIT")
 

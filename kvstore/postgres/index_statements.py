@@ -182,7 +182,6 @@ LEFT JOIN LATERAL (
 
 # A search sees one state of everything. Neighbours come from the HNSW index, which alone gives them
 # in order, wherever a statement lets it; its scan goes on until enough of them pass.
-BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;"
 USE_HNSW = """
 SET LOCAL hnsw.iterative_scan = relaxed_order;
 SET LOCAL hnsw.ef_search = {ef_search};

@@ -1,10 +1,10 @@
-"""Makes a schema ready: creates what is new, migrates what is old, refuses what is not ours.
+"""Migrations: creates the tables of a new store, and brings those of an older one up to date.
 
-The steps are `migrations/postgres/NNNN_name.sql`, applied in order, in one transaction with the
-record of them. An advisory lock of that transaction makes the processes that start at once wait
-for the first; it works behind a pooler, too. A newer schema than this version knows is used as it
-is, as in the middle of a rolling deployment, unless one of its steps says (`-- needs: 7`) that
-programs must know step 7. Everything is made in the session's schema.
+The steps are `migrations/postgres/NNNN_name.sql`, applied in order and recorded in the same
+transaction. An advisory lock within it makes processes that start at once wait for the first, also
+behind a pooler. A schema that is newer than this version is used as it is, as during a rolling
+deployment, unless one of its steps says (`-- needs: 7`) that programs must know step 7. Everything
+is created in the session's schema.
 """
 
 from __future__ import annotations

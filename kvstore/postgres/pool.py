@@ -1,7 +1,7 @@
-"""Connections for reads: how many, who gets one, and what becomes of one after a failure.
+"""The pool of connections for reads: how many, who gets one, and what happens after a failure.
 
-The pool is our own, and small: asyncpg's resets a connection each time it comes back, which takes
-a round trip. What is done here needs no reset, as no connection ever holds any state of ours.
+asyncpg's own pool resets a connection each time it comes back, which takes a round trip. These need
+no reset, as they never hold any state.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _LOG = logging.getLogger("kvstore")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MEND_S: Final = 2.0  # for a connection whose caller has gone to be ready for the next
-_FULL_S: Final = 0.5  # after the server took no more connections, before it is asked for one
+MEND_S: Final = 2.0  # until a connection whose caller has gone must be usable again
+_FULL_S: Final = 0.5  # after the server refused a connection as full, before it is asked again
 
 
 @dataclass(slots=True, eq=False)

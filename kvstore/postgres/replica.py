@@ -1,8 +1,8 @@
-"""Reads from a streaming replica, by which a store sees at least what it has written itself.
+"""Reads from a streaming replica; a store sees at least what it has written itself.
 
-After each commit a store remembers how far the primary's write-ahead log (WAL) is. A read goes to
-the replica only if that has replayed the log so far, and else to the primary. What others have
-written may come to the replica a moment later.
+After each commit a store remembers the end of the primary's write-ahead log (WAL). A read goes to
+the replica only if that has replayed the log up to there, and otherwise to the primary. What others
+have written may reach the replica a moment later.
 """
 
 from __future__ import annotations
@@ -46,9 +46,11 @@ class Replica:
         target: where to.
         size: how many connections at most.
         counters: of what is done.
+        primary: to which reads go that it cannot answer.
     """
 
-    def __init__(self, target: Target, size: int, counters: Counters) -> None:
+    def __init__(self, target: Target, size: int, counters: Counters, primary: Pool) -> None:
+        self._primary = primary
         self._watchman = Watchman(target, counters)
         self._pool = Pool(target, size, 0.05, self._watchman, counters)
         self._is_pooler = target.is_pooler
@@ -74,25 +76,24 @@ class Replica:
 
     async def run(
         self,
-        primary: Pool,
         read: Callable[Concatenate[Pooled, P], Awaitable[T]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
         """Run a read here, or else on the primary."""
-        return await self._run(primary.run, read, *args, **kwargs)
+        return await self._run(self._primary.run, read, *args, **kwargs)
 
     async def run_alone(
         self,
-        primary: Pool,
         read: Callable[Concatenate[Pooled, P], Awaitable[T]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
         """As `run`, for a read that begins a transaction itself."""
+        alone = self._primary.run_alone
         if self._is_pooler:  # it might be another server that has it
-            return await primary.run_alone(read, *args, **kwargs)
-        return await self._run(primary.run_alone, read, *args, **kwargs)
+            return await alone(read, *args, **kwargs)
+        return await self._run(alone, read, *args, **kwargs)
 
     async def _run(
         self,

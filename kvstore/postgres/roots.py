@@ -1,10 +1,10 @@
 """A root, the first label of namespaces, as `kvstore_roots` and `kvstore_turns` know it.
 
-Everything that a write goes by belongs to its root: the version, the lock, whether changes are
-recorded, what the search index is. Who has locked the row writes alone under that root until his
-transaction ends, so versions are given out there in the order of commits, which the change feed
-lives on; writers of different roots have nothing in common. A transaction over several roots locks
-them in order, so that no two wait for each other.
+Everything that a write depends on belongs to its root: the version, the lock, whether changes are
+recorded, the search index. Whoever holds the row's lock is the only writer under that root until
+the transaction ends, so versions are in commit order, which the change feed relies on; writers of
+different roots share nothing. A transaction over several roots locks them in order, so that no two
+can deadlock.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from kvstore.errors import IndexMismatchError
 from kvstore.filters import ALL, matches
 from kvstore.postgres import index_statements as sql
 from kvstore.postgres import statements
-from kvstore.postgres.connection import Connection, DriverError, lacks_table
+from kvstore.postgres.connection import BEGIN_SNAPSHOT, Connection, DriverError, lacks_table
 from kvstore.postgres.filters import compile_filter
 from kvstore.postgres.index_setup import MAX_HALF_INDEXED, MAX_INDEXED
 from kvstore.postgres.index_terms import namespace_term, subtree_term, term_of
@@ -80,9 +80,10 @@ async def search(
 async def _search(
     connection: Connection, setup: Setup, path: str, asked: Search, now: int
 ) -> list[Item]:
-    begin = sql.BEGIN
+    begin = BEGIN_SNAPSHOT
     if asked.vector:
-        begin += sql.USE_HNSW.format(ef_search=min(1_000, max(EF_SEARCH, _neighbours_for(asked))))
+        ef_search = min(1_000, max(EF_SEARCH, _neighbours_for(asked)))
+        begin = f"{begin}; {sql.USE_HNSW.format(ef_search=ef_search)}"
     await connection.execute(begin)
     try:
         items = await _find(connection, setup, path, asked, now)

@@ -54,11 +54,12 @@ class Ledger:
     Args:
         root: which.
         now: the transaction's instant, in microseconds.
-        has_any: whether there is any under the root.
+        has_any: whether there is a log or a queue under it.
         is_locked: whether the root is; else nothing is written before the one call of
             `kvstore_write`, which takes effect if nobody has written meanwhile.
 
     Attributes:
+        has_any: whether there is a log or a queue under the root.
         is_news: whether somebody may wait for what was changed.
         begins: whether a unit may begin a log or a queue. It must be alone then: what those before
             it write in that namespace makes a difference.
@@ -68,7 +69,7 @@ class Ledger:
     def __init__(self, root: str, now: int, *, has_any: bool, is_locked: bool) -> None:
         self._root = root
         self._now = now
-        self._has_any = has_any
+        self.has_any = has_any
         self._is_locked = is_locked
         self.is_news = self.begins = self.needs_lock = False
         self._states: dict[str, SequenceState] = {}  # of those that were looked up and are there
@@ -79,11 +80,6 @@ class Ledger:
         self._bounds: dict[str, int] = {}  # below, all ready jobs are in memory
         self._items: dict[tuple[str, int], Sequence[Any]] = {}  # of jobs that may be taken
         self._jobs = LoadedJobs(now, self._states, self._changed)
-
-    @property
-    def has_any(self) -> bool:
-        """Whether there is a log or a queue under the root."""
-        return self._has_any
 
     @property
     def is_changed(self) -> bool:
@@ -103,7 +99,7 @@ class Ledger:
         begun = dict.fromkeys(op.path for op in ops if isinstance(op, (Append, PutJob)))
         self._new = {}
         self.begins = False
-        if not self._has_any and not begun:
+        if not self.has_any and not begun:
             return
         found = await self.find(connection, (op.path for op in ops))
         for path in begun:
@@ -121,7 +117,7 @@ class Ledger:
         """Return the states of those namespaces that are logs or queues."""
         wanted = dict.fromkeys(paths)
         unknown = [path for path in wanted if path not in self._states.keys() | self._absent]
-        if self._has_any and unknown:
+        if self.has_any and unknown:
             for path, *row, head in await connection.fetch(sql.GET_STATES, self._root, unknown):
                 self._states[path] = SequenceState(path, *row)
                 self._heads[path] = head
@@ -242,7 +238,7 @@ class Ledger:
         self, connection: Connection, addresses: Iterable[tuple[str, str]]
     ) -> None:
         """Read what there is of items that are to go."""
-        if not self._has_any:
+        if not self.has_any:
             return
         positions: dict[str, list[int]] = {}
         for path, key in addresses:
@@ -314,7 +310,7 @@ class Ledger:
             written += map(_columns_of, jobs)
             erased += [(path, position) for position in gone]
         self._changed.clear()
-        self._has_any = True
+        self.has_any = True
         return [
             *_by_columns(states, 10),
             *_by_columns(written, JOB_COLUMNS),

@@ -1,12 +1,11 @@
 """What every session of a store has: its settings, its schema, and a socket that notices.
 
-The settings are made by one query after a session has begun, as poolers refuse most of them at its
-beginning. Behind a pooler in transaction mode nothing outlives a transaction: each begins with
-them.
+They are set by one query once a session has begun, as poolers refuse most of them at startup.
+Behind a pooler in transaction mode nothing outlives a transaction: each one begins with them.
 
-`search_path` holds nothing but `pg_catalog`, so that a name in a statement means the server's own
-function or operator, whoever may create others in whichever schema. Statements name the store's
-tables as they are (`kvstore_items`), and a session puts the schema before them.
+`search_path` is `pg_catalog` alone, so that a name in a statement is the server's own function or
+operator, whatever other users create in their schemas. Statements name the store's tables without a
+schema (`kvstore_items`), and the session puts it before them.
 """
 
 from __future__ import annotations
@@ -201,9 +200,9 @@ class Session(asyncpg.Connection):  # type: ignore[misc]
         return schema
 
     def spread(self, target: Target) -> None:
-        """Take note that the store's tables are spread over machines.
+        """Take note that the store's tables are distributed over machines.
 
-        What a transaction sets for itself reaches those that it comes to, and nothing else does.
+        Only what a transaction sets for itself reaches the other machines that take part in it.
         """
         self.is_distributed = True
         self.patience = _milliseconds(target.busy_timeout)
@@ -314,10 +313,9 @@ def choose_schema(
 ) -> str | None:
     """Choose the schema in which a store is, or will be.
 
-    What a URL asks for is meant as it stands: the first schema of that. A path that comes from
-    the server, with `"$user"` in it as a rule, may begin with another schema tomorrow, when
-    somebody has made one: the store is in the first schema that holds one already. Where several
-    do, whoever opens it has to say which.
+    A path in the URL is taken literally: its first schema. The server's default path usually has
+    `"$user"` in it, and begins with another schema as soon as somebody creates that; so there the
+    first schema that already holds a store is the one, and only without any the first of all.
 
     Args:
         search_path: as the session or the URL has it.
@@ -388,7 +386,7 @@ def _passed(sock: socket.socket | None) -> tuple[int, ...]:
 
 
 def _keep_alive(sock: socket.socket | None) -> None:
-    """Have the kernel notice a peer that is silently gone."""
+    """Have the kernel notice a peer that has gone without a word."""
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
     wanted = {

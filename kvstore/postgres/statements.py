@@ -300,16 +300,15 @@ WHERE {live_at("$1")}
 GROUP BY items.root
 ORDER BY items.root
 """
-COUNT_REST = """
-SELECT
-    (SELECT count(*) FROM kvstore_items WHERE expires_at <= $1),
-    (SELECT count(*) FROM kvstore_changes),
-    pg_total_relation_size('kvstore_items'::regclass)
-    + pg_total_relation_size('kvstore_changes'::regclass)
-"""
 GET_SIZE = """
 SELECT pg_total_relation_size('kvstore_items'::regclass)
     + pg_total_relation_size('kvstore_changes'::regclass)
+"""
+COUNT_REST = f"""
+SELECT
+    (SELECT count(*) FROM kvstore_items WHERE expires_at <= $1),
+    (SELECT count(*) FROM kvstore_changes),
+    ({GET_SIZE})
 """
 
 # The record of the steps that have made a schema what it is

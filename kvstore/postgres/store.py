@@ -10,7 +10,7 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from random import getrandbits
-from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
+from typing import Any, Literal, ParamSpec, Self, TypeVar
 
 from kvstore.arguments import check_seconds
 from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings, Span
@@ -221,24 +221,19 @@ class PostgresBackend(Backend):
         """Have everything ready; whoever may write keeps the connection."""
         self._schema = target.schema
         self._making_tables = asyncio.Lock()
-        replica = None
-        if self._read_target is not None:
-            replica = Replica(
-                replace(self._read_target, schema=target.schema), self._pool_size, self.counters
-            )
         target = await self._migrated(connection, target)
         self.target = replace(self.target, is_distributed=target.is_distributed)
         channel, newest = await self._prepare(connection)
-        if replica is not None:
-            with translated(target.name):
-                await replica.note(connection)
         self._watchman = Watchman(target, self.counters)
         self._pool = Pool(
             target, self._pool_size, target.busy_timeout, self._watchman, self.counters
         )
-        self._replica = replica
+        self._reads: Pool | Replica = self._pool
+        self._replica = replica = await self._replica_of(connection, target)
+        if replica is not None:
+            self._reads = replica
         is_direct = replica is None and not target.is_pooler
-        self._points = PointReader(self._read, self.now, self._pool if is_direct else None)
+        self._points = PointReader(self._reads.run, self.now, self._pool if is_direct else None)
         sender = getrandbits(62)
         self._listener = changes.Listener(target, channel, self.bell, sender, self._pool)
         if self.settings.read_only:
@@ -265,6 +260,16 @@ class PostgresBackend(Backend):
             *(self._pool, self.now, self._make_indexer, self._setup, self._watched, self._tell),
             self._writer,
         )
+
+    async def _replica_of(self, connection: Connection, target: Target) -> Replica | None:
+        """Have a replica serve reads that need no more than there is by now, if there is one."""
+        if self._read_target is None:
+            return None
+        there = replace(self._read_target, schema=target.schema)
+        replica = Replica(there, self._pool_size, self.counters, self._pool)
+        with translated(target.name):
+            await replica.note(connection)
+        return replica
 
     async def _migrated(self, connection: Connection, target: Target) -> Target:
         """Have the tables there, as this version has them; return what is known of them."""
@@ -330,46 +335,35 @@ class PostgresBackend(Backend):
 
     # Read
 
-    def _read(
-        self,
-        read: Callable[Concatenate[Pooled, P], Awaitable[T]],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> Awaitable[T]:
-        """Run a read, on the replica if that will do."""
-        if self._replica is None:
-            return self._pool.run(read, *args, **kwargs)
-        return self._replica.run(self._pool, read, *args, **kwargs)
-
     def get(self, namespace: Namespace, path: str, key: str) -> Awaitable[list[Item]]:
         return self._points.get(namespace, path, key)
 
     async def get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
         if len(keys) == 1:
             return await self._points.get(namespace, path, keys[0])
-        return await self._read(reading.get_many, namespace, path, keys, self.now())
+        return await self._reads.run(reading.get_many, namespace, path, keys, self.now())
 
     async def select(self, path: str, selection: Selection) -> list[Item]:
-        return await self._read(reading.select, path, selection, self.now())
+        return await self._reads.run(reading.select, path, selection, self.now())
 
     async def list_namespaces(
         self, asked: NamespaceQuery, limit: int | None, offset: int
     ) -> list[Namespace]:
-        return await self._read(reading.list_namespaces, asked, limit, offset, self.now())
+        return await self._reads.run(reading.list_namespaces, asked, limit, offset, self.now())
 
     async def keys(self, span: Span, limit: int | None) -> list[str]:
-        return await self._read(reading.keys, span, limit, self.now())
+        return await self._reads.run(reading.keys, span, limit, self.now())
 
     async def count(self, path: str, pattern: Pattern, subtree: bool) -> int:
-        return await self._read(reading.count, path, pattern, subtree, self.now())
+        return await self._reads.run(reading.count, path, pattern, subtree, self.now())
 
     async def page(self, span: Span, filter: Filter, limit: int) -> Page:
-        return await self._read(reading.page, span, filter, limit, self.now())
+        return await self._reads.run(reading.page, span, filter, limit, self.now())
 
     async def records(
         self, path: str, after: tuple[str, str] | None, limit: int
     ) -> tuple[list[Record], tuple[str, str] | None]:
-        return await self._read(reading.records, path, after, limit, self.now())
+        return await self._reads.run(reading.records, path, after, limit, self.now())
 
     async def read_changes(
         self, after: Position, path: str, pattern: Pattern, subtree: bool
@@ -432,15 +426,10 @@ class PostgresBackend(Backend):
                 await find_extension(pooled.raw, setup)
             return await search(pooled.raw, setup, path, asked, self.now())
 
-        def ask() -> Awaitable[list[Item]]:
-            if self._replica is not None:
-                return self._replica.run_alone(self._pool, run)
-            return self._pool.run_alone(run)
-
-        return await self._with_tables(ask, set())
+        return await self._with_tables(lambda: self._reads.run_alone(run), set())
 
     async def items_before(self, places: Sequence[tuple[str, str]]) -> list[Item | None]:
-        return await self._read(reading.items_before, places, self.now())
+        return await self._reads.run(reading.items_before, places, self.now())
 
     # Write
 

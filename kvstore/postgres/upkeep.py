@@ -1,7 +1,7 @@
-"""What a store looks after root by root, each in a transaction of its own.
+"""Maintenance, root by root, each in a transaction of its own.
 
-Recording changes, trimming the feed, sweeping what has expired, reindexing: nobody needs them all
-or none over all roots, and so no two roots are ever locked together. Each may be done twice.
+Recording changes, trimming the feed, sweeping expired items, reindexing: none has to be atomic over
+several roots, so no two roots are ever locked together. All are idempotent.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ OF_THE_SERVER = {
     *("WANTED", "WANTED_UNDER"),
     *("BEGIN", "NOTIFY", "SEPARATOR", "LIVE", "ADDRESS", "ROW", "DONE_BEFORE", "NOT_PLAIN"),
     *("AWAIT_ROOTS", "AWAIT_ROOTS_OF_ALL"),
-    *("index.BEGIN", "index.GET_EXTENSION", "index.CREATE_EXTENSION", "index.HAS_TABLE"),
+    *("index.GET_EXTENSION", "index.CREATE_EXTENSION", "index.HAS_TABLE"),
     *("LOCK_TABLES", "MAY_LOOK_AFTER_ALL", "index.USE_HNSW", "index.GUESS_VECTORS"),
     *("index.CREATE_VECTORS", "index.CREATE_HNSW", "index.CREATE_HALF_HNSW"),
     *("sequence.LAST_KEY", "sequence.IS_ENTRY"),
