@@ -14,6 +14,7 @@ import pytest
 import kvstore
 from kvstore import KeyValueStore, SQLiteStore
 from kvstore.sqlite import statements
+from kvstore.sqlite.engine import writer
 from tests.running import python
 from tests.waiting import until
 
@@ -59,6 +60,19 @@ async def test_the_log_is_cut_once_a_reader_lets_it(tmp_path: Path) -> None:
         for _ in range(3):
             await store.put_many(NS, dict(list(LARGE.items())[:10]))
         await until(lambda: log_bytes(path) <= statements.LOG_BYTES)
+
+
+async def test_what_searches_write_is_copied_out_of_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order of a large namespace is kept in slices that no write is counted for."""
+    monkeypatch.setattr(writer, "CHECKPOINT_PAGES", 20)
+    async with SQLiteStore(tmp_path / "store.db", sweep_interval=None) as store:
+        await store.put_many(NS, {f"{n:05}": n for n in range(10_000)})
+        await until(lambda: store.backend.opened.pages_to_copy == 0)
+        for _ in range(2):
+            await store.search(NS, limit=1)
+        await until(lambda: store.backend.opened.pages_to_copy == 0)
 
 
 def test_the_log_of_sync_code_is_cut_by_the_next_write(tmp_path: Path) -> None:

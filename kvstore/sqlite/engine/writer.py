@@ -499,6 +499,7 @@ class Writer:
         """Commit units, each alone if they cannot be together, and give errors to their callers."""
         try:
             if units[0].work is not None:
+                self._wal_pages += CHECKPOINT_PAGES  # nobody knows how much it writes
                 units[0].outcome = [units[0].work(self._raw)]
             else:
                 self._commit(units, self._busy_timeout)
