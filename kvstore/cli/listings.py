@@ -106,8 +106,10 @@ def ls(
                 child: await opened.count(child, subtree=True) for child in below if child != where
             }
             items: list[Item] = []
+            is_more = False
             async for item in opened.scan(where, subtree=False):
-                if len(items) == limit:
+                is_more = len(items) == limit
+                if is_more:
                     break
                 items.append(item)
         if not counts and not items and limit > 0:
@@ -124,7 +126,7 @@ def ls(
             out.print(table)
         if items:
             out.items(items, has_namespaces=False)
-        if len(items) == limit:
+        if is_more:
             out.say(f"... only the first {limit:,} items; --limit shows more")
 
     run_async(main())

@@ -231,6 +231,14 @@ def test_listings_for_pipes_are_json_lines(run: Run, filled: Path) -> None:
     assert stats["roots"][-1]["root"] == ["users"]
 
 
+@pytest.mark.parametrize(("limit", "is_more"), [(2, True), (3, False), (4, False)])
+def test_a_listing_says_whether_there_is_more(run: Run, limit: int, is_more: bool) -> None:
+    for key in "abc":
+        run("put", STORE, "n", key, "1")
+    done = run("ls", STORE, "n", "--limit", limit)
+    assert (b"only the first" in done.stderr) == is_more
+
+
 def test_rm_takes_one_key_at_once_and_asks_for_many(run: Run, filled: Path) -> None:
     assert run("rm", STORE, "users/alice", "theme").stderr == b"removed 1 item\n"
     done = run("rm", STORE, "users/bob", "temp_*", code=1, input=b"n\n")
