@@ -308,7 +308,8 @@ class _Host:
     def _is_called_from_within(self) -> bool:
         if self._thread is None:
             return False
-        return threading.get_ident() == self._thread.ident or served_loop() is self._loop
+        # Not by its number, which another thread may have once this one has ended
+        return threading.current_thread() is self._thread or served_loop() is self._loop
 
     async def _tracked(self, coroutine: Coroutine[Any, Any, T]) -> T:
         task = asyncio.current_task()

@@ -98,7 +98,7 @@ from kvstore.ordering import first_items, parse_order
 from kvstore.own_vectors import Given, OwnVectors, item_vectors, query_vector
 from kvstore.past import check_moment, check_root
 from kvstore.past_view import Past
-from kvstore.paths import EACH, MISSING, PathError, parse_path
+from kvstore.paths import EACH, MISSING, parse_path
 from kvstore.patterns import compile_pattern
 from kvstore.queue import Queue, micros_of
 from kvstore.ranking import Search
@@ -820,10 +820,9 @@ class Store(WithAsync, Recipe):
         for name, number in (("amount", amount), ("initial", initial)):
             if isinstance(number, bool) or not isinstance(number, (int, float)):
                 raise ValueTypeError(f"{name} is a number, not {type(number).__name__}")
-        try:
-            path = None if field is None else parse_path(field)
-        except PathError as exc:
-            raise InvalidArgumentError(str(exc)) from None
+        if field is not None:
+            check_field(field)
+        path = None if field in (None, WHOLE) else parse_path(field)
         if path is not None and EACH in path:
             raise InvalidArgumentError("increment takes a path to one place, without '[*]'")
         total: int | float = await self._mutate(

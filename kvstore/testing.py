@@ -1006,7 +1006,11 @@ class StoreConformance:
         ]:  # fmt: skip
             with pytest.raises(ValueTypeError):
                 await store.increment(NS, key, field=field)
+        for bad in (5, b"a", ["a"], "", "a..b", "list[*]"):
+            with pytest.raises(InvalidArgumentError):
+                await store.increment(NS, "object", field=bad)  # type: ignore[arg-type]
         assert await _scan(store) == before
+        assert await store.increment(NS, "n", field="$") == 2  # the value itself
 
     async def test_increment_beyond_what_json_holds_is_refused(self, store: Store) -> None:
         await store.put_many(NS, {"int": 2**64 - 1, "float": 1.7e308, "half": 0.5})

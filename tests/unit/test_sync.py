@@ -244,3 +244,13 @@ def test_options_are_for_what_it_opens(tmp_path: Path) -> None:
         assert store.get(NS, "k") is None
         with pytest.raises(kvstore.ReadOnlyError):
             store.put(NS, "k", 1)
+
+
+def test_a_thread_that_began_after_the_end_is_not_taken_for_the_stores_own() -> None:
+    """The system gives the number of a thread that has ended to the next one."""
+    for _ in range(5):
+        store = SyncStore(InMemoryStore())
+        store.put(NS, "k", 1)
+        store.close()
+        with ThreadPoolExecutor(1) as pool, pytest.raises(kvstore.StoreClosedError):
+            pool.submit(store.get, NS, "k").result()
