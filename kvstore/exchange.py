@@ -33,6 +33,7 @@ import orjson
 
 from kvstore import codec
 from kvstore.caching import cache_short
+from kvstore.collecting import uncollected
 from kvstore.distribution import NAME
 from kvstore.errors import (
     InvalidArgumentError,
@@ -291,7 +292,8 @@ class Intake:
             if not lines:
                 self._finish()
                 return []
-            found = [record for line in lines if (record := self._parse(line)) is not None]
+            with uncollected():
+                found = [record for line in lines if (record := self._parse(line)) is not None]
             if found:
                 return found
 

@@ -36,9 +36,11 @@ __all__ = [
     "Retries",
     "Target",
     "aside",
+    "begin_aside",
     "connect",
     "connect_when_ready",
     "hang_up",
+    "heard",
     "is_behind",
     "is_client_side",
     "is_damage",
@@ -264,8 +266,18 @@ async def aside(connection: Connection, work: Callable[[], T]) -> T:
             would end one whose client says nothing for `Session.idle_s`.
         work: to be done.
     """
+    return await heard(connection, begin_aside(work))
+
+
+def begin_aside(work: Callable[[], T]) -> asyncio.Task[T]:
+    """Begin to do something on a thread; an error that nobody comes to ask for is forgotten."""
     doing = asyncio.create_task(asyncio.to_thread(work))
     doing.add_done_callback(_forget)
+    return doing
+
+
+async def heard(connection: Connection, doing: asyncio.Task[T]) -> T:
+    """Wait for what was begun on a thread, as `aside` does."""
     pause = connection.idle_s / _HEARINGS
     try:
         connection.rests = True

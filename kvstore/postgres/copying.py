@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from itertools import count, islice, repeat
 from typing import Any
 
-import orjson
-
 from kvstore.collecting import uncollected
 from kvstore.operations import Put, PutColumns, Record
 from kvstore.postgres import statements
 from kvstore.postgres.connection import Connection
 from kvstore.postgres.keys import Address, encode_keys
-from kvstore.postgres.workspace import Stamp, columns_of
+from kvstore.postgres.workspace import Stamp
+from kvstore.rules import pack_indexing
 from kvstore.types import Item, Namespace, pack_item
 
 __all__ = ["LEAST_COPIED", "copy_plain", "copy_rows"]
@@ -63,7 +62,7 @@ async def copy_plain(
     expiries: Iterable[int | None] = repeat(None)
     if given.has_more:
         expiries = [None if ttl is None else now + ttl for ttl in given.ttls]
-        columns += expiries, given.ttls, map(_indexing_of, given.indexings)
+        columns += expiries, given.ttls, map(pack_indexing, given.indexings)
     copying = asyncio.create_task(_copy(connection, zip(*columns, strict=False), len(columns)))
     try:
         items: list[Item] = []
@@ -111,10 +110,6 @@ class _Columns:
         )
 
 
-def _indexing_of(paths: tuple[str, ...] | None) -> str | None:
-    return None if paths is None else orjson.dumps(paths).decode()
-
-
 async def copy_rows(connection: Connection, root: str, rows: Sequence[Record]) -> None:
     """Write rows of different items, whatever is there of them.
 
@@ -125,9 +120,18 @@ async def copy_rows(connection: Connection, root: str, rows: Sequence[Record]) -
     """
     if not rows:
         return
-    columns = [(root, *columns_of(row)) for row in rows]
-    await _delete(connection, root, [row[1] for row in columns], [row[2] for row in columns])
-    await _copy(connection, columns, len(_COLUMNS))
+    paths, keys = [row.path for row in rows], encode_keys([row.key for row in rows])
+    await _delete(connection, root, paths, keys)
+    columns: list[Iterable[Any]] = [
+        repeat(root), paths, keys, [row.version for row in rows],
+        [row.created_at for row in rows], [row.updated_at for row in rows],
+        map(bytes.decode, [row.data for row in rows]),
+    ]  # fmt: skip
+    expiries, ttls = [row.expires_at for row in rows], [row.ttl for row in rows]
+    indexings = [row.indexing for row in rows]
+    if not {*expiries, *ttls, *indexings} <= {None}:
+        columns += expiries, ttls, map(pack_indexing, indexings)
+    await _copy(connection, zip(*columns, strict=False), len(columns))
 
 
 async def _delete(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, cast
 
 from kvstore.backend import Span
+from kvstore.collecting import uncollected
 from kvstore.namespace import decode_namespace
 from kvstore.operations import (
     NAMED,
@@ -25,7 +26,7 @@ from kvstore.operations import (
 )
 from kvstore.plan import Address, Admission, Effects, is_rewound, named, rewound
 from kvstore.postgres import past, sequence_statements, statements
-from kvstore.postgres.connection import Connection, aside, rows_of
+from kvstore.postgres.connection import Connection, aside, begin_aside, heard, rows_of
 from kvstore.postgres.copying import copy_rows
 from kvstore.postgres.keys import SURELY_SHORT, check_length, decode_key, root_of
 from kvstore.postgres.reading import item_of, matching_addresses
@@ -348,7 +349,9 @@ class Transaction:
         touched = {sequence.path for sequence in op.sequences}
         records = iter(op.records)
         admissions: dict[str, Admission] = {}
-        while some := await aside(self._connection, lambda: _take_pieces(records)):
+        reading = begin_aside(lambda: _take_pieces(records))
+        while some := await heard(self._connection, reading):
+            reading = begin_aside(lambda: _take_pieces(records))  # while the server works
             by_root: dict[str, list[Record]] = {}
             for each in some:
                 by_root.setdefault(root_of(each.path), []).append(each)
@@ -391,7 +394,8 @@ class Transaction:
             await space.load(self._connection, addresses)
             live = space.live(addresses)
         entries = {at: row.data for at, row in live.items() if at[0] in inside}
-        effects = admission.admit(records, live, entries)
+        with uncollected():
+            effects = admission.admit(records, live, entries)
         for row, _ in effects.writes:
             if len(row.path) + len(row.key) > SURELY_SHORT:
                 check_length(decode_namespace(row.path), row.path, row.key)

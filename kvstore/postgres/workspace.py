@@ -45,7 +45,6 @@ __all__ = [
     "MakeIndexer",
     "Stamp",
     "Workspace",
-    "columns_of",
     "find_unembedded",
     "is_decided",
     "is_light",
@@ -456,7 +455,7 @@ class Workspace:
                     parts.append((kind, path, encode_key(key), *[None] * 4, *lifetime, None))
                 else:
                     row = rows[path, key]
-                    parts.append((kind, *columns_of(row)))
+                    parts.append((kind, *_columns_of(row)))
                     size += len(row.data)
                 if size > _WRITTEN_BYTES or len(parts) >= _WRITTEN_AT_ONCE:
                     yield list(zip(*parts, strict=True))
@@ -510,7 +509,7 @@ def is_decided(ops: Sequence[Operation]) -> bool:
     return all(isinstance(op, NAMED) for op in ops) or isinstance(ops[0], OF_JOBS)
 
 
-def columns_of(row: Record) -> tuple[Any, ...]:
+def _columns_of(row: Record) -> tuple[Any, ...]:
     """Return a row as it is to be written, but for its root."""
     return (
         row.path, encode_key(row.key), row.version, row.created_at, row.updated_at,
