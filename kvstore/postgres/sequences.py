@@ -116,7 +116,8 @@ class Ledger:
     async def find(self, connection: Connection, paths: Iterable[str]) -> dict[str, SequenceState]:
         """Return the states of those namespaces that are logs or queues."""
         wanted = dict.fromkeys(paths)
-        unknown = [path for path in wanted if path not in self._states.keys() | self._absent]
+        states, absent = self._states, self._absent
+        unknown = [path for path in wanted if path not in states and path not in absent]
         if self.has_any and unknown:
             for path, *row, head in await connection.fetch(sql.GET_STATES, self._root, unknown):
                 self._states[path] = SequenceState(path, *row)
