@@ -180,6 +180,14 @@ RETURNING items.path, items.key, items.created_at, items.expires_at
 """.format
 DELETE_PRESENT = _DELETE_PRESENT(within="")
 DELETE_PRESENT_UNDER = _DELETE_PRESENT(within="items.root = $1 AND")
+# Whether this role sees only some of the rows
+HAS_ROW_SECURITY = "SELECT pg_catalog.row_security_active('kvstore_items'::regclass)"
+INSERT = """
+INSERT INTO kvstore_items (
+    root, path, key, version, created_at, updated_at, value, expires_at, ttl, indexing
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+"""
 # All roots: the whole table
 GET_NEWEST = "SELECT max(version) FROM kvstore_turns"
 LIST_ROOTS = "SELECT root, version FROM kvstore_turns ORDER BY root"

@@ -19,6 +19,7 @@ if reason_to_skip() is not None:
     pytest.skip(str(reason_to_skip()), allow_module_level=True)
 
 from kvstore.postgres import PostgresStore
+from kvstore.postgres.copying import LEAST_COPIED
 
 GUIDE = Path(__file__).parents[2] / "docs" / "postgres.md"
 FIND_TABLES = """SELECT count(*) FROM pg_class
@@ -35,15 +36,18 @@ def said(schema: str, role: str) -> str:
 
 
 @pytest.fixture
-def tenants(postgres: Database, postgres_url: str) -> Iterator[dict[str, str]]:
-    """The addresses of two tenants, each of whom has a role of its name."""
+def tenants(
+    postgres: Database, postgres_url: str, request: pytest.FixtureRequest
+) -> Iterator[dict[str, str]]:
+    """The addresses of two tenants, each with a role of its name; the parameter: an index."""
+    index = getattr(request, "param", IndexConfig())
     schema = schema_of(postgres_url)
     names = [f"{schema}_{label}" for label in ("acme", "globex")]
     parts = urlsplit(postgres_url)
     host = parts.netloc.rpartition("@")[2]
 
     async def prepare() -> None:
-        async with PostgresStore(postgres_url, index=IndexConfig()) as store:
+        async with PostgresStore(postgres_url, index=index) as store:
             await store.put(("shared",), "k", "of nobody")
 
     asyncio.run(prepare())
@@ -110,3 +114,23 @@ async def test_a_tenant_looks_after_its_root_once_nobody_watches_all(
         assert await store.sweep() == 1
         count = f"SELECT count(*) FROM {schema}.kvstore_items WHERE key = 'k'"
         assert postgres.execute(f"{count} AND root LIKE '{mine}%'") == 0
+
+
+@pytest.mark.parametrize("tenants", [None], indirect=True)
+async def test_a_tenant_writes_as_many_items_at_once_as_anybody(
+    tenants: dict[str, str], tmp_path: Path
+) -> None:
+    """The server refuses to copy into a table of which a role sees only some rows."""
+    (mine, url), _ = tenants.items()
+    namespace, file = (mine, "bulk"), tmp_path / "all.jsonl"
+    items = {f"k{at:05}": at for at in range(LEAST_COPIED)}
+    async with PostgresStore(url) as store:
+        for ttl in (None, 60.0):
+            put = await store.put_many(namespace, items, ttl=ttl)
+            assert put == list((await store.get_many(namespace, items)).values())
+        assert await store.export_items(file, namespace=namespace) == len(items)
+        assert await store.import_items(file) == len(items)
+        found = (await store.get_many(namespace, items)).values()
+        assert [item.value for item in found if item.expires_at] == list(items.values())
+        with pytest.raises(StoreAccessError, match="does not let this user"):
+            await store.put_many(("new",), items)

@@ -69,7 +69,13 @@ OF_THE_SERVER = {
     *("BEGIN", "NOTIFY", "SEPARATOR", "LIVE", "ADDRESS", "ROW", "DONE_BEFORE", "NOT_PLAIN"),
     *("AWAIT_ROOTS", "AWAIT_ROOTS_OF_ALL"),
     *("index.GET_EXTENSION", "index.CREATE_EXTENSION", "index.HAS_TABLE"),
-    *("LOCK_TABLES", "MAY_LOOK_AFTER_ALL", "index.USE_HNSW", "index.GUESS_VECTORS"),
+    *(
+        "LOCK_TABLES",
+        "MAY_LOOK_AFTER_ALL",
+        "HAS_ROW_SECURITY",
+        "index.USE_HNSW",
+        "index.GUESS_VECTORS",
+    ),
     *("index.CREATE_VECTORS", "index.CREATE_HNSW", "index.CREATE_HALF_HNSW"),
     *("sequence.LAST_KEY", "sequence.IS_ENTRY"),
 }
