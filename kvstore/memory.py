@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from heapq import merge
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self, assert_never
 
@@ -20,7 +22,8 @@ from kvstore.index_plan import Wanted, complete
 from kvstore.instants import to_datetime
 from kvstore.jobs import Jobs, JobState
 from kvstore.memory_jobs import MemoryJobs
-from kvstore.memory_past import MemoryPast, within
+from kvstore.memory_past import MemoryPast
+from kvstore.memory_rows import in_span
 from kvstore.memory_sequences import MemorySequences
 from kvstore.namespace import decode_namespace, is_within, show
 from kvstore.operations import (
@@ -169,7 +172,7 @@ class InMemoryBackend(MemorySequences):
         planned = [index.plan(finder, row, vectors) for row, vectors in effects.writes]
         for op in ops:
             if isinstance(op, Reindex):
-                for address in self._marked(op):
+                for address in index.marked(op.after, op.limit):
                     index.plan(finder, self._rows[address], op.vectors, op.refused)
         if ops:
             finder.require_all()
@@ -229,7 +232,7 @@ class InMemoryBackend(MemorySequences):
         if self._index is not None:
             planned = self._planned(effects) if planned is None else planned
             for (row, _), wanted in zip(effects.writes, planned, strict=True):
-                self._index.put((row.path, row.key), wanted)
+                self._index.put(row, wanted)
         for row in effects.renewals:
             self._rows[row.path, row.key] = row
             self._note_expiry(row)
@@ -313,20 +316,14 @@ class InMemoryBackend(MemorySequences):
             self._sequences[op.path].trimmed = position_of(doomed[-1][1]) or 0
         return len(doomed)
 
-    def _marked(self, op: Reindex) -> list[Address]:
-        """Return the marked items that an operation is to index, by their versions."""
-        assert self._index is not None
-        versions = ((self._rows[address].version, address) for address in self._index.pending)
-        return [address for version, address in sorted(versions) if version > op.after][: op.limit]
-
     def _reindex_rows(self, op: Reindex) -> tuple[int, int, list[Address]]:
         index = self._index
         if index is None:
             return 0, 0, []
-        marked, finder = self._marked(op), index.finder()
+        marked, finder = index.marked(op.after, op.limit), index.finder()
         for address in marked:
-            wanted = index.plan(finder, self._rows[address], op.vectors, op.refused)
-            index.put(address, wanted)
+            row = self._rows[address]
+            index.put(row, index.plan(finder, row, op.vectors, op.refused))
         if not marked:
             complete(index.description, index.setup)
         last = self._rows[marked[-1]].version if marked else 0
@@ -352,15 +349,9 @@ class InMemoryBackend(MemorySequences):
         self, moment: Moment, span: Span, limit: int
     ) -> tuple[list[Record], Address | None]:
         self._past.require(moment, self._version, self.now())
-        everywhere = {*self._rows, *self._past.addresses()}
-        addresses = within(everywhere, span.path, span.pattern, span.subtree)
-        after, before = span.after, span.before
-        rest = [
-            at
-            for at in addresses
-            if (after is None or at > after) and (before is None or at < before)
-        ]
-        page = sorted(rest, reverse=span.reverse)[:limit]
+        some = (in_span(order, span) for order in (self._sorted(), self._past.addresses()))
+        both = groupby(merge(*some, reverse=span.reverse))  # most are in either
+        page = list(islice((at for at, _ in both if span.pattern.matches(at[1])), limit))
         return self._at(moment, page), page[-1] if len(page) == limit else None
 
     def _at(self, moment: Moment, addresses: Sequence[Address]) -> list[Record]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import islice
+from operator import itemgetter
 
 from kvstore import codec
 from kvstore.context import CONTEXT_HITS, Neighbour, in_context
@@ -38,7 +40,8 @@ class MemoryIndex:
 
     Attributes:
         description: of the index.
-        pending: the items some of whose texts have no vectors: those of an import.
+        pending: the items some of whose texts have no vectors, those of an import, and their
+            versions.
     """
 
     def __init__(self, setup: IndexSetup, embedder: Embedder | None = None) -> None:
@@ -47,7 +50,8 @@ class MemoryIndex:
         self.description = Description(setup.fields, setup.model, None, words=WORDS_REVISION)
         self._entries: dict[Address, _Entry] = {}
         self._roots: dict[str, dict[Address, Words]] = {}  # those of the entries, by root
-        self.pending: set[Address] = set()
+        self.pending: dict[Address, int] = {}
+        self._order: list[tuple[int, Address]] | None = []  # all that are pending, and more
 
     @property
     def setup(self) -> IndexSetup:
@@ -60,15 +64,25 @@ class MemoryIndex:
         """Return what finds the vectors of the items of one unit."""
         return VectorFinder(self.description, self.setup)
 
-    def adopt(self, addresses: Iterable[Address]) -> int:
+    def adopt(self, rows: Mapping[Address, Record]) -> int:
         """Make it the store's, of which those are all items; return how many are marked."""
         is_dropped, is_marked = adopt(self.description, self.setup)
         if is_dropped:
             for entry in self._entries.values():
                 entry.vectors = {}
         if is_marked:
-            self.pending = set(addresses)
+            self.pending = {address: row.version for address, row in rows.items()}
+            self._order = None
         return len(self.pending)
+
+    def marked(self, after: int, limit: int) -> list[Address]:
+        """Return the first pending items of later versions, by their versions."""
+        if self._order is None:
+            self._order = sorted((version, address) for address, version in self.pending.items())
+        begin = bisect_right(self._order, after, key=itemgetter(0))
+        later = (self._order[at] for at in range(begin, len(self._order)))
+        there = (address for version, address in later if self.pending.get(address) == version)
+        return list(islice(there, limit))
 
     def plan(
         self,
@@ -83,9 +97,11 @@ class MemoryIndex:
         finder.find(wanted, () if entry is None else entry.vectors, known, refused)
         return wanted
 
-    def put(self, address: Address, wanted: Wanted) -> None:
+    def put(self, row: Record, wanted: Wanted) -> None:
         """Index what was planned of an item, and nothing else of it."""
-        before, description = self.discard(address), self.description
+        address, description = (row.path, row.key), self.description
+        marked = self.pending.get(address)
+        before = self.discard(address)
         if not wanted.codes:
             return
         if wanted.own and description.model is None:
@@ -96,7 +112,9 @@ class MemoryIndex:
             found = ((code, held.get(code)) for code in wanted.codes)
             vectors = {code: vector for code, vector in found if vector is not None}
             if len(vectors) < len(wanted.codes):
-                self.pending.add(address)
+                self.pending[address] = row.version
+                if marked != row.version:
+                    self._order = None
             for vector in filter(None, vectors.values()):
                 description.dimensions = len(vector) // 4
         words = Words(wanted.texts.values(), address[0])
@@ -105,7 +123,7 @@ class MemoryIndex:
 
     def discard(self, address: Address) -> _Entry | None:
         """Take an item out."""
-        self.pending.discard(address)
+        self.pending.pop(address, None)
         entry = self._entries.pop(address, None)
         if entry is not None:
             root = root_of(address[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,6 +44,7 @@ class MemoryPast:
 
     def __init__(self) -> None:
         self._ended: dict[Address, list[_Ended]] = {}
+        self._order: list[Address] | None = None  # all of those addresses, if they are sorted
         self._notes: list[Note] = []  # all changes since `_begin`
         self._span = _Span()
         self._begin = Moment(0, 0)
@@ -63,6 +64,7 @@ class MemoryPast:
         span = self._span
         if not self.is_kept:
             self._ended.clear()
+            self._order = None
             self._notes.clear()
             self.last = max(self.last, now)
             self._begin = Moment(version, self.last)
@@ -84,7 +86,10 @@ class MemoryPast:
                 began = there.updated_at
                 if self._has_waited:
                     began = self._instant_of(there.version, began)
-                self._ended.setdefault(address, []).append(_Ended(there, note, began))
+                if address not in self._ended:
+                    self._ended[address] = []
+                    self._order = None
+                self._ended[address].append(_Ended(there, note, began))
         self._notes += effects.notes
         if effects.notes:
             self.last = effects.notes[-1].at
@@ -121,6 +126,7 @@ class MemoryPast:
                 self._ended[address] = left
             else:
                 self._ended.pop(address, None)
+                self._order = None
         return len(gone)
 
     def forget(self, path: str, pattern: Pattern, subtree: bool) -> int:
@@ -177,9 +183,11 @@ class MemoryPast:
                     break
         return row if row is not None and row.is_live(moment.instant) else None
 
-    def addresses(self) -> Iterator[Address]:
-        """Yield those of which something ended."""
-        return iter(self._ended)
+    def addresses(self) -> list[Address]:
+        """Return those of which something ended, in order."""
+        if self._order is None:
+            self._order = sorted(self._ended)
+        return self._order
 
     def changed_since(self, version: int, path: str, subtree: bool) -> list[Address]:
         """Return the addresses of what has changed since a version, in order."""
@@ -235,10 +243,3 @@ def _is_inside(address: Address, path: str, pattern: Pattern, subtree: bool) -> 
 
 def _without_data(row: Record) -> Record:
     return Record(row.path, row.key, b"", row.version, 0, 0, row.expires_at)
-
-
-def within(
-    addresses: Iterable[Address], path: str, pattern: Pattern, subtree: bool
-) -> list[Address]:
-    """Return those addresses that are in a namespace or subtree and match."""
-    return [at for at in addresses if _is_inside(at, path, pattern, subtree)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from heapq import nlargest
 from itertools import islice
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
 from kvstore import codec
 from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings, Span
@@ -20,13 +20,13 @@ from kvstore.memory_index import MemoryIndex
 from kvstore.namespace import decode_namespace, subtree_range
 from kvstore.operations import Record
 from kvstore.past_view import item_of
-from kvstore.patterns import Pattern
+from kvstore.patterns import EVERY_KEY, Pattern
 from kvstore.plan import Address
 from kvstore.ranking import Hit, Search, page_of
 from kvstore.text import contains
 from kvstore.types import IndexConfig, Item, Namespace
 
-__all__ = ["MemoryRows"]
+__all__ = ["MemoryRows", "in_span"]
 
 
 class MemoryRows(Backend):
@@ -117,44 +117,27 @@ class MemoryRows(Backend):
 
     def _in_span(self, span: Span) -> Iterator[tuple[Address, Record]]:
         """Yield the live rows of a span, whatever their keys, in its order."""
-        after, before = span.bounds
-        return self._range(span.path, span.subtree, after, before, span.reverse)
-
-    def _range(
-        self,
-        path: str,
-        subtree: bool,
-        after: Address | None = None,
-        before: Address | None = None,
-        reverse: bool = False,
-    ) -> Iterator[tuple[Address, Record]]:
-        """Yield the live rows of a namespace or a subtree, in order."""
         now = self.now()
-        begin, end = self._bounds(path, subtree, after)
-        order = self._order
-        if before is not None:
-            end = bisect_left(order, before)
-        for at in reversed(range(begin, end)) if reverse else range(begin, end):
-            row = self._rows[order[at]]
+        for address in in_span(self._sorted(), span):
+            row = self._rows[address]
             if row.is_live(now):
-                yield order[at], row
+                yield address, row
 
-    def _bounds(self, path: str, subtree: bool, after: Address | None = None) -> tuple[int, int]:
-        """Return where in `_order` a namespace or a subtree begins and ends."""
+    def _range(self, path: str, subtree: bool) -> Iterator[tuple[Address, Record]]:
+        """Yield the live rows of a namespace or a subtree, in order."""
+        return self._in_span(Span(path, EVERY_KEY, subtree))
+
+    def _sorted(self) -> list[Address]:
+        """Return all addresses, in order."""
         if not self._is_sorted:
             self._order = sorted(self._rows)
             self._is_sorted = True
-        order = self._order
-        low, high = subtree_range(path)
-        begin = bisect_left(order, (low, "")) if after is None else bisect_right(order, after)
-        if not subtree:
-            return begin, bisect_right(order, path, key=lambda address: address[0])
-        return begin, len(order) if high is None else bisect_left(order, (high, ""))
+        return self._order
 
     async def records(
         self, path: str, after: Address | None, limit: int
     ) -> tuple[list[Record], Address | None]:
-        page = list(islice(self._range(path, True, after), limit))
+        page = list(islice(self._in_span(Span(path, EVERY_KEY, True, after)), limit))
         return [record for _, record in page], page[-1][0] if len(page) == limit else None
 
     async def sample_vectors(self, path: str, limit: int) -> list[tuple[str, str, bytes]]:
@@ -202,3 +185,18 @@ class MemoryRows(Backend):
     def _note_expiry(self, row: Record) -> None:
         if row.expires_at is not None:
             self._soonest = min(row.expires_at, self._soonest or row.expires_at)
+
+
+def in_span(order: list[Address], span: Span) -> Iterator[Address]:
+    """Yield those of sorted addresses that lie in a span, whatever their keys, in its order."""
+    low, high = subtree_range(span.path)
+    after, before = span.bounds
+    begin = bisect_left(order, (low, "")) if after is None else bisect_right(order, after)
+    if before is not None:
+        end = bisect_left(order, before)
+    elif not span.subtree:
+        end = bisect_right(order, span.path, key=itemgetter(0))
+    else:
+        end = len(order) if high is None else bisect_left(order, (high, ""))
+    numbers = range(begin, end)
+    return (order[at] for at in (reversed(numbers) if span.reverse else numbers))

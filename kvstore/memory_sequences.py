@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+from kvstore.backend import Span
 from kvstore.jobs import (
     DEAD,
     DELAYED,
@@ -20,7 +21,7 @@ from kvstore.jobs import (
     other_items,
 )
 from kvstore.memory_jobs import MemoryJobs, MemoryQueue
-from kvstore.memory_rows import MemoryRows
+from kvstore.memory_rows import MemoryRows, in_span
 from kvstore.namespace import decode_namespace, is_within, show
 from kvstore.operations import (
     Append,
@@ -34,6 +35,7 @@ from kvstore.operations import (
     TakeJob,
 )
 from kvstore.past_view import item_of
+from kvstore.patterns import EVERY_KEY
 from kvstore.plan import Effects, run_job
 from kvstore.sequences import EntryPage, SequenceState, key_of, position_of
 from kvstore.types import Item
@@ -73,8 +75,8 @@ class MemorySequences(MemoryRows):
 
     def _positions_in(self, path: str) -> list[int]:
         """Return the positions that keys of a namespace are, whether live or not, in order."""
-        begin, end = self._bounds(path, subtree=False)
-        found = (position_of(key) for _, key in self._order[begin:end])
+        there = in_span(self._sorted(), Span(path, EVERY_KEY, subtree=False))
+        found = (position_of(key) for _, key in there)
         return [position for position in found if position is not None]
 
     def _keep_positions(

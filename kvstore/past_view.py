@@ -271,6 +271,6 @@ def _by_words(
     addresses = []
     for row in rows:
         addresses.append((row.path, row.key))
-        index.put(addresses[-1], index.plan(finder, row, None))
+        index.put(row, index.plan(finder, row, None))
     weights = index.weigh(query_words(query), "", subtree=True)
     return [(hit.place, hit.score) for hit in index.by_words(addresses, weights)]
