@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -18,7 +18,7 @@ from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError, SchemaError
 from kvstore.feed import ChangePage
 from kvstore.filters import Filter
-from kvstore.index_plan import LatelyPut
+from kvstore.index_plan import LatelyPut, texts_of_put
 from kvstore.jobs import JobState, QueueSize, SequenceRecord
 from kvstore.metrics import Metrics
 from kvstore.namespace import decode_namespace, encode_namespace, root_of, show
@@ -35,6 +35,7 @@ from kvstore.operations import (
 )
 from kvstore.past import Moment
 from kvstore.patterns import Pattern
+from kvstore.plan import Address
 from kvstore.positions import Position
 from kvstore.postgres import changes, checking, past, reading, sequence_reading, statements
 from kvstore.postgres.backup import backup
@@ -195,6 +196,7 @@ class PostgresBackend(Backend):
         self._may_cross = may_cross
         self._setup: Setup | None = None
         self._lately = LatelyPut()
+        self._looks: dict[Address, asyncio.Task[Sequence[str]]] = {}  # the last one at an item
 
     def attach(
         self, settings: Settings, index: IndexConfig | None, embedder: Embedder | None
@@ -436,17 +438,42 @@ class PostgresBackend(Backend):
     async def unembedded(self, ops: Sequence[Operation]) -> Sequence[str]:
         """As the backend has it: asked only where the write itself would not look first.
 
-        And only of puts with new texts: all others go in the order of the calls.
+        And only of puts with new texts: all others go in the order of the calls. Those of one item
+        end in that order, so that what is asked for first is written first.
         """
         texts = [op for op in ops if isinstance(op, EMBEDDED) and not op.vectors]
         puts = [op for op in texts if isinstance(op, Put)]
         if self._setup is None or len(puts) < len(texts) or not puts:
             return ()
-        if self._lately.knows(puts, self._setup.fields) or not self._writer.locks_first(ops):
+        is_known = self._lately.knows(puts, self._setup.fields)
+        places = dict.fromkeys((op.path, op.key) for op in puts)
+        before = {self._looks[at] for at in places if at in self._looks}
+        if before:  # what they have put may not be there yet
+            is_known = not any(texts_of_put(op, self._setup.fields) for op in puts)
+        if is_known or not (before or self._writer.locks_first(ops)):
             return ()
         self._learn_dimensions()
+        looking = asyncio.create_task(self._look(ops, before))
+        self._looks |= dict.fromkeys(places, looking)
+        looking.add_done_callback(partial(self._forget_look, places))
+        return await asyncio.shield(looking)
+
+    async def _look(
+        self, ops: Sequence[Operation], before: set[asyncio.Task[Sequence[str]]]
+    ) -> Sequence[str]:
         named: Any = ops
-        return await self._pool.run(find_unembedded, named, self.now(), self._make_indexer)
+        try:
+            return await self._pool.run(find_unembedded, named, self.now(), self._make_indexer)
+        finally:
+            if before:
+                await asyncio.wait(before)
+
+    def _forget_look(self, places: Iterable[Address], done: asyncio.Task[Sequence[str]]) -> None:
+        for at in places:
+            if self._looks.get(at) is done:
+                del self._looks[at]
+        if not done.cancelled():
+            done.exception()  # told to its caller, if that is still there
 
     def apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
         self._learn_dimensions()

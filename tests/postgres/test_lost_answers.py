@@ -29,9 +29,10 @@ import asyncpg
 
 from kvstore.postgres import PostgresStore, statements
 from kvstore.postgres.connection import Target, connect
+from kvstore.postgres.pool import Pooled
 from kvstore.postgres.puts import put_plain
 from kvstore.postgres.wide import Transaction
-from kvstore.postgres.workspace import Stamp
+from kvstore.postgres.workspace import Stamp, find_unembedded
 
 NS = ("a", "b")
 When = Literal["before", "after"]
@@ -431,3 +432,35 @@ async def test_what_has_no_new_texts_goes_in_the_order_of_the_calls(postgres_url
             )
             assert (outcomes[0], *outcomes[1::2]) == (7, True, True, True)
             assert await store.keys(NS) == []
+
+
+async def test_new_texts_of_one_item_are_written_in_the_order_of_the_calls(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the look at what the first one needs takes longer than the look of the second."""
+    is_second_over = asyncio.Event()
+    looked: list[Any] = []
+
+    async def look(pooled: Pooled, ops: Any, *rest: Any) -> Any:
+        looked.append(ops[0].key)
+        number = len(looked)
+        found = await find_unembedded(pooled, ops, *rest)
+        if number == 1:
+            await is_second_over.wait()
+        elif number == 2:
+            is_second_over.set()
+        return found
+
+    monkeypatch.setattr("kvstore.postgres.store.find_unembedded", look)
+    index = IndexConfig(HashingEmbeddings(8), fields=["text"])
+    async with PostgresStore(postgres_url, index=index, pooler=True, pool_size=2) as store:
+        for texts in (("one", "two"), ("three", "three")):
+            looked.clear()
+            is_second_over.clear()
+            values = [{"text": text, "n": n} for n, text in enumerate(texts)]
+            async with asyncio.timeout(20):
+                puts = await asyncio.gather(*(store.put(NS, "k", value) for value in values))
+            assert puts[0].version < puts[1].version
+            assert looked == ["k", "k"]
+            assert await store.get(NS, "k") == puts[1]
+        assert not store.backend._looks

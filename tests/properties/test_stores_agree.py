@@ -766,8 +766,7 @@ class PostgresAgrees(StoresAgree):
     def maker(self, durability: Any, options: dict[str, Any]) -> Callable[[], Store]:
         self.url = self.database.new_schema()
         is_pooler = durability == "full"  # nothing else is asked of it here
-        size = 1 if self.is_indexed else 2  # looks for new texts end in the order of the calls
-        return partial(kvstore.open, self.url, pooler=is_pooler, pool_size=size, **options)
+        return partial(kvstore.open, self.url, pooler=is_pooler, pool_size=2, **options)
 
     def teardown(self) -> None:
         super().teardown()
