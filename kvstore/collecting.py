@@ -10,6 +10,7 @@ may be thrown meanwhile.
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,9 +46,15 @@ class _Pause:
 
     def end(self) -> None:
         with self._lock:
-            self._wanted -= 1
+            self._wanted = max(0, self._wanted - 1)
             if not self._wanted:
                 self._stop()
+
+    def forked(self) -> None:
+        """Go on in a child process, which has no thread of those that wanted it."""
+        self._lock = Lock()
+        self._wanted = 0
+        self._stop()
 
     def _stop(self) -> None:
         if gc.get_threshold()[0] == _NEVER:  # else the program has set another one meanwhile
@@ -55,6 +62,8 @@ class _Pause:
 
 
 _pause = _Pause()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pause.forked)
 
 
 @contextmanager

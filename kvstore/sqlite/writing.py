@@ -1,8 +1,8 @@
 """Writes as plain functions on a connection: units of operations inside one transaction.
 
 A unit's conditions are tested before its first write, so a unit that fails has changed nothing,
-and its neighbours in the same transaction go on: no savepoint is needed. A `Restore` alone may fail
-late; it has no neighbours.
+and its neighbours in the same transaction go on: no savepoint is needed. Those that are `ALONE` may
+fail late; they have no neighbours.
 """
 
 from __future__ import annotations
@@ -62,16 +62,12 @@ from kvstore.sqlite.plain_changes import Outcome, PlainChanges
 from kvstore.sqlite.plain_puts import is_bare_put
 from kvstore.sqlite.rows import NotInlineError, StoredRow, columns_of
 
-__all__ = ["INLINE_OPS", "Batch", "has_restore"]
+__all__ = ["ALONE", "INLINE_OPS", "Batch"]
 
 INLINE_OPS = 16  # on the event loop's thread, of those that cost more than a plain put
 _REWIND_SLICE = 500  # items in hand at once
 _QUICK = (PutJob, TakeJob, FinishJob)
-
-
-def has_restore(ops: Sequence[Operation]) -> bool:
-    """Whether a unit writes before it knows that it can, and so needs a transaction of its own."""
-    return any(type(op) in (Restore, Rewind) for op in ops)
+ALONE = (Restore, Rewind)  # of which a unit may fail late, and so has a transaction to itself
 
 
 _Way = Callable[[Sequence[Sequence[Operation]]], list[Outcome]]
@@ -129,7 +125,7 @@ class Batch(PlainChanges):
         except (driver.Error, NotInlineError):
             raise
         except Exception as exc:
-            if has_restore(ops):
+            if any(type(op) in ALONE for op in ops):
                 raise
             return exc  # it belongs to the unit's caller
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 
 import pytest
@@ -32,6 +33,31 @@ def test_it_goes_on_when_the_last_one_is_done() -> None:
     assert is_paused()
     leave.set()
     thread.join()
+    assert not is_paused()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_it_goes_on_in_a_child_of_a_process_in_which_it_pauses() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def make() -> None:
+        with uncollected():
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    assert entered.wait(10)
+    child = os.fork()
+    if not child:
+        was_paused = is_paused()
+        with uncollected():
+            is_paused_again = is_paused()
+        os._exit(was_paused or not is_paused_again or is_paused())
+    leave.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
     assert not is_paused()
 
 

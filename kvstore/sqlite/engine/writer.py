@@ -16,7 +16,7 @@ from kvstore.errors import StoreBusyError, StoreError
 from kvstore.feed import Bell
 from kvstore.instants import to_micros
 from kvstore.metrics import Counters
-from kvstore.operations import Append, Expendable, Mutate, Operation, Put, PutJob, Restore
+from kvstore.operations import Append, Expendable, Mutate, Operation, Put, PutJob
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import WorkerConnection, claimed, is_busy, limit, transaction
 from kvstore.sqlite.diagnosis import explain
@@ -38,7 +38,7 @@ from kvstore.sqlite.openfile import OpenFile
 from kvstore.sqlite.plain_puts import are_new, is_bare_put
 from kvstore.sqlite.read_cache import ReadCache
 from kvstore.sqlite.series import Series
-from kvstore.sqlite.writing import INLINE_OPS, Batch
+from kvstore.sqlite.writing import ALONE, INLINE_OPS, Batch
 from kvstore.types import Item
 
 __all__ = ["Writer", "without_checkpoints"]
@@ -80,7 +80,7 @@ class _Unit:
                 size += len(op.data)
             elif type(op) is Append:
                 size += sum(map(len, op.data))
-            elif type(op) is Restore:
+            elif type(op) in ALONE:
                 self.is_alone = True
         self.size = 256 * len(ops) + size * len(ops) // max(1, len(few))  # roughly, in bytes
 
