@@ -422,6 +422,6 @@ class Writer:
                 return
             self._starved.append(channel)
             await asyncio.sleep(pause)
-            if channel.is_open:  # another one's group has ended
+            if channel not in self._starved:  # another one's group has ended, and gave its own
                 return
             self._starved.remove(channel)

@@ -22,6 +22,7 @@ if reason_to_skip() is not None:
 import asyncpg
 
 from kvstore.postgres import PostgresStore
+from kvstore.postgres.channels import Channel
 from kvstore.postgres.connection import Target, aside, connect
 from tests.waiting import until
 
@@ -401,9 +402,21 @@ async def test_a_server_that_became_read_only_is_left_by_whoever_only_watches(
             assert (await waiting).key == "l"
 
 
+@pytest.mark.parametrize("is_lost", [False, True])
 async def test_writes_go_over_the_connections_there_are_when_the_server_has_no_more(
-    server: Server, admin: Any
+    server: Server, admin: Any, monkeypatch: pytest.MonkeyPatch, *, is_lost: bool
 ) -> None:
+    """Also if one that is handed on is lost before the other has looked at it."""
+    take_over = Channel.take_over
+    lost: list[Any] = []
+
+    def take_over_what_is_lost(channel: Channel, other: Channel) -> None:
+        take_over(channel, other)
+        if is_lost and len(lost) < 3 and channel.raw is not None:
+            lost.append(channel.raw)
+            channel.raw.terminate()
+
+    monkeypatch.setattr(Channel, "take_over", take_over_what_is_lost)
     async with PostgresStore(server.url, busy_timeout=5) as store:
         await store.put(NS, "k", 1)
         others: list[Any] = []
