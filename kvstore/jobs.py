@@ -27,6 +27,7 @@ __all__ = [
     "QueueSize",
     "SequenceRecord",
     "lease_lost",
+    "no_job",
     "other_items",
     "require_lease",
     "seen_at",
@@ -103,15 +104,25 @@ class SequenceRecord:
     trimmed: int = 0
     jobs: tuple[JobState, ...] = ()
 
-    def onto(self, state: SequenceState) -> None:
+    def onto(self, state: SequenceState, *, is_taken: bool) -> None:
         """Make what is there go on above both.
 
+        Args:
+            state: of what is there.
+            is_taken: whether the namespace holds items and is neither a log nor a queue.
+
         Raises:
-            ConflictError: it is of the other kind.
+            ConflictError: it is of the other kind, or holds items that are no jobs.
         """
         if state.kind not in (None, self.kind):
             where = show(decode_namespace(self.path))
             raise ConflictError(f"{where} is a {state.kind} here; nothing was imported")
+        if is_taken and self.kind == "queue":
+            where = show(decode_namespace(self.path))
+            raise ConflictError(
+                f"{where} is a queue there, and holds items here that are no jobs; nothing was "
+                "imported"
+            )
         state.kind = self.kind
         state.last = max(state.last, self.last)
         state.trimmed = max(state.trimmed, self.trimmed)
@@ -130,6 +141,11 @@ def other_items(namespace: Namespace) -> InvalidNamespaceError:
     return InvalidNamespaceError(
         f"{show(namespace)} holds items that are no jobs; name another namespace for the queue"
     )
+
+
+def no_job(path: str, key: str) -> str:
+    """Return how `check` names an item in a queue that is no job."""
+    return f"queue: {show(decode_namespace(path), key)} is no job, and nobody will take it"
 
 
 def require_lease(

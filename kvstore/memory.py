@@ -67,7 +67,7 @@ from kvstore.plan import (
 )
 from kvstore.report import WAITS, Meter, Report, RootStats, Stats
 from kvstore.rules import row_problem
-from kvstore.sequences import key_of, position_of, require_kind
+from kvstore.sequences import key_of, position_of, queues_among, require_kind
 from kvstore.store import Store
 from kvstore.types import Change, IndexConfig, Item, Namespace
 
@@ -270,7 +270,8 @@ class InMemoryBackend(MemorySequences):
         admission = Admission(op, self._version, now, is_watched=is_watched)
         states = {each.path: self._state(each.path).copied() for each in op.sequences}
         for each in op.sequences:
-            each.onto(states[each.path])
+            is_taken = each.path not in self._sequences and self._has_items(each.path)
+            each.onto(states[each.path], is_taken=is_taken)
         records = list(op.records)
         addresses = () if admission.replaces else ((each.path, each.key) for each in records)
         live = {address for address in addresses if self._live(*address, now) is not None}
@@ -280,7 +281,8 @@ class InMemoryBackend(MemorySequences):
             if (each.path in self._sequences or each.path in states)
             and (row := self._live(each.path, each.key, now)) is not None
         }
-        effects = admission.admit(records, live, entries)
+        queues = queues_among(self._sequences | states)
+        effects = admission.admit(records, live, entries, queues)
         for path in states.keys() - self._sequences.keys():
             self._positions[path] = self._positions_in(path)
         self._sequences |= states

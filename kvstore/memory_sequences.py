@@ -18,6 +18,7 @@ from kvstore.jobs import (
     JobState,
     QueueSize,
     SequenceRecord,
+    no_job,
     other_items,
 )
 from kvstore.memory_jobs import MemoryJobs, MemoryQueue
@@ -60,7 +61,7 @@ class MemorySequences(MemoryRows):
         for op in ops:
             if type(op) is PutJob:
                 if op.path not in self._sequences:
-                    if any(True for _ in self._range(op.path, subtree=False)):
+                    if self._has_items(op.path):
                         raise other_items(op.namespace)
                     new.add(op.path)
                 elif op.name is not None and self._sequences[op.path].kind == "queue":
@@ -72,6 +73,9 @@ class MemorySequences(MemoryRows):
             positions = self._positions_in(path)
             states[path] = SequenceState(path, last=max(positions, default=0), size=len(positions))
         return states
+
+    def _has_items(self, path: str) -> bool:
+        return any(True for _ in self._range(path, subtree=False))
 
     def _positions_in(self, path: str) -> list[int]:
         """Return the positions that keys of a namespace are, whether live or not, in order."""
@@ -128,6 +132,11 @@ class MemorySequences(MemoryRows):
                 jobs = self._queues.get(path, MemoryQueue()).jobs
                 if jobs.keys() != set(positions):
                     yield f"{where}: {len(jobs):,} jobs are known, and {len(positions):,} are there"
+                begin, end = self._bounds(path, subtree=False)
+                keys = (key for _, key in self._order[begin:end] if position_of(key) is None)
+                yield from (
+                    no_job(path, key) for key in keys if self._rows[path, key].expires_at is None
+                )
                 numbers = Counter(job.state for job in jobs.values())
                 counted = {DELAYED: state.delayed, LEASED: state.leased, DEAD: state.dead}
                 for kind, kept in counted.items():

@@ -46,6 +46,7 @@ from kvstore.sequences import (
     SequenceState,
     key_of,
     position_of,
+    queues_among,
     require_kind,
     require_positions,
     require_room,
@@ -208,7 +209,8 @@ def rewound(
     """Decide what it comes to that items become again what they were.
 
     Lifetimes are absolute: what would be over by now is not brought back. Items that are as they
-    were are left alone. Each effect has one answer.
+    were are left alone, and so is what was in a namespace before that became a queue. Each effect
+    has one answer.
 
     Args:
         addresses: of all the items that may differ, in order.
@@ -219,7 +221,10 @@ def rewound(
         sequences: as for `decide`.
     """
     effects = Effects(now, version, is_watched=True, sequences=Sequences(sequences))
+    queues = queues_among(sequences)
     for path, key in addresses:
+        if path in queues and position_of(key) is None:
+            continue
         present, past = _live(rows, path, key, now), _live(then, path, key, now)
         if past is None:
             if present is not None:
@@ -361,6 +366,7 @@ class Admission:
         records: Iterable[Record],
         there: Collection[Address],
         entries: Mapping[Address, bytes] = _NO_DATA,
+        queues: Collection[str] = (),
     ) -> Effects:
         """Decide on the next records.
 
@@ -369,10 +375,11 @@ class Admission:
             there: the addresses of those for which a live item is there; may be empty if
                 `replaces`.
             entries: what is there at those of the addresses that lie in a log or a queue.
+            queues: the paths of those namespaces that are queues, or become queues by it.
 
         Raises:
             ConflictError: an item is there, and that is an error; or another entry of a log has
-                the position.
+                the position; or it lies in a queue, and is no job.
             InvalidArgumentError: the store has no more versions.
         """
         taken: dict[Address, Record] = {}
@@ -381,6 +388,9 @@ class Admission:
             address = record.path, record.key
             if not record.is_live(self._now):
                 continue
+            if record.path in queues and position_of(record.key) is None:
+                where = show(decode_namespace(record.path), record.key)
+                raise ConflictError(f"{where} is no job, and lies in a queue; nothing was imported")
             if not self.replaces and (address in there or address in taken):
                 if self._on_conflict == "skip":
                     continue

@@ -26,6 +26,7 @@ __all__ = [
     "Sequences",
     "key_of",
     "position_of",
+    "queues_among",
     "refuse_other",
     "require_kind",
     "require_positions",
@@ -130,6 +131,11 @@ class Sequences:
         """Take note that an item goes."""
         if self._before and self.get(path) is not None and position_of(key) is not None:
             self.change(path).size -= 1
+
+
+def queues_among(states: Mapping[str, SequenceState]) -> set[str]:
+    """Return the paths of those logs and queues that are queues."""
+    return {path for path, state in states.items() if state.kind == "queue"}
 
 
 def require_kind(state: SequenceState, kind: SequenceKind) -> None:

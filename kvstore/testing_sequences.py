@@ -1059,6 +1059,29 @@ class SequenceConformance(LogConformance, QueueConformance):
         assert int(await store.queue(JOBS).put("b")) == 2
         assert (await store.check()).ok
 
+    async def test_nothing_but_jobs_comes_into_a_queue_by_an_import(self, store: Store) -> None:
+        queue, plain = store.queue(JOBS), ("plain",)
+        await queue.put("a")
+        await store.put(plain, "note", "x")
+        await store.log(CHAT).append("a")
+        foreign: dict[str, Any] = {"namespace": JOBS, "key": "x", "value": "y"}
+        begun = {"kvstore": "queue", "namespace": plain, "last": 5}
+        for lines, named in (
+            ([{"namespace": plain, "key": "other", "value": 1}, foreign], "'x' is no job"),
+            ([begun, {"namespace": plain, "key": key_of(5), "value": 1}], "plain"),
+            ([{**begun, "namespace": ["new"]}, {**foreign, "namespace": ["new"]}], "'x' is no job"),
+        ):
+            for on_conflict in ("replace", "skip", "error"):
+                file = io.StringIO("\n".join(map(json.dumps, lines)))
+                with pytest.raises(ConflictError, match=named):
+                    await store.import_items(file, on_conflict=on_conflict)
+        assert await store.list_namespaces() == [CHAT, JOBS, plain]
+        assert await store.keys(plain) == ["note"]
+        assert await store.keys(JOBS) == [key_of(1)]
+        among = {"namespace": CHAT, "key": "note", "value": "a log may have those beside it"}
+        assert await store.import_items(io.StringIO(json.dumps(among))) == 1
+        assert (await store.check()).ok
+
     async def test_an_import_leaves_jobs_that_are_there_as_they_are(self, store: Store) -> None:
         queue = store.queue(JOBS)
         await queue.put("a")
@@ -1095,6 +1118,22 @@ class SequenceConformance(LogConformance, QueueConformance):
             assert await store.rewind(then, namespace=(), subtree=True) == 0
             assert _values(await log.tail()) == ["a", "b"]
             await held.done()
+
+    async def test_a_rewind_leaves_what_was_there_before_a_queue(
+        self, store_factory: StoreFactory, clock: ManualClock
+    ) -> None:
+        async with _with_history(store_factory, clock) as store:
+            await store.put(JOBS, "note", "old")
+            then = clock.now
+            clock.advance(1)
+            await store.delete(JOBS, "note")
+            queue = store.queue(JOBS)
+            await queue.put("a")
+            assert await store.rewind(then, namespace=JOBS) == 1
+            assert await store.keys(JOBS) == []
+            assert (await store.check()).ok
+            await queue.put("b")
+            assert (await _taken(queue)).value == "b"
 
     async def test_a_rewind_of_a_log_leaves_its_positions_used(
         self, store_factory: StoreFactory, clock: ManualClock

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from kvstore.jobs import DEAD, RAN_OUT, JobState, QueueSize, SequenceRecord
+from kvstore.jobs import DEAD, RAN_OUT, JobState, QueueSize, SequenceRecord, no_job
 from kvstore.namespace import decode_namespace, show, subtree_range
 from kvstore.postgres import sequence_statements as sql
 from kvstore.postgres.connection import Connection, snapshot
-from kvstore.postgres.keys import root_of
+from kvstore.postgres.keys import decode_key, root_of
 from kvstore.postgres.pool import Pooled
 from kvstore.postgres.reading import item_of
 from kvstore.postgres.sequences import job_of
@@ -117,4 +117,5 @@ async def find_problems(connection: Connection) -> list[str]:
             for name, there, kept in zip(names, counted, expected, strict=True)
             if there != kept
         ]
-    return found
+    foreign = await connection.fetch(sql.ITEMS_NO_JOBS)
+    return found + [no_job(path, decode_key(key)) for path, key in foreign]

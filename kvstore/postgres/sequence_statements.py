@@ -201,6 +201,15 @@ SELECT count(*) FILTER (WHERE kind = 'log'), count(*) FILTER (WHERE kind = 'queu
 FROM kvstore_sequences
 """
 
+# What has a lifetime goes by itself. The primary key, for each queue
+ITEMS_NO_JOBS = f"""
+SELECT items.path, items.key
+FROM kvstore_sequences AS sequences
+JOIN kvstore_items AS items ON items.root = sequences.root AND items.path = sequences.path
+WHERE sequences.kind = 'queue' AND NOT {IS_ENTRY} AND items.expires_at IS NULL
+ORDER BY items.path, items.key
+"""
+
 # What is kept of each, and what there is. The whole tables
 CHECK_SEQUENCES = f"""
 SELECT sequences.path, sequences.kind, sequences.last, sequences.size, sequences.delayed,

@@ -259,9 +259,11 @@ class Ledger:
         """Begin a log or a queue of an import, or have the one that is there go on above it."""
         path = record.path
         state = (await self.find(connection, (path,))).get(path)
+        is_taken = False
         if state is None:
-            state = (await self._count(connection, path)).state
-        record.onto(state)
+            beginning = await self._count(connection, path)
+            state, is_taken = beginning.state, beginning.is_taken
+        record.onto(state, is_taken=is_taken)
         self._states[path] = state
         self._absent.discard(path)
         self._changed.add(path)

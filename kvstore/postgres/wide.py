@@ -31,6 +31,7 @@ from kvstore.postgres.copying import copy_rows
 from kvstore.postgres.keys import SURELY_SHORT, check_length, decode_key, root_of
 from kvstore.postgres.reading import item_of, matching_addresses
 from kvstore.postgres.workspace import MakeIndexer, Stamp, Workspace, is_light
+from kvstore.sequences import queues_among
 from kvstore.types import Item
 
 __all__ = ["Transaction", "UnreadableError", "roots_of"]
@@ -395,7 +396,7 @@ class Transaction:
             live = space.live(addresses)
         entries = {at: row.data for at, row in live.items() if at[0] in inside}
         with uncollected():
-            effects = admission.admit(records, live, entries)
+            effects = admission.admit(records, live, entries, queues_among(inside))
         for row, _ in effects.writes:
             if len(row.path) + len(row.key) > SURELY_SHORT:
                 check_length(decode_namespace(row.path), row.path, row.key)

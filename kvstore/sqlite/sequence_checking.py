@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from kvstore.jobs import DEAD, DELAYED
+from kvstore.jobs import DEAD, DELAYED, no_job
 from kvstore.namespace import decode_namespace, show
 from kvstore.sequences import SequenceState, key_of, position_of
 from kvstore.sqlite import driver
@@ -43,6 +43,8 @@ def _jobs_problems(
             yield f"{where}: {numbers.get(kind, 0):,} jobs are {name}, and {kept:,} are counted"
     for (position,) in connection.execute(sql.JOBS_WITHOUT_ITEM, (state.path,)).fetchall():
         yield f"{where}: the job {position} has no item"
+    for (key,) in connection.execute(sql.ITEMS_NO_JOBS, (state.path,)).fetchall():
+        yield no_job(state.path, key)
     known = state.path, key_of(state.noted)
     for (key,) in connection.execute(sql.ITEMS_WITHOUT_JOB, known).fetchall():
         yield f"{where}: nothing is known of the job {position_of(key)}, which nobody will take"

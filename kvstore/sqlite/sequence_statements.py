@@ -171,6 +171,10 @@ JOBS_OF_NO_QUEUE = """
 SELECT DISTINCT path FROM jobs
 WHERE NOT EXISTS (SELECT 1 FROM sequences WHERE path = jobs.path AND kind = 'queue')
 """
+# What has a lifetime goes by itself
+ITEMS_NO_JOBS = f"""
+SELECT key FROM items WHERE path = ? AND NOT {IS_ENTRY} AND expires_at IS NULL
+"""
 JOBS_WITHOUT_ITEM = f"""
 SELECT position FROM jobs
 WHERE path = ? AND NOT EXISTS (

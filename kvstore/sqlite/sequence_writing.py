@@ -72,7 +72,7 @@ class SequenceRows(Rows):
             if op.path in states:
                 if op.name is not None and states[op.path].kind == "queue":
                     self._jobs.settle(op.path)
-            elif self._execute(sql.HAS_ITEMS, (op.path, self._now)).fetchone()[0]:
+            elif self._has_items(op.path):
                 raise other_items(op.namespace)
         for path in begun - states.keys():
             if self._longest is not None and not reading.is_light(
@@ -81,6 +81,10 @@ class SequenceRows(Rows):
                 raise NotInlineError
             states[path] = sequences.count_state(self._execute, path)
         return states
+
+    def _has_items(self, path: str) -> bool:
+        found = self._execute(sql.HAS_ITEMS, (path, self._now)).fetchone()
+        return bool(found[0])
 
     def _begun(self, path: str, kind: SequenceKind) -> SequenceState | None:
         """Return the state of a log or a queue, `None` if it has not begun."""
@@ -173,9 +177,10 @@ class SequenceRows(Rows):
         for record in records:
             path = record.path
             state = self._known_states((path,)).get(path)
+            is_taken = state is None and self._has_items(path)
             if state is None:
                 state = sequences.count_state(self._execute, path)
-            record.onto(state)
+            record.onto(state, is_taken=is_taken)
             self._sequences = {**(self._sequences or {}), path: state}
             self._changed.add(path)
 

@@ -45,7 +45,7 @@ from kvstore.plan import (
     not_before,
     rewound,
 )
-from kvstore.sequences import key_of
+from kvstore.sequences import key_of, queues_among
 from kvstore.sql import Sql
 from kvstore.sqlite import (
     changes,
@@ -254,7 +254,8 @@ class Batch(PlainChanges):
                 there = self._read_rows({(each.path, each.key): False for each in some})
             live = {address for address, row in there.items() if row.is_live(self._now)}
             entries = self._entries_there(some)
-            effects = admission.admit(some, live, entries)
+            queues = queues_among(self._known_states({each.path for each in some}))
+            effects = admission.admit(some, live, entries, queues)
             if known:
                 written = {(row.path, row.key) for row, _ in effects.writes} - entries.keys()
                 jobs |= {address: known[address] for address in written & known.keys()}

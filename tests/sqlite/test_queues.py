@@ -136,6 +136,10 @@ async def test_check_counts_logs_and_queues(tmp_path: Path) -> None:
         ("UPDATE sequences SET noted = 12", "nothing is known of the job 12"),
         ("UPDATE sequences SET seen = 'x'", "its numbers are none"),
         ("DELETE FROM items WHERE path GLOB 'jobs*' AND key GLOB '*1'", "the job 1 has no item"),
+        (
+            "UPDATE items SET key = 'x' WHERE path GLOB 'jobs*' AND key GLOB '*02'",
+            "'x' is no job, and nobody will take it",
+        ),
         ("DELETE FROM sequences WHERE kind = 'queue'", "it has jobs, and is none"),
     ],
 )
