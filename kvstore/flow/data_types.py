@@ -16,7 +16,8 @@
 
 In the last two, secrets are references: see `kvstore.flow.secrets.Secret`. A field is a secret by its
 name (`api_key`, `token`, `password`, ...), as a `Secret`, or because the object's own list
-`"secrets"` names it. Text that is no reference is refused there, and so is a password in a URL.
+`"secrets"` names it. Text and numbers that are no reference are refused there; and so is, anywhere,
+a password or key in a URL, and what looks like a key or a token of a service.
 """  # noqa: E501 - a table
 
 from __future__ import annotations
@@ -30,13 +31,12 @@ from typing import Any, Final, NamedTuple
 from kvstore.errors import InvalidNamespaceError, ValueTypeError
 from kvstore.filters import json_type
 from kvstore.flow.knowledge import KnowledgeDB
-from kvstore.flow.secrets import Secret, is_named_secret, is_reference
+from kvstore.flow.secrets import Secret, is_named_secret, is_reference, secret_in
 from kvstore.namespace import check_namespace
 
 __all__ = ["DATA_TYPES", "DataType"]
 
 _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(\s*;.*)?")
-_PASSWORD_IN_URL = re.compile(r"[A-Za-z][\w+.-]*://[^/\s:@]*:[^/\s@]+@")
 _SECRETS = "secrets"  # the field of a configuration that names its secrets
 
 
@@ -237,19 +237,21 @@ def _walk(
             _walk(each, f"{where}[{at}]", marked, made, is_secret=is_secret)
             for at, each in enumerate(value)
         ]
-    if isinstance(value, (str, bytes, bytearray)):
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, (str, bytes, bytearray, int, float)):
         if is_secret and not is_reference(value):
             raise ValueTypeError(
                 f"{where} is a secret, and is kept as a reference, such as 'env:NAME' or "
                 "'keyring:SERVICE/USER', never as it is"
             )
-        if isinstance(value, str) and _PASSWORD_IN_URL.search(value):
-            raise ValueTypeError(
-                f"{where} is a URL with a password in it: leave that out, and keep a reference to "
-                "it in a field of its own"
-            )
-        if isinstance(value, Secret) or is_secret:
+        if is_reference(value):
             return made(str(value))
+        if isinstance(value, str) and (what := secret_in(value)) is not None:
+            raise ValueTypeError(
+                f"{where} is {what}: leave that out, and keep a reference to it in a field of its "
+                "own"
+            )
     return value
 
 

@@ -9,14 +9,27 @@ from typing import Any, Self
 from kvstore.distribution import or_install
 from kvstore.errors import InvalidArgumentError
 
-__all__ = ["Secret", "is_named_secret", "is_reference"]
+__all__ = ["Secret", "is_named_secret", "is_reference", "secret_in"]
 
 _REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|keyring:[^/\s]+/\S+")
 # Names of fields by which they are secrets; `max_tokens` and `token_type` are none.
 _NAMES = re.compile(
-    r"(.*_)?(api_?key|(access|auth|private|secret|signing|encryption)_?key|(bearer|auth)?_?token"
-    r"|secret|password|passwd|pwd|passphrase|credentials?|authorization|cookie)"
+    r"(.*_)?(api_?keys?"
+    r"|(access|account|auth|encryption|master|private|secret|signing|storage|subscription)_?keys?"
+    r"|(access|api|auth|bearer|id|refresh|session)_?tokens?|_?token|(api|app|client)?_?secret"
+    r"|passwords?|passwd|pwd|passphrases?|passcode|credentials?|authorization|cookies?|bearer|jwt"
+    r"|(basic|proxy)_auth|(db|mail|proxy|smtp|user)_pass)(_?[0-9]+)?"
 )
+# What is a secret by its looks, wherever it stands: what headers send, and the keys of services
+_SECRET_TEXT = re.compile(
+    r"\b(Bearer|Basic)\s+[\w+/=.~-]{8,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    r"|\b(sk-[\w-]{16}|gh[oprsu]_\w{20}|github_pat_\w{20}|glpat-[\w-]{16}|hf_\w{20}"
+    r"|xox[abeprs]-[\w-]{10}|AKIA[0-9A-Z]{16}|AIza[\w-]{30}|eyJ[\w-]{8,}\.[\w-]+\.[\w-])"
+)
+# A colon before a number and a slash is that of a port
+_PASSWORD_IN_URL = re.compile(r"[A-Za-z][\w+.-]{,20}://[^/\s:@]*:(?![0-9]+[/?#])[^\s@]+@")
+_PAIR = re.compile(r"([\w.-]{1,64})\s*=\s*([^\s&;]+)")
+_PAIRS = re.compile(r"\s*([\w.-]+(\s[\w.-]+)*\s*=[^\s;]*([\s;]+|$))+")  # of a connection string
 
 
 class Secret(str):
@@ -76,3 +89,16 @@ def is_named_secret(name: str) -> bool:
     """Whether a field is a secret by its name, such as `api_key` or `Authorization`."""
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
     return _NAMES.fullmatch(snake.lower().replace("-", "_")) is not None
+
+
+def secret_in(text: str) -> str | None:
+    """Say what of a text that is no secret itself is one: of a URL, say; `None`: nothing."""
+    if _PASSWORD_IN_URL.search(text):
+        return "a URL with a password in it"
+    if _SECRET_TEXT.search(text):
+        return "a text with a key or a token in it"
+    if "://" in text or _PAIRS.fullmatch(text):
+        for name, value in _PAIR.findall(text):
+            if is_named_secret(name) and not is_reference(value) and value[0] not in "{$<":
+                return f"a text with a secret in it, {name}="
+    return None

@@ -43,6 +43,11 @@ GOOD: dict[str, list[Any]] = {
     "configured_service": [
         {"service": "mail", "url": "https://mail.example/api", "retries": 3, "cache_key": "x"},
         {"service": "crm", "clientSecret": "env:CRM", "token": None, "tokens": ["a", "b"]},
+        {
+            "url": "http://host:80/@me?token=$TOKEN&page=2",
+            "prompt": "Say password=x, or token = y.",
+        },
+        {"dsn": "host=db user=me password={PW}", "size": "width=3;height=4", "is_bearer": True},
         {"service": "door", "secrets": ["pin"], "pin": "env:DOOR_PIN", "codes": {"pin": "env:P"}},
     ],
 }
@@ -83,6 +88,10 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         ({"model": "m", "options": {"apiKey": "hidden"}}, "value.options.apiKey is a secret"),
         ({"model": "m", "headers": [{"Authorization": "Bearer hidden"}]}, "Authorization"),
         ({"model": "m", "api_key": b"hidden"}, "secret"),
+        ({"model": "m", "api_keys": ["hidden"]}, r"value.api_keys\[0\] is a secret"),
+        ({"model": "m", "password": 123}, "value.password is a secret"),
+        ({"model": "m", "headers": {"X-Proxy": "Bearer hidden-hidden"}}, "a key or a token"),
+        ({"model": "m", "note": "sk-hidden-0123456789abcdef"}, "a key or a token"),
     ],
     "configured_service": [
         ([], "object"),
@@ -92,6 +101,10 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         ({"password": "env:"}, "secret"),
         ({"url": "postgresql://me:hidden@host/db"}, "URL with a password"),
         ({"args": ["--proxy", "http://me:hidden@host"]}, "URL with a password"),
+        ({"url": "https://me:hid/den@host/x"}, "URL with a password"),
+        ({"url": "https://host/x?page=1&api_key=hidden"}, "api_key="),
+        ({"dsn": "host=db user=me password=hidden"}, "password="),
+        ({"store": "Endpoint=https://host;AccountKey=hidden"}, "AccountKey="),
     ],
 }
 
@@ -244,6 +257,11 @@ def test_a_keyring_is_asked() -> None:
     [
         *((name, True) for name in ("api_key", "apiKey", "API-Key", "openai_api_key", "token")),
         *((name, True) for name in ("access_token", "clientSecret", "password", "Authorization")),
+        *((name, True) for name in ("api_keys", "clientsecret", "accessToken", "api_key_2", "jwt")),
+        *(
+            (name, False)
+            for name in ("tokens", "completion_tokens", "public_key", "keys", "passes")
+        ),
         *((name, False) for name in ("max_tokens", "token_type", "key", "cache_key", "secretary")),
     ],
 )
