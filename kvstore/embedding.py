@@ -332,7 +332,7 @@ def unit_vector(vector: Any) -> bytes:
         raise ValueError("it is empty")
     np = numpy_or_none()
     if np is not None:
-        numbers = np.asarray(vector, dtype=np.float64)
+        numbers = _numbers(np, vector)
         if numbers.ndim != 1:
             raise ValueError("it is not one sequence of numbers")
         with np.errstate(all="ignore"):
@@ -355,13 +355,21 @@ def unit_vector(vector: Any) -> bytes:
     return array("f", [number / length for number in plain]).tobytes()
 
 
+def _numbers(np: Any, given: Any) -> Any:
+    """Return numpy's array of numbers; of texts it would make some, too."""
+    found = np.asarray(given)
+    if found.dtype.kind in "SU":
+        raise TypeError("it holds texts, not numbers")
+    return found.astype(np.float64, copy=False)
+
+
 def _unit_vectors(vectors: list[Any]) -> list[tuple[bytes, int]] | None:
     """Return many unit vectors with their lengths at once, or `None` if one of them is unusual."""
     np = numpy_or_none()
     if np is None or len(vectors) == 1:
         return None
     try:
-        matrix = np.asarray(vectors, dtype=np.float64)
+        matrix = _numbers(np, vectors)
     except (TypeError, ValueError, OverflowError):
         return None
     if matrix.ndim != 2 or not matrix.shape[1]:

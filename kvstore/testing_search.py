@@ -1133,6 +1133,11 @@ class SearchConformance:
             for wrong in ({"vector": [1.0]}, {"vector": FIRST_AXIS, "index": False}):
                 with pytest.raises(InvalidArgumentError, match="vector"):
                     await store.put(NS, "k", "apple", **wrong)
+            texts = ["1"] * DIMENSIONS
+            with pytest.raises(InvalidArgumentError, match="vector"):
+                await store.put(NS, "k", "apple", vector=texts)
+            with pytest.raises(InvalidArgumentError, match="vector"):
+                await store.search(NS, vector=texts)
             assert await store.search(NS, vector=FIRST_AXIS) == []
             for mode in ("text", "hybrid"):
                 with pytest.raises(InvalidArgumentError):

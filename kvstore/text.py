@@ -202,7 +202,10 @@ def _asked(segment: str) -> tuple[str, ...]:
     head, version = _head_and_version(segment)
     if version:
         return (*(_words(head) if len(head) > 1 else ()), version)
-    return _words(segment)
+    words = _words(segment)
+    if words and len(words[0]) > _LONGEST_BEGINNING and _HASH.match(words[0]):
+        return (*words, words[0][:_LONGEST_BEGINNING])  # it may be a beginning itself
+    return words
 
 
 _HEAD = re.compile(r"[^0-9.]*")

@@ -52,7 +52,7 @@ OF_ALL_ROOTS = {
     *("past.GET_NEWEST", "past.GET_INSTANT_OF_ALL", "past.LIST_ROOTS_FROM"),
     *("past.LIST_ROOTS_BELOW", "past.LIST_UNKEPT"),
     *("past.LIST_PASTS", "past.FIND_AHEAD", "past.MEASURE"),
-    *("sequence.MEASURE", "sequence.CHECK_SEQUENCES"),
+    *("sequence.MEASURE", "sequence.CHECK_SEQUENCES", "sequence.ITEMS_NO_JOBS"),
 }
 # For several roots at once; where rows are distributed, each root has one of its own instead
 ACROSS = {"GET_POINTS", "GET_BY_ADDRESS", "GET_BEFORE", "DELETE_PRESENT"}
