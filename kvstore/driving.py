@@ -71,6 +71,10 @@ class Runner(ABC):
             WrongLoopError: it would wait for the very thread that it is called on.
         """
 
+    def run_waiting(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine that may wait for ever; `close` ends it by `StoreClosedError`."""
+        return self.run(coroutine)
+
     @abstractmethod
     def run_with(self, fn: Function, start: Callable[[Function], Coroutine[Any, Any, T]]) -> T:
         """Run the coroutine that `start` makes with a function of the user's.
@@ -238,8 +242,14 @@ class LoopThread(Runner):
                 raise
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self._run(coroutine, is_waiting=False)
+
+    def run_waiting(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self._run(coroutine, is_waiting=True)
+
+    def _run(self, coroutine: Coroutine[Any, Any, T], *, is_waiting: bool) -> T:
         try:
-            call = self._host.submit(lambda _: coroutine)
+            call = self._host.submit(lambda _: coroutine, is_waiting=is_waiting)
         except BaseException:
             coroutine.close()
             raise
@@ -265,6 +275,7 @@ class _Host:
     def _begin(self) -> None:
         self._lock = threading.RLock()  # a finalizer may come in the middle of it
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._waiting: set[asyncio.Task[Any]] = set()  # of those that end when the store closes
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -283,15 +294,22 @@ class _Host:
                 )
                 self._thread.start()
                 try:
-                    _Call[None](loop).post(self._tracked(_opened(self._store))).wait()
+                    opening = self._tracked(_opened(self._store), self._tasks)
+                    _Call[None](loop).post(opening).wait()
                 except BaseException:
                     self._stop(loop, self._thread)
                     self._loop = self._thread = None
                     raise
             return self._loop
 
-    def submit(self, start: Callable[[_Call[T]], Coroutine[Any, Any, T]]) -> _Call[T]:
+    def submit(
+        self, start: Callable[[_Call[T]], Coroutine[Any, Any, T]], *, is_waiting: bool = False
+    ) -> _Call[T]:
         """Begin a coroutine on the loop.
+
+        Args:
+            start: makes the coroutine.
+            is_waiting: whether it may wait for ever, and closing is not to wait for it.
 
         Raises:
             WrongLoopError: this is the loop's thread, or one that works for the loop.
@@ -303,7 +321,8 @@ class _Host:
             )
         with self._lock:
             call: _Call[T] = _Call(self.start())
-            return call.post(self._tracked(start(call)))
+            tasks = self._waiting if is_waiting else self._tasks
+            return call.post(self._tracked(start(call), tasks))
 
     def _is_called_from_within(self) -> bool:
         if self._thread is None:
@@ -311,11 +330,11 @@ class _Host:
         # Not by its number, which another thread may have once this one has ended
         return threading.current_thread() is self._thread or served_loop() is self._loop
 
-    async def _tracked(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    async def _tracked(self, coroutine: Coroutine[Any, Any, T], tasks: set[asyncio.Task[Any]]) -> T:
         task = asyncio.current_task()
         assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
         return await coroutine
 
     def close(self) -> None:
@@ -340,6 +359,7 @@ class _Host:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             if self._store.is_open:
                 await self._store.close()
+            await asyncio.gather(*self._waiting, return_exceptions=True)
         finally:
             loop.call_soon(loop.call_soon, loop.stop)  # once the answer is given
 

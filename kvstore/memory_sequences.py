@@ -132,11 +132,9 @@ class MemorySequences(MemoryRows):
                 jobs = self._queues.get(path, MemoryQueue()).jobs
                 if jobs.keys() != set(positions):
                     yield f"{where}: {len(jobs):,} jobs are known, and {len(positions):,} are there"
-                begin, end = self._bounds(path, subtree=False)
-                keys = (key for _, key in self._order[begin:end] if position_of(key) is None)
-                yield from (
-                    no_job(path, key) for key in keys if self._rows[path, key].expires_at is None
-                )
+                for (_, key), row in self._range(path, subtree=False):
+                    if position_of(key) is None and row.expires_at is None:
+                        yield no_job(path, key)
                 numbers = Counter(job.state for job in jobs.values())
                 counted = {DELAYED: state.delayed, LEASED: state.leased, DEAD: state.dead}
                 for kind, kept in counted.items():

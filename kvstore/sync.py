@@ -144,7 +144,7 @@ async def _some(items: AsyncIterator[T]) -> list[T]:
 
 def _one_by_one(runner: Runner, items: AsyncIterator[T]) -> Iterator[T]:
     """As `_batches`, of what comes one by one and is waited for."""
-    while (found := runner.run(_first(items))) is not None:
+    while (found := runner.run_waiting(_first(items))) is not None:
         yield found
 
 
@@ -194,7 +194,7 @@ class SyncQueue(_Sequence):
 
     def take(self, timeout: float | None = None) -> SyncJob | None:
         """Lease the next job that is ready, waiting for one if there is none; see `Queue.take`."""
-        job = self._runner.run(self._awaited.take(timeout))
+        job = self._runner.run_waiting(self._awaited.take(timeout))
         return None if job is None else SyncJob(self._runner, job)
 
     def jobs(self) -> Iterator[SyncJob]:
@@ -566,7 +566,7 @@ class SyncWatch(Iterator[Change]):
         return self._watch.version
 
     def __next__(self) -> Change:
-        change = self._runner.run(_next(self._watch))
+        change = self._runner.run_waiting(_next(self._watch))
         if change is None:
             raise StopIteration
         return change

@@ -4,7 +4,8 @@
     await users.put("alice", User(name="Alice"))
     item = await users.get("alice")              # Item[User]
 
-A value is written as pydantic dumps it, and read as pydantic validates it. What lies in the
+A value is written as pydantic dumps it, by the names of its fields and not by their aliases, and
+read as pydantic validates it, by either. What lies in the
 namespace and does not fit, such as an item of an older program, is an error that names the item
 and the field, and never a value.
 """
@@ -125,14 +126,14 @@ class Typed(Generic[V]):
         from pydantic import ValidationError
 
         try:
-            return self._adapter.validate_python(value)
+            return self._adapter.validate_python(value, by_alias=True, by_name=True)
         except ValidationError as exc:
             raise self._misfit(key, exc) from None  # its message quotes the value
 
     def _dumped(self, key: str, value: V) -> Any:
         """Return a value as it is stored: as it is where that can be, else as JSON has it."""
         valid: Any = self._validated(key, value)
-        plain = self._adapter.dump_python(valid)
+        plain = self._adapter.dump_python(valid, by_alias=False)
         try:
             codec.encode(plain)
         except ValueEncodingError:
@@ -156,7 +157,8 @@ def _jsonable(value: Any) -> Any:
     from pydantic_core import to_jsonable_python
 
     if isinstance(value, dict):
-        return {to_jsonable_python(key): _jsonable(each) for key, each in value.items()}
+        names = (next(iter(to_jsonable_python({key: None}))) for key in value)  # texts
+        return dict(zip(names, map(_jsonable, value.values()), strict=True))
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_jsonable(each) for each in value]
     return value if isinstance(value, bytes) else to_jsonable_python(value)

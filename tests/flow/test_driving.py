@@ -210,6 +210,33 @@ def test_closing_finishes_what_has_begun() -> None:
         assert again.retrieve("a") == 1
 
 
+@pytest.mark.parametrize("place", ["file", "memory"])
+@pytest.mark.parametrize("wait", ["follow", "watch", "take", "jobs"])
+def test_closing_ends_what_waits(place: str, wait: str, tmp_path: Path) -> None:
+    begun = threading.Event()
+    store = kvstore.SyncStore(tmp_path / "a.db" if place == "file" else "memory://")
+    store.log(("log",)).append("a")
+
+    def waiting() -> Any:
+        if wait == "follow":
+            for _ in store.log(("log",)).follow():
+                begun.set()
+        elif wait == "watch":
+            with store.watch() as changes:
+                begun.set()
+                return next(changes)
+        begun.set()
+        queue = store.queue(("jobs",))
+        return queue.take() if wait == "take" else next(queue.jobs())
+
+    with ThreadPoolExecutor(2) as pool:
+        waiter = pool.submit(waiting)
+        begun.wait()
+        pool.submit(store.close).result(timeout=10)
+        with pytest.raises(kvstore.StoreClosedError):
+            waiter.result(timeout=10)
+
+
 def test_a_path_that_cannot_be_opened_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(kvstore.StoreAccessError):
         KeyValueStore(tmp_path / "missing" / "a.db")

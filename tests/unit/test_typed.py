@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, assert_type
 
 import pytest
@@ -32,6 +32,11 @@ class User(BaseModel):
 class Point:
     x: int
     y: int = 0
+
+
+class Named(BaseModel):
+    user_id: int = Field(alias="userId")
+    role: str = Field(default="", validation_alias="as", serialization_alias="asRole")
 
 
 class Options(TypedDict):
@@ -71,7 +76,12 @@ async def test_a_model_comes_back_as_it_was(store: Store) -> None:
 
 @pytest.mark.parametrize(
     ("model", "value"),
-    [(Point, Point(1, 2)), (Options, {"size": 3}), (int, 7), (list[Point], [Point(1)])],
+    [
+        *[(Point, Point(1, 2)), (Options, {"size": 3}), (int, 7), (list[Point], [Point(1)])],
+        (Named, Named.model_validate({"userId": 5, "as": "x"})),
+        (dict[int, set[str]], {1: {"a"}, -2: set()}),
+        (dict[date, Named], {date(2026, 1, 2): Named.model_validate({"userId": 5})}),
+    ],
 )
 async def test_whatever_pydantic_validates_is_a_type(store: Store, model: Any, value: Any) -> None:
     typed: Typed[Any] = store.typed(NS, model)
