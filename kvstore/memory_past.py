@@ -115,17 +115,11 @@ class MemoryPast:
         if gone:
             self._begin = Moment(gone[-1].version, gone[-1].at)
             del self._notes[:end]
-        for note in gone:
-            address = note.path, note.key
-            left = [
-                each
-                for each in self._ended.get(address, ())
-                if each.by.version > self._begin.version
-            ]
-            if left:
-                self._ended[address] = left
-            else:
-                self._ended.pop(address, None)
+        for address in {(note.path, note.key) for note in gone} & self._ended.keys():
+            old = self._ended[address]  # in the order of what ended them
+            del old[: bisect_right(old, self._begin.version, key=lambda each: each.by.version)]
+            if not old:
+                del self._ended[address]
                 self._order = None
         return len(gone)
 
