@@ -72,6 +72,7 @@ class Settings:
         history: how long changes are kept once somebody has watched, or what ceases to be.
         keeps: whether what ceases to be is kept, for `history`.
         read_only: whether nothing is written, not even beside a file; no unit comes then.
+        reindex: whether its index is completed once it is open, and searches serve what is there.
     """
 
     clock: Callable[[], float]
@@ -82,6 +83,7 @@ class Settings:
     history: int
     keeps: bool
     read_only: bool
+    reindex: bool = False
 
     def options(self) -> dict[str, Any]:
         """Return them as the arguments of `Store`."""

@@ -77,19 +77,21 @@ class IndexSetup:
         dimensions: the length of its model's vectors, as far as it is known.
         name: what a store without a model says of that by which its own vectors were made, and
             `None` if it does not say: then they are taken for the index's.
+        serves_part: whether its searches answer from what an index holds that is not complete.
     """
 
     fields: tuple[str, ...]
     model: str | None = None
     dimensions: int | None = None
     name: str | None = None
+    serves_part: bool = False
 
     @classmethod
-    def of(cls, index: IndexConfig, embedder: Embedder | None) -> Self:
+    def of(cls, index: IndexConfig, embedder: Embedder | None, *, serves_part: bool) -> Self:
         """Return what a store brings that was told so."""
         if embedder is None:
-            return cls(index.fields, name=index.model_id)
-        return cls(index.fields, embedder.model_id)
+            return cls(index.fields, name=index.model_id, serves_part=serves_part)
+        return cls(index.fields, embedder.model_id, serves_part=serves_part)
 
     @property
     def own(self) -> str:
@@ -170,7 +172,8 @@ def check_index(
                 "works without"
             )
         is_complete &= description.has_all_vectors or description.model is None
-    if not is_complete:
+    if not is_complete and not setup.serves_part:
         raise IndexMismatchError(
-            "the index does not hold all items yet; 'await store.reindex()' completes it"
+            "the index does not hold all items yet; 'await store.reindex()' completes it, and a "
+            "store opened with reindex=True does so by itself"
         )

@@ -45,7 +45,9 @@ class MemoryRows(Backend):
     ) -> None:
         super().attach(settings, index, embedder)
         if index is not None and self._index is None:
-            self._index = MemoryIndex(IndexSetup.of(index, embedder), embedder)
+            self._index = MemoryIndex(
+                IndexSetup.of(index, embedder, serves_part=settings.reindex), embedder
+            )
             if index.filters:
                 self._rows = DeclaredRows(index.filters)
 

@@ -34,8 +34,8 @@ def open_store(url: FilePath, **options: Any) -> Store:
         options: the keyword arguments of that class.
 
     Options of every store: `index=IndexConfig(...)` for search, `default_ttl`, `refresh_ttl`,
-    `history`, `read_only`, `max_value_bytes`, `sweep_interval`, `clock`, `observer`. Of a file
-    besides: `durability="full"`, `busy_timeout`, `file_mode`, `read_cache_bytes`,
+    `history`, `read_only`, `reindex`, `max_value_bytes`, `sweep_interval`, `clock`, `observer`. Of
+    a file besides: `durability="full"`, `busy_timeout`, `file_mode`, `read_cache_bytes`,
     `vector_cache_bytes`. `help(kvstore.Store)`, `help(kvstore.SQLiteStore)` and
     `help(kvstore.postgres.PostgresStore)` say what each means.
 

@@ -176,6 +176,9 @@ class Store(WithAsync, Recipe):
             resumed. A file keeps it for whoever writes there, and goes on for that time after it
             was last opened by a store that asks for it.
         read_only: refuse every write with `ReadOnlyError`; nothing is written.
+        reindex: whether to `reindex` in the background once the store is open. Until that is done,
+            searches by words and by meaning serve what the index holds; once it is this store's,
+            if another model has made it. What goes wrong is logged, and left to `reindex()`.
         observer: called after each call with its name, its seconds, and its error or `None`, on
             the thread of the call; what it raises is logged. Calls of logs and queues are
             `"log.append"`, `"queue.put"` and the like; a `"job"` is a block of `async with job`,
@@ -200,6 +203,7 @@ class Store(WithAsync, Recipe):
         sweep_interval: float | None = 60.0,
         history: float | timedelta | None = None,
         read_only: bool = False,
+        reindex: bool = False,
         observer: Observer | None = None,
         **unknown: Any,
     ) -> None:
@@ -220,6 +224,11 @@ class Store(WithAsync, Recipe):
             raise InvalidArgumentError(
                 "refresh_ttl writes at every read, which a store with read_only=True does not"
             )
+        if not isinstance(reindex, bool):
+            raise InvalidArgumentError(f"reindex is True or False, not {reindex!r}")
+        if reindex and (index is None or read_only):
+            why = "has no index" if index is None else "writes nothing"
+            raise InvalidArgumentError(f"reindex=True is of no use to a store that {why}")
         lasting = None if default_ttl is None else lifetime(default_ttl)
         settings = Settings(
             clock,
@@ -230,6 +239,7 @@ class Store(WithAsync, Recipe):
             span,
             history is not None,
             bool(read_only),
+            reindex,
         )
         self.backend = backend
         self.settings = settings
@@ -248,6 +258,7 @@ class Store(WithAsync, Recipe):
         self._lifecycle = LoopLock()
         self._is_left_behind = False  # what it held stayed in the process that this one forked from
         self._sweeper: asyncio.Task[None] | None = None
+        self._reindexing: asyncio.Task[None] | None = None
         self._observer = observer
         if observer is not None:
             observe(self, observer)
@@ -288,6 +299,8 @@ class Store(WithAsync, Recipe):
                     end = weakref.finalize(self, _cancel, self._loop, self._sweeper)
                     end.atexit = False
                     self._sweeper.add_done_callback(lambda _: end.detach())
+                if self.settings.reindex:
+                    self._reindexing = asyncio.create_task(self._reindex_quietly())
             else:
                 self.require_open()
         return self
@@ -333,10 +346,11 @@ class Store(WithAsync, Recipe):
                 self._refuse()
             self._loop = self._recall = self.backend.recall_past = None
             self.backend.bell.ring()  # watches see that the store is closed
-            if self._sweeper is not None:
-                self._sweeper.cancel()
-                await asyncio.gather(self._sweeper, return_exceptions=True)
-                self._sweeper = None
+            helpers = [task for task in (self._sweeper, self._reindexing) if task is not None]
+            for task in helpers:
+                task.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+            self._sweeper = self._reindexing = None
             while self._embedding_writes:  # noqa: ASYNC110 - seldom, and briefly
                 await asyncio.sleep(0.001)
             await self.backend.close()
@@ -1326,6 +1340,16 @@ class Store(WithAsync, Recipe):
             await self._embedder.query("dimensions")
         with self._meter(progress) as meter:
             return await self._reindex(meter)
+
+    async def _reindex_quietly(self) -> None:
+        """Reindex in the background, and log what goes wrong."""
+        try:
+            done = await self.reindex()
+        except StoreError as exc:  # a model that is down, say
+            _LOG.warning("reindex=True could not complete the index of %r: %s", self, exc)
+        else:
+            for (namespace, key), reason in zip(done.skipped, done.reasons, strict=True):
+                _LOG.warning("reindex=True left %s out: %s", show(namespace, key), reason)
 
     async def _reindex(self, meter: Meter) -> Reindexed:
         assert self.index is not None

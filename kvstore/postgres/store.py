@@ -203,7 +203,7 @@ class PostgresBackend(Backend):
     ) -> None:
         super().attach(settings, index, embedder)
         if index is not None:
-            self._setup = Setup.of(index, embedder)
+            self._setup = Setup.of(index, embedder, serves_part=settings.reindex)
         self.takes_columns = index is None
 
     # Lifecycle

@@ -85,7 +85,7 @@ class FileBackend(Backend):
     ) -> None:
         super().attach(settings, index, embedder)
         if index is not None and index.ranks:
-            self.setup = Setup.of(index, embedder)
+            self.setup = Setup.of(index, embedder, serves_part=settings.reindex)
 
     @abstractmethod
     def held(self) -> tuple[Path, Iterable[driver.Connection]] | None:

@@ -12,6 +12,7 @@ import kvstore
 from kvstore import EmbeddingError, IndexConfig, IndexMismatchError, Store
 from kvstore.testing_search import RecordingEmbeddings, found, random_vector
 from tests.search.models import OtherModel
+from tests.waiting import until
 
 NS = ("notes",)
 
@@ -66,6 +67,64 @@ async def test_an_index_added_later_needs_reindex(place: str, model: RecordingEm
         assert len(model.texts) == 201
         assert await store.reindex() == 0
         assert (await store.check()).ok
+
+
+def reindexing(place: str, model: Any) -> Store:
+    return kvstore.open(place, index=IndexConfig(model), reindex=True)
+
+
+async def test_an_index_added_later_comes_in_the_background(
+    place: str, model: RecordingEmbeddings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with kvstore.open(place) as store:
+        await store.put_many(NS, {f"k{at}": f"text {at}" for at in range(100)})
+        await store.put(NS, "bad", "poisoned text")
+    model.gate = asyncio.Event()
+    model.poison = "poisoned"
+    async with reindexing(place, model) as store:  # and is closed in the middle of it
+        assert await store.count(NS) == 101
+        assert await store.search(NS, "text", mode="text") == []
+    async with reindexing(place, model) as store:
+        await store.put(NS, "new", "words", index=False)
+        model.gate.set()
+        for mode in ("text", "semantic", "hybrid"):
+            assert len(await store.search(NS, "text", mode=mode, limit=200)) <= 101
+
+        async def is_done() -> bool:
+            return (await store.stats()).indexed == 101
+
+        await until(is_done)
+        assert found(await store.search(NS, "text 7", limit=1)) == ["k7"]
+        assert len(await store.search(NS, "text", mode="semantic", limit=200)) == 100
+        assert found(await store.search(NS, "poisoned", mode="text")) == ["bad"]
+        assert (await store.check()).ok
+        assert (await store.reindex()).skipped == ((NS, "bad"),)
+    assert "'bad' out" in caplog.text
+
+
+async def test_a_model_that_is_down_leaves_the_store_as_it_was(
+    place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = ModelThatGoesDown()
+    async with kvstore.open(place) as store:
+        await store.put_many(NS, {f"k{at}": f"text {at}" for at in range(500)})
+    async with reindexing(place, model) as store:
+        await until(lambda: "could not complete" in caplog.text)
+        assert await store.count(NS) == 500
+        assert len(await store.search(NS, "text", mode="semantic", limit=600)) < 500
+        model.is_down = False
+        await store.reindex()
+        assert len(await store.search(NS, "text", mode="semantic", limit=600)) == 500
+
+
+def test_reindexing_needs_an_index_and_writes() -> None:
+    index = IndexConfig()
+    with pytest.raises(kvstore.InvalidArgumentError, match="no index"):
+        kvstore.open("memory://", reindex=True)
+    with pytest.raises(kvstore.InvalidArgumentError, match="writes nothing"):
+        kvstore.open("memory://", index=index, read_only=True, reindex=True)
+    with pytest.raises(kvstore.InvalidArgumentError, match="True or False"):
+        kvstore.open("memory://", index=index, reindex=1)
 
 
 @pytest.mark.parametrize("index", [None, IndexConfig()], ids=["no index", "no model"])
