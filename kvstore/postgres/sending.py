@@ -310,8 +310,9 @@ class Sender:
             if is_done is None:
                 raise unknown_outcome(self._target)
             if is_done:
+                done = await self._find_done(raw, root, units, channel, sent)
                 await raw.execute("ROLLBACK")
-                return await self._find_done(raw, root, units, channel, sent)
+                return done
         if len(units) > 1 or units[0].is_decided:
             ops: Any = [unit.spread() for unit in units]
             attempt.outcomes = await transaction.apply(ops)

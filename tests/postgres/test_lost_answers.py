@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -31,7 +31,7 @@ from kvstore.postgres import PostgresStore, statements
 from kvstore.postgres.connection import Target, connect
 from kvstore.postgres.pool import Pooled
 from kvstore.postgres.puts import put_plain
-from kvstore.postgres.wide import Transaction
+from kvstore.postgres.wide import Transaction, last_of
 from kvstore.postgres.workspace import Stamp, find_unembedded
 
 NS = ("a", "b")
@@ -301,6 +301,36 @@ async def test_a_lost_answer_is_settled_though_others_have_written_since(
         assert await store.increment(NS, "k") == 3
     assert await straight.get(NS, "k") == overtaken[0]
     assert len(overtaken) == proxy.cuts == 1
+
+
+async def test_a_lost_answer_is_read_before_others_make_it_be_forgotten(
+    pair: tuple[PostgresStore, PostgresStore, Proxy],
+    postgres_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of so many writers a root remembers no more; they have to wait until it is read."""
+    store, straight, proxy = pair
+    await store.put(NS, "k", 1)
+    await store.increment(NS, "k")  # the statements are known now
+    others = await connect(Target.parse(postgres_url, busy_timeout=0.2))
+    asked: list[Any] = []
+
+    async def last(*place: Any) -> Any:
+        asked.append(place)
+        if len(asked) == 1:
+            with suppress(asyncpg.LockNotAvailableError):
+                for writer in range(statements.MOST_WRITERS):
+                    puts = [Put(NS, "a\tb\t", "other", b"5")]
+                    await put_plain(others, "a\t", puts, 1, 0, Stamp(writer, 1, 1))
+        return await last_of(*place)
+
+    monkeypatch.setattr("kvstore.postgres.sending.last_of", last)
+    proxy.cut(1, "after")
+    item = await store.put(NS, "k", 3)
+    assert item == await straight.get(NS, "k")
+    assert len(asked) == proxy.cuts == 1
+    assert await straight.get(NS, "other") is None
+    await others.close()
 
 
 async def test_what_was_sent_before_is_not_done_when_it_comes_late(postgres_url: str) -> None:
