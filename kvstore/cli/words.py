@@ -153,6 +153,7 @@ def change_line(change: Change) -> bytes:
         "namespace": change.namespace,
         "key": change.key,
         "version": change.version,
+        "at": change.at,
     }
     data = orjson.dumps(head)
     if change.item is not None:

@@ -45,7 +45,8 @@ class OpenAIEmbeddings:
     Requests that fail for a moment (no connection, a time-out, status 429 or 5xx) are sent again,
     after a pause that doubles each time, or as long as the server's `Retry-After` says. What the
     server refuses as too much is sent again in halves, down to one text, and how much it took is
-    remembered. Certificates that do not verify and addresses that are none fail at once.
+    remembered. Certificates that do not verify, servers that do not speak TLS where `https` says
+    so, and addresses that are none fail at once.
 
     Args:
         model: its name on the server.
@@ -78,15 +79,14 @@ class OpenAIEmbeddings:
     ) -> None:
         if batch_size < 1 or attempts < 1:
             raise InvalidArgumentError("batch_size and attempts are at least 1")
-        where = urlsplit(base_url)
-        if where.scheme not in ("http", "https") or not where.hostname:
+        if not _is_address(base_url):
             raise InvalidArgumentError("base_url is an address such as 'http://localhost:11434/v1'")
         with or_install("OpenAIEmbeddings needs httpx", "http", "httpx"):
             import httpx
         self._httpx = httpx
         self.model = model
         self.dimensions = dimensions
-        self._url = f"{base_url.rstrip('/')}/embeddings"
+        self._url = f"{base_url.rstrip('/').removesuffix('/embeddings')}/embeddings"
         self._at = re.sub(r"//[^/]*@", "//", self._url)  # as errors show it: without a password
         key = os.environ.get("OPENAI_API_KEY") if api_key is None else api_key
         self._key = key
@@ -180,7 +180,7 @@ class OpenAIEmbeddings:
             except (self._httpx.UnsupportedProtocol, self._httpx.InvalidURL) as exc:
                 raise self._error(self._words(str(exc))) from exc
             except self._httpx.TransportError as exc:
-                if attempt == self._attempts or _will_not_verify(exc):
+                if attempt == self._attempts or _is_wrong_tls(exc):
                     said = f"{type(exc).__name__} after {attempt} attempts: {exc}"
                     raise self._error(self._words(said).rstrip(": ")) from exc
             else:
@@ -195,8 +195,10 @@ class OpenAIEmbeddings:
     def _vectors(self, response: httpx.Response, count: int) -> list[Any]:
         try:
             vectors = _in_order(response.json()["data"])
-        except (ValueError, KeyError, TypeError) as exc:
-            raise self._error("an answer that is no list of embeddings") from exc
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            words = self._words(_said(response))
+            said = f"an answer that is no list of embeddings{words and f': {words}'}"
+            raise self._error(said) from exc
         if len(vectors) != count:
             raise self._error(f"{len(vectors)} embeddings for {count} texts")
         for vector in vectors:
@@ -250,18 +252,21 @@ def _in_order(rows: list[dict[str, Any]]) -> list[Any]:
 
     A server that leaves out what is zero leaves out the first index, and some give none.
     """
-    places = [row.get("index", 0) for row in rows]
+    given = [row.get("index") for row in rows]
+    places = [place or 0 for place in given]
     if sorted(places) == list(range(len(rows))):
         rows = [row for _, row in sorted(zip(places, rows, strict=True), key=lambda each: each[0])]
-    elif any("index" in row for row in rows):
+    elif any(place is not None for place in given):
         raise ValueError("indexes that are no permutation")
     return [_vector(row["embedding"]) for row in rows]
 
 
 def _vector(embedding: Any) -> Any:
     """Return the numbers of a vector, which some servers send as float32 in base64."""
-    if not isinstance(embedding, str):
+    if isinstance(embedding, list):
         return embedding
+    if not isinstance(embedding, str):
+        raise TypeError("a vector that is neither numbers nor base64")
     try:
         numbers = array("f", base64.b64decode(embedding, validate=True))
     except (binascii.Error, ValueError):
@@ -271,12 +276,21 @@ def _vector(embedding: Any) -> Any:
     return numbers.tolist()
 
 
-def _will_not_verify(exc: BaseException) -> bool:
-    """Whether a connection failed on its certificate, which another try will not mend."""
+def _is_address(url: Any) -> bool:
+    try:
+        where = urlsplit(url)
+        host, _ = where.hostname, where.port  # which raises for a port that is none
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return where.scheme in ("http", "https") and bool(host) and not re.search(r"\s", url)
+
+
+def _is_wrong_tls(exc: BaseException) -> bool:
+    """Whether a connection failed on its certificate or protocol: another try will not mend it."""
     cause: BaseException | None = exc
     while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return True
+        if isinstance(cause, ssl.SSLError):
+            return not isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
         cause = cause.__cause__ or cause.__context__
     return "CERTIFICATE_VERIFY_FAILED" in str(exc)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from pathlib import Path
 
 import orjson
@@ -30,6 +31,8 @@ def test_the_past_is_told_read_and_brought_back(run: Run, tmp_path: Path) -> Non
         ("put", 2),
         ("put", 1),
     ]
+    instants = [datetime.fromisoformat(each["at"]) for each in told]
+    assert instants == sorted(instants, reverse=True)
     assert b"put" in run("history", "past.db", "a", "k", "--limit", "2").stdout
     assert run("get", "past.db", "a", "k", "--at", "2", "--json").stdout.count(b"[2]") == 1
     run("rewind", "past.db", "--to", "1")

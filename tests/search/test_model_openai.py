@@ -344,6 +344,7 @@ async def test_the_servers_words_are_short_and_steer_no_terminal(
     [
         [{"embedding": [1.0]}, {"index": 1, "embedding": [2.0]}],
         [{"embedding": [1.0]}, {"embedding": [2.0]}],
+        [{"index": None, "embedding": [1.0]}, {"index": None, "embedding": [2.0]}],
         [{"index": 1, "embedding": [2.0]}, {"embedding": [1.0]}],
         [{"index": 1, "embedding": "AAAAQA=="}, {"index": 0, "embedding": "AACAPw=="}],
     ],
@@ -360,28 +361,51 @@ async def test_indexes_that_make_no_sense_are_refused(server: Server, make: Make
         await make().embed_documents(["a", "b"])
 
 
+@pytest.mark.parametrize("rows", [["a", "b"], {"a": 1}, None, [{"embedding": None}] * 2])
+async def test_what_is_no_list_of_embeddings_is_told_with_the_servers_words(
+    server: Server, make: Make, rows: Any
+) -> None:
+    body = {"data": rows, "error": {"message": "the quota is used up"}}
+    server.answers = [Answer(body=json.dumps(body).encode())]
+    with pytest.raises(EmbeddingError, match="no list of embeddings: the quota is used up"):
+        await make(dimensions=2).embed_documents(["a", "b"])
+
+
 async def test_a_server_that_ignores_dimensions_is_noticed(server: Server, make: Make) -> None:
     with pytest.raises(EmbeddingError, match="vectors of 3 numbers, where dimensions=2"):
         await make(dimensions=2).embed_query("a")
 
 
-@pytest.mark.parametrize("url", ["localhost:11434/v1", "ftp://host/v1", "https:///v1", ""])
-def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        *["localhost:11434/v1", "ftp://host/v1", "https:///v1", "", "http://[::1/v1"],
+        *["http://host:99999/v1", "http://ho st/v1", 5, None],
+    ],
+)
+def test_an_address_that_is_none_is_refused_at_once(url: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="http://localhost"):
         OpenAIEmbeddings("m", base_url=url)
 
 
-async def test_a_certificate_that_does_not_verify_is_not_tried_again(
-    make: Make, pauses: list[float]
+@pytest.mark.parametrize(
+    "error",
+    [
+        ssl.SSLCertVerificationError(1, "self-signed certificate"),
+        ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"),
+    ],
+)
+async def test_what_is_wrong_with_tls_is_not_tried_again(
+    make: Make, pauses: list[float], error: ssl.SSLError
 ) -> None:
     def refuse(_: httpx.Request) -> httpx.Response:
         try:
-            raise ssl.SSLCertVerificationError(1, "self-signed certificate")
+            raise error
         except ssl.SSLError as exc:
             raise httpx.ConnectError(str(exc)) from exc
 
     client = httpx.AsyncClient(transport=httpx.MockTransport(refuse))
-    with pytest.raises(EmbeddingError, match=r"after 1 attempts: .*self-signed"):
+    with pytest.raises(EmbeddingError, match=r"after 1 attempts: .*(self-signed|wrong version)"):
         await make(client=client).embed_query("a")
     await client.aclose()
     assert pauses == []
