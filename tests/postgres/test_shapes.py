@@ -67,15 +67,9 @@ OF_THE_SERVER = {
     *("HAS_SCHEMA_RECORD", "CREATE_SCHEMA_RECORD", "GET_APPLIED", "NOTE_STEP", "NOTE_NEEDS"),
     *("WANTED", "WANTED_UNDER"),
     *("BEGIN", "NOTIFY", "SEPARATOR", "LIVE", "ADDRESS", "ROW", "DONE_BEFORE", "NOT_PLAIN"),
-    *("AWAIT_ROOTS", "AWAIT_ROOTS_OF_ALL"),
+    *("AWAIT_ROOTS", "AWAIT_ROOTS_OF_ALL", "HAS_ROW_SECURITY"),
     *("index.GET_EXTENSION", "index.CREATE_EXTENSION", "index.HAS_TABLE"),
-    *(
-        "LOCK_TABLES",
-        "MAY_LOOK_AFTER_ALL",
-        "HAS_ROW_SECURITY",
-        "index.USE_HNSW",
-        "index.GUESS_VECTORS",
-    ),
+    *("LOCK_TABLES", "MAY_LOOK_AFTER_ALL", "index.USE_HNSW", "index.GUESS_VECTORS"),
     *("index.CREATE_VECTORS", "index.CREATE_HNSW", "index.CREATE_HALF_HNSW"),
     *("sequence.LAST_KEY", "sequence.IS_ENTRY"),
 }
