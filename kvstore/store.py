@@ -1451,7 +1451,7 @@ class Store(WithAsync, Recipe):
         except UnavailableError:
             raise
         except EmbeddingError as exc:
-            named = [op for op in ops if isinstance(op, (Put, Mutate))]
+            named = [op for op in ops if isinstance(op, (Put, Mutate, Append, PutJob))]
             if len(named) > 1:
                 try:
                     _, refused = await embedder.accepted(texts)
@@ -1460,15 +1460,19 @@ class Store(WithAsync, Recipe):
                 named = [op for op in named if self._has_text(op, refused)]
             if not named:
                 raise
-            where = ", ".join(show(op.namespace, op.key) for op in named[:_MOST_NAMED])
+            where = ", ".join(
+                show(op.namespace, op.key) if isinstance(op, (Put, Mutate)) else show(op.namespace)
+                for op in named[:_MOST_NAMED]
+            )
             raise EmbeddingError(f"{exc}; the text is of {where}, and nothing was written") from exc
 
-    def _has_text(self, op: Put | Mutate, texts: Collection[str]) -> bool:
-        """Whether a put would index one of some texts."""
+    def _has_text(self, op: Put | Mutate | Append | PutJob, texts: Collection[str]) -> bool:
+        """Whether a put or an append would index one of some texts."""
         if isinstance(op, Mutate) or self.index is None or _has_own(op):
             return False
-        fields = self.index.fields if op.indexing is None else op.indexing
-        return any(text in texts for text in texts_of(codec.decode(op.data), fields))
+        data, indexing = (op.data, None) if isinstance(op, Append) else ((op.data,), op.indexing)
+        fields = self.index.fields if indexing is None else indexing
+        return any(text in texts for each in data for text in texts_of(codec.decode(each), fields))
 
     def prepare_put(
         self,

@@ -645,6 +645,15 @@ class SearchConformance:
         assert await store.get(NS, "fine") is None
         with pytest.raises(EmbeddingError):
             await store.append(NS, "list", "poison")
+
+        async def both(tx: Transaction) -> None:
+            tx.put(NS, "innocent", "fine")
+            tx.log(("log",)).append("fine, too", "poison")
+
+        with pytest.raises(EmbeddingError, match=r"the text is of \('log',\), and"):
+            await store.transact(both)
+        with pytest.raises(EmbeddingError, match=r"the text is of \('log',\), and"):
+            await store.log(("log",)).append("poison")
         assert await store.get(NS, "list") is None
         assert found(await store.search(NS, "fine", mode="text")) == []
 
