@@ -648,12 +648,12 @@ class SearchConformance:
 
         async def both(tx: Transaction) -> None:
             tx.put(NS, "innocent", "fine")
-            tx.log(("log",)).append("fine, too", "poison")
+            tx.log((*NS, "log")).append("fine, too", "poison")
 
-        with pytest.raises(EmbeddingError, match=r"the text is of \('log',\), and"):
+        with pytest.raises(EmbeddingError, match=r"the text is of \(.*'log'\), and"):
             await store.transact(both)
-        with pytest.raises(EmbeddingError, match=r"the text is of \('log',\), and"):
-            await store.log(("log",)).append("poison")
+        with pytest.raises(EmbeddingError, match=r"the text is of \(.*'log'\), and"):
+            await store.log((*NS, "log")).append("poison")
         assert await store.get(NS, "list") is None
         assert found(await store.search(NS, "fine", mode="text")) == []
 
