@@ -423,8 +423,8 @@ def _decide_one(
     match op:
         case Put():
             present = _live(rows, op.path, op.key, effects.now)
-            _require_version(op, op.expected, present)
             _require_room(op, present, effects)
+            _require_version(op, op.expected, present)
             row = _write(op, op.data, op.indexing, present if op.keep else None, rows, effects)
             times = row.created_at, row.updated_at, row.expires_at
             return pack_item(op.namespace, op.key, op.data, row.version, *times)

@@ -798,6 +798,7 @@ class QueueConformance(_Fixtures):
             for call in (
                 lambda key=key: store.put(JOBS, key, 1),
                 lambda key=key: store.put(JOBS, key, 1, ttl=5),
+                lambda key=key: store.put(JOBS, key, 1, if_version=0),
                 lambda key=key: store.put_many(JOBS, {key: 1}),
                 lambda key=key: store.update(JOBS, key, lambda value: value),
                 lambda key=key: store.increment(JOBS, key),
