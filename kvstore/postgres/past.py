@@ -245,9 +245,12 @@ async def _resolve(connection: Connection, root: str, moment: Moment) -> Moment:
         return moment
     version = moment.versions.get(root)
     if version is None:
-        version = await connection.fetchval(sql.GET_VERSION_AT, root, moment.instant)
+        instant = moment.instant
+        version = await connection.fetchval(sql.GET_VERSION_BEFORE, root, instant)
         if version is None:
-            return Moment(0, moment.instant)
+            version = await connection.fetchval(sql.GET_VERSION_AT, root, instant)
+        if version is None:
+            return Moment(0, instant)
         moment.versions[root] = version
     return _InstantMoment(version, moment.instant)
 

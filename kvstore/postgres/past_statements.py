@@ -119,11 +119,12 @@ CROSS JOIN LATERAL (
 ) AS found
 """
 GET_NEWEST = "SELECT max(version), max(instant) FROM kvstore_turns"
-# One that is not kept, if the instant is before what is
-GET_VERSION_AT = """
-SELECT CASE WHEN history_begin_at <= $2 THEN kvstore_version_at($1, $2) ELSE history_begin - 1 END
-FROM kvstore_roots WHERE root = $1
+# A version that is not kept, if the instant is before what is
+GET_VERSION_BEFORE = """
+SELECT history_begin - 1 FROM kvstore_roots WHERE root = $1 AND history_begin_at > $2
 """
+# By itself: what reads a distributed table calls no function that does
+GET_VERSION_AT = "SELECT kvstore_version_at($1, $2)"
 LIST_ROOTS_FROM = "SELECT root FROM kvstore_roots WHERE root >= $1 ORDER BY root LIMIT $2"
 LIST_ROOTS_BELOW = """
 SELECT root FROM kvstore_roots

@@ -230,3 +230,12 @@ def test_a_statement_is_sent_to_one_machine(name: str, text: str) -> None:
 def test_a_statement_has_nothing_that_is_refused(name: str, text: str) -> None:
     for refused in REFUSED:
         assert not re.search(refused, text), refused
+
+
+@pytest.mark.parametrize(("name", "text"), ALL)
+def test_what_reads_a_table_calls_no_function_that_does(name: str, text: str) -> None:
+    """A function that is called on the machine of a row may ask for none of another's."""
+    tables = {table for table, _ in _TABLE.findall(text)}
+    for function in {made for made, _ in FUNCTIONS}:
+        if f"{function}(" in text:
+            assert tables <= {function}, function
