@@ -11,7 +11,7 @@ import pytest
 from kvstore import FOREVER, ConflictError, IndexConfig, InMemoryStore, SQLiteStore, Store
 from kvstore.namespace import address
 from kvstore.operations import Check, Operation, Put
-from kvstore.sqlite import engine, statements
+from kvstore.sqlite import statements
 from kvstore.sqlite.series import Series
 from kvstore.testing import ManualClock
 from kvstore.types import Item
@@ -23,7 +23,7 @@ NS = ("a", "b")
 
 
 @pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+def alone(unhurried: None, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Notes of each unit that was tried the short way whether it went it."""
     gone: list[bool] = []
     add_alone = Series.add_alone
@@ -34,8 +34,6 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         return answers
 
     monkeypatch.setattr(Series, "add_alone", note)
-    monkeypatch.setattr(engine.pace, "SLOW_S", 60.0)  # a slow machine changes nothing here
-    monkeypatch.setattr(engine.pace, "TURN_S", 60.0)
     return gone
 
 

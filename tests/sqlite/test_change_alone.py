@@ -34,7 +34,7 @@ NS = ("a", "b")
 
 
 @pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+def alone(unhurried: None, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Notes of each change that was tried the short way whether it went it."""
     gone: list[bool] = []
     change_alone = Series.change_alone
@@ -46,8 +46,6 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         return done
 
     monkeypatch.setattr(Series, "change_alone", note)
-    monkeypatch.setattr(engine.pace, "SLOW_S", 60.0)  # a slow machine changes nothing here
-    monkeypatch.setattr(engine.pace, "TURN_S", 60.0)
     return gone
 
 

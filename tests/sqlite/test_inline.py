@@ -41,7 +41,7 @@ async def look(store: kvstore.SQLiteStore, namespace: tuple[str, ...]) -> list[A
 
 
 @pytest.fixture
-def threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def threads(unhurried: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Notes the reads that go to a thread."""
     gone: list[str] = []
     submit = engine.Reader.submit
@@ -51,8 +51,6 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return submit(self, read, *args, **kwargs)
 
     monkeypatch.setattr(engine.Reader, "submit", note)
-    monkeypatch.setattr(engine.pace, "SLOW_S", 60.0)  # a slow machine changes nothing here
-    monkeypatch.setattr(engine.pace, "TURN_S", 60.0)
     return gone
 
 

@@ -33,7 +33,7 @@ NS = ("a", "b")
 
 
 @pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+def alone(unhurried: None, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Notes of each put that was tried the short way whether it went it."""
     gone: list[bool] = []
     put_alone = Series.put_alone
@@ -44,8 +44,6 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         return item
 
     monkeypatch.setattr(Series, "put_alone", note)
-    monkeypatch.setattr(engine.pace, "SLOW_S", 60.0)  # a slow machine changes nothing here
-    monkeypatch.setattr(engine.pace, "TURN_S", 60.0)
     return gone
 
 
