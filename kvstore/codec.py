@@ -229,12 +229,7 @@ def _tagged(value: Any) -> Any:
     """Tag bytes, and escape objects that look like the tag."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return _default(value)
-    if _is_model(value):
-        value = value.model_dump()
-    if isinstance(value, enum.Enum):
-        value = value.value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = _fields(value)
+    value = _plain(value)
     if isinstance(value, dict):
         if len(value) == 1 and _TAG_KEY.fullmatch(key := next(iter(value))):
             return {f"${key}": _tagged(value[key])}
@@ -255,6 +250,17 @@ def _untagged(value: Any) -> Any:
         return {key: _untagged(element) for key, element in value.items()}
     if isinstance(value, list):
         return [_untagged(element) for element in value]
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Return what is written of a model, an enum's member or a dataclass; others as they are."""
+    if _is_model(value):
+        value = value.model_dump()
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = _fields(value)
     return value
 
 
@@ -291,13 +297,8 @@ def _refuse_culprit(value: Any) -> None:
                 f"the value nests deeper than {_MAX_DEPTH} levels, or contains itself, at "
                 f"{path[:80]}"
             )
-        if _is_model(current):
-            current = current.model_dump()
-        if isinstance(current, enum.Enum):
-            current = current.value
-        if dataclasses.is_dataclass(current) and not isinstance(current, type):
-            current = _fields(current)
-        elif _is_numpy(current):
+        current = _plain(current)
+        if _is_numpy(current):
             if current.dtype != object:
                 _refuse_unwritable(current, path)
             current = current.tolist()
