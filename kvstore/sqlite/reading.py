@@ -19,6 +19,7 @@ from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_
 from kvstore.operations import Record
 from kvstore.ordering import Order
 from kvstore.patterns import Pattern
+from kvstore.rules import unpack_indexing
 from kvstore.sql import Sql, all_of
 from kvstore.sqlite import declared, driver, filter_statements, large, statements
 from kvstore.sqlite import index_statements as sql
@@ -486,7 +487,7 @@ def to_record(row: Sequence[Any]) -> Record:
             or not all(type(each) is int for each in times)
         ):
             raise damaged(namespace, key)
-        paths = None if indexing is None else tuple(orjson.loads(indexing))
+        paths = unpack_indexing(indexing)
     except (AttributeError, IndexError, TypeError, ValueError) as exc:
         raise StoreCorruptError(
             f"the row of {key!r} in {path!r} is damaged; restore it from a backup, or put it anew"

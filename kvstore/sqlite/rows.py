@@ -10,8 +10,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-import orjson
-
 from kvstore.errors import StoreCorruptError
 from kvstore.namespace import decode_namespace
 from kvstore.operations import (
@@ -26,6 +24,7 @@ from kvstore.plan import (
     gone,
     not_before,
 )
+from kvstore.rules import pack_indexing, unpack_indexing
 from kvstore.sequences import SequenceState
 from kvstore.sql import Sql
 from kvstore.sqlite import (
@@ -179,11 +178,10 @@ class Rows:
                 raise NotInlineError
             is_damaged = with_data and (data is None or checksum(path, key, version, data) != code)
             paths = None
-            if indexing is not None:
-                try:
-                    paths = tuple(orjson.loads(indexing))
-                except ValueError:  # an operation that needs no data is to write over it
-                    is_damaged = with_data
+            try:
+                paths = unpack_indexing(indexing)
+            except ValueError:  # an operation that needs no data is to write over it
+                is_damaged = with_data
             row = StoredRow(
                 path, key, data or b"", version, created, updated, expires, ttl, paths, id
             )
@@ -331,11 +329,7 @@ def columns_of(row: Record) -> tuple[Any, ...]:
     """Return a row as UPSERT takes it."""
     code = checksum(row.path, row.key, row.version, row.data)
     content = row.version, row.created_at, row.updated_at, code, row.data.decode()
-    return row.path, row.key, *content, row.expires_at, row.ttl, _indexing(row)
-
-
-def _indexing(row: Record) -> str | None:
-    return None if row.indexing is None else orjson.dumps(row.indexing).decode()
+    return row.path, row.key, *content, row.expires_at, row.ttl, pack_indexing(row.indexing)
 
 
 def _is_alike(row: Record, before: Record) -> bool:
