@@ -397,12 +397,13 @@ class Workspace:
         """
         if self.indexer is not None and self.indexer.has_vectors:
             return None
-        pieces = list(self._pieces()) or [_NO_ROWS]
-        if len(pieces) > 1:
+        pieces = self._pieces()
+        rows = next(pieces, _NO_ROWS)
+        if next(pieces, None) is not None:
             return None
         self._forget_changes()
         changes = None if self.indexer is None else self.indexer.take_changes()
-        arguments = [*self._arguments(stamp, pieces[0], changes)]
+        arguments = [*self._arguments(stamp, rows, changes)]
         keeps_past = self._keeper is not None and self._keeper.is_changed
         if keeps_past and self._keeper is not None:
             arguments += self._keeper.take_arguments()
