@@ -31,7 +31,7 @@ from kvstore.postgres.connection import (
     snapshot,
 )
 from kvstore.postgres.keys import decode_key, encode_key
-from kvstore.postgres.pool import Pool, Pooled
+from kvstore.postgres.pool import Pool
 from kvstore.postgres.reading import item_of
 from kvstore.postgres.roots import store_state
 from kvstore.types import Change
@@ -46,14 +46,14 @@ _PAUSE_S = 0.05  # between two notices of one store: each wakes all who watch, e
 
 
 async def read_changes(
-    pooled: Pooled, after: Position, path: str, pattern: Pattern, subtree: bool, now: int
+    connection: Connection, now: int, after: Position, path: str, pattern: Pattern, subtree: bool
 ) -> ChangePage:
     """Return the next changes after a position, with the items as they are at that instant."""
     if isinstance(after, Positions):
-        async with snapshot(pooled.raw):
-            return await _read_roots(pooled.raw, after, pattern, now)
-    has_expired = await pooled.raw.fetchval(statements.IS_ANY_EXPIRED, now)
-    read = await _read_root(pooled.raw, root_of(path), after)
+        async with snapshot(connection):
+            return await _read_roots(connection, after, pattern, now)
+    has_expired = await connection.fetchval(statements.IS_ANY_EXPIRED, now)
+    read = await _read_root(connection, root_of(path), after)
     found = [
         row.change(now)
         for row in read.rows
@@ -205,13 +205,10 @@ class Herald:
                     await asyncio.sleep(self._not_before - loop.time())
                 self._is_due = False
                 with suppress(StoreError):  # who watches looks without it, too, only less soon
-                    await self._pool.run_alone(self._send)
+                    await self._pool.run_alone(lambda connection: connection.execute(self._notify))
                 self._not_before = loop.time() + _PAUSE_S
         finally:
             self._task = None
-
-    async def _send(self, pooled: Pooled) -> None:
-        await pooled.raw.execute(self._notify)
 
     async def close(self) -> None:
         """Tell what is left to tell."""

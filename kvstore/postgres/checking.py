@@ -7,9 +7,8 @@ from collections.abc import Mapping
 
 from kvstore.namespace import decode_namespace, show
 from kvstore.postgres import past_statements, reading, sequence_reading, statements
-from kvstore.postgres.connection import DriverError, is_damage, snapshot
+from kvstore.postgres.connection import Connection, DriverError, is_damage, snapshot
 from kvstore.postgres.index_checks import find_problems, find_waiting
-from kvstore.postgres.pool import Pooled
 from kvstore.report import Meter, Report
 
 __all__ = ["check"]
@@ -18,15 +17,15 @@ _SLICE = 1_000  # rows looked at by one statement
 _MOST_PROBLEMS = 100
 
 
-async def check(pooled: Pooled, meter: Meter) -> Report:
+async def check(connection: Connection, meter: Meter) -> Report:
     """Look everything over, in one transaction.
 
     Raises:
         DriverError: it is no damage that keeps something from being read.
     """
-    looking = _Looking(pooled, meter)
+    looking = _Looking(connection, meter)
     try:
-        async with snapshot(pooled.raw):
+        async with snapshot(connection):
             await looking.at_everything()
     except DriverError as exc:
         if not is_damage(exc):
@@ -45,15 +44,15 @@ async def check(pooled: Pooled, meter: Meter) -> Report:
 class _Looking:
     """A look at a store, and what it has found so far."""
 
-    def __init__(self, pooled: Pooled, meter: Meter) -> None:
-        self._link = pooled
+    def __init__(self, connection: Connection, meter: Meter) -> None:
+        self._connection = connection
         self._meter = meter
         self.problems: list[str] = []
         self.waiting: list[str] = []
         self.seen = 0
 
     async def at_everything(self) -> None:
-        raw = self._link.raw
+        raw = self._connection
         if await raw.fetchrow(statements.GET_STATE) is None:
             self.problems.append("kvstore_state: the store's own row is missing")
         newest = dict(map(tuple, await raw.fetch(statements.LIST_ROOTS)))
@@ -73,7 +72,7 @@ class _Looking:
         self.waiting = await find_waiting(raw)
 
     async def _at_rows(self, newest: Mapping[str, int]) -> None:
-        raw = self._link.raw
+        raw = self._connection
         expected = await raw.fetchval(statements.COUNT_ROWS)
         place: tuple[str, str, str] | None = None
         while len(self.problems) <= _MOST_PROBLEMS:

@@ -16,7 +16,7 @@ from typing import Any
 
 from kvstore.backend import Span
 from kvstore.instants import to_datetime
-from kvstore.namespace import decode_namespace, root_of
+from kvstore.namespace import decode_namespace, encode_namespace, root_of
 from kvstore.operations import Forget, Keep, Record, Trim
 from kvstore.past import Kept, Moment
 from kvstore.past_view import item_of
@@ -25,7 +25,6 @@ from kvstore.postgres import past_statements as sql
 from kvstore.postgres import statements
 from kvstore.postgres.connection import Connection, rows_of, snapshot
 from kvstore.postgres.keys import address_columns, decode_key, encode_key
-from kvstore.postgres.pool import Pooled
 from kvstore.postgres.reading import fetch, record_of
 from kvstore.postgres.roots import await_roots, lock_root
 from kvstore.rules import pack_indexing
@@ -191,28 +190,35 @@ async def _parts(connection: Connection, path: str, subtree: bool) -> list[tuple
 
 
 async def find_moment(
-    pooled: Pooled, version: int | None, instant: int | None, root: str | None, now: int
+    connection: Connection,
+    now: int,
+    version: int | None,
+    instant: int | None,
+    root: str | None = None,
 ) -> Moment:
     """Find a moment; the errors are those of `Backend.moment`.
 
     Args:
-        pooled: to read over.
+        connection: to read over.
+        now: the present instant.
         version: or
         instant: which it is.
-        root: of which it is a version; `None`: of each.
-        now: the present instant.
+        root: a label, of which it is a version; `None`: of each.
     """
-    async with snapshot(pooled.raw):
-        kept = await _kept_of_all(pooled.raw) if root is None else await _kept_of(pooled.raw, root)
+    async with snapshot(connection):
+        statement: tuple[str, ...] = (sql.GET_INSTANT_OF_ALL,)
+        if root is None:
+            kept = await _kept_of_all(connection)
+        else:
+            place = encode_namespace((root,))
+            kept, _ = await _read_kept(connection, place, 0)
+            statement = sql.GET_INSTANT_OF, place
         if version is None:
             assert instant is not None
             kept.require_instant(instant, now)
             return _InstantMoment(_BY_INSTANT, instant)
         kept.require_version(version)
-        at = await pooled.raw.fetchval(
-            sql.GET_INSTANT_OF_ALL if root is None else sql.GET_INSTANT_OF,
-            *(() if root is None else (root,)), version,
-        )  # fmt: skip
+        at = await connection.fetchval(*statement, version)
         return Moment(version, max(at or 0, kept.begin.instant))
 
 
@@ -221,10 +227,6 @@ async def _kept_of_all(connection: Connection) -> Kept:
     span, begin, begin_at, version = await connection.fetchrow(sql.GET_STORE_KEPT)
     newest, last = await connection.fetchrow(sql.GET_NEWEST)
     return Kept(span, Moment(begin, begin_at), max(version, newest or 0), max(begin_at, last or 0))
-
-
-async def _kept_of(connection: Connection, root: str) -> Kept:
-    return (await _read_kept(connection, root, 0))[0]
 
 
 async def _read_kept(connection: Connection, root: str, version: int) -> tuple[Kept, int | None]:
@@ -275,18 +277,18 @@ def _check(found: tuple[Kept, int | None], moment: Moment, now: int) -> None:
 
 
 async def get_many(
-    pooled: Pooled, moment: Moment, path: str, keys: Sequence[str], now: int
+    connection: Connection, now: int, moment: Moment, path: str, keys: Sequence[str]
 ) -> list[Record]:
     """Return the items among some keys that were there."""
-    raw, root = pooled.raw, root_of(path)
-    when = await _resolve(raw, root, moment)
+    root = root_of(path)
+    when = await _resolve(connection, root, moment)
     if len(keys) == 1:
         place = path, encode_key(keys[0]), when.instant
-        row = await raw.fetchrow(sql.GET_ONE_AT, root, when.version, *place)
-        _check(await _kept_by(raw, None if row is None else row[:6]), when, now)
+        row = await connection.fetchrow(sql.GET_ONE_AT, root, when.version, *place)
+        _check(await _kept_by(connection, None if row is None else row[:6]), when, now)
         return [] if row is None or row[6] is None else [record_of(row[6:])]
-    found = await _at(raw, root, when, [(path, key) for key in keys])
-    await _require(raw, root, when, now)
+    found = await _at(connection, root, when, [(path, key) for key in keys])
+    await _require(connection, root, when, now)
     return list(found.values())
 
 
@@ -301,11 +303,11 @@ async def _at(
 
 
 async def page(
-    pooled: Pooled, moment: Moment, span: Span, limit: int, now: int
+    connection: Connection, now: int, moment: Moment, span: Span, limit: int
 ) -> tuple[list[Record], Address | None]:
     """Return the first items of a span that were there, and where to go on."""
     if span.path or not span.subtree:
-        return await _page(pooled.raw, moment, span, limit, now)
+        return await _page(connection, moment, span, limit, now)
     found: list[Record] = []
     root: str | None
     if span.reverse:
@@ -317,12 +319,12 @@ async def page(
         if span.after is not None:
             root = root_of(span.after[0])
     while True:
-        rows = await pooled.raw.fetch(following, root, _ROOTS_AT_ONCE)
+        rows = await connection.fetch(following, root, _ROOTS_AT_ONCE)
         for (root,) in rows:
             part = replace(span, path=root, subtree=bool(root))
             if part.is_empty:
                 continue
-            some, end = await _page(pooled.raw, moment, part, limit - len(found), now)
+            some, end = await _page(connection, moment, part, limit - len(found), now)
             found += some
             if end is not None or len(found) >= limit:
                 return found, end or (found[-1].path, found[-1].key)
@@ -371,7 +373,7 @@ async def then(
     return [at for at in addresses if at in found or at not in unknown], found
 
 
-async def history(pooled: Pooled, path: str, key: str, limit: int | None) -> list[Change]:
+async def history(connection: Connection, path: str, key: str, limit: int | None) -> list[Change]:
     """Return the kept changes of an item, the newest first."""
     labels, place = decode_namespace(path), (root_of(path), path, encode_key(key))
     found: list[Change] = []
@@ -381,12 +383,12 @@ async def history(pooled: Pooled, path: str, key: str, limit: int | None) -> lis
         instant = to_datetime(record.updated_at if at is None else at)
         found.append(Change("put", labels, key, record.version, instant, item_of(labels, record)))
 
-    async with snapshot(pooled.raw):
-        row = await pooled.raw.fetchrow(sql.GET_PRESENT, *place)
+    async with snapshot(connection):
+        row = await connection.fetchrow(sql.GET_PRESENT, *place)
         if row is not None:
             *columns, at = row
             add_put(columns, at)
-        for each in await pooled.raw.fetch(sql.GET_PAST_OF, *place, limit):
+        for each in await connection.fetch(sql.GET_PAST_OF, *place, limit):
             *columns, at, ended, ended_at, ended_by = each
             if ended_by != "put":
                 found.append(Change(ended_by, labels, key, ended, to_datetime(ended_at)))

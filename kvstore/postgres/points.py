@@ -73,7 +73,7 @@ class PointReader:
                 else:
                     self._pool.put_back(pooled)
                     return [] if row is None else [reading.item_of(namespace, key, row)]
-            found: list[Item] = await self._run(reading.get_one, namespace, path, key, self._now())
+            found: list[Item] = await self._run(reading.get_one, self._now(), namespace, path, key)
         finally:
             self._land()
         return found
@@ -94,7 +94,7 @@ class PointReader:
             answers: list[list[Item] | StoreCorruptError] = []
             if wanted:
                 points = [each[:3] for each in wanted]
-                answers = await self._run(reading.get_points, points, self._now())
+                answers = await self._run(reading.get_points, self._now(), points)
         except BaseException as exc:
             for *_, future in wanted:
                 if not future.done():

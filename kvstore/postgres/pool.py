@@ -47,7 +47,6 @@ class Pooled(Watched):
 
     raw: Connection = None
     get: Any = None  # the prepared statement
-    replayed: int = 0  # of a replica: the place in the log that it is known to have reached
     age: int = 0  # how often the pool had renewed itself when it was opened
 
 
@@ -99,7 +98,7 @@ class Pool:
 
     async def run(
         self,
-        read: Callable[Concatenate[Pooled, P], Awaitable[T]],
+        read: Callable[Concatenate[Connection, P], Awaitable[T]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
@@ -110,15 +109,15 @@ class Pool:
         if not self.target.is_pooler:
             return await self.run_alone(read, *args, **kwargs)
 
-        async def read_in_transaction(pooled: Pooled) -> T:
-            async with snapshot(pooled.raw):
-                return await read(pooled, *args, **kwargs)
+        async def read_in_transaction(connection: Connection) -> T:
+            async with snapshot(connection):
+                return await read(connection, *args, **kwargs)
 
         return await self.run_alone(read_in_transaction)
 
     async def run_alone(
         self,
-        read: Callable[Concatenate[Pooled, P], Awaitable[T]],
+        read: Callable[Concatenate[Connection, P], Awaitable[T]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
@@ -127,7 +126,7 @@ class Pool:
         pooled = self.take() or await self.acquire()
         while True:
             try:
-                found = await read(pooled, *args, **kwargs)
+                found = await read(pooled.raw, *args, **kwargs)
             except DriverError as exc:
                 if isinstance(exc, StoreError):
                     self.mend(pooled)

@@ -19,7 +19,6 @@ from kvstore.postgres import past_statements, sequence_statements, statements
 from kvstore.postgres.connection import Connection, snapshot
 from kvstore.postgres.filters import compile_filter, compile_text, is_exact
 from kvstore.postgres.keys import Address, decode_key, encode_key, root_of
-from kvstore.postgres.pool import Pooled
 from kvstore.report import RootStats, Stats
 from kvstore.rules import row_problem, unpack_indexing
 from kvstore.sql import Sql, all_of
@@ -116,21 +115,21 @@ def make(path: str, key: str, row: Sequence[Any]) -> Item:
 
 
 async def get_one(
-    pooled: Pooled, namespace: Namespace, path: str, key: str, now: int
+    connection: Connection, now: int, namespace: Namespace, path: str, key: str
 ) -> list[Item]:
     """Return the live item in a list, or an empty one."""
-    row = await pooled.raw.fetchrow(statements.GET, root_of(path), path, encode_key(key), now)
+    row = await connection.fetchrow(statements.GET, root_of(path), path, encode_key(key), now)
     return [] if row is None else [item_of(namespace, key, row)]
 
 
 async def get_points(
-    pooled: Pooled, points: Sequence[tuple[Namespace, str, str]], now: int
+    connection: Connection, now: int, points: Sequence[tuple[Namespace, str, str]]
 ) -> list[list[Item] | StoreCorruptError]:
     """Return, for each address, the live item in a list, an empty one, or what is wrong."""
     answers: list[list[Item] | StoreCorruptError] = [[] for _ in points]
     addresses = [(path, encode_key(key)) for _, path, key in points]
     for at, *row in await fetch_each(
-        pooled.raw, statements.GET_POINTS, statements.GET_POINTS_UNDER, addresses, now
+        connection, statements.GET_POINTS, statements.GET_POINTS_UNDER, addresses, now
     ):
         namespace, _, key = points[at - 1]
         try:
@@ -141,11 +140,11 @@ async def get_points(
 
 
 async def get_many(
-    pooled: Pooled, namespace: Namespace, path: str, keys: Sequence[str], now: int
+    connection: Connection, now: int, namespace: Namespace, path: str, keys: Sequence[str]
 ) -> list[Item]:
     """Return the live items among `keys`."""
     wanted = [encode_key(key) for key in keys]
-    rows = await pooled.raw.fetch(statements.GET_MANY, root_of(path), path, wanted, now)
+    rows = await connection.fetch(statements.GET_MANY, root_of(path), path, wanted, now)
     return [item_of(namespace, decode_key(row[1]), tuple(row)[2:]) for row in rows]
 
 
@@ -160,37 +159,37 @@ async def get_by_address(
 
 
 async def items_before(
-    pooled: Pooled, places: Sequence[tuple[str, str]], now: int
+    connection: Connection, now: int, places: Sequence[tuple[str, str]]
 ) -> list[Item | None]:
     """Return the live item before each path and key, in its namespace."""
     found: list[Item | None] = [None] * len(places)
     encoded = [(path, encode_key(key)) for path, key in places]
     for number, path, key, *row in await fetch_each(
-        pooled.raw, statements.GET_BEFORE, statements.GET_BEFORE_UNDER, encoded, now
+        connection, statements.GET_BEFORE, statements.GET_BEFORE_UNDER, encoded, now
     ):
         found[number - 1] = make(path, key, row)
     return found
 
 
-async def select(pooled: Pooled, path: str, selection: Selection, now: int) -> list[Item]:
+async def select(connection: Connection, now: int, path: str, selection: Selection) -> list[Item]:
     """Return the live items that pass, latest first."""
     filter, text = selection.filter, selection.text
     condition = all_of([compile_filter(filter), compile_text(text)])
     statement = statements.select_latest(path, selection.subtree, condition, now)
     limit, offset = selection.limit, selection.offset
     if filter == ALL and text is None:
-        rows = await fetch(pooled.raw, statement + Sql("LIMIT ? OFFSET ?", (limit, offset)))
+        rows = await fetch(connection, statement + Sql("LIMIT ? OFFSET ?", (limit, offset)))
         return [make(row[0], row[1], tuple(row)[2:]) for row in rows]
     end = offset + limit
     if text is None and is_exact(filter) and end <= _MOST_SKIPPED:
-        rows = await fetch(pooled.raw, statement + Sql("LIMIT ?", (end,)))
+        rows = await fetch(connection, statement + Sql("LIMIT ?", (end,)))
         found = list(_passing(rows, selection))
         if len(found) == len(rows):
             return found[offset:]
     passed = 0
     items: list[Item] = []
-    async with snapshot(pooled.raw):
-        cursor = await pooled.raw.cursor(statement.render(), *statement.params)
+    async with snapshot(connection):
+        cursor = await connection.cursor(statement.render(), *statement.params)
         while len(items) < limit and (rows := await cursor.fetch(_AT_ONCE)):
             for item in _passing(rows, selection):
                 passed += 1
@@ -209,10 +208,10 @@ def _passing(rows: Iterable[Sequence[Any]], selection: Selection) -> Iterator[It
 
 
 async def list_namespaces(
-    pooled: Pooled, asked: NamespaceQuery, limit: int | None, offset: int, now: int
+    connection: Connection, now: int, asked: NamespaceQuery, limit: int | None, offset: int
 ) -> list[Namespace]:
     """Return the namespaces that match, cut, distinct, sorted and paged."""
-    connection, root = pooled.raw, encode_namespace(asked.root)
+    root = encode_namespace(asked.root)
     parts = [(root, True)]
     if connection.is_distributed and not root:  # a root namespace lies in no other's subtree
         roots = await connection.fetch(statements.LIST_ROOTS)
@@ -267,9 +266,9 @@ async def _skip_below(
             number += 1
 
 
-async def keys(pooled: Pooled, span: Span, limit: int | None, now: int) -> list[str]:
+async def keys(connection: Connection, now: int, span: Span, limit: int | None) -> list[str]:
     """Return the keys of a span, in its order."""
-    found = await matching_addresses(pooled.raw, span, limit, now)
+    found = await matching_addresses(connection, span, limit, now)
     return [decode_key(key) for _, key in found]
 
 
@@ -287,22 +286,24 @@ async def matching_addresses(
     return found[:limit]
 
 
-async def count(pooled: Pooled, path: str, pattern: Pattern, subtree: bool, now: int) -> int:
+async def count(
+    connection: Connection, now: int, path: str, pattern: Pattern, subtree: bool
+) -> int:
     """Count the matching items."""
     statement = statements.count(
-        path, subtree, pattern, now, is_distributed=pooled.raw.is_distributed
+        path, subtree, pattern, now, is_distributed=connection.is_distributed
     )
     if statement is None:
-        return len(await matching_addresses(pooled.raw, Span(path, pattern, subtree), None, now))
-    number: int = await pooled.raw.fetchval(statement.render(), *statement.params)
+        return len(await matching_addresses(connection, Span(path, pattern, subtree), None, now))
+    number: int = await connection.fetchval(statement.render(), *statement.params)
     return number
 
 
-async def page(pooled: Pooled, span: Span, filter: Filter, limit: int, now: int) -> Page:
+async def page(connection: Connection, now: int, span: Span, filter: Filter, limit: int) -> Page:
     """Return the first piece of a span."""
     matching, exact = statements.key_matches(span.pattern)
     statement = statements.select_page(span, matching, compile_filter(filter), now, limit)
-    rows = await fetch(pooled.raw, statement)
+    rows = await fetch(connection, statement)
     items = [
         item
         for row in rows
@@ -315,11 +316,11 @@ async def page(pooled: Pooled, span: Span, filter: Filter, limit: int, now: int)
 
 
 async def records(
-    pooled: Pooled, path: str, after: tuple[str, str] | None, limit: int, now: int
+    connection: Connection, now: int, path: str, after: tuple[str, str] | None, limit: int
 ) -> tuple[list[Record], tuple[str, str] | None]:
     """Return the next piece of a subtree's live records, and where the one after it begins."""
     place = None if after is None else (after[0], encode_key(after[1]))
-    rows = await fetch(pooled.raw, statements.select_records(path, now, place, limit))
+    rows = await fetch(connection, statements.select_records(path, now, place, limit))
     found = [record_of(row) for row in rows]
     return found, (found[-1].path, found[-1].key) if len(rows) == limit else None
 
@@ -375,19 +376,19 @@ def check_row(row: Sequence[Any], newest: int | None) -> str | None:
 
 
 async def stats(
-    pooled: Pooled, now: int, count_pending: Callable[[Connection], Awaitable[int]]
+    connection: Connection, now: int, count_pending: Callable[[Connection], Awaitable[int]]
 ) -> Stats:
     """Measure everything, at one instant."""
-    async with snapshot(pooled.raw):
-        rows = await pooled.raw.fetch(statements.MEASURE, now)
-        version, _, index = await pooled.raw.fetchrow(statements.GET_STATE)
-        newest = await pooled.raw.fetchval(statements.GET_NEWEST)
-        expired, changes, size = await pooled.raw.fetchrow(statements.COUNT_REST, now)
-        past, past_bytes = await pooled.raw.fetchrow(past_statements.MEASURE)
-        logs, queues, dead = await pooled.raw.fetchrow(sequence_statements.MEASURE)
+    async with snapshot(connection):
+        rows = await connection.fetch(statements.MEASURE, now)
+        version, _, index = await connection.fetchrow(statements.GET_STATE)
+        newest = await connection.fetchval(statements.GET_NEWEST)
+        expired, changes, size = await connection.fetchrow(statements.COUNT_REST, now)
+        past, past_bytes = await connection.fetchrow(past_statements.MEASURE)
+        logs, queues, dead = await connection.fetchrow(sequence_statements.MEASURE)
         described = None if index is None else Description.parse(index)
         has_index = described is not None and bool(described.fields or described.model)
-        pending = await count_pending(pooled.raw) if has_index else None
+        pending = await count_pending(connection) if has_index else None
     roots = {
         decode_namespace(root): RootStats(items, namespaces, int(length))
         for root, items, namespaces, length in rows
@@ -411,7 +412,7 @@ async def stats(
     )
 
 
-async def size(pooled: Pooled) -> int:
+async def size(connection: Connection) -> int:
     """Return the bytes that the tables take on the server's disk."""
-    taken: int = await pooled.raw.fetchval(statements.GET_SIZE)
+    taken: int = await connection.fetchval(statements.GET_SIZE)
     return taken

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Concatenate, Final, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 from kvstore.errors import StoreAccessError, StoreBusyError
 from kvstore.metrics import Counters
 from kvstore.postgres.connection import Connection, Target
-from kvstore.postgres.pool import Pool, Pooled
+from kvstore.postgres.pool import Pool
 from kvstore.postgres.watchman import Watchman
 
 __all__ = ["Replica"]
@@ -56,6 +57,7 @@ class Replica:
         self._is_pooler = target.is_pooler
         self._needed = 0  # the place in the log that a read must see
         self._is_lost = False  # it is not known
+        self._replayed: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()  # by each
         self._rest = _RESTS_S[0]
         self._not_before = 0.0
 
@@ -76,7 +78,7 @@ class Replica:
 
     async def run(
         self,
-        read: Callable[Concatenate[Pooled, P], Awaitable[T]],
+        read: Callable[Concatenate[Connection, P], Awaitable[T]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
@@ -85,7 +87,7 @@ class Replica:
 
     async def run_alone(
         self,
-        read: Callable[Concatenate[Pooled, P], Awaitable[T]],
+        read: Callable[Concatenate[Connection, P], Awaitable[T]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
@@ -98,7 +100,7 @@ class Replica:
     async def _run(
         self,
         primary: Callable[..., Awaitable[T]],
-        read: Callable[Concatenate[Pooled, P], Awaitable[T]],
+        read: Callable[Concatenate[Connection, P], Awaitable[T]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
@@ -106,20 +108,20 @@ class Replica:
         if self._is_lost or loop.time() < self._not_before:
             return await primary(read, *args, **kwargs)
 
-        async def read_if_fresh(pooled: Pooled) -> T:
-            if pooled.replayed < self._needed:
-                replayed = await pooled.raw.fetchval(_REPLAYED)
+        async def read_if_fresh(connection: Connection) -> T:
+            if self._replayed.get(connection, 0) < self._needed:
+                replayed = await connection.fetchval(_REPLAYED)
                 if replayed is None or replayed < self._needed:  # None: another kind of replica
                     raise _BehindError
                 if not self._is_pooler:  # behind one it may be another server next time
-                    pooled.replayed = replayed
-            return await read(pooled, *args, **kwargs)
+                    self._replayed[connection] = replayed
+            return await read(connection, *args, **kwargs)
 
-        async def read_in_transaction(pooled: Pooled) -> T:
+        async def read_in_transaction(connection: Connection) -> T:
             # Not as of one state: that would be the one before the look at how far it is.
-            await pooled.raw.execute(_BEGIN)
-            found = await read_if_fresh(pooled)
-            await pooled.raw.execute("COMMIT")
+            await connection.execute(_BEGIN)
+            found = await read_if_fresh(connection)
+            await connection.execute("COMMIT")
             return found
 
         try:

@@ -6,22 +6,23 @@ from collections import Counter
 
 from kvstore.description import Description
 from kvstore.postgres import index_statements as sql
+from kvstore.postgres.connection import Connection
 from kvstore.postgres.indexing import numbers_of, vectors_table
 from kvstore.postgres.keys import decode_key, root_of
-from kvstore.postgres.pool import Pooled
 from kvstore.postgres.reading import fetch
 from kvstore.postgres.session import quoted
 
 __all__ = ["sample_vectors"]
 
 
-async def sample_vectors(pooled: Pooled, path: str, limit: int) -> list[tuple[str, str, bytes]]:
+async def sample_vectors(
+    connection: Connection, path: str, limit: int
+) -> list[tuple[str, str, bytes]]:
     """Return path, key and a vector of at most so many items, from all over a subtree.
 
     Where the roots have models of their own, it is of those with the commonest length. Where the
     items are many, those are taken whose hash a step divides.
     """
-    connection = pooled.raw
     extension = await connection.fetchrow(sql.GET_EXTENSION)
     rows = await connection.fetch(sql.LIST_DESCRIPTIONS_UNDER, root_of(path))
     lengths: Counter[int] = Counter()

@@ -7,7 +7,6 @@ from kvstore.namespace import decode_namespace, show, subtree_range
 from kvstore.postgres import sequence_statements as sql
 from kvstore.postgres.connection import Connection, snapshot
 from kvstore.postgres.keys import decode_key, root_of
-from kvstore.postgres.pool import Pooled
 from kvstore.postgres.reading import item_of
 from kvstore.postgres.sequences import job_of
 from kvstore.sequences import EntryPage, SequenceState, key_of, position_of
@@ -19,27 +18,29 @@ _PAGE_BYTES = 4 * 2**20  # of values, roughly
 _FIRST = 50  # entries that are read at once, before it is known how long they are
 
 
-async def entries(pooled: Pooled, path: str, after: int | None, limit: int, now: int) -> EntryPage:
+async def entries(
+    connection: Connection, now: int, path: str, after: int | None, limit: int
+) -> EntryPage:
     """Return live entries of a log, oldest first: those after a position, or the last ones."""
     labels, place = decode_namespace(path), (root_of(path), path)
     if after is None:
-        rows = await pooled.raw.fetch(sql.LAST_ENTRIES, *place, now, limit)
+        rows = await connection.fetch(sql.LAST_ENTRIES, *place, now, limit)
     else:
         key = key_of(after) if after else ""
-        rows = await pooled.raw.fetch(sql.ENTRIES_AFTER, *place, now, min(limit, _FIRST), key)
+        rows = await connection.fetch(sql.ENTRIES_AFTER, *place, now, min(limit, _FIRST), key)
         if len(rows) == _FIRST < limit:
             size = sum(len(row["value"]) for row in rows) // _FIRST
             more = min(limit, max(_FIRST, _PAGE_BYTES // max(1, size)))
             if more > _FIRST:
-                rows = await pooled.raw.fetch(sql.ENTRIES_AFTER, *place, now, more, key)
+                rows = await connection.fetch(sql.ENTRIES_AFTER, *place, now, more, key)
     if not rows:
-        size, last, _ = await pooled.raw.fetchrow(sql.COUNT_ENTRIES, *place, now)
+        size, last, _ = await connection.fetchrow(sql.COUNT_ENTRIES, *place, now)
         last = 0 if last is None else position_of(last) or 0
         if size and after is None:
-            rows = await pooled.raw.fetch(sql.LAST_LOOSE_ENTRIES, *place, now, limit)
+            rows = await connection.fetch(sql.LAST_LOOSE_ENTRIES, *place, now, limit)
         elif size:
             most = min(limit, _FIRST)
-            rows = await pooled.raw.fetch(sql.LOOSE_ENTRIES_AFTER, *place, now, most, key)
+            rows = await connection.fetch(sql.LOOSE_ENTRIES_AFTER, *place, now, most, key)
         items = [item_of(labels, row[0], tuple(row)[1:]) for row in rows]
         items.sort(key=lambda item: item.key)
         return EntryPage(SequenceState(path, last=last, size=size), items)
@@ -48,19 +49,19 @@ async def entries(pooled: Pooled, path: str, after: int | None, limit: int, now:
     return EntryPage(state, [item_of(labels, row[4], tuple(row)[5:]) for row in rows if row[4]])
 
 
-async def length(pooled: Pooled, path: str, now: int) -> int:
+async def length(connection: Connection, now: int, path: str) -> int:
     """Count the live entries of a log."""
     place = root_of(path), path, now
-    number = await pooled.raw.fetchval(sql.LENGTH, *place)
+    number = await connection.fetchval(sql.LENGTH, *place)
     if number is None:  # no log yet
-        there = (await pooled.raw.fetchrow(sql.COUNT_ENTRIES, *place))[0]
-        number = there - await pooled.raw.fetchval(sql.COUNT_EXPIRED_ENTRIES, *place)
+        there = (await connection.fetchrow(sql.COUNT_ENTRIES, *place))[0]
+        number = there - await connection.fetchval(sql.COUNT_EXPIRED_ENTRIES, *place)
     return int(number)
 
 
-async def queue_size(pooled: Pooled, path: str, now: int) -> QueueSize:
+async def queue_size(connection: Connection, now: int, path: str) -> QueueSize:
     """Count the jobs of a queue; costs by what time alone has changed, and nobody written yet."""
-    row = await pooled.raw.fetchrow(sql.SIZE_OF_QUEUE, root_of(path), path, now)
+    row = await connection.fetchrow(sql.SIZE_OF_QUEUE, root_of(path), path, now)
     if row is None:
         return QueueSize(0, 0, 0, 0)
     size, delayed, leased, dead, woken, over, died = row
@@ -68,11 +69,13 @@ async def queue_size(pooled: Pooled, path: str, now: int) -> QueueSize:
     return QueueSize(size - delayed - leased - dead, delayed, leased, dead)
 
 
-async def dead_jobs(pooled: Pooled, path: str, limit: int, now: int) -> list[tuple[Item, JobState]]:
+async def dead_jobs(
+    connection: Connection, now: int, path: str, limit: int
+) -> list[tuple[Item, JobState]]:
     """Return the first dead jobs of a queue, in order."""
     labels = decode_namespace(path)
     found = []
-    for row in await pooled.raw.fetch(sql.DEAD_JOBS, root_of(path), path, now, limit):
+    for row in await connection.fetch(sql.DEAD_JOBS, root_of(path), path, now, limit):
         job = job_of(tuple(row)[:10])
         if job.state != DEAD:
             job = job._replace(error=RAN_OUT)
@@ -80,24 +83,24 @@ async def dead_jobs(pooled: Pooled, path: str, limit: int, now: int) -> list[tup
     return found
 
 
-async def records(pooled: Pooled, path: str, with_jobs: bool) -> list[SequenceRecord]:
+async def records(connection: Connection, path: str, with_jobs: bool) -> list[SequenceRecord]:
     """Return the logs and queues of a subtree, as exports carry them, or without jobs."""
     low, high = subtree_range(path)
     found = []
-    async with snapshot(pooled.raw):
-        rows = await pooled.raw.fetch(sql.GET_SEQUENCES, root_of(path), low, high)
+    async with snapshot(connection):
+        rows = await connection.fetch(sql.GET_SEQUENCES, root_of(path), low, high)
         for there, kind, last, trimmed in rows:
             jobs: tuple[JobState, ...] = ()
             if with_jobs:
-                noted = await pooled.raw.fetch(sql.JOBS_OF_NOTE, root_of(there), there)
+                noted = await connection.fetch(sql.JOBS_OF_NOTE, root_of(there), there)
                 jobs = tuple(map(job_of, noted))
             found.append(SequenceRecord(there, kind, last, trimmed, jobs))
     return found
 
 
-async def is_ripe(pooled: Pooled, path: str, now: int) -> bool:
+async def is_ripe(connection: Connection, now: int, path: str) -> bool:
     """Whether there is a job to take, or a clock that was set back to be dealt with."""
-    return bool(await pooled.raw.fetchval(sql.IS_RIPE, root_of(path), path, now))
+    return bool(await connection.fetchval(sql.IS_RIPE, root_of(path), path, now))
 
 
 async def find_problems(connection: Connection) -> list[str]:

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from random import getrandbits
-from typing import Any, Literal, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from kvstore.arguments import check_seconds
-from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings, Span
+from kvstore.backend import Backend, Settings
 from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError, SchemaError
-from kvstore.feed import ChangePage
-from kvstore.filters import Filter
 from kvstore.index_plan import LatelyPut, texts_of_put
-from kvstore.jobs import JobState, QueueSize, SequenceRecord
+from kvstore.jobs import SequenceRecord
 from kvstore.metrics import Metrics
-from kvstore.namespace import decode_namespace, encode_namespace, root_of, show
+from kvstore.namespace import decode_namespace, root_of, show
 from kvstore.operations import (
     EMBEDDED,
     Adopt,
@@ -29,14 +27,10 @@ from kvstore.operations import (
     Operation,
     Put,
     PutColumns,
-    Record,
     Reindex,
     named_of,
 )
-from kvstore.past import Moment
-from kvstore.patterns import Pattern
 from kvstore.plan import Address
-from kvstore.positions import Position
 from kvstore.postgres import changes, checking, past, reading, sequence_reading, statements
 from kvstore.postgres.backup import backup
 from kvstore.postgres.connection import (
@@ -61,7 +55,7 @@ from kvstore.postgres.index_setup import (
 from kvstore.postgres.indexing import Indexer, Setup
 from kvstore.postgres.migrate import migrate, require_migrated
 from kvstore.postgres.points import PointReader
-from kvstore.postgres.pool import Pool, Pooled
+from kvstore.postgres.pool import Pool
 from kvstore.postgres.replica import Replica
 from kvstore.postgres.sampling import sample_vectors
 from kvstore.postgres.searching import search
@@ -71,7 +65,6 @@ from kvstore.postgres.watchman import Watchman
 from kvstore.postgres.workspace import find_unembedded
 from kvstore.ranking import Search
 from kvstore.report import Meter, Report, Stats
-from kvstore.sequences import EntryPage
 from kvstore.store import Store
 from kvstore.types import Change, IndexConfig, Item, Namespace
 
@@ -166,6 +159,29 @@ class PostgresStore(Store):
     def with_embeddings(cls, url: str, model: Any, **options: Any) -> Self:
         """Short for `PostgresStore(url, index=IndexConfig(model))`."""
         return cls(url, index=IndexConfig(model), **options)
+
+
+def _read(
+    ask: Callable[Concatenate[Connection, int, P], Awaitable[T]],
+    *,
+    of_primary: bool = False,
+    is_awaited: bool = False,
+) -> Callable[Concatenate[PostgresBackend, P], Coroutine[Any, Any, T]]:
+    """Make a method of what reads over a connection, at an instant.
+
+    Args:
+        ask: that reads.
+        of_primary: it asks no replica.
+        is_awaited: nor does it, and its caller may wait for what is new.
+    """
+
+    async def method(self: PostgresBackend, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if is_awaited:
+            self._listener.start()
+        pool = self._pool if of_primary or is_awaited else self._reads
+        return await pool.run(ask, self.now(), *args, **kwargs)
+
+    return method
 
 
 class PostgresBackend(Backend):
@@ -343,77 +359,33 @@ class PostgresBackend(Backend):
     async def get_many(self, namespace: Namespace, path: str, keys: Sequence[str]) -> list[Item]:
         if len(keys) == 1:
             return await self._points.get(namespace, path, keys[0])
-        return await self._reads.run(reading.get_many, namespace, path, keys, self.now())
+        return await self._reads.run(reading.get_many, self.now(), namespace, path, keys)
 
-    async def select(self, path: str, selection: Selection) -> list[Item]:
-        return await self._reads.run(reading.select, path, selection, self.now())
+    select = _read(reading.select)
+    list_namespaces = _read(reading.list_namespaces)
+    keys = _read(reading.keys)
+    count = _read(reading.count)
+    page = _read(reading.page)
+    records = _read(reading.records)
+    items_before = _read(reading.items_before)
 
-    async def list_namespaces(
-        self, asked: NamespaceQuery, limit: int | None, offset: int
-    ) -> list[Namespace]:
-        return await self._reads.run(reading.list_namespaces, asked, limit, offset, self.now())
+    # What is new elsewhere is not on a replica yet, and may be waited for
 
-    async def keys(self, span: Span, limit: int | None) -> list[str]:
-        return await self._reads.run(reading.keys, span, limit, self.now())
-
-    async def count(self, path: str, pattern: Pattern, subtree: bool) -> int:
-        return await self._reads.run(reading.count, path, pattern, subtree, self.now())
-
-    async def page(self, span: Span, filter: Filter, limit: int) -> Page:
-        return await self._reads.run(reading.page, span, filter, limit, self.now())
-
-    async def records(
-        self, path: str, after: tuple[str, str] | None, limit: int
-    ) -> tuple[list[Record], tuple[str, str] | None]:
-        return await self._reads.run(reading.records, path, after, limit, self.now())
-
-    async def read_changes(
-        self, after: Position, path: str, pattern: Pattern, subtree: bool
-    ) -> ChangePage:
-        self._listener.start()
-        now = self.now()
-        return await self._pool.run(changes.read_changes, after, path, pattern, subtree, now)
-
-    # The past
-
-    async def moment(
-        self, version: int | None, instant: int | None, root: str | None = None
-    ) -> Moment:
-        place = None if root is None else encode_namespace((root,))
-        return await self._pool.run_alone(past.find_moment, version, instant, place, self.now())
-
-    async def past_many(self, moment: Moment, path: str, keys: Sequence[str]) -> list[Record]:
-        return await self._pool.run(past.get_many, moment, path, keys, self.now())
-
-    async def past_page(
-        self, moment: Moment, span: Span, limit: int
-    ) -> tuple[list[Record], tuple[str, str] | None]:
-        return await self._pool.run(past.page, moment, span, limit, self.now())
+    read_changes = _read(changes.read_changes, is_awaited=True)
+    entries = _read(sequence_reading.entries, is_awaited=True)
+    is_ripe = _read(sequence_reading.is_ripe, is_awaited=True)
+    length = _read(sequence_reading.length, of_primary=True)
+    queue_size = _read(sequence_reading.queue_size, of_primary=True)
+    dead_jobs = _read(sequence_reading.dead_jobs, of_primary=True)
+    moment = _read(past.find_moment, of_primary=True)
+    past_many = _read(past.get_many, of_primary=True)
+    past_page = _read(past.page, of_primary=True)
 
     async def history(self, path: str, key: str, limit: int | None) -> list[Change]:
-        return await self._pool.run_alone(past.history, path, key, limit)
-
-    # Logs and queues: what is new elsewhere is not on a replica yet, and may be waited for
-
-    async def entries(self, path: str, after: int | None, limit: int) -> EntryPage:
-        self._listener.start()
-        return await self._pool.run(sequence_reading.entries, path, after, limit, self.now())
-
-    async def length(self, path: str) -> int:
-        return await self._pool.run(sequence_reading.length, path, self.now())
-
-    async def queue_size(self, path: str) -> QueueSize:
-        return await self._pool.run(sequence_reading.queue_size, path, self.now())
-
-    async def dead_jobs(self, path: str, limit: int) -> list[tuple[Item, JobState]]:
-        return await self._pool.run(sequence_reading.dead_jobs, path, limit, self.now())
+        return await self._pool.run(past.history, path, key, limit)
 
     async def sequences(self, path: str, *, with_jobs: bool = True) -> list[SequenceRecord]:
-        return await self._pool.run_alone(sequence_reading.records, path, with_jobs)
-
-    async def is_ripe(self, path: str) -> bool:
-        self._listener.start()
-        return await self._pool.run(sequence_reading.is_ripe, path, self.now())
+        return await self._pool.run(sequence_reading.records, path, with_jobs)
 
     async def sample_vectors(self, path: str, limit: int) -> list[tuple[str, str, bytes]]:
         return await self._pool.run(sample_vectors, path, limit)
@@ -423,15 +395,12 @@ class PostgresBackend(Backend):
         assert setup is not None
         self._learn_dimensions()
 
-        async def run(pooled: Pooled) -> list[Item]:
+        async def run(connection: Connection) -> list[Item]:
             if asked.vector is not None and not setup.schema:
-                await find_extension(pooled.raw, setup)
-            return await search(pooled.raw, setup, path, asked, self.now())
+                await find_extension(connection, setup)
+            return await search(connection, setup, path, asked, self.now())
 
         return await self._with_tables(lambda: self._reads.run_alone(run), set())
-
-    async def items_before(self, places: Sequence[tuple[str, str]]) -> list[Item | None]:
-        return await self._reads.run(reading.items_before, places, self.now())
 
     # Write
 
@@ -495,7 +464,7 @@ class PostgresBackend(Backend):
             return await self._upkeep.apply(ops)
         replica.forget()  # it has not what is indexed now
         answers = await self._upkeep.apply(ops)
-        await self._pool.run_alone(lambda pooled: replica.note(pooled.raw))
+        await self._pool.run_alone(replica.note)
         return answers
 
     async def _apply_vectors(self, ops: Sequence[Operation]) -> list[Any]:
@@ -554,13 +523,13 @@ class PostgresBackend(Backend):
         return isinstance(other, PostgresBackend) and self.target == other.target
 
     async def backup(self, path: Path, meter: Meter) -> None:
-        await self._pool.run_alone(backup, path, meter, self.now())
+        await self._pool.run(backup, self.now(), path, meter)
 
     async def check(self, meter: Meter) -> Report:
-        return await self._pool.run_alone(checking.check, meter)
+        return await self._pool.run(checking.check, meter)
 
     async def stats(self) -> Stats:
-        return await self._pool.run_alone(reading.stats, self.now(), count_pending)
+        return await self._pool.run(reading.stats, self.now(), count_pending)
 
     def metrics(self) -> Metrics:
         counted = super().metrics()

@@ -32,7 +32,7 @@ from kvstore.postgres.engine import Writer
 from kvstore.postgres.index_checks import count_pending
 from kvstore.postgres.indexing import Indexer, Setup
 from kvstore.postgres.keys import decode_key, root_of
-from kvstore.postgres.pool import Pool, Pooled
+from kvstore.postgres.pool import Pool
 from kvstore.postgres.roots import RootState, await_roots, lock_root, store_state
 from kvstore.postgres.workspace import MakeIndexer, Stamp, Workspace
 
@@ -81,22 +81,22 @@ class Upkeep:
         """Do some, one after the other, and return the answers."""
         return [await self._pool.run_alone(self._run, op) for op in ops]
 
-    async def _run(self, pooled: Pooled, op: OfUpkeep) -> Any:
+    async def _run(self, connection: Connection, op: OfUpkeep) -> Any:
         match op:
             case Lease():
-                return await self._lease(pooled.raw, op)
+                return await self._lease(connection, op)
             case Trim():
-                return await self._trim(pooled.raw, op)
+                return await self._trim(connection, op)
             case Sweep():
-                return await self._sweep(pooled.raw, op)
+                return await self._sweep(connection, op)
             case Adopt():
-                return await self._adopt(pooled.raw)
+                return await self._adopt(connection)
             case Reindex():
-                return await self._reindex(pooled.raw, op)
+                return await self._reindex(connection, op)
             case Keep():
-                return await past.keep(pooled.raw, op, self._clock())
+                return await past.keep(connection, op, self._clock())
             case Forget():
-                return await past.forget(pooled.raw, op)
+                return await past.forget(connection, op)
         assert_never(op)
 
     @asynccontextmanager

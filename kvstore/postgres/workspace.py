@@ -32,7 +32,6 @@ from kvstore.postgres.connection import Connection, aside
 from kvstore.postgres.indexing import Entry, IndexChanges, Indexer
 from kvstore.postgres.keys import address_columns, decode_key, encode_key, root_of
 from kvstore.postgres.past import PastKeeper
-from kvstore.postgres.pool import Pooled
 from kvstore.postgres.roots import RootState, lock_root
 from kvstore.postgres.sequences import Ledger
 from kvstore.rules import pack_indexing, unpack_indexing
@@ -471,12 +470,12 @@ class Workspace:
 
 
 async def find_unembedded(
-    pooled: Pooled, ops: Sequence[Named], now: int, make_indexer: MakeIndexer
+    connection: Connection, ops: Sequence[Named], now: int, make_indexer: MakeIndexer
 ) -> Sequence[str]:
     """Return the texts for which a unit would want vectors, as things are now.
 
     Args:
-        pooled: to read over.
+        connection: to read over.
         ops: the unit.
         now: the instant.
         make_indexer: as for `Workspace`.
@@ -488,7 +487,7 @@ async def find_unembedded(
     for root in sorted({root_of(op.path) for op in ops}):
         mine = [op for op in ops if root_of(op.path) == root]
         space = await Workspace.look(
-            pooled.raw, root, [mine], now, 0, make_indexer, is_indexed=True
+            connection, root, [mine], now, 0, make_indexer, is_indexed=True
         )
         if space is not None:
             try:

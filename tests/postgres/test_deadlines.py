@@ -70,7 +70,7 @@ async def outcome(call: Any) -> str:
 
 
 async def sleep(link: Any, seconds: float) -> Any:
-    return await link.raw.fetchval("SELECT pg_sleep($1)", seconds)
+    return await link.fetchval("SELECT pg_sleep($1)", seconds)
 
 
 async def take_all(server: Server, taken: list[Any]) -> None:
@@ -307,9 +307,9 @@ async def test_a_session_of_the_same_number_on_another_server_is_another(network
         nonlocal tries
         tries += 1
         if tries == 1:
-            link.raw.started -= timedelta(hours=1)
+            link.started -= timedelta(hours=1)
             return await sleep(link, 2.0)
-        return await link.raw.fetchval("SELECT 1")
+        return await link.fetchval("SELECT 1")
 
     async with PostgresStore(network.url, busy_timeout=0.3) as store:
         assert await store.backend._pool.run(sleep_elsewhere) == 1

@@ -29,7 +29,6 @@ import asyncpg
 
 from kvstore.postgres import PostgresStore, statements
 from kvstore.postgres.connection import Target, connect
-from kvstore.postgres.pool import Pooled
 from kvstore.postgres.puts import put_plain
 from kvstore.postgres.wide import Transaction, last_of
 from kvstore.postgres.workspace import Stamp, find_unembedded
@@ -471,10 +470,10 @@ async def test_new_texts_of_one_item_are_written_in_the_order_of_the_calls(
     is_second_over = asyncio.Event()
     looked: list[Any] = []
 
-    async def look(pooled: Pooled, ops: Any, *rest: Any) -> Any:
+    async def look(connection: Any, ops: Any, *rest: Any) -> Any:
         looked.append(ops[0].key)
         number = len(looked)
-        found = await find_unembedded(pooled, ops, *rest)
+        found = await find_unembedded(connection, ops, *rest)
         if number == 1:
             await is_second_over.wait()
         elif number == 2:

@@ -71,7 +71,7 @@ async def test_reads_see_commits_and_writes_are_refused(
             if not is_pooler:
                 with pytest.raises(ReadOnlyError):  # the server's word
                     await store.backend._pool.run(
-                        lambda link: link.raw.execute("DELETE FROM kvstore_items")
+                        lambda link: link.execute("DELETE FROM kvstore_items")
                     )
         assert await tables(postgres_url) == before
         assert await writer.count(NS) == 3
