@@ -74,7 +74,7 @@ class IndexSetup:
     Attributes:
         fields: its `IndexConfig.fields`.
         model: the id of its model; `None`: it has none.
-        dimensions: the length of its model's vectors, as far as it is known.
+        embedder: its model; `None`: it has none.
         name: what a store without a model says of that by which its own vectors were made, and
             `None` if it does not say: then they are taken for the index's.
         serves_part: whether its searches answer from what an index holds that is not complete.
@@ -82,7 +82,7 @@ class IndexSetup:
 
     fields: tuple[str, ...]
     model: str | None = None
-    dimensions: int | None = None
+    embedder: Embedder | None = None
     name: str | None = None
     serves_part: bool = False
 
@@ -91,7 +91,12 @@ class IndexSetup:
         """Return what a store brings that was told so."""
         if embedder is None:
             return cls(index.fields, name=index.model_id, serves_part=serves_part)
-        return cls(index.fields, embedder.model_id, serves_part=serves_part)
+        return cls(index.fields, embedder.model_id, embedder, serves_part=serves_part)
+
+    @property
+    def dimensions(self) -> int | None:
+        """The length of its model's vectors, as far as it is known."""
+        return None if self.embedder is None else self.embedder.dimensions
 
     @property
     def own(self) -> str:

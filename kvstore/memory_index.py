@@ -12,7 +12,6 @@ from operator import itemgetter
 from kvstore import codec
 from kvstore.context import CONTEXT_HITS, Neighbour, in_context
 from kvstore.description import Description, IndexSetup
-from kvstore.embedding import Embedder
 from kvstore.index_plan import VectorFinder, Wanted, Words, adopt
 from kvstore.namespace import root_of
 from kvstore.operations import Record
@@ -36,29 +35,21 @@ class MemoryIndex:
 
     Args:
         setup: of the store.
-        embedder: its model, if it has one.
 
     Attributes:
+        setup: see above.
         description: of the index.
         pending: the items some of whose texts have no vectors, those of an import, and their
             versions.
     """
 
-    def __init__(self, setup: IndexSetup, embedder: Embedder | None = None) -> None:
-        self._setup = setup
-        self._embedder = embedder
+    def __init__(self, setup: IndexSetup) -> None:
+        self.setup = setup
         self.description = Description(setup.fields, setup.model, None, words=WORDS_REVISION)
         self._entries: dict[Address, _Entry] = {}
         self._roots: dict[str, dict[Address, Words]] = {}  # those of the entries, by root
         self.pending: dict[Address, int] = {}
         self._order: list[tuple[int, Address]] | None = []  # all that are pending, and more
-
-    @property
-    def setup(self) -> IndexSetup:
-        """That of the store, as far as it is known by now."""
-        if self._embedder is not None:
-            self._setup.dimensions = self._embedder.dimensions
-        return self._setup
 
     def finder(self) -> VectorFinder:
         """Return what finds the vectors of the items of one unit."""
@@ -105,7 +96,7 @@ class MemoryIndex:
         if not wanted.codes:
             return
         if wanted.own and description.model is None:
-            description.model = self._setup.own
+            description.model = self.setup.own
         vectors: dict[bytes, bytes] = {}
         if description.model is not None:
             held = {**(before.vectors if before is not None else {}), **wanted.vectors}

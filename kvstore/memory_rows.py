@@ -45,9 +45,8 @@ class MemoryRows(Backend):
     ) -> None:
         super().attach(settings, index, embedder)
         if index is not None and self._index is None:
-            self._index = MemoryIndex(
-                IndexSetup.of(index, embedder, serves_part=settings.reindex), embedder
-            )
+            setup = IndexSetup.of(index, embedder, serves_part=settings.reindex)
+            self._index = MemoryIndex(setup)
             if index.filters:
                 self._rows = DeclaredRows(index.filters)
 

@@ -313,7 +313,6 @@ class PostgresBackend(Backend):
         """
         with translated(self.target.name):
             if self._setup is not None:
-                self._learn_dimensions()
                 if not self.settings.read_only:
                     await prepare_index(connection, self._setup)
                 elif self._setup.model is not None:
@@ -393,7 +392,6 @@ class PostgresBackend(Backend):
     async def search(self, path: str, asked: Search) -> list[Item]:
         setup = self._setup
         assert setup is not None
-        self._learn_dimensions()
 
         async def run(connection: Connection) -> list[Item]:
             if asked.vector is not None and not setup.schema:
@@ -421,7 +419,6 @@ class PostgresBackend(Backend):
             is_known = not any(texts_of_put(op, self._setup.fields) for op in puts)
         if is_known or not (before or self._writer.locks_first(ops)):
             return ()
-        self._learn_dimensions()
         looking = asyncio.create_task(self._look(ops, before))
         self._looks |= dict.fromkeys(places, looking)
         looking.add_done_callback(partial(self._forget_look, places))
@@ -445,7 +442,6 @@ class PostgresBackend(Backend):
             done.exception()  # told to its caller, if that is still there
 
     def apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
-        self._learn_dimensions()
         if is_upkeep(ops):
             return self._look_after(ops)
         if isinstance(ops, PutColumns):
@@ -512,10 +508,6 @@ class PostgresBackend(Backend):
                 yield connection
         finally:
             await asyncio.shield(hang_up(connection))
-
-    def _learn_dimensions(self) -> None:
-        if self._setup is not None and self.embedder is not None:
-            self._setup.dimensions = self.embedder.dimensions
 
     # Upkeep
 

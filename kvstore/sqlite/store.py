@@ -406,7 +406,6 @@ class SQLiteBackend(FileReads):
 
     async def search(self, path: str, asked: Search) -> list[Item]:
         assert self.setup is not None
-        self._learn_dimensions()
         items = self._search_inline(path, asked)
         if items is not None:
             await self._pace.give_way()
@@ -441,16 +440,10 @@ class SQLiteBackend(FileReads):
         puts = [op for op in ops if isinstance(op, Put) and op.expected is None]
         if self._foresight is None or len(puts) < len(ops) or not puts:
             return ()
-        self._learn_dimensions()
         return await self._foresight.unembedded(puts)
 
     def apply(self, ops: Sequence[Operation]) -> Awaitable[list[Any]]:
-        self._learn_dimensions()
         return self._writer.apply(ops)
-
-    def _learn_dimensions(self) -> None:
-        if self.setup is not None and self.embedder is not None:
-            self.setup.dimensions = self.embedder.dimensions
 
     # Upkeep
 
