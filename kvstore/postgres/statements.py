@@ -13,8 +13,7 @@ from __future__ import annotations
 from kvstore.backend import Span
 from kvstore.namespace import subtree_range
 from kvstore.patterns import Pattern
-from kvstore.postgres.globs import regex_of
-from kvstore.postgres.keys import encode_key, root_of
+from kvstore.postgres.keys import encode_key, regex_of, root_of
 from kvstore.sql import TRUE, Sql, all_of
 
 _LOCK = 0x6B767374  # "kvst"
