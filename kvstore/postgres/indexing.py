@@ -12,7 +12,7 @@ not the index's model leaves an item's new texts without vectors, and marks the 
 - `kvstore_vectors_of_N` has a row for each distinct text of an item whose vector has N numbers. It
   has an HNSW index from the beginning.
 - `kvstore_facts` makes filters by equality quick among many vectors: see
-  kvstore/postgres/scalars.py.
+  kvstore/postgres/codes.py.
 """
 
 from __future__ import annotations
@@ -40,10 +40,9 @@ from kvstore.index_plan import (
 from kvstore.operations import Reindex
 from kvstore.plan import Vectors
 from kvstore.postgres import index_statements as sql
+from kvstore.postgres.codes import Terms, scalars_of
 from kvstore.postgres.connection import Connection
-from kvstore.postgres.index_terms import Terms
 from kvstore.postgres.keys import Address
-from kvstore.postgres.scalars import scalars_of
 from kvstore.postgres.session import quoted
 from kvstore.rules import unpack_indexing
 

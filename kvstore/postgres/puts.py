@@ -8,8 +8,8 @@ from typing import Any
 from kvstore.index_plan import texts_of_put
 from kvstore.operations import Put
 from kvstore.postgres import statements
+from kvstore.postgres.codes import Terms
 from kvstore.postgres.connection import Connection
-from kvstore.postgres.index_terms import Terms
 from kvstore.postgres.keys import encode_key
 from kvstore.postgres.workspace import Fetch, Stamp
 from kvstore.rules import pack_indexing

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any
-
-import orjson
 
 from kvstore import codec
 from kvstore.backend import NamespaceQuery, Page, Selection, Span
-from kvstore.description import Description
 from kvstore.errors import StoreCorruptError
 from kvstore.filters import ALL, Filter, matches
 from kvstore.namespace import decode_namespace, encode_namespace, show
 from kvstore.operations import Record
 from kvstore.patterns import Pattern
-from kvstore.postgres import past_statements, sequence_statements, statements
+from kvstore.postgres import statements
 from kvstore.postgres.connection import Connection, snapshot
 from kvstore.postgres.filters import compile_filter, compile_text, is_exact
 from kvstore.postgres.keys import Address, decode_key, encode_key, root_of
-from kvstore.report import RootStats, Stats
-from kvstore.rules import row_problem, unpack_indexing
+from kvstore.rules import unpack_indexing
 from kvstore.sql import Sql, all_of
 from kvstore.text import contains
 from kvstore.types import Item, Namespace, make_item
 
 __all__ = [
-    "MOST_VERSION",
-    "check_row",
     "columns",
     "count",
     "fetch",
@@ -45,8 +39,6 @@ __all__ = [
     "record_of",
     "records",
     "select",
-    "size",
-    "stats",
 ]
 
 _AT_ONCE = 100  # rows that a search looks at before it asks for more
@@ -339,80 +331,3 @@ def record_of(row: Sequence[Any]) -> Record:
         ttl,
         unpack_indexing(indexing),
     )
-
-
-MOST_VERSION = 2**62  # beyond what a store can ever have written
-
-
-def check_row(row: Sequence[Any], newest: int | None) -> str | None:
-    """Say what is wrong with a row, if something is.
-
-    Args:
-        row: of `statements.check_rows`.
-        newest: the version of its root; `None`: there is no such root.
-    """
-    root, path, key, value, version, created_at, updated_at, expires_at, ttl, indexing = row
-    try:
-        labels = decode_namespace(path) if path.endswith("\t") or not path else None
-    except (IndexError, ValueError):
-        labels = None
-    if labels is None or encode_namespace(labels) != path or root_of(path) != root:
-        return f"the row at {path!r}: its path is no namespace"
-    if encode_key(decode_key(key)) != key:
-        return f"the row at {show(labels)}: its key is not as kvstore writes it"
-    where = show(labels, decode_key(key))
-    try:
-        paths = None if indexing is None else orjson.loads(indexing)
-    except ValueError:
-        return f"{where}: what of it is indexed is not what kvstore writes"
-    problem = row_problem(value.encode(), paths, created_at, updated_at, expires_at, ttl)
-    if problem is not None:
-        return f"{where}: {problem}"
-    if newest is None:
-        return f"{where}: kvstore_roots has lost the row of its root"
-    if not 0 < version <= newest:
-        return f"{where}: its version {version} is ahead of the root's, {newest}"
-    return None
-
-
-async def stats(
-    connection: Connection, now: int, count_pending: Callable[[Connection], Awaitable[int]]
-) -> Stats:
-    """Measure everything, at one instant."""
-    async with snapshot(connection):
-        rows = await connection.fetch(statements.MEASURE, now)
-        version, _, index = await connection.fetchrow(statements.GET_STATE)
-        newest = await connection.fetchval(statements.GET_NEWEST)
-        expired, changes, size = await connection.fetchrow(statements.COUNT_REST, now)
-        past, past_bytes = await connection.fetchrow(past_statements.MEASURE)
-        logs, queues, dead = await connection.fetchrow(sequence_statements.MEASURE)
-        described = None if index is None else Description.parse(index)
-        has_index = described is not None and bool(described.fields or described.model)
-        pending = await count_pending(connection) if has_index else None
-    roots = {
-        decode_namespace(root): RootStats(items, namespaces, int(length))
-        for root, items, namespaces, length in rows
-    }
-    items = sum(root.items for root in roots.values())
-    return Stats(
-        items=items,
-        namespaces=sum(root.namespaces for root in roots.values()),
-        bytes=sum(root.bytes for root in roots.values()),
-        roots=roots,
-        version=version if newest is None else newest,
-        expired=expired,
-        indexed=None if pending is None else max(0, items - pending),
-        changes=changes,
-        file_bytes=size,
-        past=past,
-        past_bytes=int(past_bytes),
-        logs=logs,
-        queues=queues,
-        dead_jobs=int(dead),
-    )
-
-
-async def size(connection: Connection) -> int:
-    """Return the bytes that the tables take on the server's disk."""
-    taken: int = await connection.fetchval(statements.GET_SIZE)
-    return taken

@@ -14,6 +14,7 @@ if it gives up before, an exact walk follows.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -26,21 +27,20 @@ from kvstore.errors import IndexMismatchError
 from kvstore.filters import ALL, matches
 from kvstore.postgres import index_statements as sql
 from kvstore.postgres import statements
+from kvstore.postgres.codes import conditions_of, namespace_term, subtree_term, term_of
 from kvstore.postgres.connection import BEGIN_SNAPSHOT, Connection, DriverError, lacks_table
 from kvstore.postgres.filters import compile_filter
 from kvstore.postgres.index_setup import MAX_HALF_INDEXED, MAX_INDEXED
-from kvstore.postgres.index_terms import namespace_term, subtree_term, term_of
 from kvstore.postgres.indexing import Setup, numbers_of, vectors_table
-from kvstore.postgres.keys import Address, root_of
+from kvstore.postgres.keys import Address, decode_key, root_of
 from kvstore.postgres.reading import columns, fetch, fetch_each, get_by_address, make
 from kvstore.postgres.roots import store_state
-from kvstore.postgres.scalars import conditions_of
 from kvstore.postgres.session import quoted
 from kvstore.ranking import FUSION_DEPTH, Hit, Search, WordWeights, cosines_of, page_of, similarity
 from kvstore.sql import TRUE, Sql, all_of
 from kvstore.types import Item
 
-__all__ = ["EXACT_VECTORS", "search"]
+__all__ = ["EXACT_VECTORS", "sample_vectors", "search"]
 
 EXACT_VECTORS = 10_000  # in scope, that are compared one by one: some 5 ms of 384 numbers
 FEW = 0.05  # of a sample; if less pass a filter, those that do are compared one by one
@@ -514,3 +514,32 @@ def _by_weight(row: Any) -> tuple[float, str, str]:
 
 def _rank(hit: Hit) -> tuple[float, tuple[str, str]]:
     return -hit.score, hit.place
+
+
+# A sample, for a map
+
+
+async def sample_vectors(
+    connection: Connection, path: str, limit: int
+) -> list[tuple[str, str, bytes]]:
+    """Return path, key and a vector of at most so many items, from all over a subtree.
+
+    Where the roots have models of their own, it is of those with the commonest length. Where the
+    items are many, those are taken whose hash a step divides.
+    """
+    extension = await connection.fetchrow(sql.GET_EXTENSION)
+    rows = await connection.fetch(sql.LIST_DESCRIPTIONS_UNDER, root_of(path))
+    lengths: Counter[int] = Counter()
+    for text, roots in rows:
+        if (length := Description.parse(text).dimensions) is not None:
+            lengths[length] += roots
+    if extension is None or not lengths:
+        return []
+    ((length, _),) = lengths.most_common(1)
+    table = vectors_table(length)
+    if not await connection.fetchval(sql.HAS_TABLE, connection.schema, table):
+        return []
+    ((count,),) = await fetch(connection, sql.count_vectors(table, path))
+    sample = sql.sample_vectors(table, quoted(extension[0]), path, -(-count // limit) or 1, limit)
+    found = await fetch(connection, sample)
+    return [(there, decode_key(key), numbers_of(sent)) for there, key, sent in found]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from kvstore.jobs import DEAD, RAN_OUT, JobState, QueueSize, SequenceRecord, no_job
-from kvstore.namespace import decode_namespace, show, subtree_range
+from kvstore.jobs import DEAD, RAN_OUT, JobState, QueueSize, SequenceRecord
+from kvstore.namespace import decode_namespace, subtree_range
 from kvstore.postgres import sequence_statements as sql
 from kvstore.postgres.connection import Connection, snapshot
-from kvstore.postgres.keys import decode_key, root_of
+from kvstore.postgres.keys import root_of
 from kvstore.postgres.reading import item_of
 from kvstore.postgres.sequences import job_of
 from kvstore.sequences import EntryPage, SequenceState, key_of, position_of
 from kvstore.types import Item
 
-__all__ = ["dead_jobs", "entries", "find_problems", "is_ripe", "length", "queue_size", "records"]
+__all__ = ["dead_jobs", "entries", "is_ripe", "length", "queue_size", "records"]
 
 _PAGE_BYTES = 4 * 2**20  # of values, roughly
 _FIRST = 50  # entries that are read at once, before it is known how long they are
@@ -101,24 +101,3 @@ async def records(connection: Connection, path: str, with_jobs: bool) -> list[Se
 async def is_ripe(connection: Connection, now: int, path: str) -> bool:
     """Whether there is a job to take, or a clock that was set back to be dealt with."""
     return bool(await connection.fetchval(sql.IS_RIPE, root_of(path), path, now))
-
-
-async def find_problems(connection: Connection) -> list[str]:
-    """Say where what is kept of logs and queues is not true of their items."""
-    found = []
-    for path, kind, last, *rest in await connection.fetch(sql.CHECK_SEQUENCES):
-        size, delayed, leased, dead, newest, number, *counted = rest
-        where = f"{kind}: {show(decode_namespace(path))}"
-        if number != size:
-            found.append(f"{where}: {number:,} are there, and its size is {size:,}")
-        if newest is not None and (position_of(newest) or 0) > last:
-            found.append(f"{where}: it is ahead of the last position that was given, {last}")
-        expected = [delayed, leased, dead, size if kind == "queue" else 0]
-        names = ("delayed", "leased", "dead", "known")
-        found += [
-            f"{where}: {there:,} jobs are {name}, and {kept:,} are counted"
-            for name, there, kept in zip(names, counted, expected, strict=True)
-            if there != kept
-        ]
-    foreign = await connection.fetch(sql.ITEMS_NO_JOBS)
-    return found + [no_job(path, decode_key(key)) for path, key in foreign]

@@ -45,7 +45,6 @@ from kvstore.postgres.connection import (
 )
 from kvstore.postgres.distributed import distribute, is_distributed
 from kvstore.postgres.engine import Writer
-from kvstore.postgres.index_checks import count_pending
 from kvstore.postgres.index_setup import (
     find_extension,
     lengths_of,
@@ -57,14 +56,13 @@ from kvstore.postgres.migrate import migrate, require_migrated
 from kvstore.postgres.points import PointReader
 from kvstore.postgres.pool import Pool
 from kvstore.postgres.replica import Replica
-from kvstore.postgres.sampling import sample_vectors
-from kvstore.postgres.searching import search
+from kvstore.postgres.searching import sample_vectors, search
 from kvstore.postgres.target import STATEMENT_TIMEOUT_S
 from kvstore.postgres.upkeep import Upkeep, is_upkeep
 from kvstore.postgres.watchman import Watchman
 from kvstore.postgres.workspace import find_unembedded
 from kvstore.ranking import Search
-from kvstore.report import Meter, Report, Stats
+from kvstore.report import Meter, Report
 from kvstore.store import Store
 from kvstore.types import Change, IndexConfig, Item, Namespace
 
@@ -520,8 +518,7 @@ class PostgresBackend(Backend):
     async def check(self, meter: Meter) -> Report:
         return await self._pool.run(checking.check, meter)
 
-    async def stats(self) -> Stats:
-        return await self._pool.run(reading.stats, self.now(), count_pending)
+    stats = _read(checking.stats, of_primary=True)
 
     def metrics(self) -> Metrics:
         counted = super().metrics()
@@ -538,11 +535,11 @@ class PostgresBackend(Backend):
     async def vacuum(self) -> int:
         """Run VACUUM; it gives back what is free at the end of the tables, and locks nobody out."""
         async with self._connection(replace(self.target, statement_timeout=None)) as connection:
-            before = await self._pool.run(reading.size)
+            before = await connection.fetchval(statements.GET_SIZE)
             for table in ("kvstore_items", "kvstore_changes", "kvstore_roots"):
                 await connection.execute(f"VACUUM (ANALYZE) {table}")
-            after = await self._pool.run(reading.size)
-        return max(0, before - after)
+            after = await connection.fetchval(statements.GET_SIZE)
+        return int(max(0, before - after))
 
 
 def _require_one_root(ops: Sequence[Operation]) -> None:

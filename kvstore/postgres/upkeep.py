@@ -29,7 +29,6 @@ from kvstore.positions import Position, Positions
 from kvstore.postgres import index_statements, past, past_statements, statements
 from kvstore.postgres.connection import Connection, rows_of
 from kvstore.postgres.engine import Writer
-from kvstore.postgres.index_checks import count_pending
 from kvstore.postgres.indexing import Indexer, Setup
 from kvstore.postgres.keys import decode_key, root_of
 from kvstore.postgres.pool import Pool
@@ -253,7 +252,8 @@ class Upkeep:
                     await connection.execute(index_statements.FORGET_TEXTS, root)
                 if is_marked:
                     await connection.execute(index_statements.MARK_ALL, root)
-        return await count_pending(connection)
+        number: int = await connection.fetchval(index_statements.COUNT_PENDING)
+        return number
 
     async def _reindex(
         self, connection: Connection, op: Reindex

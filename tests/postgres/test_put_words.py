@@ -23,8 +23,8 @@ if reason_to_skip() is not None:
     pytest.skip(str(reason_to_skip()), allow_module_level=True)
 
 from kvstore.postgres import PostgresStore
+from kvstore.postgres.codes import Terms
 from kvstore.postgres.connection import Target, connect
-from kvstore.postgres.index_terms import Terms
 
 from .test_lost_answers import When, pair_at
 

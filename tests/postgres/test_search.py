@@ -28,8 +28,8 @@ from tests.search.models import OtherModel
 pytest.importorskip("asyncpg", reason=reason_to_skip())
 
 from kvstore.postgres import PostgresStore, index_statements, searching, statements
+from kvstore.postgres.codes import MANY, conditions_of, scalars_of
 from kvstore.postgres.connection import Target, connect
-from kvstore.postgres.scalars import MANY, conditions_of, scalars_of
 from kvstore.sql import Sql
 from tests.waiting import until
 

@@ -17,8 +17,8 @@ from tests.search.test_kept_through_any_history import FIELDS, History
 pytest.importorskip("asyncpg", reason=reason_to_skip())
 
 from kvstore.postgres import PostgresStore
+from kvstore.postgres.checking import find_index_problems
 from kvstore.postgres.connection import Target, connect
-from kvstore.postgres.index_checks import find_problems
 
 
 class PostgresHistory(History):
@@ -55,7 +55,7 @@ class PostgresHistory(History):
     @invariant()
     def the_index_is_true(self) -> None:
         if hasattr(self, "raw"):
-            assert self.run(find_problems(self.raw)) == []
+            assert self.run(find_index_problems(self.raw)) == []
 
 
 TestHistory = PostgresHistory.TestCase

@@ -1,21 +1,32 @@
-"""Scalars of a value as numbers, by which a filter finds the items that may pass it.
+"""Words, namespaces and scalars as numbers, by which the search index knows them.
 
-A code stands for a scalar at a path of names. An item's codes are kept in `kvstore_facts`, with a
-GIN index. A filter by equality asks for items with one code or another; what comes back may
-include items that do not pass, and never leaves one out that does.
+A term stands for a word, because words may be long, or for a namespace. A code stands for a scalar
+at a path of names; an item's codes are kept in `kvstore_facts`, with a GIN index. A filter by
+equality asks for items with one code or another: what comes back may include items that do not
+pass, and never leaves one out that does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Self
 
-from kvstore.caching import cache_short
+from kvstore.caching import Known, cache_short
 from kvstore.filters import And, Compare, Filter, In, Or
+from kvstore.index_plan import Words
 from kvstore.paths import Path
 
-__all__ = ["MANY", "conditions_of", "scalars_of"]
+__all__ = [
+    "MANY",
+    "Terms",
+    "conditions_of",
+    "namespace_term",
+    "scalars_of",
+    "subtree_term",
+    "term_of",
+]
 
 MANY = 0  # the code of an item with more scalars than are kept: it may pass any filter
 MOST_FACTS = 64
@@ -23,6 +34,66 @@ MOST_CHARS = 200  # of a string; longer ones are not looked for
 MOST_DEPTH = 4
 
 _SCALARS = (str, int, float, bool, type(None))
+
+
+def _number(text: str) -> int:
+    said = text.encode("utf-8", "backslashreplace")
+    return int.from_bytes(blake2b(said, digest_size=8).digest(), signed=True)
+
+
+# Terms
+
+
+def namespace_term(path: str) -> int:
+    """Return the term of the items of one namespace."""
+    return _number("\nn" + path)  # no word has a line feed
+
+
+def subtree_term(path: str) -> int:
+    """Return the term of the items of a namespace and of those below it."""
+    return _number("\ns" + path)
+
+
+@cache_short(4096)
+def _namespace_terms(path: str) -> list[int]:
+    ends = [0, *(at + 1 for at, char in enumerate(path) if char == "\t")]
+    return [namespace_term(path), *(subtree_term(path[:end]) for end in ends)]
+
+
+_TERMS = Known(_number)
+
+
+def term_of(word: str) -> int:
+    """Return the term of a word."""
+    return _TERMS[word]
+
+
+@dataclass(slots=True)
+class Terms:
+    """The words of an item, as `kvstore_entries` holds them.
+
+    Attributes:
+        numbers: of each word; after them, of the namespace and of those above.
+        counts: how often each word is there.
+        length: of all texts, in words.
+    """
+
+    numbers: list[int]
+    counts: list[int]
+    length: int
+
+    @classmethod
+    def of(cls, texts: Iterable[str], path: str) -> Self:
+        """Find those of an item's texts."""
+        words = Words(texts, path)
+        return cls(
+            [*map(_TERMS.__getitem__, words.counts), *_namespace_terms(path)],
+            list(words.counts.values()),
+            words.length,
+        )
+
+
+# Scalars
 
 
 def scalars_of(value: Any) -> list[int]:
@@ -55,8 +126,7 @@ def _same(scalar: Any) -> Any:
 
 @cache_short(16_384, typed=True)
 def _code(path: tuple[str, ...], scalar: Any) -> int:
-    said = repr((path, scalar)).encode("utf-8", "backslashreplace")
-    return int.from_bytes(blake2b(said, digest_size=8).digest(), signed=True)
+    return _number(repr((path, scalar)))
 
 
 def conditions_of(node: Filter) -> list[list[int]]:
