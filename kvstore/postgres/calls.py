@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import count
 
-from kvstore.postgres.past_statements import KEPT_COLUMNS
-from kvstore.postgres.sequence_statements import CHANGED_COLUMNS
 from kvstore.postgres.statements import WRITE, WRITTEN_COLUMNS
 
 __all__ = ["one_call"]
 
 _APPLY = "SELECT * FROM kvstore_apply({})"
-_SHARED = 3  # of the arguments of kvstore_keep_past with those of kvstore_write
+_KEPT = 13  # columns of what is kept of the past
+_SEQUENCES = 22  # of what has changed of logs and queues
 
 
 @cache
@@ -40,8 +39,8 @@ def one_call(*, keeps_past: bool, has_sequences: bool, patience: int | None) -> 
         "$1",
         "NULL" if patience is None else str(patience),
         *_places(numbers, WRITTEN_COLUMNS - 1),
-        *_places(numbers if keeps_past else None, KEPT_COLUMNS - _SHARED),
-        *_places(numbers if has_sequences else None, CHANGED_COLUMNS),
+        *_places(numbers if keeps_past else None, _KEPT),
+        *_places(numbers if has_sequences else None, _SEQUENCES),
     ]
     return _APPLY.format(", ".join(columns))
 

@@ -67,11 +67,6 @@ class PastKeeper:
     def __init__(self) -> None:
         self._entries: list[tuple[Any, ...]] = []
 
-    @property
-    def is_changed(self) -> bool:
-        """Whether there is something to keep."""
-        return bool(self._entries)
-
     def take(
         self,
         effects: Effects,
@@ -105,7 +100,7 @@ class PastKeeper:
             )
 
     def take_arguments(self) -> list[Sequence[Any]]:
-        """Return what is to be kept, by columns, as `kvstore_keep_past` has it; forget it."""
+        """Return what is to be kept, by columns, as `kvstore_apply` has it; forget it."""
         entries, self._entries = self._entries, []
         return list(zip(*entries, strict=True))
 

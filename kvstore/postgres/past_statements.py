@@ -12,12 +12,6 @@ from kvstore.patterns import Pattern
 from kvstore.postgres.statements import LIVE, TURN, between, in_range, key_matches, live_at
 from kvstore.sql import Sql, all_of
 
-KEPT_COLUMNS = 16
-
-# Before a kvstore_write, in its transaction
-_PLACES = ", ".join(f"${number}" for number in range(1, KEPT_COLUMNS + 1))
-KEEP_PAST = f"SELECT kvstore_keep_past({_PLACES})"
-
 _OWN = """{0}.version, {0}.created_at, {0}.updated_at, {0}.expires_at, {0}.ttl,
     {0}.indexing""".format
 _ITEM = f"items.path, items.key, items.value, {_OWN('items')}"

@@ -77,11 +77,6 @@ _JOB = """jobs.path, jobs.position, jobs.state, jobs.due, jobs.span, jobs.attemp
     jobs.is_last, jobs.name, jobs.error"""
 _JOBS = f"SELECT {_JOB} FROM kvstore_jobs AS jobs WHERE jobs.root = $1 AND jobs.path = $2"
 
-# What has changed of both, in the transaction of a kvstore_write, or after it if that takes effect
-CHANGED_COLUMNS = 22
-_CHANGES = ", ".join(f"${number}" for number in range(2, 2 + CHANGED_COLUMNS))
-WRITE_SEQUENCES = f"SELECT kvstore_write_sequences($1, {_CHANGES})"
-
 # Put, take and done, where that is all there is to them
 PUT_JOB = "SELECT * FROM kvstore_put_job($1, $2, $3, $4, $5, $6, $7, $8)"
 TAKE_JOB = "SELECT * FROM kvstore_take_job($1, $2, $3, $4, $5, $6, $7, $8, $9)"

@@ -300,7 +300,7 @@ class Ledger:
     # After the units
 
     def take_changes(self) -> Sequence[Any]:
-        """Return what has changed, by columns, as `kvstore_write_sequences` has it; forget it."""
+        """Return what has changed, by columns, as `kvstore_apply` has it; forget it."""
         states: list[tuple[Any, ...]] = []
         written: list[tuple[Any, ...]] = []
         erased: list[tuple[Any, ...]] = []

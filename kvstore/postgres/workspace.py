@@ -26,7 +26,7 @@ from kvstore.operations import (
     named_of,
 )
 from kvstore.plan import Address, Effects, Note, decide, gone, named
-from kvstore.postgres import past_statements, sequence_statements, statements
+from kvstore.postgres import statements
 from kvstore.postgres.calls import one_call
 from kvstore.postgres.connection import Connection, aside
 from kvstore.postgres.indexing import Entry, IndexChanges, Indexer
@@ -363,25 +363,14 @@ class Workspace:
         changes = None if self.indexer is None else self.indexer.take_changes()
         pieces = list(self._pieces()) or [_NO_ROWS]
         self._forget_changes()
-        if self._keeper is not None and self._keeper.is_changed:
-            past = self._keeper.take_arguments()
-            state = self.state
-            if not await connection.fetchval(
-                past_statements.KEEP_PAST, state.root, state.writes, self.now, *past
-            ):
-                return False
         for piece in pieces:
-            arguments = self._arguments(stamp, piece, changes)
-            if not await connection.fetchval(statements.WRITE, *arguments):
+            call, arguments = self._call(stamp, piece, changes, None)
+            if not await connection.fetchval(call, *arguments):
                 return False
             self._note_written()
             if changes is not None:
                 await changes.write_vectors(connection, self.state.root)
                 changes = None
-        if self.ledger.is_changed:
-            await connection.fetchval(
-                sequence_statements.WRITE_SEQUENCES, self.state.root, *self.ledger.take_changes()
-            )
         return True
 
     def in_one_call(self, stamp: Stamp, patience: int | None) -> tuple[str, Sequence[Any]] | None:
@@ -402,19 +391,16 @@ class Workspace:
             return None
         self._forget_changes()
         changes = None if self.indexer is None else self.indexer.take_changes()
-        arguments = [*self._arguments(stamp, rows, changes)]
-        keeps_past = self._keeper is not None and self._keeper.is_changed
-        if keeps_past and self._keeper is not None:
-            arguments += self._keeper.take_arguments()
-        has_sequences = self.ledger.is_changed
-        if has_sequences:
-            arguments += self.ledger.take_changes()
-        call = one_call(keeps_past=keeps_past, has_sequences=has_sequences, patience=patience)
-        return call, arguments
+        return self._call(stamp, rows, changes, patience)
 
-    def _arguments(
-        self, stamp: Stamp, rows: Sequence[Any], changes: IndexChanges | None
-    ) -> Sequence[Any]:
+    def _call(
+        self,
+        stamp: Stamp,
+        rows: Sequence[Any],
+        changes: IndexChanges | None,
+        patience: int | None,
+    ) -> tuple[str, Sequence[Any]]:
+        """Return the call that writes rows, and what else has changed so far: let go of that."""
         state = self.state
         number = None if self._calls else stamp.number
         version = state.version if self.version == self._base else self.version
@@ -423,9 +409,13 @@ class Workspace:
             versions, kinds, paths, keys, _ = zip(*self._notes, strict=True)
             notes = versions, kinds, paths, [*map(encode_key, keys)]
         index = IndexChanges.NONE if changes is None else changes.arguments
-        return (
+        past = self._keeper.take_arguments() if self._keeper is not None else ()
+        sequences = self.ledger.take_changes() if self.ledger.is_changed else ()
+        call = one_call(keeps_past=bool(past), has_sequences=bool(sequences), patience=patience)
+        return call, (
             state.root, state.writes, stamp.writer, stamp.first, number, self.now,
             version, None if changes is None else changes.description, *rows, *notes, *index,
+            *past, *sequences,
         )  # fmt: skip
 
     def _note_written(self) -> None:
