@@ -211,21 +211,19 @@ def join_items(
     """
     if root is not None:
         condition = all_of([Sql("items.root = ?", (root,)), condition])
-    return (
-        Sql("WITH ranked AS MATERIALIZED (")
-        + candidates
-        + Sql(
-            f"""
-) SELECT ranked.path, ranked.key, ranked.weight, items.*
+    return Sql.of(
+        f"""
+WITH ranked AS MATERIALIZED (?)
+SELECT ranked.path, ranked.key, ranked.weight, items.*
 FROM ranked
 LEFT JOIN LATERAL (
     SELECT {_VALUE if with_values else _NO_VALUE}
     FROM kvstore_items AS items
-    WHERE items.root = ranked.root AND items.path = ranked.path AND items.key = ranked.key AND
-"""
-        )
-        + condition
-        + Sql("LIMIT 1) AS items ON TRUE")
+    WHERE items.root = ranked.root AND items.path = ranked.path AND items.key = ranked.key AND ?
+    LIMIT 1
+) AS items ON TRUE
+""",
+        *(candidates, condition),
     )
 
 
@@ -259,17 +257,15 @@ def by_words(
         " + ".join([_TERM_WEIGHT] * len(weights)),
         tuple(each for term, constant in weights for each in (constant, term)),
     )
-    return (
-        Sql("SELECT entries.root, entries.path, entries.key, - (")
-        + weight
-        + Sql(
-            ") AS weight FROM (SELECT *, 0.3::float8 + 0.9::float8 * length / ?::float8 AS norm",
-            (mean,),
-        )
-        + Sql("FROM kvstore_entries AS entries WHERE")
-        + all_of(parts)
-        + Sql("OFFSET 0) AS entries")
-        + _page(limit, offset)
+    return Sql.of(
+        """
+SELECT entries.root, entries.path, entries.key, - (?) AS weight
+FROM (
+    SELECT *, 0.3::float8 + 0.9::float8 * length / ?::float8 AS norm
+    FROM kvstore_entries AS entries WHERE ? OFFSET 0
+) AS entries ?
+""",
+        *(weight, mean, all_of(parts), _page(limit, offset)),
     )
 
 
@@ -288,25 +284,20 @@ def comparing(table: str, schema: str, query: list[float], source: Sql | None, w
         source: of the addresses whose vectors matter; `None`: those `within`.
         within: a condition on vectors.
     """
-    compared = Sql(f"SELECT {_VECTOR},") + _distance(schema, query) + Sql("+ 0.0 AS weight FROM")
-    if source is None:
-        return compared + Sql(f"{table} AS vectors WHERE") + within
-    return (
-        compared
-        + Sql("(")
-        + source
-        + Sql(
+    vectors = Sql.of(f"{table} AS vectors WHERE ?", within)
+    if source is not None:
+        vectors = Sql.of(
             f"""
-OFFSET 0) AS passing
+(? OFFSET 0) AS passing
 CROSS JOIN LATERAL (
     SELECT * FROM {table} AS vectors
     WHERE vectors.root = passing.root AND vectors.path = passing.path
-        AND vectors.key = passing.key AND
-"""
+        AND vectors.key = passing.key AND ? OFFSET 0
+) AS vectors
+""",
+            *(source, within),
         )
-        + within
-        + Sql("OFFSET 0) AS vectors")
-    )
+    return Sql.of(f"SELECT {_VECTOR}, ? + 0.0 AS weight FROM ?", _distance(schema, query), vectors)
 
 
 def vectors_at(table: str, schema: str) -> tuple[str, str]:
@@ -325,21 +316,21 @@ CROSS JOIN LATERAL (
 
 def count_vectors(table: str, path: str) -> Sql:
     """Count the vectors of a subtree."""
-    return Sql(f"SELECT count(*) FROM {table} AS items WHERE") + in_range(path, True)
+    return Sql.of(f"SELECT count(*) FROM {table} AS items WHERE ?", in_range(path, True))
 
 
 def sample_vectors(table: str, schema: str, path: str, every: int, limit: int) -> Sql:
     """Give a vector of some items of a subtree, as pgvector sends it."""
-    return (
-        Sql(
-            "SELECT DISTINCT ON (items.root, items.path, items.key) items.path, items.key, "
-            f"{schema}.vector_send(items.embedding) FROM {table} AS items WHERE"
-        )
-        + in_range(path, True)
-        + Sql(
-            "AND (hashtext(items.path || items.key)::bigint & 2147483647) % ?::bigint = 0", (every,)
-        )
-        + Sql("ORDER BY items.root, items.path, items.key LIMIT ?", (limit,))
+    return Sql.of(
+        f"""
+SELECT DISTINCT ON (items.root, items.path, items.key)
+    items.path, items.key, {schema}.vector_send(items.embedding)
+FROM {table} AS items
+WHERE ? AND (hashtext(items.path || items.key)::bigint & 2147483647) % ?::bigint = 0
+ORDER BY items.root, items.path, items.key
+LIMIT ?
+""",
+        *(in_range(path, True), every, limit),
     )
 
 
@@ -372,62 +363,63 @@ def nearest(
     if halved is not None:
         kind = f"halfvec({halved})"
         column = f"vectors.embedding::{schema}.{kind}"
-    parts = [within]
     if condition is not None:
-        parts.append(
-            Sql(
-                """
+        passing = Sql.of(
+            """
 EXISTS (
     SELECT 1 FROM kvstore_items AS items
-    WHERE items.root = vectors.root AND items.path = vectors.path AND items.key = vectors.key AND
-"""
-            )
-            + condition
-            + Sql("OFFSET 0)")
+    WHERE items.root = vectors.root AND items.path = vectors.path AND items.key = vectors.key
+        AND ? OFFSET 0
+)
+""",
+            condition,
         )
-    order = (
-        f"ORDER BY ({column}) OPERATOR({schema}.<#>) (SELECT ?::real[]::{schema}.{kind}) LIMIT ?"
-    )
-    return (
-        Sql(f"SELECT {_VECTOR},")
-        + _distance(schema, query)
-        + Sql(f"AS weight FROM {table} AS vectors WHERE")
-        + all_of(parts)
-        + Sql(order, (query, count))
+        within = all_of([within, passing])
+    return Sql.of(
+        f"""
+SELECT {_VECTOR}, ? AS weight
+FROM {table} AS vectors
+WHERE ?
+ORDER BY ({column}) OPERATOR({schema}.<#>) (SELECT ?::real[]::{schema}.{kind})
+LIMIT ?
+""",
+        *(_distance(schema, query), within, query, count),
     )
 
 
 def passing_scalars(within: Sql, conditions: list[list[int]]) -> Sql:
     """Select the addresses of items that have a code of each list; uses the GIN index of codes."""
     wanted = [Sql("facts.facts && ?::bigint[]", (codes,)) for codes in conditions]
-    return Sql("SELECT facts.root, facts.path, facts.key FROM kvstore_facts AS facts WHERE") + (
-        all_of([within, *wanted])
+    return Sql.of(
+        "SELECT facts.root, facts.path, facts.key FROM kvstore_facts AS facts WHERE ?",
+        all_of([within, *wanted]),
     )
 
 
 def passing_items(within: Sql, condition: Sql) -> Sql:
     """Select the addresses of items that meet a condition, by a look at each."""
-    return Sql("SELECT items.root, items.path, items.key FROM kvstore_items AS items WHERE") + (
-        all_of([within, condition])
+    return Sql.of(
+        "SELECT items.root, items.path, items.key FROM kvstore_items AS items WHERE ?",
+        all_of([within, condition]),
     )
 
 
 def count_of(rows: Sql, most: int) -> Sql:
     """Count rows, up to a number."""
-    return Sql("SELECT count(*) FROM (") + rows + Sql("LIMIT ?) AS counted", (most,))
+    return Sql.of("SELECT count(*) FROM (? LIMIT ?) AS counted", rows, most)
 
 
 def share_of(within: Sql, condition: Sql, sample: int) -> Sql:
     """Find out which share meets a condition of some items, the first and the last by key."""
-    some = Sql("(SELECT * FROM kvstore_items AS items WHERE") + within
-    first = some + Sql("ORDER BY root, path, key LIMIT ?)", (sample,))
-    last = some + Sql("ORDER BY root DESC, path DESC, key DESC LIMIT ?)", (sample,))
-    return (
-        Sql("SELECT avg(CASE WHEN")
-        + condition
-        + Sql("THEN 1.0 ELSE 0.0 END)::float8 FROM (")
-        + first
-        + Sql("UNION ALL")
-        + last
-        + Sql(") AS items")
+    some = Sql.of("SELECT * FROM kvstore_items AS items WHERE ?", within)
+    return Sql.of(
+        """
+SELECT avg(CASE WHEN ? THEN 1.0 ELSE 0.0 END)::float8
+FROM (
+    (? ORDER BY root, path, key LIMIT ?)
+    UNION ALL
+    (? ORDER BY root DESC, path DESC, key DESC LIMIT ?)
+) AS items
+""",
+        *(condition, some, sample, some, sample),
     )

@@ -226,10 +226,10 @@ def changed_since(path: str, subtree: bool, version: int) -> Sql:
     The primary key of changes.
     """
     within = in_range(path, subtree)
-    return (
-        Sql("SELECT DISTINCT items.path, items.key FROM kvstore_changes AS items WHERE")
-        + all_of([within, Sql("items.version > ?", (version,))])
-        + Sql("ORDER BY items.path, items.key")
+    return Sql.of(
+        "SELECT DISTINCT items.path, items.key FROM kvstore_changes AS items WHERE ?"
+        " ORDER BY items.path, items.key",
+        all_of([within, Sql("items.version > ?", (version,))]),
     )
 
 
@@ -241,8 +241,10 @@ def forget(path: str, pattern: Pattern, subtree: bool) -> Sql | None:
     condition, is_exact = key_matches(pattern)
     if not is_exact:
         return None
-    return Sql("UPDATE kvstore_past AS items SET value = '', indexing = NULL WHERE") + all_of(
-        [in_range(path, subtree), condition, Sql("items.value IS DISTINCT FROM ''")]
+    kept = Sql("items.value IS DISTINCT FROM ''")
+    return Sql.of(
+        "UPDATE kvstore_past AS items SET value = '', indexing = NULL WHERE ?",
+        all_of([in_range(path, subtree), condition, kept]),
     )
 
 
@@ -257,8 +259,9 @@ WHERE past.root = $1 AND past.path = wanted.path AND past.key = wanted.key
 def past_keys(path: str, pattern: Pattern, subtree: bool) -> Sql:
     """List the addresses of the past under a root that may match."""
     condition, _ = key_matches(pattern)
-    return Sql("SELECT DISTINCT items.path, items.key FROM kvstore_past AS items WHERE") + all_of(
-        [in_range(path, subtree), condition]
+    return Sql.of(
+        "SELECT DISTINCT items.path, items.key FROM kvstore_past AS items WHERE ?",
+        all_of([in_range(path, subtree), condition]),
     )
 
 
@@ -270,25 +273,21 @@ def select_page(span: Span, version: int, instant: int, limit: int) -> Sql:
     condition, _ = key_matches(span.pattern)
     within = [in_range(span.path, span.subtree), condition, between(span)]
     within += [Sql("items.version <= ?", (version,)), Sql(LIVE, (instant,))]
-    present = all_of(within)
-    gone = all_of(
-        [*within, Sql("items.ended > ?", (version,)), Sql("items.value IS DISTINCT FROM ''")]
+    gone = [Sql("items.ended > ?", (version,)), Sql("items.value IS DISTINCT FROM ''")]
+    root, down = root_of(span.path), " DESC" if span.reverse else ""
+    first = Sql.of(f"ORDER BY items.path{down}, items.key{down} LIMIT ?", limit)
+    return Sql.of(
+        f"""
+SELECT * FROM (
+    (SELECT {_ITEM} FROM kvstore_items AS items WHERE ? ?)
+    UNION ALL
+    (
+        SELECT past.path, past.key, {_WHOLE("?")}, {_OWN("past")}
+        FROM (SELECT * FROM kvstore_past AS items WHERE ? ?) AS past
     )
-    root = root_of(span.path)
-    whole = f"past.path, past.key, {_WHOLE('?')}, {_OWN('past')}"
-    down = " DESC" if span.reverse else ""
-    first = Sql(f"ORDER BY items.path{down}, items.key{down} LIMIT ?)", (limit,))
-    return (
-        Sql("SELECT * FROM (")
-        + Sql(f"(SELECT {_ITEM} FROM kvstore_items AS items WHERE")
-        + present
-        + first
-        + Sql(
-            f"UNION ALL (SELECT {whole} FROM (SELECT * FROM kvstore_past AS items WHERE",
-            (root,) * 2,
-        )
-        + gone
-        + first
-        + Sql("AS past)")
-        + Sql(f") AS found ORDER BY path{down}, key{down} LIMIT ?", (limit,))
+) AS found
+ORDER BY path{down}, key{down}
+LIMIT ?
+""",
+        *(all_of(within), first, root, root, all_of([*within, *gone]), first, limit),
     )

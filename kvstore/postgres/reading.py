@@ -141,13 +141,16 @@ async def get_many(
 
 
 async def get_by_address(
-    connection: Connection, addresses: Sequence[Address]
+    connection: Connection, now: int, addresses: Sequence[Address]
 ) -> dict[Address, Item]:
-    """Return the items at some addresses, be they live or not."""
-    rows = await fetch_each(
-        connection, statements.GET_BY_ADDRESS, statements.GET_BY_ADDRESS_UNDER, addresses
-    )
-    return {(path, key): make(path, key, row) for _, path, key, *row in rows}
+    """Return the live items at some addresses."""
+    points = statements.GET_POINTS, statements.GET_POINTS_UNDER
+    rows = await fetch_each(connection, *points, addresses, now)
+    found = {}
+    for number, *row in rows:
+        path, key = addresses[number - 1]
+        found[path, key] = make(path, key, row)
+    return found
 
 
 async def items_before(
@@ -311,8 +314,7 @@ async def records(
     connection: Connection, now: int, path: str, after: tuple[str, str] | None, limit: int
 ) -> tuple[list[Record], tuple[str, str] | None]:
     """Return the next piece of a subtree's live records, and where the one after it begins."""
-    place = None if after is None else (after[0], encode_key(after[1]))
-    rows = await fetch(connection, statements.select_records(path, now, place, limit))
+    rows = await fetch(connection, statements.select_records(path, now, after, limit))
     found = [record_of(row) for row in rows]
     return found, (found[-1].path, found[-1].key) if len(rows) == limit else None
 

@@ -225,7 +225,7 @@ class _Finder:
 
     async def _load(self, hits: list[Hit]) -> list[Item]:
         missing = [hit.place for hit in hits if hit.place not in self._rows]
-        items = await get_by_address(self.connection, missing) if missing else {}
+        items = await get_by_address(self.connection, self.now, missing) if missing else {}
         for hit in hits:
             if hit.place not in items:
                 items[hit.place] = make(*hit.place, self._rows[hit.place])
@@ -397,7 +397,8 @@ class _Finder:
         passing: list[Hit] = []
         for at in range(0, len(hits), _VALUES_AT_ONCE):
             some = hits[at : at + _VALUES_AT_ONCE]
-            items = await get_by_address(self.connection, [hit.place for hit in some])
+            places = [hit.place for hit in some]
+            items = await get_by_address(self.connection, self.now, places)
             passing += [hit for hit in some if matches(self.asked.filter, items[hit.place].value)]
             if len(passing) >= wanted:
                 break

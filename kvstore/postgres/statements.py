@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from kvstore.backend import Span
 from kvstore.namespace import subtree_range
-from kvstore.patterns import Pattern
+from kvstore.patterns import EVERY_KEY, Pattern
 from kvstore.postgres.keys import encode_key, regex_of, root_of
 from kvstore.sql import TRUE, Sql, all_of
 
@@ -59,19 +59,6 @@ CROSS JOIN LATERAL (
 """.format
 GET_POINTS = _GET_POINTS(wanted=WANTED, root="wanted.root")
 GET_POINTS_UNDER = _GET_POINTS(wanted=WANTED_UNDER, root="$1")
-
-# As these; of expired rows, too
-_GET_BY_ADDRESS = f"""
-SELECT wanted.number, {ADDRESS}, {ROW}
-FROM {{wanted}}
-CROSS JOIN LATERAL (
-    SELECT * FROM kvstore_items AS items
-    WHERE items.root = {{root}} AND items.path = wanted.path AND items.key = wanted.key
-    LIMIT 1
-) AS items
-""".format
-GET_BY_ADDRESS = _GET_BY_ADDRESS(wanted=WANTED, root="wanted.root")
-GET_BY_ADDRESS_UNDER = _GET_BY_ADDRESS(wanted=WANTED_UNDER, root="$1")
 
 # The primary key, backwards
 _GET_BEFORE = f"""
@@ -411,13 +398,11 @@ def distinct_paths(path: str) -> Sql:
 
 def list_paths(path: str, now: int) -> Sql:
     """List the paths in a subtree that hold live items, sorted: costs by their number."""
-    return (
-        distinct_paths(path)
-        + Sql(
-            "SELECT path FROM namespaces WHERE EXISTS (SELECT 1 FROM kvstore_items AS items WHERE"
-        )
-        + _in_found(path)
-        + Sql(f"AND {LIVE}) ORDER BY root, path", (now,))
+    holding = all_of([_in_found(path), live(now)])
+    return distinct_paths(path) + Sql.of(
+        "SELECT path FROM namespaces WHERE EXISTS (SELECT 1 FROM kvstore_items AS items WHERE ?)"
+        " ORDER BY root, path",
+        holding,
     )
 
 
@@ -429,21 +414,20 @@ def _in_found(path: str) -> Sql:
 
 def scan_paths(now: int) -> Sql:
     """As `list_paths`, of all roots, wherever they are: costs by the items."""
-    return (
-        Sql("SELECT DISTINCT items.path, items.root FROM kvstore_items AS items WHERE")
-        + live(now)
-        + Sql("ORDER BY items.root, items.path")
+    return Sql.of(
+        "SELECT DISTINCT items.path, items.root FROM kvstore_items AS items WHERE ?"
+        " ORDER BY items.root, items.path",
+        live(now),
     )
 
 
 def first_live_path(low: str, within: str, now: int, *, subtree: bool = True) -> Sql:
     """Find the least path from `low` on, in `within` or its subtree, that holds a live item."""
     root = root_of(low) or low  # a text between two roots has no label
-    return (
-        Sql("SELECT items.path FROM kvstore_items AS items WHERE (items.root, items.path) >=")
-        + Sql("(?, ?) AND", (root, low))
-        + in_range(within, subtree)
-        + Sql(f"AND {LIVE} ORDER BY items.root, items.path LIMIT 1", (now,))
+    return Sql.of(
+        "SELECT items.path FROM kvstore_items AS items WHERE (items.root, items.path) >= (?, ?)"
+        " AND ? ORDER BY items.root, items.path LIMIT 1",
+        *(root, low, all_of([in_range(within, subtree), live(now)])),
     )
 
 
@@ -459,17 +443,12 @@ def _matching(columns: str, path: str, subtree: bool, condition: Sql, *, by_name
             matches and not by what the subtree holds: for a condition on a range of keys.
     """
     if not (subtree and by_namespace):
-        within = in_range(path, subtree)
-        return Sql(f"SELECT {columns} FROM kvstore_items AS items WHERE") + all_of(
-            [within, condition]
-        )
-    return (
-        distinct_paths(path)
-        + Sql(f"SELECT {columns} FROM namespaces CROSS JOIN LATERAL (")
-        + Sql("SELECT * FROM kvstore_items AS items")
-        + Sql("WHERE")
-        + all_of([_in_found(path), condition])
-        + Sql("OFFSET 0) AS items")
+        found = all_of([in_range(path, subtree), condition])
+        return Sql.of(f"SELECT {columns} FROM kvstore_items AS items WHERE ?", found)
+    return distinct_paths(path) + Sql.of(
+        f"SELECT {columns} FROM namespaces CROSS JOIN LATERAL ("
+        "SELECT * FROM kvstore_items AS items WHERE ? OFFSET 0) AS items",
+        all_of([_in_found(path), condition]),
     )
 
 
@@ -525,48 +504,37 @@ def delete_range(path: str, subtree: bool, pattern: Pattern, now: int) -> Sql | 
     condition, is_exact = key_matches(pattern)
     if not is_exact or (subtree and pattern.head):
         return None
-    return Sql("DELETE FROM kvstore_items AS items WHERE") + all_of(
-        [in_range(path, subtree), condition, live(now)]
-    )
+    doomed = all_of([in_range(path, subtree), condition, live(now)])
+    return Sql.of("DELETE FROM kvstore_items AS items WHERE ?", doomed)
 
 
 def select_latest(path: str, subtree: bool, condition: Sql, now: int) -> Sql:
     """Select the items that pass, latest first."""
-    return (
-        Sql(f"SELECT {ADDRESS}, {ROW} FROM kvstore_items AS items WHERE")
-        + all_of([in_range(path, subtree), live(now), condition])
-        + Sql("ORDER BY items.version DESC, items.root, items.path, items.key")
+    return Sql.of(
+        f"SELECT {ADDRESS}, {ROW} FROM kvstore_items AS items WHERE ?"
+        " ORDER BY items.version DESC, items.root, items.path, items.key",
+        all_of([in_range(path, subtree), live(now), condition]),
     )
-
-
-def _above(path: str, subtree: bool, after: tuple[str, str] | None) -> Sql:
-    within = in_range(path, subtree)
-    if after is None:
-        return within
-    place = (root_of(after[0]), *after)
-    return all_of([Sql("(items.root, items.path, items.key) > (?, ?, ?)", place), within])
 
 
 def select_page(span: Span, keys: Sql, condition: Sql, now: int, limit: int) -> Sql:
     """Select the first rows of a span; a row that does not pass the condition has no value."""
     rest = ROW.removeprefix("items.value, ")
-    return (
-        Sql(f"SELECT {ADDRESS}, CASE WHEN")
-        + condition
-        + Sql(f"THEN items.value END, {rest} FROM kvstore_items AS items WHERE")
-        + all_of([between(span), in_range(span.path, span.subtree), keys, live(now)])
-        + _in_order(span)
-        + Sql("LIMIT ?", (limit,))
+    found = all_of([between(span), in_range(span.path, span.subtree), keys, live(now)])
+    return Sql.of(
+        f"SELECT {ADDRESS}, CASE WHEN ? THEN items.value END, {rest}"
+        " FROM kvstore_items AS items WHERE ? ? LIMIT ?",
+        *(condition, found, _in_order(span), limit),
     )
 
 
 def select_records(path: str, now: int, after: tuple[str, str] | None, limit: int) -> Sql:
     """Select the next rows of a subtree with all that they hold, in order."""
-    return (
-        Sql(f"SELECT {ADDRESS}, {ROW}, items.ttl, items.indexing")
-        + Sql("FROM kvstore_items AS items WHERE")
-        + all_of([_above(path, True, after), live(now)])
-        + Sql("ORDER BY items.root, items.path, items.key LIMIT ?", (limit,))
+    span = Span(path, EVERY_KEY, True, after)
+    return Sql.of(
+        f"SELECT {ADDRESS}, {ROW}, items.ttl, items.indexing FROM kvstore_items AS items"
+        " WHERE ? ? LIMIT ?",
+        *(all_of([between(span), in_range(path, True), live(now)]), _in_order(span), limit),
     )
 
 
@@ -575,9 +543,9 @@ def check_rows(after: tuple[str, str, str] | None, limit: int) -> Sql:
     above = TRUE
     if after is not None:
         above = Sql("(items.root, items.path, items.key) > (?, ?, ?)", after)
-    return (
-        Sql(f"SELECT items.root, {ADDRESS}, {ROW}, items.ttl, items.indexing")
-        + Sql("FROM kvstore_items AS items WHERE")
-        + above
-        + Sql("ORDER BY items.root, items.path, items.key LIMIT ?", (limit,))
+    return Sql.of(
+        f"SELECT items.root, {ADDRESS}, {ROW}, items.ttl, items.indexing"
+        " FROM kvstore_items AS items WHERE ?"
+        " ORDER BY items.root, items.path, items.key LIMIT ?",
+        *(above, limit),
     )

@@ -37,7 +37,6 @@ STATEMENTS: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "GET": (statements.GET, ("users\t", PATH, "k1", NOW), {KEY}),
     "GET_MANY": (statements.GET_MANY, ("users\t", PATH, ["k1"], NOW), {KEY}),
     "GET_POINTS": (statements.GET_POINTS, (*COLUMNS, NOW), {KEY}),
-    "GET_BY_ADDRESS": (statements.GET_BY_ADDRESS, COLUMNS, {KEY}),
     "GET_STATES": (statements.GET_STATES, ("users\t", [PATH], ["k1"], [True]), {KEY}),
     "LOOK": (statements.LOOK, ("users\t", [PATH], ["k1"], [True]), {KEY, ROOTS, TURNS}),
     "LOOK_INDEXED": (

@@ -55,7 +55,7 @@ OF_ALL_ROOTS = {
     *("sequence.MEASURE", "sequence.CHECK_SEQUENCES", "sequence.ITEMS_NO_JOBS"),
 }
 # For several roots at once; where rows are distributed, each root has one of its own instead
-ACROSS = {"GET_POINTS", "GET_BY_ADDRESS", "GET_BEFORE", "DELETE_PRESENT"}
+ACROSS = {"GET_POINTS", "GET_BEFORE", "DELETE_PRESENT"}
 # Of one small table that every machine has a copy of; a root begins with what it says
 OF_THE_STORE = {
     *("GET_STATE", "LOCK_STATE", "SET_INDEX", "SET_WATCHED_UNTIL"),
