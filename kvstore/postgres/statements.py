@@ -10,6 +10,9 @@ each row is looked up by the primary key, whatever the planner believes the tabl
 
 from __future__ import annotations
 
+from functools import cache
+from itertools import count as counter
+
 from kvstore.backend import Span
 from kvstore.namespace import subtree_range
 from kvstore.patterns import EVERY_KEY, Pattern
@@ -210,9 +213,10 @@ PUT = "SELECT * FROM kvstore_put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $
 PUT_SOON = """
 SELECT * FROM kvstore_put_soon($1, $14, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 """
-WRITTEN_COLUMNS = 44
-_PLACES = ", ".join(f"${number}" for number in range(1, WRITTEN_COLUMNS + 1))
-WRITE = f"SELECT * FROM kvstore_write({_PLACES})"
+_WRITTEN = 44  # arguments of kvstore_write
+_KEPT = 13  # columns of what is kept of the past
+_SEQUENCES = 22  # of what has changed of logs and queues
+WRITE = f"SELECT * FROM kvstore_write({', '.join(f'${at}' for at in range(1, _WRITTEN + 1))})"
 DONE_BEFORE, NOT_PLAIN = "KV002", "KV003"  # what these raise
 MOST_WRITERS = 64  # whose last transactions a root remembers
 GET_WRITERS = f"""
@@ -327,6 +331,35 @@ FROM kvstore_schema AS record
 """
 NOTE_STEP = "INSERT INTO kvstore_schema (number, name) VALUES ($1, $2)"
 NOTE_NEEDS = "UPDATE kvstore_schema SET needs = $2 WHERE number = $1"
+
+
+@cache
+def one_call(*, keeps_past: bool, has_sequences: bool, patience: int | None) -> str:
+    """Write what a transaction has come to under a root: the one statement for it.
+
+    It is a call of `kvstore_write`. Where the past is kept, or logs or queues have changed, it is
+    one of `kvstore_apply`, which does that as well: each part says whether the next may be done,
+    and the first that locks the root finds out whether somebody has written meanwhile.
+
+    It is nothing but a call, so that where roots are spread over machines it goes to the root's
+    own, and is a transaction of that machine. Its arguments are those of `kvstore_write`, then
+    those of the others.
+
+    Args:
+        keeps_past: with those of `kvstore_keep_past`, but for the root, its turn and the instant.
+        has_sequences: with those of `kvstore_write_sequences`, but for the root.
+        patience: how long to wait for others, in milliseconds, where the session does not know.
+    """
+    if patience is None and not (keeps_past or has_sequences):
+        return WRITE
+    numbers = counter(2)
+
+    def places(size: int, is_given: bool = True) -> list[str]:
+        return [f"${next(numbers)}" if is_given else "NULL" for _ in range(size)]
+
+    limit = "NULL" if patience is None else str(patience)
+    rest = *places(_WRITTEN - 1), *places(_KEPT, keeps_past), *places(_SEQUENCES, has_sequences)
+    return f"SELECT * FROM kvstore_apply({', '.join(['$1', limit, *rest])})"
 
 
 def in_range(path: str, subtree: bool) -> Sql:

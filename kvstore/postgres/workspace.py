@@ -27,7 +27,6 @@ from kvstore.operations import (
 )
 from kvstore.plan import Address, Effects, Note, decide, gone, named
 from kvstore.postgres import statements
-from kvstore.postgres.calls import one_call
 from kvstore.postgres.connection import Connection, aside
 from kvstore.postgres.indexing import Entry, IndexChanges, Indexer
 from kvstore.postgres.keys import address_columns, decode_key, encode_key, root_of
@@ -411,7 +410,9 @@ class Workspace:
         index = IndexChanges.NONE if changes is None else changes.arguments
         past = self._keeper.take_arguments() if self._keeper is not None else ()
         sequences = self.ledger.take_changes() if self.ledger.is_changed else ()
-        call = one_call(keeps_past=bool(past), has_sequences=bool(sequences), patience=patience)
+        call = statements.one_call(
+            keeps_past=bool(past), has_sequences=bool(sequences), patience=patience
+        )
         return call, (
             state.root, state.writes, stamp.writer, stamp.first, number, self.now,
             version, None if changes is None else changes.description, *rows, *notes, *index,

@@ -31,7 +31,6 @@ from kvstore.postgres import (
     sequence_statements,
     statements,
 )
-from kvstore.postgres.calls import one_call
 from kvstore.postgres.migrate import migrations, statements_of
 
 MODULES = {
@@ -150,7 +149,7 @@ BUILT = built()
 # Over all roots, on purpose
 BUILT_OF_ALL = {"check_rows", "scan_paths"}
 CALLS = [
-    one_call(keeps_past=keeps_past, has_sequences=has_sequences, patience=patience)
+    statements.one_call(keeps_past=keeps_past, has_sequences=has_sequences, patience=patience)
     for keeps_past in (False, True)
     for has_sequences in (False, True)
     for patience in (None, 5_000)
