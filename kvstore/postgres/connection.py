@@ -109,27 +109,15 @@ async def connect(target: Target, *, patience: float = CONNECT_S) -> Session:
     Raises:
         StoreError: as `translate` has it; also that the server's encoding is not UTF-8.
     """
-    connection: Session | None = None
     with translated(target.name):
         try:
             async with asyncio.timeout(patience):
-                connection = await asyncpg.connect(
-                    target.url,
-                    timeout=patience,
-                    statement_cache_size=0 if target.is_pooler else 200,
-                    server_settings={"application_name": target.application},
-                    connection_class=Session,
-                )
-                assert connection is not None
-                _check_server(connection, target)
-                await connection.prepare_for(target)
+                return await _open(target, patience)
         except TimeoutError as exc:
-            _drop(connection)
             raise StoreAccessError(
                 f"{target.name} did not answer within {patience:g} seconds"
             ) from exc
         except _REFUSED_SETTINGS as exc:
-            _drop(connection)
             if not target.server_settings:
                 raise
             raise InvalidArgumentError(
@@ -138,11 +126,9 @@ async def connect(target: Target, *, patience: float = CONNECT_S) -> Session:
                 "meant for another driver"
             ) from None
         except ssl.SSLError:  # some of which are ValueErrors, too
-            _drop(connection)
             raise
         except (ValueError, FileNotFoundError, asyncpg.ClientConfigurationError) as exc:
             # Its message may quote the URL, and with it the password.
-            _drop(connection)
             problem = tls.bad_setting(target.url)
             if problem is not None:
                 raise InvalidArgumentError(f"{target.name}: {problem}") from None
@@ -152,15 +138,23 @@ async def connect(target: Target, *, patience: float = CONNECT_S) -> Session:
                 "the URL of the PostgreSQL database does not parse; it is written "
                 "postgresql://user:password@host:5432/database"
             ) from None
-        except BaseException:
-            _drop(connection)
-            raise
-    return connection
 
 
-def _drop(connection: Session | None) -> None:
-    if connection is not None:
+async def _open(target: Target, patience: float) -> Session:
+    connection: Session = await asyncpg.connect(
+        target.url,
+        timeout=patience,
+        statement_cache_size=0 if target.is_pooler else 200,
+        server_settings={"application_name": target.application},
+        connection_class=Session,
+    )
+    try:
+        _check_server(connection, target)
+        await connection.prepare_for(target)
+    except BaseException:
         connection.terminate()
+        raise
+    return connection
 
 
 def _check_server(connection: Session, target: Target) -> None:

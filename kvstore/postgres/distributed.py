@@ -7,7 +7,7 @@ write of one root touches on one machine, and a write is a call of a function th
 from __future__ import annotations
 
 from kvstore.errors import MissingDependencyError
-from kvstore.postgres.connection import Connection, Target, translated
+from kvstore.postgres.connection import Connection
 from kvstore.postgres.session import literal, quoted
 from kvstore.postgres.statements import LOCK_TABLES
 
@@ -50,41 +50,39 @@ WHERE pg_proc.pronamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspn
 """
 
 
-async def is_distributed(connection: Connection, target: Target) -> bool:
+async def is_distributed(connection: Connection) -> bool:
     """Whether the tables of a store are spread over machines."""
-    with translated(target.name):
-        async with connection.transaction():  # one server for both, behind a pooler
-            if not await connection.fetchval(_HAS_CITUS):
-                return False
-            spread: bool = await connection.fetchval(_IS_DISTRIBUTED)
-            return spread
+    async with connection.transaction():  # one server for both, behind a pooler
+        if not await connection.fetchval(_HAS_CITUS):
+            return False
+        spread: bool = await connection.fetchval(_IS_DISTRIBUTED)
+        return spread
 
 
-async def distribute(connection: Connection, target: Target) -> None:
+async def distribute(connection: Connection, name: str) -> None:
     """Spread the tables of a store over machines, as far as they are not.
 
     Raises:
         MissingDependencyError: the database has no Citus.
-        StoreError: as `translate` has it.
+        DriverError: as the connection has it.
     """
-    with translated(target.name):
-        if not await connection.fetchval(_HAS_CITUS):
-            raise MissingDependencyError(
-                f"distributed=True needs the extension citus, which {target.name} lacks: have an "
-                "administrator install it, run CREATE EXTENSION citus, and add the workers"
+    if not await connection.fetchval(_HAS_CITUS):
+        raise MissingDependencyError(
+            f"distributed=True needs the extension citus, which {name} lacks: have an "
+            "administrator install it, run CREATE EXTENSION citus, and add the workers"
+        )
+    async with connection.transaction():
+        await connection.execute(_SEQUENTIAL)
+        await connection.execute(LOCK_TABLES)
+        if not await connection.fetchval(_IS_DISTRIBUTED):
+            await connection.execute("SELECT create_reference_table('kvstore_state'::regclass)")
+        for (table,) in await connection.fetch(_FIND_TABLES, connection.schema):
+            await distribute_table(connection, table)
+        for (signature,) in await connection.fetch(_FIND_FUNCTIONS, connection.schema):
+            await connection.execute(
+                f"SELECT create_distributed_function({literal(signature)}::regprocedure, "
+                f"'the_root', colocate_with => {_text(connection, _FIRST)})"
             )
-        async with connection.transaction():
-            await connection.execute(_SEQUENTIAL)
-            await connection.execute(LOCK_TABLES)
-            if not await connection.fetchval(_IS_DISTRIBUTED):
-                await connection.execute("SELECT create_reference_table('kvstore_state'::regclass)")
-            for (table,) in await connection.fetch(_FIND_TABLES, connection.schema):
-                await distribute_table(connection, table)
-            for (signature,) in await connection.fetch(_FIND_FUNCTIONS, connection.schema):
-                await connection.execute(
-                    f"SELECT create_distributed_function({literal(signature)}::regprocedure, "
-                    f"'the_root', colocate_with => {_text(connection, _FIRST)})"
-                )
 
 
 async def distribute_table(connection: Connection, table: str) -> None:

@@ -28,7 +28,6 @@ __all__ = [
     "lengths_of",
     "make_vectors",
     "prepare_index",
-    "require_extension",
 ]
 
 FIRST_VERSION = (0, 8)  # of pgvector with iterative scans
@@ -53,7 +52,7 @@ async def prepare_index(connection: Connection, setup: Setup) -> None:
         MissingDependencyError: the store has a model, and the database no pgvector.
     """
     if setup.model is not None:
-        await require_extension(connection, setup)
+        await find_extension(connection, setup, may_create=True)
     async with connection.transaction():
         *_, text = await store_state(connection, statements.LOCK_STATE)
         first = Description(setup.fields, setup.model, None, words=WORDS_REVISION)
@@ -94,26 +93,19 @@ async def _prepare_root(connection: Connection, root: str, first: Description) -
     await connection.execute(statements.ADVANCE, root, state.version, 0, -words)
 
 
-async def find_extension(connection: Connection, setup: Setup) -> None:
-    """Find out where pgvector is, for a store that may write nothing.
+async def find_extension(connection: Connection, setup: Setup, *, may_create: bool) -> None:
+    """Find out where pgvector is.
+
+    Args:
+        connection: outside a transaction, if it may be created.
+        setup: which learns it.
+        may_create: whether to create the extension where there is none.
 
     Raises:
-        MissingDependencyError: there is none.
+        MissingDependencyError: there is none, or none that is new enough.
     """
     row = await connection.fetchrow(sql.GET_EXTENSION)
-    if row is None:
-        raise MissingDependencyError(_CREATE_EXTENSION.format(lacks="lacks"))
-    setup.schema = _usable(*row)
-
-
-async def require_extension(connection: Connection, setup: Setup) -> None:
-    """Find out where pgvector is; create the extension if that is allowed.
-
-    Raises:
-        MissingDependencyError: there is none.
-    """
-    row = await connection.fetchrow(sql.GET_EXTENSION)
-    if row is None:
+    if row is None and may_create:
         try:
             async with connection.transaction():
                 await connection.execute(sql.CREATE_EXTENSION.format(quoted(connection.schema)))
@@ -123,14 +115,12 @@ async def require_extension(connection: Connection, setup: Setup) -> None:
             lacks = "lacks, and this user cannot create"
             raise MissingDependencyError(_CREATE_EXTENSION.format(lacks=lacks)) from exc
         row = await connection.fetchrow(sql.GET_EXTENSION)
-    setup.schema = _usable(*row)
-
-
-def _usable(schema: str, version: str) -> str:
-    """Return the schema of an extension that is new enough."""
+    if row is None:
+        raise MissingDependencyError(_CREATE_EXTENSION.format(lacks="lacks"))
+    schema, version = row
     if tuple(map(int, version.split(".")[:2])) < FIRST_VERSION:
         raise MissingDependencyError(_CREATE_EXTENSION.format(lacks=f"has in version {version}"))
-    return schema
+    setup.schema = schema
 
 
 def lengths_of(ops: Iterable[Operation]) -> set[int]:
@@ -156,7 +146,7 @@ async def make_vectors(connection: Connection, setup: Setup, length: int) -> Non
         length: how many numbers each has.
     """
     if not setup.schema:
-        await require_extension(connection, setup)
+        await find_extension(connection, setup, may_create=True)
     table = vectors_table(length)
     if not await connection.fetchval(sql.HAS_TABLE, connection.schema, table):
         async with connection.transaction():

@@ -13,7 +13,7 @@ import re
 
 from kvstore.errors import SchemaError
 from kvstore.postgres import statements
-from kvstore.postgres.connection import Connection, Target, translated
+from kvstore.postgres.connection import Connection
 from kvstore.schema import Script, scripts
 
 __all__ = ["migrate", "migrations", "require_migrated"]
@@ -26,30 +26,29 @@ def migrations() -> tuple[Script, ...]:
     return scripts("postgres")
 
 
-async def migrate(connection: Connection, target: Target) -> None:
+async def migrate(connection: Connection, name: str) -> None:
     """Bring the schema to this version's state.
 
     Raises:
         SchemaError: it is of a newer version of kvstore, or the names are taken.
-        StoreError: as `translate` has it.
+        DriverError: as the connection has it.
     """
-    with translated(target.name):
-        if await _applied(connection, target) >= migrations()[-1].number:
-            return
-        async with connection.transaction():
-            await connection.execute("SET LOCAL statement_timeout = 0")
-            await connection.execute(statements.LOCK_TABLES)
-            applied = await _applied(connection, target)
-            if not applied:
-                await connection.execute(statements.CREATE_SCHEMA_RECORD)
-            for step in migrations():
-                if step.number > applied:
-                    for statement in statements_of(step.text):
-                        await connection.execute(statement)
-                    await connection.execute(statements.NOTE_STEP, step.number, step.name)
-                    needs = _NEEDS.search(step.text)
-                    if needs is not None:
-                        await connection.execute(statements.NOTE_NEEDS, step.number, int(needs[1]))
+    if await _applied(connection, name) >= migrations()[-1].number:
+        return
+    async with connection.transaction():
+        await connection.execute("SET LOCAL statement_timeout = 0")
+        await connection.execute(statements.LOCK_TABLES)
+        applied = await _applied(connection, name)
+        if not applied:
+            await connection.execute(statements.CREATE_SCHEMA_RECORD)
+        for step in migrations():
+            if step.number > applied:
+                for statement in statements_of(step.text):
+                    await connection.execute(statement)
+                await connection.execute(statements.NOTE_STEP, step.number, step.name)
+                needs = _NEEDS.search(step.text)
+                if needs is not None:
+                    await connection.execute(statements.NOTE_NEEDS, step.number, int(needs[1]))
 
 
 def statements_of(text: str) -> list[str]:
@@ -67,20 +66,19 @@ def statements_of(text: str) -> list[str]:
     return found
 
 
-async def require_migrated(connection: Connection, target: Target) -> None:
+async def require_migrated(connection: Connection, name: str) -> None:
     """Refuse a schema that would have to be made or brought to this version's state first.
 
     Raises:
         SchemaError: it would.
     """
-    with translated(target.name):
-        number = await _applied(connection, target)
+    number = await _applied(connection, name)
     if number < migrations()[-1].number:
         what = "is of an older version of kvstore" if number else "holds no store yet"
-        raise SchemaError(f"{target.name} {what}: open it once without read_only")
+        raise SchemaError(f"{name} {what}: open it once without read_only")
 
 
-async def _applied(connection: Connection, target: Target) -> int:
+async def _applied(connection: Connection, name: str) -> int:
     """Return the number of the last step that was applied; 0: none.
 
     Raises:
@@ -93,7 +91,7 @@ async def _applied(connection: Connection, target: Target) -> int:
     newest = migrations()[-1].number
     if (needs or 0) > newest:
         raise SchemaError(
-            f"{target.name} was written by a newer version of kvstore (its schema is {number} and "
+            f"{name} was written by a newer version of kvstore (its schema is {number} and "
             f"needs programs that know {needs}; this version knows up to {newest}): upgrade kvstore"
         )
     return number or 0

@@ -226,7 +226,8 @@ class PostgresBackend(Backend):
         target = replace(self.target, is_read_only=self.settings.read_only)
         connection = await connect_when_ready(target)
         try:
-            await self._begin(connection, replace(target, schema=connection.schema))
+            with translated(target.name):
+                await self._begin(connection, replace(target, schema=connection.schema))
         except BaseException:
             connection.terminate()
             raise
@@ -255,8 +256,7 @@ class PostgresBackend(Backend):
         if self.settings.read_only:
             return
         self._herald = changes.Herald(self._pool, channel, sender)
-        with translated(target.name):
-            await plan_once(connection, target)
+        await plan_once(connection, target)
         self._writer = Writer(
             target,
             connection,
@@ -283,20 +283,19 @@ class PostgresBackend(Backend):
             return None
         there = replace(self._read_target, schema=target.schema)
         replica = Replica(there, self._pool_size, self.counters, self._pool)
-        with translated(target.name):
-            await replica.note(connection)
+        await replica.note(connection)
         return replica
 
     async def _migrated(self, connection: Connection, target: Target) -> Target:
         """Have the tables there, as this version has them; return what is known of them."""
         await require_own_session(connection, target)
         if self.settings.read_only:
-            await require_migrated(connection, target)
+            await require_migrated(connection, target.name)
         else:
-            await migrate(connection, target)
-            if target.is_distributed or await is_distributed(connection, target):
-                await distribute(connection, target)
-        target = replace(target, is_distributed=await is_distributed(connection, target))
+            await migrate(connection, target.name)
+            if target.is_distributed or await is_distributed(connection):
+                await distribute(connection, target.name)
+        target = replace(target, is_distributed=await is_distributed(connection))
         if target.is_distributed and not connection.is_distributed:
             connection.spread(target)
         return target
@@ -309,15 +308,14 @@ class PostgresBackend(Backend):
         Returns:
             The name of the channel, and the newest version.
         """
-        with translated(self.target.name):
-            if self._setup is not None:
-                if not self.settings.read_only:
-                    await prepare_index(connection, self._setup)
-                elif self._setup.model is not None:
-                    async with connection.transaction():
-                        await find_extension(connection, self._setup)
-            async with connection.transaction():
-                newest = await connection.fetchval(statements.GET_NEWEST) or 0
+        if self._setup is not None:
+            if not self.settings.read_only:
+                await prepare_index(connection, self._setup)
+            elif self._setup.model is not None:
+                async with connection.transaction():
+                    await find_extension(connection, self._setup, may_create=False)
+        async with connection.transaction():
+            newest = await connection.fetchval(statements.GET_NEWEST) or 0
         assert connection.schema is not None
         digest = blake2b(connection.schema.encode(), digest_size=8).hexdigest()
         return f"kvstore_{digest}", newest
@@ -393,7 +391,7 @@ class PostgresBackend(Backend):
 
         async def run(connection: Connection) -> list[Item]:
             if asked.vector is not None and not setup.schema:
-                await find_extension(connection, setup)
+                await find_extension(connection, setup, may_create=False)
             return await search(connection, setup, path, asked, self.now())
 
         return await self._with_tables(lambda: self._reads.run_alone(run), set())
