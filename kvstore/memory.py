@@ -23,8 +23,7 @@ from kvstore.instants import to_datetime
 from kvstore.jobs import Jobs, JobState
 from kvstore.memory_jobs import MemoryJobs
 from kvstore.memory_past import MemoryPast
-from kvstore.memory_rows import in_span
-from kvstore.memory_sequences import MemorySequences
+from kvstore.memory_rows import MemoryRows, in_span
 from kvstore.namespace import decode_namespace, is_within, show
 from kvstore.operations import (
     NAMED,
@@ -110,7 +109,7 @@ class InMemoryStore(Store):
         )
 
 
-class InMemoryBackend(MemorySequences):
+class InMemoryBackend(MemoryRows):
     """Rows in a dict."""
 
     has_sequences = True

@@ -33,7 +33,6 @@ LAYERS = (
     "transaction",
     "store",
     "memory_jobs memory_rows",
-    "memory_sequences",
     "memory sqlite postgres",
     "opening embeddings restoring transfer",
     "testing testing_history testing_past testing_search testing_sequences",
