@@ -26,6 +26,7 @@ from kvstore.lifecycle import remember
 from kvstore.memory import InMemoryStore
 from kvstore.opening import open_store
 from kvstore.store import Store
+from kvstore.types import IndexConfig
 
 __all__ = ["Access", "Adapter", "Setup", "Target", "Work", "halves", "indexed"]
 
@@ -43,13 +44,29 @@ class Access:
         target: a path or URL, as for `kvstore.open`, or a store. A store that is open stays its
             owner's; one that is not is opened at the first call, and closed by `close`.
         name: of the adapter, for messages.
-        options: those of the store, for a path or URL.
+        index: what is searched, for a path or URL; a store has its own.
+        is_forgiving: whether a call on another loop goes to the store's, and one after the store
+            was closed opens it again; else both are refused, as the store itself refuses them.
+
+    Attributes:
+        ready: the store, where it was open once and awaited calls go straight to it.
     """
 
-    def __init__(self, target: Target, name: str, **options: Any) -> None:
-        self._recipe: Final = None if isinstance(target, Store) else (target, options)
-        self._store = target if isinstance(target, Store) else open_store(target, **options)
+    def __init__(
+        self,
+        target: Target,
+        name: str,
+        *,
+        index: IndexConfig | None = None,
+        is_forgiving: bool = True,
+    ) -> None:
+        self._recipe: Final = None if isinstance(target, Store) else (target, index)
+        self._store = target if isinstance(target, Store) else open_store(target, index=index)
         self._name = name
+        self._is_forgiving = is_forgiving
+        self.ready: Store | None = None
+        if self._store.is_open:
+            self._note_open()
         self._lock = threading.Lock()
         self._home: asyncio.AbstractEventLoop | None = None  # the loop that the store is ours on
         self._runner: Runner | None = None  # what drives the store, where a sync call opened it
@@ -59,7 +76,16 @@ class Access:
     def cross_fork(self) -> None:
         """Forget, in a forked child, which loop the store was open on in the parent."""
         self._lock = threading.Lock()
-        self._home = self._guest = None
+        self._home = self._guest = self.ready = None
+
+    def _note_open(self) -> None:
+        if not self._is_forgiving:
+            self.ready = self._store
+
+    @property
+    def runner(self) -> Runner | None:
+        """What drives the store, where a sync call opened it."""
+        return self._runner
 
     # Awaited
 
@@ -67,19 +93,21 @@ class Access:
         """Do what is to be done with the store, and return what that returns."""
         here = asyncio.get_running_loop()
         if self._store.loop is here and self._runner is None:
+            self._note_open()
             return await work(self._store)
         home = self._settle(here)
         if home is None:
             runner = self._runner
             assert runner is not None
             return await asyncio.to_thread(runner.run, work(runner.store))
-        if home is here:
+        if home is here or not self._is_forgiving:
             return await self._opened(work)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._opened(work), home))
 
     async def _opened(self, work: Work[T]) -> T:
-        if self._store.loop is None:
+        if self._store.loop is None and self.ready is None:
             await self._store.open()
+            self._note_open()
         return await work(self._store)
 
     def _settle(self, here: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop | None:
@@ -100,9 +128,8 @@ class Access:
             return True  # it had been closed before
         if self._recipe is None or isinstance(self._store, InMemoryStore):
             return False
-        target, options = self._recipe
-        assert not isinstance(target, Store)
-        self._store = open_store(target, **options)
+        target, index = self._recipe
+        self._store = open_store(target, index=index)
         return True
 
     async def open(self) -> None:
@@ -152,10 +179,13 @@ class Access:
                 raise StoreClosedError(
                     f"the store of this {self._name} is just being opened or closed"
                 )
+            if loop is None and self.ready is not None:
+                raise StoreClosedError(f"the store of this {self._name} is closed")
             if loop is None:
                 self._home = self._guest = None
                 self._runner = runner_for(self._store)
                 return self._runner
+            self._note_open()
             if self._guest is None or self._guest.store is not self._store:
                 self._guest = runner_for(self._store)
             return self._guest
@@ -170,7 +200,8 @@ class Access:
         """Forget where the store is; return where it was."""
         with self._lock:
             runner, home = self._runner, self._home
-            self._runner = self._home = self._guest = None
+            if self._is_forgiving:
+                self._runner = self._home = self._guest = None
             return runner, home
 
 
@@ -220,6 +251,8 @@ def halves(
         return done
 
     async def wait(self: Adapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if (store := self._access.ready) is not None and begin is _on_store:
+            return await work(self, store, *args, **kwargs)
         done: T = await self._access.run(begin(self, work, *args, **kwargs))
         return done
 

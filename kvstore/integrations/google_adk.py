@@ -272,8 +272,7 @@ class KVMemoryService(Recipe, BaseMemoryService):  # type: ignore[misc, unused-i
     """
 
     def __init__(self, target: Target) -> None:
-        options = {} if isinstance(target, Store) else {"index": IndexConfig(fields=("text",))}
-        self._access = Access(target, type(self).__name__, **options)
+        self._access = Access(target, type(self).__name__, index=IndexConfig(fields=("text",)))
 
     async def close(self) -> None:
         """Close the store if this object opened it."""

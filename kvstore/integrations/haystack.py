@@ -47,8 +47,8 @@ class KVDocumentStore(Recipe, Adapter):
     def __init__(
         self, target: Target, *, namespace: Sequence[str] = ("haystack", "documents")
     ) -> None:
-        options = {} if isinstance(target, Store) else {"index": IndexConfig(fields=("content",))}
-        self._access = Access(target, type(self).__name__, **options)
+        index = IndexConfig(fields=("content",))
+        self._access = Access(target, type(self).__name__, index=index)
         self._target = target
         self._namespace = check_namespace(namespace)
 

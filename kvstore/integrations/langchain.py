@@ -37,8 +37,10 @@ __all__ = ["KVByteStore", "KVCache", "KVChatMessageHistory", "KVVectorStore"]
 class _Adapter(Recipe, Adapter):
     """What the four have in common: a store, and a namespace of it."""
 
-    def __init__(self, target: Target, namespace: Sequence[str], **options: Any) -> None:
-        self._access = Access(target, type(self).__name__, **options)
+    def __init__(
+        self, target: Target, namespace: Sequence[str], index: IndexConfig | None = None
+    ) -> None:
+        self._access = Access(target, type(self).__name__, index=index)
         self._namespace: Namespace = check_namespace(namespace)
 
 
@@ -223,15 +225,13 @@ class KVVectorStore(_Adapter, VectorStore):
                     "KVVectorStore needs a store with a model: index=IndexConfig(embeddings, "
                     "fields=('text',)); or give it a path and the model"
                 )
-            super().__init__(target, namespace)
-            model = target.index.embeddings
+            model, index = target.index.embeddings, None
             self._embedding = embedding or (model if isinstance(model, Embeddings) else None)
         else:
             if embedding is None:
                 raise InvalidArgumentError("KVVectorStore needs a model: the argument embedding")
-            index = IndexConfig(embedding, fields=("text",))
-            super().__init__(target, namespace, index=index)
-            self._embedding = embedding
+            self._embedding, index = embedding, IndexConfig(embedding, fields=("text",))
+        super().__init__(target, namespace, index)
 
     @property
     def embeddings(self) -> Embeddings | None:

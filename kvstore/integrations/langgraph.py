@@ -9,22 +9,15 @@ JSON cannot hold is refused, NaN included; and a call that fails, fails alone.
 from __future__ import annotations
 
 import asyncio
-import copy
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from functools import wraps
-from typing import Any, Concatenate, Final, Literal, ParamSpec, Self, TypeVar
+from typing import Any, Final, Literal, Self
 
-from kvstore.driving import Guest, Runner, runner_for, running_loop
-from kvstore.errors import (
-    InvalidArgumentError,
-    StoreClosedError,
-    ValueEncodingError,
-)
+from kvstore.errors import InvalidArgumentError, ValueEncodingError
 from kvstore.flow.facade import AsyncKeyValueStore, KeyValueStore
 from kvstore.flow.scopes import FlowScope
 from kvstore.instants import FOREVER
+from kvstore.integrations.access import Access, Adapter, halves
 from kvstore.integrations.requirements import needing
 from kvstore.lifecycle import remember
 from kvstore.namespace import address
@@ -84,30 +77,11 @@ __all__ = [
     "index_config_of",
 ]
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 _SWEEP_MINUTES: Final = 5.0  # LangGraph's own default
 _PAGE: Final = 100  # items in hand at once where some are to be left out
 
 
-def _blocking(
-    awaited: Callable[Concatenate[LangGraphStore, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[LangGraphStore, P], T]:
-    """Return the method that runs an awaited one from another thread than the loop's."""
-    method = awaited.__name__
-
-    @wraps(awaited)
-    def call(self: LangGraphStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        found: T = self._run(method, *args, **kwargs)
-        return found
-
-    call.__name__ = method.removeprefix("a")
-    call.__qualname__ = f"LangGraphStore.{call.__name__}"
-    return call
-
-
-class LangGraphStore(Recipe, BaseStore):
+class LangGraphStore(Recipe, Adapter, BaseStore):
     """A LangGraph store over any kvstore `Store`: for `compile(store=...)` and `runtime.store`.
 
     Await the `a...` methods on the loop that opened the store. The others are for other threads,
@@ -157,12 +131,7 @@ class LangGraphStore(Recipe, BaseStore):
         self.index_config = index_settings_of(store.index) if index is None else dict(index)
         self.embeddings = None if index is None else embeddings_of(index)
         self.ttl_config = ttl_config_of(store) if ttl is None else ttl
-        self._is_ready = store.is_open  # the store is open on a loop
-        self._is_owner = False
-        self._lock = threading.RLock()
-        self._guest: Runner | None = None  # for sync calls, where the store is open on a loop
-        self._runner: Runner | None = None  # for all calls, where the first was a sync one
-        self._twin = self  # what the runner drives
+        self._access = Access(store, type(self).__name__, is_forgiving=False)
         self._sweeper: asyncio.Task[None] | None = None
         remember(self)
 
@@ -195,27 +164,17 @@ class LangGraphStore(Recipe, BaseStore):
     # Lifecycle
 
     def cross_fork(self) -> None:
-        """Forget, in a forked child, where the store is open."""
-        self._lock = threading.RLock()
-        self._is_ready = self._is_owner = False
-        self._guest = self._sweeper = None
+        """Forget, in a forked child, the sweeper of the parent."""
+        self._sweeper = None
 
     async def setup(self) -> None:
         """Open the store, unless it is open; the first call does so by itself."""
-        if not self._is_ready and self._runner is None:
-            if not self._store.is_open:
-                await self._store.open()
-                self._is_owner = True
-            self._is_ready = True
+        await self._access.open()
 
     async def aclose(self) -> None:
         """Stop the sweeper, and close the store if this object opened it."""
         await self.stop_ttl_sweeper()
-        if self._runner is not None:
-            await asyncio.to_thread(self._runner.close)
-        elif self._is_owner:
-            self._is_owner = False
-            await self._store.close()
+        await super().aclose()
 
     async def __aenter__(self) -> Self:
         await self.setup()
@@ -229,23 +188,26 @@ class LangGraphStore(Recipe, BaseStore):
     ) -> AsyncKeyValueStore | KeyValueStore:
         """Return the flow facade on the same store, for `KeyValueStoreNode` and its like."""
         await self.setup()
-        facade = AsyncKeyValueStore(self._twin._store, scope=scope)
-        return facade if self._runner is None else KeyValueStore.over(self._runner, facade)
+        runner = self._access.runner
+        if runner is None:
+            return AsyncKeyValueStore(self._store, scope=scope)
+        return KeyValueStore.over(runner, AsyncKeyValueStore(runner.store, scope=scope))
 
-    # Awaited
+    # Each of these in two halves
 
-    async def aget(
-        self, namespace: Labels, key: str, *, refresh_ttl: bool | None = None
+    async def _get(
+        self, store: Store, namespace: Labels, key: str, *, refresh_ttl: bool | None = None
     ) -> Item | None:
-        """Return an item, or `None`; see `BaseStore.aget`."""
+        """Return an item, or `None`; see `BaseStore.get`."""
         labels = labels_of(namespace)
-        if not self._is_ready and await self._is_driven():
-            return await self._there(self._twin.aget(labels, key, refresh_ttl=refresh_ttl))
-        found = await self._store.get(labels, str(key), refresh_ttl=self._refreshes(refresh_ttl))
+        found = await store.get(labels, str(key), refresh_ttl=self._refreshes(refresh_ttl))
         return None if found is None else item_of(found)
 
-    async def aput(
+    get, aget = halves(_get, "get", "aget")
+
+    async def _put(
         self,
+        store: Store,
         namespace: Labels,
         key: str,
         value: Mapping[str, Any],
@@ -253,17 +215,17 @@ class LangGraphStore(Recipe, BaseStore):
         *,
         ttl: float | NotProvided | None = NOT_PROVIDED,
     ) -> None:
-        """Store an item; `ttl` in minutes, `None` for ever; see `BaseStore.aput`."""
+        """Store an item; `ttl` in minutes, `None` for ever; see `BaseStore.put`."""
         labels = labels_to_put(namespace)
-        if not self._is_ready and await self._is_driven():
-            return await self._there(self._twin.aput(labels, key, value, index, ttl=ttl))
-        await self._store.room()
-        put = self._operation(labels, str(key), value, index, self._minutes(ttl))
-        await self._store.apply((put,))
-        return None
+        await store.room()
+        put = _operation(store, labels, str(key), value, index, self._minutes(ttl))
+        await store.apply((put,))
 
-    async def asearch(
+    put, aput = halves(_put, "put", "aput")
+
+    async def _search(
         self,
+        store: Store,
         namespace_prefix: Labels,
         /,
         *,
@@ -273,22 +235,26 @@ class LangGraphStore(Recipe, BaseStore):
         offset: int = 0,
         refresh_ttl: bool | None = None,
     ) -> list[SearchItem]:
-        """Find items below a namespace; see `BaseStore.asearch`.
+        """Find items below a namespace; see `BaseStore.search`.
 
         With a query and an index: by score, and then, without one, what has no vector. Else: the
         latest first.
         """
         refresh = self._refreshes(refresh_ttl)
-        op = SearchOp(labels_of(namespace_prefix), filter, limit, offset, query, refresh)
-        found: Any = (await self.abatch([op]))[0]
-        return found  # type: ignore[no-any-return]
+        labels = labels_of(namespace_prefix)
+        return await _found(store, SearchOp(labels, filter, limit, offset, query, refresh))
 
-    async def adelete(self, namespace: Labels, key: str) -> None:
-        """Delete an item, if it is there; see `BaseStore.adelete`."""
-        await self.abatch([PutOp(labels_of(namespace), str(key), None)])
+    search, asearch = halves(_search, "search", "asearch")
 
-    async def alist_namespaces(
+    async def _delete(self, store: Store, namespace: Labels, key: str) -> None:
+        """Delete an item, if it is there; see `BaseStore.delete`."""
+        await _write(store, [PutOp(labels_of(namespace), str(key), None)])
+
+    delete, adelete = halves(_delete, "delete", "adelete")
+
+    async def _list_namespaces(
         self,
+        store: Store,
         *,
         prefix: Labels | None = None,
         suffix: Labels | None = None,
@@ -296,126 +262,31 @@ class LangGraphStore(Recipe, BaseStore):
         limit: int = 100,
         offset: int = 0,
     ) -> list[Namespace]:
-        """List the namespaces that hold items, sorted; see `BaseStore.alist_namespaces`."""
+        """List the namespaces that hold items, sorted; see `BaseStore.list_namespaces`."""
         conditions = (
             *([MatchCondition("prefix", labels_of(prefix))] if prefix else []),
             *([MatchCondition("suffix", labels_of(suffix))] if suffix else []),
         )
-        op = ListNamespacesOp(conditions, max_depth, limit, offset)
-        found: Any = (await self.abatch([op]))[0]
-        return found  # type: ignore[no-any-return]
+        return await _listed(store, ListNamespacesOp(conditions, max_depth, limit, offset))
 
-    async def abatch(self, ops: Iterable[Op]) -> list[Result]:
-        """Run operations, and return their results in order; see `BaseStore.abatch`.
+    list_namespaces, alist_namespaces = halves(
+        _list_namespaces, "list_namespaces", "alist_namespaces"
+    )
+
+    async def _batch(self, store: Store, ops: Iterable[Op]) -> list[Result]:
+        """Run operations, and return their results in order; see `BaseStore.batch`.
 
         As in LangGraph's own stores, the reads of a batch see nothing that it writes. Its writes
         happen all or not at all; of several to one key the last one does.
         """
         todo = [checked(op) for op in ops]
-        if not self._is_ready and await self._is_driven():
-            return await self._there(self._twin.abatch(todo))
-        results: list[Result] = [await self._read(op) for op in todo]
+        results = [await _read(store, op) for op in todo]
         puts = {(op.namespace, op.key): op for op in todo if isinstance(op, PutOp)}
         if puts:
-            await self._write(puts.values())
+            await _write(store, puts.values())
         return results
 
-    async def _read(self, op: Op) -> Result:
-        match op:
-            case GetOp():
-                found = await self._store.get(op.namespace, op.key, refresh_ttl=op.refresh_ttl)
-                return None if found is None else item_of(found)
-            case SearchOp():
-                return await self._search(op)
-            case ListNamespacesOp():
-                return await self._list_namespaces(op)
-        return None
-
-    async def _search(self, op: SearchOp) -> list[SearchItem]:
-        if op.limit < 0 or op.offset < 0:
-            raise InvalidArgumentError("limit and offset are at least 0")
-        if not op.query or self._store.index is None:
-            return await self._filtered(op, op.limit, op.offset)
-        end = op.offset + op.limit
-        mode: Mode = "auto" if self._store.index.embeddings is None else "semantic"  # a similarity
-        asked = SearchQuery(op.query, translate(op.filter), limit=end, mode=mode, subtree=True)
-        ranked = await self._store.find(op.namespace_prefix, asked, op.refresh_ttl, signed=True)
-        found = [search_item_of(item) for item in ranked]
-        if len(found) < end:  # what has no vector comes last
-            scored = {(item.namespace, item.key) for item in ranked}
-            others = await self._filtered(op, end, 0)
-            found += [item for item in others if (item.namespace, item.key) not in scored]
-        return found[op.offset : end]
-
-    async def _filtered(self, op: SearchOp, limit: int, offset: int) -> list[SearchItem]:
-        if not may_hold_threads(op.namespace_prefix):
-            return await self._page(op, limit, offset)
-        found: list[SearchItem] = []
-        at = 0
-        while len(found) < offset + limit:
-            page = await self._page(op, max(limit, _PAGE), at)
-            found += [item for item in page if not is_of_a_thread(item.namespace)]
-            at += len(page)
-            if len(page) < max(limit, _PAGE):
-                break
-        return found[offset : offset + limit]
-
-    async def _page(self, op: SearchOp, limit: int, offset: int) -> list[SearchItem]:
-        found = await self._store.search(
-            op.namespace_prefix,
-            filter=translate(op.filter),
-            limit=limit,
-            offset=offset,
-            subtree=True,
-            refresh_ttl=op.refresh_ttl,
-        )
-        return [search_item_of(item) for item in found]
-
-    async def _list_namespaces(self, op: ListNamespacesOp) -> list[Namespace]:
-        conditions = op.match_conditions or ()
-        prefix = merged(pattern_of(each) for each in conditions if each.match_type == "prefix")
-        backwards = merged(
-            pattern_of(each)[::-1] for each in conditions if each.match_type == "suffix"
-        )
-        if prefix is None or backwards is None:
-            return []
-        depth, end = op.max_depth, op.offset + op.limit
-        if not may_hold_threads(prefix):
-            return await self._store.list_namespaces(
-                prefix, suffix=backwards[::-1], max_depth=depth, limit=op.limit, offset=op.offset
-            )
-        if op.limit < 0 or op.offset < 0 or (depth is not None and depth < 1):
-            raise InvalidArgumentError("limit and offset are at least 0, and max_depth 1")
-        found = await self._store.list_namespaces(prefix, suffix=backwards[::-1])
-        cut = dict.fromkeys(each[:depth] for each in found if not is_of_a_thread(each))
-        return list(cut)[op.offset : end]
-
-    async def _write(self, puts: Iterable[PutOp]) -> None:
-        """Write all or nothing."""
-        await self._store.room()
-        await self._store.apply([self._operation(*op) for op in puts])
-
-    def _operation(
-        self,
-        namespace: Namespace,
-        key: str,
-        value: Mapping[str, Any] | None,
-        index: Literal[False] | list[str] | None,
-        ttl: float | None,
-    ) -> Put | Delete:
-        if value is None:
-            return Delete(*address(namespace), key)
-        if not isinstance(value, Mapping):
-            raise ValueEncodingError(
-                f"the value at $ is a {type(value).__name__}, and LangGraph's are mappings, "
-                "such as {'text': ...}"
-            )
-        store = self._store
-        if type(value) is not dict:
-            value = dict(value)
-        indexing = None if store.index is None else indexing_of(index)
-        lasting = FOREVER if ttl is None else seconds_of(ttl)  # whatever the store's own default
-        return store.prepare_put(namespace, key, value, lasting, indexing)
+    batch, abatch = halves(_batch, "batch", "abatch")
 
     def _refreshes(self, refresh_ttl: bool | None) -> bool:
         if refresh_ttl is not None:
@@ -427,68 +298,11 @@ class LangGraphStore(Recipe, BaseStore):
             return ttl
         return None if self.ttl_config is None else self.ttl_config.get("default_ttl")
 
-    async def _is_driven(self) -> bool:
-        """Make ready; whether the calls are for the runner."""
-        await self.setup()
-        return self._runner is not None
-
-    async def _there(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        assert self._runner is not None
-        return await asyncio.to_thread(self._runner.run, coroutine)
-
-    # From other threads
-
-    get = _blocking(aget)
-    put = _blocking(aput)
-    search = _blocking(asearch)
-    delete = _blocking(adelete)
-    list_namespaces = _blocking(alist_namespaces)
-    batch = _blocking(abatch)
-
-    def _run(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Run an awaited method from another thread than the loop's.
-
-        Raises:
-            asyncio.InvalidStateError: this is the loop's own thread, which would wait for itself.
-        """
-        loop = self._store.loop
-        if loop is not None and loop is running_loop():
-            raise asyncio.InvalidStateError(
-                f"{method[1:]} would block the event loop that its store is open on: "
-                f"write 'await store.{method}(...)' instead of 'store.{method[1:]}(...)'"
-            )
-        runner = self._sync_runner()
-        return runner.run(getattr(self._twin, method)(*args, **kwargs))
-
-    def _sync_runner(self) -> Runner:
-        with self._lock:
-            if self._runner is not None:
-                return self._runner
-            if self._guest is None:
-                if self._is_ready and not self._store.is_open:
-                    raise StoreClosedError("the store of this LangGraphStore is closed")
-                runner = runner_for(self._store)
-                if isinstance(runner, Guest):
-                    self._guest, self._is_ready = runner, True
-                    return runner
-                self._twin = twin = copy.copy(self)
-                twin._store, twin._is_ready = runner.store, True
-                self._runner = runner
-                return runner
-            return self._guest
-
-    def close(self) -> None:
-        """Close the store, if a sync call opened it; at exit it closes by itself."""
-        if self._runner is not None:
-            self._runner.close()
-
     # Upkeep
 
     async def sweep_ttl(self) -> int:
         """Remove the rows of expired items, which nobody sees any more; return how many."""
-        if not self._is_ready and await self._is_driven():
-            return await self._there(self._twin.sweep_ttl())
-        return await self._store.sweep()
+        return await self._access.run(lambda store: store.sweep())
 
     async def start_ttl_sweeper(
         self, sweep_interval_minutes: float | None = None
@@ -518,3 +332,107 @@ class LangGraphStore(Recipe, BaseStore):
         while True:
             await asyncio.sleep(minutes * SECONDS_A_MINUTE)
             await self.sweep_ttl()
+
+
+# What the operations are on a store
+
+
+async def _read(store: Store, op: Op) -> Result:
+    match op:
+        case GetOp():
+            found = await store.get(op.namespace, op.key, refresh_ttl=op.refresh_ttl)
+            return None if found is None else item_of(found)
+        case SearchOp():
+            return await _found(store, op)
+        case ListNamespacesOp():
+            return await _listed(store, op)
+    return None
+
+
+async def _found(store: Store, op: SearchOp) -> list[SearchItem]:
+    if op.limit < 0 or op.offset < 0:
+        raise InvalidArgumentError("limit and offset are at least 0")
+    if not op.query or store.index is None:
+        return await _filtered(store, op, op.limit, op.offset)
+    end = op.offset + op.limit
+    mode: Mode = "auto" if store.index.embeddings is None else "semantic"  # a similarity
+    asked = SearchQuery(op.query, translate(op.filter), limit=end, mode=mode, subtree=True)
+    ranked = await store.find(op.namespace_prefix, asked, op.refresh_ttl, signed=True)
+    found = [search_item_of(item) for item in ranked]
+    if len(found) < end:  # what has no vector comes last
+        scored = {(item.namespace, item.key) for item in ranked}
+        others = await _filtered(store, op, end, 0)
+        found += [item for item in others if (item.namespace, item.key) not in scored]
+    return found[op.offset : end]
+
+
+async def _filtered(store: Store, op: SearchOp, limit: int, offset: int) -> list[SearchItem]:
+    if not may_hold_threads(op.namespace_prefix):
+        return await _page(store, op, limit, offset)
+    found: list[SearchItem] = []
+    at = 0
+    while len(found) < offset + limit:
+        page = await _page(store, op, max(limit, _PAGE), at)
+        found += [item for item in page if not is_of_a_thread(item.namespace)]
+        at += len(page)
+        if len(page) < max(limit, _PAGE):
+            break
+    return found[offset : offset + limit]
+
+
+async def _page(store: Store, op: SearchOp, limit: int, offset: int) -> list[SearchItem]:
+    found = await store.search(
+        op.namespace_prefix,
+        filter=translate(op.filter),
+        limit=limit,
+        offset=offset,
+        subtree=True,
+        refresh_ttl=op.refresh_ttl,
+    )
+    return [search_item_of(item) for item in found]
+
+
+async def _listed(store: Store, op: ListNamespacesOp) -> list[Namespace]:
+    conditions = op.match_conditions or ()
+    prefix = merged(pattern_of(each) for each in conditions if each.match_type == "prefix")
+    backwards = merged(pattern_of(each)[::-1] for each in conditions if each.match_type == "suffix")
+    if prefix is None or backwards is None:
+        return []
+    depth, end = op.max_depth, op.offset + op.limit
+    if not may_hold_threads(prefix):
+        return await store.list_namespaces(
+            prefix, suffix=backwards[::-1], max_depth=depth, limit=op.limit, offset=op.offset
+        )
+    if op.limit < 0 or op.offset < 0 or (depth is not None and depth < 1):
+        raise InvalidArgumentError("limit and offset are at least 0, and max_depth 1")
+    found = await store.list_namespaces(prefix, suffix=backwards[::-1])
+    cut = dict.fromkeys(each[:depth] for each in found if not is_of_a_thread(each))
+    return list(cut)[op.offset : end]
+
+
+async def _write(store: Store, puts: Iterable[PutOp]) -> None:
+    """Write all or nothing."""
+    await store.room()
+    await store.apply([_operation(store, *op) for op in puts])
+
+
+def _operation(
+    store: Store,
+    namespace: Namespace,
+    key: str,
+    value: Mapping[str, Any] | None,
+    index: Literal[False] | list[str] | None,
+    ttl: float | None,
+) -> Put | Delete:
+    if value is None:
+        return Delete(*address(namespace), key)
+    if not isinstance(value, Mapping):
+        raise ValueEncodingError(
+            f"the value at $ is a {type(value).__name__}, and LangGraph's are mappings, "
+            "such as {'text': ...}"
+        )
+    if type(value) is not dict:
+        value = dict(value)
+    indexing = None if store.index is None else indexing_of(index)
+    lasting = FOREVER if ttl is None else seconds_of(ttl)  # whatever the store's own default
+    return store.prepare_put(namespace, key, value, lasting, indexing)

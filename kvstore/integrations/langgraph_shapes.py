@@ -28,7 +28,7 @@ from langgraph.store.base import (
 )
 
 from kvstore import errors
-from kvstore.caching import cache_short
+from kvstore.caching import Known
 from kvstore.errors import InvalidArgumentError, InvalidTTLError
 from kvstore.integrations.langgraph_drafts import ROOT
 from kvstore.paths import PathError, parse_path
@@ -173,14 +173,13 @@ def labels_of(namespace: Labels) -> Namespace:
             f"a namespace is a tuple of labels, not a str: write {(namespace,)!r}"
         )
     try:
-        return _checked_labels(tuple(namespace))
+        return _CHECKED[tuple(namespace)]
     except TypeError:
         raise _InvalidNamespaceError(
             f"a namespace is a tuple of strings, not {namespace!r}"
         ) from None
 
 
-@cache_short(16_384)
 def _checked_labels(labels: Namespace) -> Namespace:
     for label in labels:
         if not isinstance(label, str):
@@ -193,6 +192,9 @@ def _checked_labels(labels: Namespace) -> Namespace:
                 "empty and holds no period and no NUL"
             )
     return labels
+
+
+_CHECKED: Final = Known(_checked_labels, 16_384)
 
 
 def labels_to_put(namespace: Labels) -> Namespace:

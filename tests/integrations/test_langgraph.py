@@ -507,7 +507,7 @@ async def test_sync_calls_on_the_loop_itself_are_refused(store: LangGraphStore) 
         lambda: store.batch([GetOp(USERS, "k")]),
         lambda: store.get(("bad.label",), "k"),
     ):
-        with pytest.raises(asyncio.InvalidStateError, match=r"await store\.a"):
+        with pytest.raises(asyncio.InvalidStateError, match=r"await .* such as a"):
             call()
 
 
