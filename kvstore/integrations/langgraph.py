@@ -2,7 +2,7 @@
 
 It means what LangGraph's own stores mean, where these agree. Where they do not, or break their own
 documentation: an expired item is gone at its instant, and not at the next sweep; `created_at` stays
-when an item is updated; a filter means the same over every backend (see `langgraph_filter`); what
+when an item is updated; a filter means the same over every backend (see `langgraph_shapes`); what
 JSON cannot hold is refused, NaN included; and a call that fails, fails alone.
 """
 
@@ -45,10 +45,13 @@ with needing("LangGraphStore", "langgraph-checkpoint", "4.0", extra="langgraph")
         TTLConfig,
     )
 
-from kvstore.integrations import langgraph_adoption
 from kvstore.integrations.langgraph_checkpointer import LangGraphCheckpointer
-from kvstore.integrations.langgraph_filter import translate
-from kvstore.integrations.langgraph_import import import_sqlite_saver, import_sqlite_store
+from kvstore.integrations.langgraph_import import (
+    begin_adoption,
+    finish_adoption,
+    import_sqlite_saver,
+    import_sqlite_store,
+)
 from kvstore.integrations.langgraph_shapes import (
     SECONDS_A_MINUTE,
     Labels,
@@ -66,6 +69,7 @@ from kvstore.integrations.langgraph_shapes import (
     pattern_of,
     search_item_of,
     seconds_of,
+    translate,
     ttl_config_of,
 )
 
@@ -156,9 +160,9 @@ class LangGraphStore(Recipe, Adapter, BaseStore):
         """
         options = {} if index is None else {"index": index_config_of(index)}
         opening = open_store(conn_string, **options)
-        await langgraph_adoption.begin(opening)
+        await begin_adoption(opening)
         async with opening as store, cls(store, index=index, ttl=ttl) as adapter:
-            await langgraph_adoption.finish(store)
+            await finish_adoption(store)
             yield adapter
 
     # Lifecycle

@@ -12,12 +12,16 @@ This module translates LangGraph's shapes; `langgraph_checkpoints` says how they
 from __future__ import annotations
 
 import random
+import re
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from kvstore.errors import InvalidArgumentError
 from kvstore.integrations.access import Access, Adapter, Setup, Target, halves
 from kvstore.integrations.requirements import needing
+from kvstore.namespace import is_text
 from kvstore.recipe import Recipe
 from kvstore.store import Store
 
@@ -35,15 +39,14 @@ with needing("LangGraphCheckpointer", "langgraph-checkpoint", "4.0", extra="lang
     from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from kvstore.integrations.langgraph_checkpoints import Checkpoints, VanishedError, Write
-from kvstore.integrations.langgraph_drafts import Place, Saved
-from kvstore.integrations.langgraph_listing import Newest
-from kvstore.integrations.langgraph_memory import Memory
+from kvstore.integrations.langgraph_drafts import Memory, Place, Saved
 
 if TYPE_CHECKING:  # since langgraph-checkpoint 4.1
     from langgraph.checkpoint.base import DeltaChannelHistory
 
 __all__ = ["LangGraphCheckpointer"]
 
+_NAME: Final = re.compile("[A-Za-z_][A-Za-z0-9_]*")  # what is no syntax in a path
 _STRATEGIES: Final = ("keep_latest", "delete")
 _PAGE: Final = 50  # checkpoints of a list that are read at once
 _IN_HAND: Final = 1_000  # of them in all, where they are of many threads
@@ -329,7 +332,7 @@ class _Listing:
         self._filter = filter or {}
         self._before = _id_of(before)
         self._left = limit
-        self._sources: list[Newest] | None = None
+        self._sources: list[_Newest] | None = None
 
     async def page(self, store: Store) -> list[CheckpointTuple]:
         """Return the next ones."""
@@ -339,7 +342,7 @@ class _Listing:
         most = max(1, min(_PAGE, _IN_HAND // max(1, len(self._sources)), self._left or _PAGE))
         found: list[CheckpointTuple] = []
         while not self.is_over and len(found) < _PAGE:
-            there = [each for each in self._sources if await checkpoints.fill(each, most)]
+            there = [each for each in self._sources if await each.fill(checkpoints, most)]
             if not there:
                 self.is_over = True
                 break
@@ -354,14 +357,84 @@ class _Listing:
             self.is_over = self._left == 0
         return found
 
-    async def _begin(self, checkpoints: Checkpoints) -> list[Newest]:
+    async def _begin(self, checkpoints: Checkpoints) -> list[_Newest]:
         ns, only = _settings(self._config).get("checkpoint_ns"), _id_of(self._config)
         if self._config is None:
             places = await checkpoints.places()
         else:
             thread = _place_of(self._config).thread
             places = await checkpoints.places(thread) if ns is None else [Place(thread, ns)]
-        return [Newest(place, self._filter, self._before, only) for place in places]
+        return [_Newest(place, self._filter, self._before, only) for place in places]
+
+
+@dataclass(slots=True)
+class _Newest:
+    """The checkpoints of a place, the newest first, read by pages.
+
+    Attributes:
+        filter: what their metadata must equal, as Python compares; what is missing is `None`.
+        before: the id in front of which the next page begins; `None`: the end.
+        only: just this id, which need not be there.
+        page: those in hand.
+    """
+
+    place: Place
+    filter: Mapping[str, Any]
+    before: str | None
+    only: str | None
+    page: deque[Saved] = field(default_factory=deque)
+    is_over: bool = False
+
+    async def fill(self, checkpoints: Checkpoints, most: int) -> bool:
+        """Read the next ones, at most so many, if none is in hand; whether one is."""
+        if self.page or self.is_over:
+            return bool(self.page)
+        self.is_over = True
+        if self.only is not None:
+            saved = await checkpoints.get(self.place, self.only)
+            if saved is not None and self._takes(saved):
+                self.page.append(saved)
+            return bool(self.page)
+        items = checkpoints.store.scan(
+            self.place.checkpoints,
+            filter=self._wanted,
+            subtree=False,
+            before=self.before,
+            reverse=True,
+            batch_size=most,
+        )
+        async for item in items:
+            self.before = item.key
+            if self._takes(saved := checkpoints.saved(item)):
+                self.page.append(saved)
+                if len(self.page) == most:
+                    self.is_over = False
+                    break
+        return bool(self.page)
+
+    def _takes(self, saved: Saved) -> bool:
+        """Whether one is asked for."""
+        is_before = self.only is None or self.before is None or saved.id < self.before
+        return is_before and all(
+            saved.metadata.get(key) == wanted for key, wanted in self.filter.items()
+        )
+
+    @property
+    def _wanted(self) -> dict[str, Any] | None:
+        """What the store can tell of it, in its own words; it lets through what it cannot."""
+        told = [
+            {f"metadata.{key}": {"$in": [value, bool(value)] if value in (0, 1) else [value]}}
+            for key, value in self.filter.items()
+            if type(value) in (str, int, float) and _NAME.fullmatch(key) and _is_plain(value)
+        ]
+        return {"$or": [{"$and": told}, {"sealed": True}]} if told else None
+
+
+def _is_plain(value: str | float) -> bool:
+    """Whether a filter of the store takes a value."""
+    if isinstance(value, str):
+        return is_text(value)
+    return -(2**63) <= value < 2**63
 
 
 def _settings(config: RunnableConfig | None) -> Mapping[str, Any]:

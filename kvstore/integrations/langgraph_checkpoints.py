@@ -29,6 +29,7 @@ from kvstore.integrations.langgraph_drafts import (
     ROOT,
     Draft,
     Known,
+    Memory,
     Place,
     Saved,
     Value,
@@ -37,8 +38,6 @@ from kvstore.integrations.langgraph_drafts import (
     piece_of,
     threads,
 )
-from kvstore.integrations.langgraph_listing import Newest
-from kvstore.integrations.langgraph_memory import Memory
 from kvstore.integrations.langgraph_parts import (
     Piece,
     Typed,
@@ -102,7 +101,7 @@ class Checkpoints:
         else:
             newest = self.store.scan(place.checkpoints, subtree=False, reverse=True, batch_size=1)
             item = await anext(newest, None)
-        return None if item is None else self._once_more(place, item) or self._saved(item)
+        return None if item is None else self._once_more(place, item) or self.saved(item)
 
     def _once_more(self, place: Place, item: Item) -> Saved | None:
         """Return a checkpoint that is remembered as it is stored."""
@@ -113,7 +112,12 @@ class Checkpoints:
             known.saved, metadata=item.value["metadata"], versions=dict(known.saved.versions)
         )
 
-    def _saved(self, item: Item) -> Saved:
+    def saved(self, item: Item) -> Saved:
+        """Return the checkpoint of an item.
+
+        Raises:
+            StoreCorruptError: it is damaged.
+        """
         try:
             data = unpack(item.value["data"])
             parent, record, versions, values, series, following, sealed = data
@@ -232,34 +236,6 @@ class Checkpoints:
         async for item in self.store.scan(place.writes, pattern=escape(head) + "*", subtree=False):
             found += _slots_of(item, item.key.removeprefix(head)).values()
         return sorted(found, key=lambda each: (each.task_path, each.task_id, each.slot))
-
-    async def fill(self, newest: Newest, most: int) -> bool:
-        """Read the next checkpoints, at most so many, if none is in hand; whether one is."""
-        if newest.page or newest.is_over:
-            return bool(newest.page)
-        if newest.only is not None:
-            newest.is_over = True
-            saved = await self.get(newest.place, newest.only)
-            if saved is not None and newest.takes(saved):
-                newest.page.append(saved)
-            return bool(newest.page)
-        items = self.store.scan(
-            newest.place.checkpoints,
-            filter=newest.wanted,
-            subtree=False,
-            before=newest.before,
-            reverse=True,
-            batch_size=most,
-        )
-        newest.is_over = True
-        async for item in items:
-            newest.before = item.key
-            if newest.takes(saved := self._saved(item)):
-                newest.page.append(saved)
-                if len(newest.page) == most:
-                    newest.is_over = False
-                    break
-        return bool(newest.page)
 
     async def places(self, thread: str | None = None) -> list[Place]:
         """Return where something of a thread is, or of any."""
@@ -443,7 +419,7 @@ class Checkpoints:
         for item in items:
             place = Place.of(item.namespace)
             if item.namespace == place.checkpoints:
-                for value in self._saved(item).values.values():
+                for value in self.saved(item).values.values():
                     needed.update((place, key_of(piece)) for piece in value.pieces)
             elif item.namespace == place.pieces:
                 there.add((place, item.key))
@@ -463,7 +439,7 @@ class Checkpoints:
         wanted = {"$or": [{"metadata.run_id": {"$in": list(runs)}}, {"sealed": True}]}
         async for item in self.store.scan(ROOT, filter=wanted):
             place = Place.of(item.namespace)
-            if self._saved(item).metadata.get("run_id") in runs:
+            if self.saved(item).metadata.get("run_id") in runs:
                 doomed.setdefault(place, set()).add(item.key)
         await self._delete(doomed)
 
@@ -508,7 +484,7 @@ class Checkpoints:
         stored: dict[str, frozenset[str]] = {}
         deltas: dict[str, frozenset[str]] = {}
         async for item in self.store.scan(place.checkpoints, subtree=False):
-            saved = self._saved(item)
+            saved = self.saved(item)
             parents[saved.id] = saved.parent
             stored[saved.id] = frozenset(saved.values)
             deltas[saved.id] = frozenset(saved.metadata.get(_DELTA_COUNTERS) or ())
@@ -531,7 +507,7 @@ class Checkpoints:
         used: set[Piece] = set()
         least: dict[str, int] = {}  # by series, the number that a child might give next
         async for item in self.store.scan(place.checkpoints, subtree=False):
-            saved = self._saved(item)
+            saved = self.saved(item)
             used.update(piece for value in saved.values.values() for piece in value.pieces)
             least[saved.series] = min(saved.following, least.get(saved.series, saved.following))
         spare = [piece for piece in pieces if piece not in used]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
@@ -17,16 +19,24 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from kvstore import codec
-from kvstore.errors import InvalidArgumentError, StoreAccessError, StoreCorruptError
+from kvstore.errors import InvalidArgumentError, StoreAccessError, StoreBusyError, StoreCorruptError
 from kvstore.integrations.access import Access, Target
 from kvstore.integrations.langgraph_checkpoints import Checkpoints, Write
-from kvstore.integrations.langgraph_drafts import Place
-from kvstore.integrations.langgraph_memory import Memory
+from kvstore.integrations.langgraph_drafts import Memory, Place
 from kvstore.operations import Conflict
-from kvstore.sqlite.connection import connect, translated
+from kvstore.sqlite import SQLiteStore
+from kvstore.sqlite.connection import connect, transaction, translated
+from kvstore.sqlite.guard import Hold
+from kvstore.sqlite.migrate import APPLICATION_ID, is_langgraphs
 from kvstore.store import Store
 
-__all__ = ["import_sqlite_saver", "import_sqlite_store", "tables_of"]
+__all__ = [
+    "begin_adoption",
+    "finish_adoption",
+    "import_sqlite_saver",
+    "import_sqlite_store",
+    "tables_of",
+]
 
 _ROWS: Final = 500  # in hand at once
 
@@ -224,3 +234,84 @@ async def _pages(
             yield page
     finally:
         await asyncio.to_thread(rows.close)  # type: ignore[attr-defined]
+
+
+# A file of the old store, made kvstore's where it lies.
+#
+# LangGraph's tables stay as they are, and its own saver may go on with its; kvstore's come beside
+# them, and what the store's tables hold is brought over once. Until that is done a table says so,
+# so that it is made up for where a process died in between.
+
+
+_LOG: Final = logging.getLogger(__name__)
+_PENDING: Final = "langgraph_store_to_import"
+_TIMEOUT: Final = 5.0  # for whoever else is at it, in seconds
+_PAUSE: Final = 0.02
+
+
+async def begin_adoption(store: Store) -> None:
+    """Make a file kvstore's if LangGraph's own store has made it.
+
+    Args:
+        store: of the file, not open yet.
+
+    Raises:
+        StoreBusyError: somebody has the file open.
+    """
+    if isinstance(store, SQLiteStore) and not store.settings.read_only:
+        await asyncio.to_thread(_begin, store.path)
+
+
+def _begin(path: Path) -> None:
+    deadline = time.monotonic() + _TIMEOUT
+    with Hold(path) as hold:
+        while is_langgraphs(hold):
+            if not hold.is_used:
+                if "store" in tables_of(path):
+                    _mark(path)
+                return
+            if time.monotonic() > deadline:  # it may be another SQLite library of this process
+                raise StoreBusyError(
+                    f"{path} is a file of LangGraph's own store, to be made kvstore's, and "
+                    "somebody has it open: close that first, and open it again afterwards"
+                )
+            time.sleep(_PAUSE)
+
+
+def _mark(path: Path) -> None:
+    _execute(
+        path,
+        f"CREATE TABLE IF NOT EXISTS {_PENDING} (unused)",
+        f"PRAGMA application_id = {APPLICATION_ID}",
+    )
+
+
+async def finish_adoption(store: Store) -> None:
+    """Bring over what is to be brought over, if that is not done yet.
+
+    Args:
+        store: the same, and open.
+    """
+    if not isinstance(store, SQLiteStore) or store.settings.read_only:
+        return
+    path = store.path
+    if not path.is_file() or _PENDING not in await asyncio.to_thread(tables_of, path):
+        return
+    number = await import_sqlite_store(path, store, on_conflict="skip")
+    await asyncio.to_thread(_execute, path, f"DROP TABLE IF EXISTS {_PENDING}")
+    _LOG.warning(
+        "%s was a file of LangGraph's own store: kvstore has brought over its %d items, and goes "
+        "on in the same file; what LangGraph's own store writes there from now on is not seen",
+        path,
+        number,
+    )
+
+
+def _execute(path: Path, *statements: str) -> None:
+    connection = connect(path, "rw", busy_timeout=_TIMEOUT)
+    try:
+        with translated(path), transaction(connection, _TIMEOUT):
+            for statement in statements:
+                connection.execute(statement)
+    finally:
+        connection.close()

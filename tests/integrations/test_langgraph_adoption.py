@@ -17,8 +17,8 @@ pytest.importorskip("langgraph.checkpoint.sqlite.aio")
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.store.sqlite.aio import AsyncSqliteStore
 
-from kvstore.integrations import langgraph_adoption
 from kvstore.integrations.langgraph import LangGraphStore
+from kvstore.integrations.langgraph_import import begin_adoption
 from kvstore.sqlite.guard import CAN_LOCK
 from tests.integrations.test_langgraph_checkpointer import chat, say, thread
 from tests.integrations.test_langgraph_import import VALUES, old_store
@@ -65,7 +65,7 @@ async def test_langgraphs_own_saver_goes_on_there(tmp_path: Path) -> None:
 async def test_what_was_cut_short_is_made_up_for(tmp_path: Path) -> None:
     path = tmp_path / "agent.db"
     await old_store(path)
-    await langgraph_adoption.begin(kvstore.SQLiteStore(path))
+    await begin_adoption(kvstore.SQLiteStore(path))
     async with kvstore.open(path) as store:  # ours, and still empty
         assert await store.count((), subtree=True) == 0
         await store.put(("memories", "alice"), "plain", {"new": 1})

@@ -583,7 +583,7 @@ async def test_a_filter_is_the_stores_to_apply(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    known = Checkpoints._saved
+    known = Checkpoints.saved
 
     def counting(self: Checkpoints, item: kvstore.Item) -> Any:
         read.append(item.key)
@@ -595,7 +595,7 @@ async def test_a_filter_is_the_stores_to_apply(
             metadata: Any = {"step": n, "run_id": f"run{n // 3}"}
             checkpoint: Any = {**empty_checkpoint(), "id": f"{n:03}"}
             await saver.aput(thread(checkpoint_ns=""), checkpoint, metadata, {})
-        monkeypatch.setattr(Checkpoints, "_saved", counting)
+        monkeypatch.setattr(Checkpoints, "saved", counting)
         found = [each async for each in saver.alist(thread(), filter={"run_id": "run7"})]
         assert [each.checkpoint["id"] for each in found] == read == ["023", "022", "021"]
         read.clear()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import kvstore
 from kvstore.filters import matches, parse_filter
-from kvstore.integrations.langgraph_filter import translate
+from kvstore.integrations.langgraph_shapes import translate
 
 COMPARISONS = {"$gt": operator.gt, "$gte": operator.ge, "$lt": operator.lt, "$lte": operator.le}
 MISSING = object()
