@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, TypeVarTuple
 
 from kvstore.errors import InvalidArgumentError, StoreBusyError, StoreClosedError, WrongLoopError
 from kvstore.feed import ThreadBell
@@ -23,8 +23,7 @@ from kvstore.sqlite import backup, driver, large, reading
 from kvstore.sqlite.connection import READ_TIMEOUT_S, claimed, connect, release, transaction
 from kvstore.sqlite.diagnosis import explain
 from kvstore.sqlite.engine.limits import SYNC_CHECKPOINT_PAGES
-from kvstore.sqlite.file import FileOptions
-from kvstore.sqlite.file_reads import FileReads
+from kvstore.sqlite.file import FileBackend, FileOptions
 from kvstore.sqlite.past_cache import PastCache, read_entry
 from kvstore.sqlite.plain_puts import is_bare_put
 from kvstore.sqlite.read_cache import ReadCache
@@ -38,6 +37,7 @@ __all__ = ["DirectBackend", "run_directly"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _IDLE_READERS = 8  # connections kept for the next readers
 _SWEEP_SLICE = 500  # expired rows deleted behind a write, at most
@@ -60,7 +60,7 @@ def run_directly(coroutine: Coroutine[Any, Any, T]) -> T:
     )
 
 
-class DirectBackend(FileReads):
+class DirectBackend(FileBackend):
     """Rows in a SQLite file, for sync code: any thread may use it, inside a loop or not."""
 
     needs_loop = False
@@ -147,12 +147,7 @@ class DirectBackend(FileReads):
 
     # Read
 
-    def _read(
-        self,
-        read: Callable[Concatenate[driver.Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
+    def _read(self, read: Callable[[driver.Connection, *Ts], T], *args: *Ts) -> T:
         """Run a read on a connection that no other thread uses meanwhile."""
         self._require_usable()
         try:
@@ -161,7 +156,7 @@ class DirectBackend(FileReads):
             reader = self._new_reader()
             self._readers.append(reader)
         try:
-            return reader.run(read, *args, **kwargs)
+            return reader.run(read, *args)
         except BaseException as exc:
             release(exc)
             if not isinstance(exc, driver.Error):
@@ -180,13 +175,8 @@ class DirectBackend(FileReads):
         self.opened.look()
         return _Reader(connect(self.file, "ro", busy_timeout=READ_TIMEOUT_S))
 
-    async def point(
-        self,
-        read: Callable[Concatenate[driver.Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        return self._read(read, *args, **kwargs)
+    async def point(self, read: Callable[[driver.Connection, *Ts], T], *args: *Ts) -> T:
+        return self._read(read, *args)
 
     scan = point
 
@@ -237,7 +227,7 @@ class DirectBackend(FileReads):
         self.counters.committed(1)
         return outcome
 
-    def _on_writer(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def _on_writer(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
         """Do something on the writer's connection; other threads wait, this one must not come back.
 
         The lock lets its own thread in again, so that nothing waits for itself.
@@ -252,7 +242,7 @@ class DirectBackend(FileReads):
                 )
             try:
                 self._is_writing = True
-                return work(*args, **kwargs)
+                return work(*args)
             except driver.Error as exc:
                 raise explain(exc, self.opened, None) from exc
             finally:
@@ -335,14 +325,9 @@ class _Reader:
     def __init__(self, connection: driver.Connection) -> None:
         self.connection = connection
 
-    def run(
-        self,
-        read: Callable[Concatenate[driver.Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
+    def run(self, read: Callable[[driver.Connection, *Ts], T], *args: *Ts) -> T:
         """Run a read."""
-        return read(self.connection, *args, **kwargs)
+        return read(self.connection, *args)
 
     def close(self) -> None:
         """Close the connection."""

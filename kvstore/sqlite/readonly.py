@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple, TypeVar, TypeVarTuple
 
 from kvstore.errors import StoreAccessError, StoreBusyError, StoreReplacedError
 from kvstore.sqlite import driver
@@ -33,8 +33,8 @@ from kvstore.sqlite.openfile import OpenFile
 
 __all__ = ["ReadOnlyConnection", "ReadOnlyFile", "Source"]
 
-P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _TRIES = 10  # of one read, while others open and close the file
 
@@ -174,12 +174,7 @@ class Source:
         self.connection, self._state = connection, state
         return connection
 
-    def run(
-        self,
-        read: Callable[Concatenate[driver.Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
+    def run(self, read: Callable[[driver.Connection, *Ts], T], *args: *Ts) -> T:
         """Run a read, and run it again if others have opened the file meanwhile.
 
         Raises:
@@ -189,7 +184,7 @@ class Source:
             connection = self.open()
             state = self._state
             try:
-                result = read(connection, *args, **kwargs)
+                result = read(connection, *args)
             except Exception:
                 if self._file.state() == state:
                     raise

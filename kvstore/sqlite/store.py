@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Self, TypeVar, TypeVarTuple
 
 from kvstore.arguments import check_seconds
 from kvstore.backend import Backend, Page, Selection, Settings, Span
@@ -41,12 +41,7 @@ from kvstore.sqlite.engine import (
     light_page,
     without_checkpoints,
 )
-from kvstore.sqlite.file import (
-    IN_MEMORY,
-    Durability,
-    FileOptions,
-)
-from kvstore.sqlite.file_reads import FileReads
+from kvstore.sqlite.file import IN_MEMORY, Durability, FileBackend, FileOptions
 from kvstore.sqlite.foresight import Foresight
 from kvstore.sqlite.index_file import describe
 from kvstore.sqlite.read_cache import ReadCache
@@ -59,8 +54,8 @@ from kvstore.types import IndexConfig, Item, Namespace
 
 __all__ = ["SQLiteBackend", "SQLiteStore"]
 
-P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class SQLiteStore(Store):
@@ -138,7 +133,7 @@ class SQLiteStore(Store):
         return super()._recipe()
 
 
-class SQLiteBackend(FileReads):
+class SQLiteBackend(FileBackend):
     """Rows in a SQLite file: small work on the loop's own thread, the rest on a few others.
 
     Args:
@@ -317,21 +312,11 @@ class SQLiteBackend(FileReads):
         await self._pace.give_way()
         return items
 
-    def point(
-        self,
-        read: Callable[Concatenate[driver.Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> Awaitable[T]:
-        return self._points.submit(read, *args, **kwargs)
+    def point(self, read: Callable[[driver.Connection, *Ts], T], *args: *Ts) -> Awaitable[T]:
+        return self._points.submit(read, *args)
 
-    def scan(
-        self,
-        read: Callable[Concatenate[driver.Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> Awaitable[T]:
-        return self._scans.submit(read, *args, **kwargs)
+    def scan(self, read: Callable[[driver.Connection, *Ts], T], *args: *Ts) -> Awaitable[T]:
+        return self._scans.submit(read, *args)
 
     async def _look_here(
         self, light: Weigh | None, read: Callable[[driver.Connection], T]

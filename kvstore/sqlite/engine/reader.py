@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 from kvstore.sqlite import driver
 from kvstore.sqlite.connection import WorkerConnection, release
@@ -17,8 +17,8 @@ from kvstore.sqlite.openfile import OpenFile
 
 __all__ = ["Reader"]
 
-P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class _Job:
@@ -48,15 +48,10 @@ class Reader:
         self._is_closed = False
         self._quiet: asyncio.Future[None] | None = None  # set by `close`, done when nothing waits
 
-    def submit(
-        self,
-        read: Callable[Concatenate[driver.Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> asyncio.Future[T]:
+    def submit(self, read: Callable[[driver.Connection, *Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """Run `read(connection, ...)` on the thread; the future is of what it returns."""
         future: asyncio.Future[T] = self._loop.create_future()
-        self.post(lambda connection: read(connection, *args, **kwargs), future)
+        self.post(lambda connection: read(connection, *args), future)
         return future
 
     def post(self, read: Callable[[driver.Connection], T], future: asyncio.Future[T]) -> None:
