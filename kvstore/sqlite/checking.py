@@ -12,29 +12,35 @@ from typing import Any
 
 import orjson
 
+from kvstore import codec
 from kvstore.errors import StoreCorruptError, StoreError
 from kvstore.exchange import file_errors
+from kvstore.index_plan import is_as_wanted, texts_of_row
+from kvstore.jobs import DEAD, DELAYED, no_job
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
 from kvstore.report import WAITS, Meter, Report, RootStats, Stats
-from kvstore.rules import row_problem
+from kvstore.rules import row_problem, unpack_indexing
+from kvstore.sequences import SequenceState, key_of, position_of
 from kvstore.sqlite import (
     codes,
     declared,
     driver,
     index_statements,
     large,
-    sequence_checking,
+    sequence_statements,
     statements,
 )
 from kvstore.sqlite import past_statements as sql
 from kvstore.sqlite.connection import is_unclear, snapshot
-from kvstore.sqlite.index_checking import find_problems
+from kvstore.sqlite.index_file import describe
 from kvstore.sqlite.layout import problems_of
 from kvstore.sqlite.migrate import steps
 from kvstore.sqlite.reading import checksum, is_version
+from kvstore.sqlite.sequences import Execute, count_state
+from kvstore.sqlite.slots import FREE, codes_held
 from kvstore.types import Namespace
 
-__all__ = ["check", "check_rows", "stats"]
+__all__ = ["check", "check_index", "check_rows", "stats"]
 
 _SLICE = 1_000  # rows between two looks at whether to go on
 _MOST_PROBLEMS = 100
@@ -69,11 +75,11 @@ def check(connection: driver.Connection, path: Path, meter: Meter) -> Report:
             "the pages": _check_file(connection, meter),
             "items": rows(),
             "the store": _check_meta(connection),
-            "the index": find_problems(connection),
+            "the index": check_index(connection),
             "filters": declared.find_problems(connection),
             "large namespaces": large.find_problems(connection),
             "history": _check_past(connection),
-            "logs and queues": sequence_checking.find_problems(connection),
+            "logs and queues": _check_sequences(connection),
         }
         for what, part in parts.items():
             for problem in _readable(part, path, what):
@@ -149,17 +155,21 @@ def _check_file(connection: driver.Connection, meter: Meter) -> Iterator[str]:
 
 def check_rows(connection: driver.Connection) -> Iterator[tuple[int, str | None]]:
     """Yield, for each row, how many there were so far, and what is wrong with it."""
-    number = last = 0
-    while True:
-        rows = connection.execute(statements.CHECK_ROWS, (last, _SLICE)).fetchall()
+    number = 0
+    for rows in _slices(connection, statements.CHECK_ROWS):
         # After the rows: none of them can be newer, in a transaction or out of it.
         state = connection.execute(statements.GET_VERSION).fetchone()
         newest = state[0] if state is not None and is_version(state[0]) else None
         for row in rows:
             number += 1
             yield number, _row_problem(row, newest)
-        if len(rows) < _SLICE:
-            return
+
+
+def _slices(connection: driver.Connection, statement: str) -> Iterator[list[Any]]:
+    """Yield the rows of a statement, some at once: those above a number, in its order."""
+    last = -1
+    while rows := connection.execute(statement, (last, _SLICE)).fetchall():
+        yield rows
         last = rows[-1][0]
 
 
@@ -210,10 +220,42 @@ def _check_meta(connection: driver.Connection) -> Iterator[str]:
         yield f"changes: the feed is ahead of the store's version, {version}"
 
 
+def check_index(connection: driver.Connection) -> Iterator[str]:
+    """Hold the index against the items, without any help of sqlite-vec."""
+    description = describe(connection)
+    if description is None:
+        return
+    for rows in _slices(connection, index_statements.GET_CHECKED):
+        for item, indexing, value, slots, has_words, is_pending in rows:
+            try:
+                texts = texts_of_row(codec.decode(value), unpack_indexing(indexing), description)
+            except (StoreError, TypeError, ValueError):
+                continue  # a damaged row, which is told as such
+            held = set(codes_held(slots or b"")) - {FREE}
+            if (slots is not None) != bool(has_words):
+                yield f"index: item {item} is in one of its tables and not in the other"
+            is_right = is_as_wanted(held, texts) and (slots is not None or not texts)
+            if not is_pending and not is_right:
+                yield f"index: item {item} is not indexed as it is, and not marked for reindex"
+    checks = {
+        "index_entries": index_statements.COUNT_ENTRIES_WITHOUT_ITEM,
+        "words": index_statements.COUNT_WORDS_WITHOUT_ITEM,
+    }
+    if description.dimensions is not None:
+        for table in index_statements.VECTOR_TABLES:
+            checks[table] = index_statements.count_orphans(table)
+    execute = connection.execute
+    strays = {what: execute(statement).fetchone()[0] for what, statement in checks.items()}
+    for what, number in strays.items():
+        if number:
+            yield f"index: {number} rows of {what} belong to no item"
+    if not strays["index_entries"] and execute(index_statements.FIND_MISCOUNTED).fetchone():
+        yield "index: the numbers of its words are not those of its entries"
+
+
 def _check_past(connection: driver.Connection) -> Iterator[str]:
     """Yield what is wrong with the past: each old item is held against its checksum."""
-    last = 0
-    while rows := connection.execute(sql.CHECK_PAST, (last, _SLICE)).fetchall():
+    for rows in _slices(connection, sql.CHECK_PAST):
         newest = connection.execute(statements.GET_VERSION).fetchone()[0]
         for last, ended_at, version, is_forgotten, *names, data, created, updated, code in rows:
             try:
@@ -226,6 +268,51 @@ def _check_past(connection: driver.Connection) -> Iterator[str]:
                     yield f"history: {where}: the checksum of version {version} does not match"
             except (TypeError, ValueError, IndexError, AttributeError):
                 yield f"history: row {last} is not as it was written"
+
+
+def _check_sequences(connection: driver.Connection) -> Iterator[str]:
+    """Yield what is wrong with logs and queues, by the items that there are."""
+    execute = connection.execute
+    for path, kind, *numbers in execute(sequence_statements.CHECK_SEQUENCES).fetchall():
+        where = f"{kind}: {_named(path)}"
+        if kind not in ("log", "queue") or not all(_is_count(each) for each in numbers):
+            yield f"{where}: its numbers are none"
+            continue
+        state = SequenceState(path, kind, *numbers)
+        counted = count_state(execute, path)
+        if counted.size != state.size:
+            yield f"{where}: {counted.size:,} are there, and its size is {state.size:,}"
+        if counted.last > state.last or state.trimmed > state.last:
+            yield f"{where}: it is ahead of the last position that was given, {state.last}"
+        if kind == "queue":
+            yield from _check_jobs(execute, state, where)
+    for (path,) in execute(sequence_statements.JOBS_OF_NO_QUEUE).fetchall():
+        yield f"queue: {_named(path)}: it has jobs, and is none"
+
+
+def _check_jobs(execute: Execute, state: SequenceState, where: str) -> Iterator[str]:
+    numbers = dict(execute(sequence_statements.COUNT_STATES, (state.path,)).fetchall())
+    for name, kind, kept in (("delayed", DELAYED, state.delayed), ("dead", DEAD, state.dead)):
+        if numbers.get(kind, 0) != kept:
+            yield f"{where}: {numbers.get(kind, 0):,} jobs are {name}, and {kept:,} are counted"
+    for (position,) in execute(sequence_statements.JOBS_WITHOUT_ITEM, (state.path,)).fetchall():
+        yield f"{where}: the job {position} has no item"
+    for (key,) in execute(sequence_statements.ITEMS_NO_JOBS, (state.path,)).fetchall():
+        yield no_job(state.path, key)
+    known = state.path, key_of(state.noted)
+    for (key,) in execute(sequence_statements.ITEMS_WITHOUT_JOB, known).fetchall():
+        yield f"{where}: nothing is known of the job {position_of(key)}, which nobody will take"
+
+
+def _named(path: Any) -> str:
+    try:
+        return show(decode_namespace(path))
+    except (ValueError, IndexError, TypeError, AttributeError):
+        return "a namespace that is none"
+
+
+def _is_count(number: object) -> bool:
+    return type(number) is int and number >= 0
 
 
 def _labels(path: Any) -> Namespace:
@@ -274,7 +361,7 @@ def _stats(connection: driver.Connection, path: Path, now: int, meter: Meter) ->
     rest = connection.execute(statements.COUNT_REST, (now,)).fetchone()
     expired, changes, has_index, pending = rest
     past, past_bytes = connection.execute(sql.MEASURE_PAST).fetchone()
-    logs, queues, dead = sequence_checking.measure(connection)
+    logs, queues, dead = connection.execute(sequence_statements.MEASURE_SEQUENCES).fetchone()
     items = sum(root.items for root in roots.values())
     wal = Path(f"{path}-wal")
     with file_errors(path):

@@ -54,6 +54,7 @@ from kvstore.operations import (
 )
 from kvstore.own_vectors import OwnVectors
 from kvstore.plan import Address, Effects, Vectors
+from kvstore.rules import unpack_indexing
 from kvstore.sqlite import driver
 from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.index_file import (
@@ -497,7 +498,7 @@ class IndexedBatch(Batch):
         item, path, indexing, value, *there = row
         if path is None:
             return None
-        paths = None if indexing is None else orjson.loads(indexing)
+        paths = unpack_indexing(indexing)
         kept = codes_held(there[0] or b"") if keeps_own else ()
         wanted = Wanted.of_row(codec.decode(value), paths, self._description, None, kept)
         return entries_of(item, path, wanted, *there)

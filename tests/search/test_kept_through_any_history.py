@@ -20,8 +20,8 @@ from hypothesis.stateful import (
 
 from kvstore import IndexConfig, InMemoryStore, SQLiteStore, Store
 from kvstore.sqlite import driver
+from kvstore.sqlite.checking import check_index
 from kvstore.sqlite.connection import connect
-from kvstore.sqlite.index_checking import find_problems
 from kvstore.testing import ManualClock
 from kvstore.testing_search import RecordingEmbeddings, cosine
 
@@ -161,7 +161,7 @@ class History(RuleBasedStateMachine):
     @invariant()
     def the_index_is_true(self) -> None:
         if hasattr(self, "store"):
-            assert list(find_problems(self.connection)) == []
+            assert list(check_index(self.connection)) == []
 
     @rule(
         namespace=namespaces,
