@@ -9,7 +9,7 @@ from kvstore.filenames import FilePath, file_path
 from kvstore.opening import open_store
 from kvstore.report import Meter, Progress
 from kvstore.sqlite import SQLiteStore
-from kvstore.sqlite.restoring import restore
+from kvstore.sqlite.backup import restore
 
 __all__ = ["restore_backup"]
 

@@ -34,6 +34,7 @@ from kvstore.sqlite import past_statements as sql
 from kvstore.sqlite.connection import is_unclear, snapshot
 from kvstore.sqlite.index_file import describe
 from kvstore.sqlite.layout import problems_of
+from kvstore.sqlite.lineage import log_bytes
 from kvstore.sqlite.migrate import steps
 from kvstore.sqlite.reading import checksum, is_version
 from kvstore.sqlite.sequences import Execute, count_state
@@ -363,9 +364,8 @@ def _stats(connection: driver.Connection, path: Path, now: int, meter: Meter) ->
     past, past_bytes = connection.execute(sql.MEASURE_PAST).fetchone()
     logs, queues, dead = connection.execute(sequence_statements.MEASURE_SEQUENCES).fetchone()
     items = sum(root.items for root in roots.values())
-    wal = Path(f"{path}-wal")
     with file_errors(path):
-        file_bytes, wal_bytes = path.stat().st_size, wal.stat().st_size if wal.exists() else 0
+        file_bytes, wal_bytes = path.stat().st_size, log_bytes(path)
     return Stats(
         items=items,
         namespaces=sum(root.namespaces for root in roots.values()),

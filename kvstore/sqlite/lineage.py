@@ -20,7 +20,9 @@ from kvstore.errors import StoreReplacedError
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.guard import Hold
 
-__all__ = ["begin_log", "log_bytes", "read_numbers", "require_own_log"]
+__all__ = ["begin_log", "log_bytes", "read_numbers", "require_own_log", "stamp"]
+
+Written = tuple[int, int]  # of a file: its length, and when it was written
 
 _MOST_STEPS = 100_000  # of SQLite's machine, to read three rows
 
@@ -37,11 +39,25 @@ def begin_log(connection: driver.Connection, version: int) -> None:
 
 
 def log_bytes(path: Path) -> int:
-    """Return how long the log is; another process may be removing it just now."""
+    """Return how long the log of a file is."""
+    return stamp(path)[1][0]
+
+
+def stamp(path: Path) -> tuple[Written, Written]:
+    """Return what changes when somebody writes: of a file and its log, how long and of when.
+
+    Zeros of one that is not there, as another process may be removing it just now, or is empty:
+    whoever looks at the file makes a log.
+    """
+    return _written(path), _written(Path(f"{path}-wal"))
+
+
+def _written(path: Path) -> Written:
     try:
-        return Path(f"{path}-wal").stat().st_size
+        found = path.stat()
     except FileNotFoundError:
-        return 0
+        return 0, 0
+    return (found.st_size, found.st_mtime_ns) if found.st_size else (0, 0)
 
 
 def require_own_log(path: Path, hold: Hold, *, may_look: bool) -> None:

@@ -28,6 +28,7 @@ from kvstore.errors import StoreAccessError, StoreBusyError, StoreReplacedError
 from kvstore.sqlite import driver
 from kvstore.sqlite.connection import READ_TIMEOUT_S, Access, WorkerConnection, connect, translated
 from kvstore.sqlite.guard import Hold, inode_of
+from kvstore.sqlite.lineage import Written, stamp
 from kvstore.sqlite.migrate import require_ready
 from kvstore.sqlite.openfile import OpenFile
 
@@ -43,8 +44,8 @@ class _Sight(NamedTuple):
     """How a file is to be opened, and by what it is told that this has changed."""
 
     access: Access
-    file: tuple[int, int] = (0, 0)  # of the file, its length and when it was written
-    log: tuple[int, int] = (0, 0)  # the same of its log
+    file: Written = (0, 0)
+    log: Written = (0, 0)
 
 
 class ReadOnlyFile(OpenFile):
@@ -85,8 +86,8 @@ class ReadOnlyFile(OpenFile):
             has_index = Path(f"{self.path}-shm").exists()
             if has_index and _is_open(self._hold):
                 return _Sight("ro", (1, 1))
-            log = _written(Path(f"{self.path}-wal"))
-            return _Sight("left" if log[0] else "still", _written(self.path), log)
+            file, log = stamp(self.path)
+            return _Sight("left" if log[0] else "still", file, log)
         except OSError as exc:
             raise StoreAccessError(f"{self.path} cannot be read: {exc.strerror}") from exc
 
@@ -239,12 +240,3 @@ class ReadOnlyConnection(WorkerConnection):
 def _is_open(hold: Hold) -> bool:
     """Whether somebody may have a file open, in this process or another one."""
     return hold.is_locked or hold.is_used is not False
-
-
-def _written(path: Path) -> tuple[int, int]:
-    """Return the length of a file and when it was written; zeros if it is not there."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return found.st_size, found.st_mtime_ns
