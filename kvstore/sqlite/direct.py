@@ -24,7 +24,7 @@ from kvstore.sqlite.connection import READ_TIMEOUT_S, claimed, connect, release,
 from kvstore.sqlite.diagnosis import explain
 from kvstore.sqlite.engine.limits import SYNC_CHECKPOINT_PAGES
 from kvstore.sqlite.file import FileBackend, FileOptions
-from kvstore.sqlite.past_cache import PastCache, read_entry
+from kvstore.sqlite.past_cache import PastCache
 from kvstore.sqlite.plain_puts import is_bare_put
 from kvstore.sqlite.read_cache import ReadCache
 from kvstore.sqlite.readonly import Source
@@ -73,7 +73,7 @@ class DirectBackend(FileBackend):
         self._readers: list[_Reader | Source] = []
         self._writer: driver.Connection
         self._cache: ReadCache | None = None
-        self._past_cache: PastCache | None = None
+        self._past_cache = PastCache(None)
         self._series: Series
         self._lock = type(self).new_lock()
         self._is_usable = False
@@ -104,7 +104,7 @@ class DirectBackend(FileBackend):
         if self.opened.pages_to_copy is not None:  # else SQLite makes checkpoints, in a COMMIT
             self._writer.execute("PRAGMA wal_autocheckpoint = 0")
         self._cache = self.open_read_cache(self._writer)
-        self._past_cache = None if self._cache is None else PastCache(self._cache)
+        self._past_cache = PastCache(self._cache)
         self.recall = None if self._cache is None else self._recall
         self._series = Series(self._writer, self.opened, None, self._cache)
         self._is_usable = True
@@ -130,7 +130,8 @@ class DirectBackend(FileBackend):
         if self.settings.read_only:
             self.opened.close()
             return
-        self.recall = self._cache = self._past_cache = None
+        self.recall = self._cache = None
+        self._past_cache = PastCache(None)
         self._series.end()
         with self.last_close():
             self._writer.close()
@@ -211,10 +212,9 @@ class DirectBackend(FileBackend):
 
     def past_peek(self, moment: Moment, namespace: Namespace, path: str, key: str) -> list[Item]:
         cache = self._past_cache
-        entry = None if cache is None else cache.find(moment, path, key, self.now)
+        entry = cache.find(moment, path, key, self.now)
         if entry is None:
-            place = moment, namespace, path, key
-            entry = self._read(read_entry, cache, *place, self.now())
+            entry = self._read(cache.read, moment, namespace, path, key, self.now())
             assert entry is not None  # as any length is read
         return reading.live_item(namespace, key, entry, lambda: moment.instant)
 

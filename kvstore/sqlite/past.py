@@ -19,15 +19,13 @@ from kvstore.past_view import item_of
 from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite import past_statements as sql
 from kvstore.sqlite.connection import snapshot
-from kvstore.sqlite.read_cache import ABSENT, Entry
-from kvstore.types import Change, Item, Namespace
+from kvstore.types import Change, Item
 
 __all__ = [
     "begin_after",
     "changed_since",
     "feed_state",
     "find_moment",
-    "get_entry",
     "get_few",
     "get_many",
     "history",
@@ -188,39 +186,6 @@ def _version_at(connection: driver.Connection, instant: int, kept: Kept) -> int:
         else:
             high = found - 1
     return low
-
-
-def get_entry(
-    connection: driver.Connection,
-    namespace: Namespace,
-    path: str,
-    key: str,
-    moment: Moment,
-    now: int,
-    until: int | None,
-    longest: int,
-) -> tuple[Entry, int] | None:
-    """Return what was at an address, or `ABSENT`, and until when the moment is kept.
-
-    Args:
-        connection: to read over; it may give text as bytes.
-        namespace: with the path and the key, the address.
-        path: see above.
-        key: see above.
-        moment: which one.
-        now: the present instant.
-        until: what is known of when the moment is kept.
-        longest: the most bytes of a value; of a longer one `None` is returned.
-    """
-    place = path, key, moment.version, moment.instant, longest
-    rows = connection.execute(sql.GET_ENTRY_AT, place).fetchall()
-    if until is None or until <= now:
-        until = require(connection, moment, now)
-    if not rows:
-        return ABSENT, until
-    if rows[0][0] is None:
-        return None
-    return reading.entry_of(namespace, path, key, rows[0]), until
 
 
 def get_many(

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 
 from kvstore.namespace import address, check_key
 from kvstore.past import Moment
-from kvstore.sqlite import driver, past
+from kvstore.sqlite import driver, past, reading
+from kvstore.sqlite import past_statements as sql
 from kvstore.sqlite.read_cache import ABSENT, NO_MARK, Address, Entry, Mark, ReadCache
 from kvstore.sqlite.rows import ANY_LENGTH
 from kvstore.types import UNKNOWN, Namespace, Recalled
 
-__all__ = ["PastCache", "read_entry"]
+__all__ = ["PastCache"]
 
 _MOST_BYTES = 4 * 2**20
 _ENTRY_BYTES = 500  # of an entry beside its value, roughly
@@ -42,22 +43,13 @@ class PastCache:
     """What was at some places at some moments; any thread may use it.
 
     Args:
-        cache: of reads, which knows whether somebody has written, and what is there now.
+        cache: of reads, which knows whether somebody has written, and what is there now; `None`:
+            there is none, and so nothing is known here.
     """
 
-    def __init__(self, cache: ReadCache) -> None:
+    def __init__(self, cache: ReadCache | None) -> None:
         self._cache = cache
         self._state = _State(NO_MARK)
-
-    def header(self) -> Mark:
-        """Return what is to be taken before a read, for the calls below."""
-        return self._cache.header()
-
-    def until(self, mark: Mark, moment: Moment) -> int | None:
-        """Return until when a moment is kept, if that is known of a header."""
-        state = self._state
-        known = state.moments.get((moment.version, moment.instant))
-        return None if known is None or state.mark != mark else known.until
 
     def recall(
         self, moment: Moment, namespace: Sequence[str], key: str, now: Callable[[], int]
@@ -74,49 +66,60 @@ class PastCache:
 
         What is there now was there then, too, if it has not been written since.
         """
-        state, version = self._state, moment.version
+        cache, state, version = self._cache, self._state, moment.version
         known = state.moments.get((version, moment.instant))
-        if known is None or self._cache.header() != state.mark or now() >= known.until:
+        if cache is None or known is None or cache.header() != state.mark or now() >= known.until:
             return None
         entry = known.found.get((path, key))
         if entry is None:
-            entry = self._cache.find(path, key)
+            entry = cache.find(path, key)
             if entry is ABSENT or entry is None or entry.version > version:
                 return None
         return entry
 
-    def fill(
-        self, before: Mark, moment: Moment, until: int, path: str, key: str, entry: Entry
+    def read(
+        self,
+        connection: driver.Connection,
+        moment: Moment,
+        namespace: Namespace,
+        path: str,
+        key: str,
+        now: int,
+        longest: int = ANY_LENGTH,
+    ) -> Entry | None:
+        """Read what was at an address, or `ABSENT`, and keep it.
+
+        Args:
+            connection: to read over; it may give text as bytes.
+            moment: which one.
+            namespace: with the path and the key, the address.
+            path: see above.
+            key: see above.
+            now: the present instant.
+            longest: the most bytes of a value; of a longer one `None` is returned.
+        """
+        mark = NO_MARK if self._cache is None else self._cache.header()
+        state, when = self._state, (moment.version, moment.instant)
+        known = state.moments.get(when) if state.mark == mark else None
+        rows = connection.execute(sql.GET_ENTRY_AT, (path, key, *when, longest)).fetchall()
+        until = None if known is None else known.until
+        if until is None or until <= now:
+            until = past.require(connection, moment, now)
+        if rows and rows[0][0] is None:
+            return None
+        entry = reading.entry_of(namespace, path, key, rows[0]) if rows else ABSENT
+        if self._cache is not None and self._cache.header() == mark:
+            self._keep(mark, when, until, (path, key), entry)
+        return entry
+
+    def _keep(
+        self, mark: Mark, when: tuple[int, int], until: int, address: Address, entry: Entry
     ) -> None:
-        """Keep what was read since a header, and until when its moment is kept."""
-        if self._cache.header() != before:
-            return
+        """Keep what was read at a header, and until when its moment is kept."""
         state = self._state
-        if before != state.mark or state.size > _MOST_BYTES:
-            state = self._state = _State(before)
-        known = state.moments.setdefault((moment.version, moment.instant), _Moment(until))
+        if mark != state.mark or state.size > _MOST_BYTES:
+            state = self._state = _State(mark)
+        known = state.moments.setdefault(when, _Moment(until))
         known.until = until
-        known.found[path, key] = entry
-        state.size += _ENTRY_BYTES + len(path) + len(key) + len(entry.data)
-
-
-def read_entry(
-    connection: driver.Connection,
-    cache: PastCache | None,
-    moment: Moment,
-    namespace: Namespace,
-    path: str,
-    key: str,
-    now: int,
-    longest: int = ANY_LENGTH,
-) -> Entry | None:
-    """Read what was at an address, and keep it; `None`: its value is longer than that."""
-    before = NO_MARK if cache is None else cache.header()
-    until = None if cache is None else cache.until(before, moment)
-    found = past.get_entry(connection, namespace, path, key, moment, now, until, longest)
-    if found is None:
-        return None
-    entry, until = found
-    if cache is not None:
-        cache.fill(before, moment, until, path, key, entry)
-    return entry
+        known.found[address] = entry
+        state.size += _ENTRY_BYTES + sum(map(len, address)) + len(entry.data)

@@ -25,7 +25,7 @@ from kvstore.sqlite.engine.limits import (
 from kvstore.sqlite.engine.pace import Pace
 from kvstore.sqlite.engine.reader import Reader
 from kvstore.sqlite.engine.settling import settle
-from kvstore.sqlite.past_cache import PastCache, read_entry
+from kvstore.sqlite.past_cache import PastCache
 from kvstore.sqlite.read_cache import NO_MARK, Address, Entry, ReadCache
 from kvstore.types import UNKNOWN, Item, Namespace, Recalled
 
@@ -71,7 +71,7 @@ class InlineReader:
         self._pace = pace
         self._worker = worker
         self._cache = cache
-        self._past_cache = None if cache is None else PastCache(cache)
+        self._past_cache = PastCache(cache)
         self._uncharged = 0  # answers from the cache that the pace has not heard of yet
         self._look = look
         self._loop = asyncio.get_running_loop()
@@ -103,8 +103,6 @@ class InlineReader:
         if (
             not pace.recalls or get_ident() != self._thread or not self._is_loop_running()
         ) and not self._may_recall():
-            return UNKNOWN
-        if cache is None:
             return UNKNOWN
         pace.recalls -= 1
         return cache.recall(moment, namespace, key, self._now)
@@ -152,7 +150,7 @@ class InlineReader:
         pace, cache = self._pace, self._past_cache
         if pace.is_turn_over:
             return None
-        entry = None if cache is None else cache.find(moment, path, key, self._now)
+        entry = cache.find(moment, path, key, self._now)
         if entry is not None:
             self._charge_cached()
         else:
@@ -160,9 +158,7 @@ class InlineReader:
             if not pace.allows(began):
                 return None
             place, now = (moment, namespace, path, key), self._now()
-            entry = self._run(
-                began, 1, lambda raw: read_entry(raw, cache, *place, now, INLINE_BYTES)
-            )
+            entry = self._run(began, 1, lambda raw: cache.read(raw, *place, now, INLINE_BYTES))
             if entry is None:
                 return None
         return reading.live_item(namespace, key, entry, lambda: moment.instant)
@@ -290,7 +286,8 @@ class InlineReader:
     def close(self) -> None:
         """Have the worker read what waits, and release the connection."""
         self._pass_on_all()
-        self._cache = self._past_cache = None  # their view of the file ends with the connection
+        self._cache = None  # its view of the file ends with the connection
+        self._past_cache = PastCache(None)
         self.raw.close()
 
     def _take(self, most: int) -> list[_Read]:
