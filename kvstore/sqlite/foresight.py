@@ -14,7 +14,6 @@ from kvstore.plan import Address
 from kvstore.sqlite import driver
 from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.engine import InlineReader, NoInlineReader, Pace, Reader
-from kvstore.sqlite.engine.settling import settle
 from kvstore.sqlite.index_file import Setup, described
 from kvstore.sqlite.slots import codes_held
 
@@ -45,7 +44,8 @@ class Foresight:
         self._pace = pace
         self._setup = setup
         self._loop = asyncio.get_running_loop()
-        self._asking: list[tuple[Sequence[Put], asyncio.Future[_Held]]] = []
+        self._asking: list[Put] = []  # what the read is for that is about to begin
+        self._shared: asyncio.Task[_Held]  # that read
         self._lately = LatelyPut()
         self._alone = (-1, 0)  # turn and task of the last one that was answered at once
 
@@ -62,47 +62,21 @@ class Foresight:
         return () if description is None else unembedded(puts, held, description, self._setup)
 
     def _share(self, puts: Sequence[Put]) -> asyncio.Future[_Held]:
-        answer: asyncio.Future[_Held] = self._loop.create_future()
-        self._asking.append((puts, answer))
-        if len(self._asking) == 1:
-            self._loop.call_soon(self._read)
-        return answer
+        """Return what a read tells that others who ask before it begins have a share in."""
+        if not self._asking:
+            self._shared = self._loop.create_task(self._read())
+        self._asking += puts
+        return asyncio.shield(self._shared)
+
+    async def _read(self) -> _Held:
+        puts, self._asking = self._asking, []
+        keys = _keys_of(puts)
+        found = self._read_inline(keys)
+        return await self._points.submit(_held, keys) if found is None else found
 
     def _read_inline(self, keys: _Keys) -> _Held | None:
         path, some = next(iter(keys.items()))
         return self._inline.quickly(path, some, lambda raw: _held(raw, keys))
-
-    def _read(self) -> None:
-        asking, self._asking = self._asking, []
-        keys = _keys_of([op for puts, _ in asking for op in puts])
-        answers = [answer for _, answer in asking]
-        found = self._read_inline(keys)
-        if found is not None:
-            _settle_all(answers, found, None)
-            return
-        try:
-            read = self._points.submit(_held, keys)
-        except Exception as exc:  # noqa: BLE001 - such as `StoreClosedError`: it is the callers'
-            _settle_all(answers, None, exc)
-            return
-        read.add_done_callback(lambda done: _pass_on(done, answers))
-
-
-def _pass_on(done: asyncio.Future[_Held], answers: Sequence[asyncio.Future[_Held]]) -> None:
-    if done.cancelled():
-        for answer in answers:
-            answer.cancel()
-    elif (error := done.exception()) is not None:
-        _settle_all(answers, None, error)
-    else:
-        _settle_all(answers, done.result(), None)
-
-
-def _settle_all(
-    answers: Sequence[asyncio.Future[_Held]], found: _Held | None, error: BaseException | None
-) -> None:
-    for answer in answers:
-        settle(answer, found, error)
 
 
 def _keys_of(puts: Sequence[Put]) -> _Keys:
