@@ -6,6 +6,7 @@ and the same answer, and runs what it makes by a `Runner`. So nothing is written
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import (
     AsyncIterator,
@@ -16,13 +17,12 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from datetime import datetime, timedelta
-from functools import wraps
+from functools import partial, wraps
 from types import TracebackType
 from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar
 
 from kvstore.alarm import ALARM
-from kvstore.arguments import TTL, Indexing, check_function
+from kvstore.arguments import check_function
 from kvstore.driving import Runner, runner_for
 from kvstore.errors import InvalidArgumentError, StoreError
 from kvstore.filenames import FilePath
@@ -30,15 +30,13 @@ from kvstore.log import Log
 from kvstore.metrics import Metrics
 from kvstore.misuse import WithoutAsync
 from kvstore.opening import open_store
-from kvstore.own_vectors import Given
 from kvstore.past_view import Past
 from kvstore.queue import Job, Queue
 from kvstore.recipe import Recipe
 from kvstore.store import Store
-from kvstore.transaction import Transaction, TransactionLog, TransactionQueue
+from kvstore.transaction import Ready, Transaction, TransactionLog, TransactionQueue
 from kvstore.typed import Typed
 from kvstore.types import Change, Item
-from kvstore.watching import Watch
 
 __all__ = [
     "Driven",
@@ -52,6 +50,7 @@ __all__ = [
     "SyncTransactionQueue",
     "SyncTyped",
     "SyncWatch",
+    "applying",
     "blocking",
     "viewing",
 ]
@@ -63,8 +62,15 @@ V = TypeVar("V")
 _AT_ONCE = 100  # items of a scan that are taken over together
 
 
+class _Over:
+    """What is over something that is awaited, and the runner that runs it."""
+
+    def __init__(self, runner: Runner, awaited: Any) -> None:
+        self._runner, self._awaited = runner, awaited
+
+
 class Driven(WithoutAsync, Recipe):
-    """Something that is awaited, and a runner that runs it."""
+    """Something that is awaited, and a runner that runs it, which may be closed."""
 
     _runner: Runner
     _awaited: Any
@@ -97,35 +103,71 @@ def blocking(
     return call  # type: ignore[return-value] # whatever is `Driven`
 
 
+def _calling(method: Callable[..., Any], answer: Callable[[Runner, Callable[[], Any]], Any]) -> Any:
+    """Return the method that gives what `answer` makes of a runner and of a call of `method`."""
+    name = method.__name__
+
+    @wraps(method)
+    def call(self: Driven, *args: Any, **kwargs: Any) -> Any:
+        return answer(self._runner, partial(getattr(self._awaited, name), *args, **kwargs))
+
+    return call
+
+
 def _iterating(
     method: Callable[Concatenate[Any, P], V], deliver: Callable[[Runner, V], T]
 ) -> Callable[Concatenate[Any, P], T]:
     """Return the method that delivers what an awaited one makes."""
-    name = method.__name__
-
-    @wraps(method)
-    def call(self: Driven, *args: P.args, **kwargs: P.kwargs) -> T:
-        runner, make = self._runner, getattr(self._awaited, name)
-        return deliver(runner, runner.run(_made(make, *args, **kwargs)))
-
-    return call  # type: ignore[return-value]
+    made: Callable[Concatenate[Any, P], T] = _calling(
+        method, lambda runner, make: deliver(runner, runner.run(_made(make)))
+    )
+    return made
 
 
 def viewing(
     method: Callable[Concatenate[Any, P], Any], view: Callable[[Runner, Any], T]
 ) -> Callable[Concatenate[Any, P], T]:
     """Return the method that gives a view of what one makes that is not awaited either."""
-    name = method.__name__
+    made: Callable[Concatenate[Any, P], T] = _calling(
+        method, lambda runner, make: view(runner, make())
+    )
+    return made
+
+
+def _buffered(
+    method: Callable[Concatenate[Any, P], Ready[T]],
+) -> Callable[Concatenate[Any, P], T]:
+    """Return the method that gives what an awaited one has ready."""
+    made: Callable[Concatenate[Any, P], T] = _calling(method, lambda _, make: make().result)
+    return made
+
+
+def applying(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Any, P], T]:
+    """As `blocking`, of a method that takes a function, `fn`, which is called on this thread."""
+    name, signature = method.__name__, inspect.signature(method)
 
     @wraps(method)
     def call(self: Driven, *args: P.args, **kwargs: P.kwargs) -> T:
-        return view(self._runner, getattr(self._awaited, name)(*args, **kwargs))
+        given = signature.bind(self, *args, **kwargs)
+        fn = given.arguments["fn"]
+        check_function(fn, name)
+
+        def start(ready: Callable[[Any], Any]) -> Coroutine[Any, Any, T]:
+            given.arguments["fn"] = ready
+            made: Coroutine[Any, Any, T] = getattr(self._awaited, name)(
+                *given.args[1:], **given.kwargs
+            )
+            return made
+
+        return self._runner.run_with(fn, start)
 
     return call  # type: ignore[return-value]
 
 
-async def _made(make: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    return make(*args, **kwargs)
+async def _made(make: Callable[[], T]) -> T:
+    return make()
 
 
 def _batches(runner: Runner, items: AsyncIterator[T]) -> Iterator[T]:
@@ -152,18 +194,7 @@ async def _first(items: AsyncIterator[T]) -> T | None:
     return await anext(items, None)
 
 
-def _watching(runner: Runner, watch: Watch) -> SyncWatch:
-    return SyncWatch(runner, watch)
-
-
-class _View(Driven):
-    """What is made by a store's method, and driven by the store's runner."""
-
-    def __init__(self, runner: Runner, awaited: Any) -> None:
-        self._runner, self._awaited = runner, awaited
-
-
-class _Sequence(_View):
+class _Sequence(_Over, Driven):
     """A log or a queue."""
 
     @property
@@ -209,6 +240,51 @@ class SyncQueue(_Sequence):
         return [SyncJob(self._runner, job) for job in self._runner.run(self._awaited.dead(limit))]
 
 
+class SyncPast(_Over, Driven):
+    """A store as it was, for code that does not await: `Past`, with methods that block."""
+
+    def _recipe(self) -> NoReturn:
+        raise InvalidArgumentError("a view of the past is of one open store: it cannot be copied")
+
+    get = blocking(Past.get)
+    get_many = blocking(Past.get_many)
+    keys = blocking(Past.keys)
+    count = blocking(Past.count)
+    list_namespaces = blocking(Past.list_namespaces)
+    search = blocking(Past.search)
+    scan = _iterating(Past.scan, _batches)
+
+
+class SyncWatch(_Over, Iterator[Change]):
+    """The changes of a store as an iterator that waits for the next one; see `Store.watch`.
+
+    With `with store.watch(...) as changes:` the watch begins before the block does.
+    """
+
+    @property
+    def version(self) -> int | None:
+        """Where to resume by `since`; `None` before it begins."""
+        version: int | None = self._awaited.version
+        return version
+
+    def __next__(self) -> Change:
+        change: Change | None = self._runner.run_waiting(_first(self._awaited))
+        if change is None:
+            raise StopIteration
+        return change
+
+    def __enter__(self) -> Self:
+        self._runner.run(self._awaited.__aenter__())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the watch."""
+        self._runner.run(self._awaited.aclose())
+
+
 class SyncStore(Driven):
     """A store for code that does not await: `Store`, with methods that block, from any thread.
 
@@ -217,7 +293,8 @@ class SyncStore(Driven):
     loop then stands still for the moment that a call takes. In a forked child, and as a copy, it
     opens the store anew with its first call. The methods, their arguments and errors are those of
     `Store`; beside them, `WrongLoopError` where a call would wait for the very thread that it is
-    made on.
+    made on. What `update` and `transact` are given is a plain function, which is called on this
+    thread and may use this object; `transact` gives it what reads and writes without `await`.
 
         with kvstore.SyncStore("agent.db") as store:
             store.put(("users", "alice"), "theme", "dark")
@@ -286,7 +363,9 @@ class SyncStore(Driven):
     rewind = blocking(Store.rewind)
     forget = blocking(Store.forget)
     scan = _iterating(Store.scan, _batches)
-    watch = _iterating(Store.watch, _watching)
+    watch = _iterating(Store.watch, SyncWatch)
+    at = _iterating(Store.at, SyncPast)
+    update = applying(Store.update)
     log = viewing(Store.log, SyncLog)
     queue = viewing(Store.queue, SyncQueue)
 
@@ -298,37 +377,8 @@ class SyncStore(Driven):
         """Return what this store has counted, and what waits; see `Store.metrics`."""
         return self.store.metrics()
 
-    def at(self, moment: int | datetime, *, root: str | None = None) -> SyncPast:
-        """Return the store as it was at a moment; see `Store.at`."""
-        runner = self._runner
-        return SyncPast(runner, runner.run(_made(self._awaited.at, moment, root=root)))
-
-    def update(
-        self,
-        namespace: Sequence[str],
-        key: str,
-        fn: Callable[[Any], Any],
-        *,
-        default: Any = None,
-        attempts: int = 10,
-    ) -> Item:
-        """Read, change and write an item atomically; see `Store.update`.
-
-        `fn` is a plain function, called on this thread. It may use this object.
-        """
-        check_function(fn, "update")
-        store = self.store
-        return self._runner.run_with(
-            fn,
-            lambda ready: store.update(namespace, key, ready, default=default, attempts=attempts),
-        )
-
     def transact(self, fn: Callable[[SyncTransaction], T], *, attempts: int = 10) -> T:
-        """Run `fn(tx)` as one optimistic transaction; see `Store.transact`.
-
-        `fn` is a plain function, called on this thread. It reads and writes by `tx.get(...)`,
-        `tx.put(...)` and `tx.delete(...)`.
-        """
+        """Run `fn(tx)` as one optimistic transaction; see `Store.transact`."""
         check_function(fn, "transact")
         runner, store = self._runner, self.store
 
@@ -339,7 +389,7 @@ class SyncStore(Driven):
         return runner.run_with(lambda tx: fn(SyncTransaction(runner, tx)), run)
 
 
-class SyncTyped(_View, Generic[V]):
+class SyncTyped(_Over, Driven, Generic[V]):
     """A `Typed` namespace for code that does not await; `scan` is an iterator."""
 
     _awaited: Typed[V]
@@ -372,7 +422,7 @@ class SyncTyped(_View, Generic[V]):
     def scan(self, **options: Any) -> Iterator[Item[V]]:
         """Iterate over the items in the order of keys; see `Store.scan`."""
         runner = self._runner
-        return _batches(runner, runner.run(_made(self._awaited.scan, **options)))
+        return _batches(runner, runner.run(_made(partial(self._awaited.scan, **options))))
 
     def keys(self, pattern: str = "*", **options: Any) -> list[str]:
         """Return the sorted keys that match; see `Store.keys`."""
@@ -382,11 +432,11 @@ class SyncTyped(_View, Generic[V]):
     count = blocking(Typed.count)
 
 
-class SyncJob:
+class SyncJob(_Over):
     """A `Job` for code that does not await; `with` prolongs its lease, if it lasts, by a thread."""
 
     def __init__(self, runner: Runner, awaited: Job) -> None:
-        self._runner = runner
+        super().__init__(runner, awaited)
         self.awaited = awaited
         self._lock = threading.Lock()
         self._is_over = threading.Event()
@@ -416,17 +466,9 @@ class SyncJob:
         """Of a dead one, why its last attempt failed."""
         return self.awaited.error
 
-    def done(self) -> None:
-        """Finish it; see `Job.done`."""
-        self._runner.run(self.awaited.done())
-
-    def retry(self, delay: float | None = None, *, error: str | None = None) -> None:
-        """Have it tried again; see `Job.retry`."""
-        self._runner.run(self.awaited.retry(delay, error=error))
-
-    def extend(self, seconds: float) -> None:
-        """Let the lease last so many seconds from now; see `Job.extend`."""
-        self._runner.run(self.awaited.extend(seconds))
+    done = blocking(Job.done)
+    retry = blocking(Job.retry)
+    extend = blocking(Job.extend)
 
     def __enter__(self) -> Self:
         self._is_over.clear()
@@ -465,126 +507,27 @@ class SyncJob:
             self._is_over.wait(self.awaited.pause_s)
 
 
-class SyncPast(_View):
-    """A store as it was, for code that does not await: `Past`, with methods that block."""
+class SyncTransactionLog(_Over):
+    """A log within a transaction; see `TransactionLog`."""
 
-    def _recipe(self) -> NoReturn:
-        raise InvalidArgumentError("a view of the past is of one open store: it cannot be copied")
-
-    get = blocking(Past.get)
-    get_many = blocking(Past.get_many)
-    keys = blocking(Past.keys)
-    count = blocking(Past.count)
-    list_namespaces = blocking(Past.list_namespaces)
-    search = blocking(Past.search)
-    scan = _iterating(Past.scan, _batches)
+    append = _buffered(TransactionLog.append)
 
 
-class SyncTransaction:
+class SyncTransactionQueue(_Over):
+    """A queue within a transaction; see `TransactionQueue`."""
+
+    put = _buffered(TransactionQueue.put)
+
+
+class SyncTransaction(_Over):
     """The reads and writes of one try of `SyncStore.transact`; of no use after it."""
 
-    def __init__(self, runner: Runner, tx: Transaction) -> None:
-        self._runner = runner
-        self._tx = tx
-
-    def get(self, namespace: Sequence[str], key: str) -> Item | None:
-        """Return the item as this transaction sees it, or `None`; see `Transaction.get`."""
-        return self._runner.run(self._tx.get(namespace, key))
-
-    def put(
-        self,
-        namespace: Sequence[str],
-        key: str,
-        value: Any,
-        *,
-        ttl: TTL = None,
-        index: Indexing = None,
-        vector: Given = None,
-    ) -> Item:
-        """Store a value when the transaction commits."""
-        return self._tx.put(namespace, key, value, ttl=ttl, index=index, vector=vector).result
-
-    def delete(self, namespace: Sequence[str], key: str) -> None:
-        """Delete the item when the transaction commits."""
-        self._tx.delete(namespace, key)
-
-    def log(self, namespace: Sequence[str]) -> SyncTransactionLog:
-        """Return the log of a namespace, to append to it when the transaction commits."""
-        return SyncTransactionLog(self._tx.log(namespace))
-
-    def queue(self, namespace: Sequence[str]) -> SyncTransactionQueue:
-        """Return the queue of a namespace, to put jobs when the transaction commits."""
-        return SyncTransactionQueue(self._tx.queue(namespace))
+    get = blocking(Transaction.get)
+    put = _buffered(Transaction.put)
+    delete = _buffered(Transaction.delete)
+    log = viewing(Transaction.log, SyncTransactionLog)
+    queue = viewing(Transaction.queue, SyncTransactionQueue)
 
     def done(self, job: SyncJob) -> None:
         """Finish a job when the transaction commits; see `Transaction.done`."""
-        self._tx.done(job.awaited)
-
-
-class SyncTransactionLog:
-    """A log within a transaction; see `TransactionLog`."""
-
-    def __init__(self, log: TransactionLog) -> None:
-        self._log = log
-
-    def append(self, value: Any, *more: Any, ttl: TTL = None) -> None:
-        """Add entries when the transaction commits, which gives them their positions."""
-        self._log.append(value, *more, ttl=ttl)
-
-
-class SyncTransactionQueue:
-    """A queue within a transaction; see `TransactionQueue`."""
-
-    def __init__(self, queue: TransactionQueue) -> None:
-        self._queue = queue
-
-    def put(
-        self,
-        value: Any,
-        *,
-        delay: float | timedelta = 0,
-        unique: str | None = None,
-        index: Indexing = None,
-    ) -> None:
-        """Add a job when the transaction commits, which gives it its id."""
-        self._queue.put(value, delay=delay, unique=unique, index=index)
-
-
-class SyncWatch(Iterator[Change]):
-    """The changes of a store as an iterator that waits for the next one; see `Store.watch`.
-
-    With `with store.watch(...) as changes:` the watch begins before the block does.
-    """
-
-    def __init__(self, runner: Runner, watch: Watch) -> None:
-        self._runner = runner
-        self._watch = watch
-
-    @property
-    def version(self) -> int | None:
-        """Where to resume by `since`; `None` before it begins."""
-        return self._watch.version
-
-    def __next__(self) -> Change:
-        change = self._runner.run_waiting(_next(self._watch))
-        if change is None:
-            raise StopIteration
-        return change
-
-    def __enter__(self) -> Self:
-        self._runner.run(self._watch.__aenter__())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the watch."""
-        self._runner.run(self._watch.aclose())
-
-
-async def _next(watch: Watch) -> Change | None:
-    try:
-        return await anext(watch)
-    except StopAsyncIteration:
-        return None
+        self._awaited.done(job.awaited)

@@ -31,7 +31,7 @@ from kvstore.patterns import EVERY_KEY, compile_pattern
 from kvstore.queue import Queue
 from kvstore.recipe import Recipe
 from kvstore.store import Store
-from kvstore.sync import Driven, SyncLog, SyncQueue, SyncStore, blocking, viewing
+from kvstore.sync import Driven, SyncLog, SyncQueue, SyncStore, applying, blocking, viewing
 from kvstore.types import Namespace
 
 __all__ = ["AsyncKeyValueStore", "KeyValueStore"]
@@ -386,7 +386,8 @@ class KeyValueStore(Driven):
     as a copy that `pickle` or `copy.deepcopy` made, it opens the store anew with its first call.
     The methods, their arguments and errors are those of `AsyncKeyValueStore`; beside them,
     `WrongLoopError` where a call would wait for the very thread that it is made on, as in a signal
-    handler or a finalizer that comes in the middle of another.
+    handler or a finalizer that comes in the middle of another. What `update` is given is a plain
+    function, which is called on this thread and may use this object.
 
     Args:
         target: a path or URL, as for `kvstore.open`, or a store. A store that is open stays its
@@ -461,29 +462,9 @@ class KeyValueStore(Driven):
     list_entities = blocking(AsyncKeyValueStore.list_entities)
     remove_entity = blocking(AsyncKeyValueStore.remove_entity)
     remove_run = blocking(AsyncKeyValueStore.remove_run)
+    update = applying(AsyncKeyValueStore.update)
     log = viewing(AsyncKeyValueStore.log, SyncLog)
     queue = viewing(AsyncKeyValueStore.queue, SyncQueue)
-
-    def update(
-        self,
-        key: str,
-        fn: Callable[[Any], Any],
-        *,
-        default: Any = None,
-        attempts: int = 10,
-        entity_id: str | None = None,
-    ) -> Any:
-        """Read, change by `fn(value)` and write, atomically; see `AsyncKeyValueStore.update`.
-
-        `fn` is a plain function, called on this thread. It may use this object.
-        """
-        awaited = self._awaited
-        return self._runner.run_with(
-            fn,
-            lambda ready: awaited.update(
-                key, ready, default=default, attempts=attempts, entity_id=entity_id
-            ),
-        )
 
 
 def _checked(scope: FlowScope | None) -> FlowScope:
