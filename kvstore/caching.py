@@ -6,65 +6,28 @@ if somebody sends them. What is long is rare and is computed anew.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, TypeVarTuple
+from typing import Any, Generic, TypeVar
 
-__all__ = ["LONGEST", "Known", "LongError", "Same", "cache_short"]
+__all__ = ["LONGEST", "Known", "Same", "cache_short"]
 
 K = TypeVar("K")
 T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
-LONGEST = 256  # characters of all arguments together
-
-
-class LongError(Exception):
-    """Carries a result past the cache, which keeps nothing of a call that raised."""
-
-    def __init__(self, result: Any) -> None:
-        self.result = result
+LONGEST = 256  # characters of an argument
 
 
 def cache_short(
-    maxsize: int, longest: int = LONGEST, *, typed: bool = False
-) -> Callable[[Callable[[*Ts], T]], Callable[[*Ts], T]]:
-    """Remember a pure function's results, but those for long arguments.
-
-    A hit costs what it costs `lru_cache`, and a call; the length is looked at on a miss.
-
-    Args:
-        maxsize: how many results, at most.
-        longest: characters of the arguments, with the parts of tuples, that are remembered.
-        typed: whether 1 and 1.0 are different arguments.
-    """
-
-    def decorate(function: Callable[[*Ts], T]) -> Callable[[*Ts], T]:
-        @functools.lru_cache(maxsize, typed)
-        def remembered(*args: *Ts) -> T:
-            result = function(*args)
-            if sum(map(_length, args)) > longest:
-                raise LongError(result)
-            return result
-
-        @functools.wraps(function)
-        def call(*args: *Ts) -> T:
-            try:
-                # What cannot be hashed raises TypeError, as of any cache.
-                return remembered(*args)
-            except LongError as exc:
-                result: T = exc.result
-                return result
-
-        return call
-
-    return decorate
+    maxsize: int, longest: int = LONGEST
+) -> Callable[[Callable[[K], T]], Callable[[K], T]]:
+    """Remember a pure function's results, but those for long arguments; see `Known`."""
+    return lambda function: Known(function, maxsize, longest).__getitem__
 
 
 class Known(dict[K, T]):
-    """What a function gives, by its argument: `map(known.__getitem__, ...)` looks many up.
+    """What a function gives, by its argument; a loop looks many up by `known.__getitem__`.
 
-    A hit costs a tenth of what it costs `cache_short`, as no function of Python's is called.
+    A hit costs less than one of `lru_cache` behind a function of Python's.
 
     Args:
         function: a pure one.

@@ -100,7 +100,7 @@ def scalars_of(value: Any) -> list[int]:
     """Return the codes of the scalars of a value, sorted."""
     codes = set()
     for path, scalar in _scalars(value, ()):
-        codes.add(_code(path, _same(scalar)))
+        codes.add(_code_of(path, scalar))
         if len(codes) > MOST_FACTS:
             return [MANY]
     return sorted(codes)
@@ -119,13 +119,16 @@ def _is_short(scalar: Any) -> bool:
     return not isinstance(scalar, str) or len(scalar) <= MOST_CHARS
 
 
-def _same(scalar: Any) -> Any:
-    """Return one of the scalars that are equal in JSON."""
-    return int(scalar) if isinstance(scalar, float) and scalar.is_integer() else scalar
+def _code_of(path: tuple[str, ...], scalar: Any) -> int:
+    """Return the code of a scalar at a path; those that are equal in JSON have one."""
+    if isinstance(scalar, float) and scalar.is_integer():
+        scalar = int(scalar)
+    return _code((path, type(scalar), scalar))
 
 
-@cache_short(16_384, typed=True)
-def _code(path: tuple[str, ...], scalar: Any) -> int:
+@cache_short(16_384)
+def _code(place: tuple[tuple[str, ...], type, Any]) -> int:
+    path, _, scalar = place  # by its type, as 1 is equal to True
     return _number(repr((path, scalar)))
 
 
@@ -160,4 +163,4 @@ def _wanted(path: Path, operand: Any) -> int | None:
         and isinstance(operand, _SCALARS)
         and _is_short(operand)
     )
-    return _code(names, _same(operand)) if is_kept else None
+    return _code_of(names, operand) if is_kept else None

@@ -358,11 +358,14 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-@cache_short(500, longest=10_000)
 def qualify(query: str, schema: str | None) -> str:
     """Put the schema before each of the store's tables that a statement names."""
-    if schema is None:
-        return query
+    return query if schema is None else _qualified((query, schema))
+
+
+@cache_short(500, longest=10_000)
+def _qualified(of: tuple[str, str]) -> str:
+    query, schema = of
     name = quoted(schema)
 
     def qualified(match: re.Match[str]) -> str:

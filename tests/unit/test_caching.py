@@ -58,8 +58,8 @@ def test_what_is_made_of_an_object_is_known_by_the_object_itself() -> None:
         assert written([number]) == f"[{number}]"
 
 
-def test_errors_pass_and_types_are_told_apart() -> None:
-    @cache_short(10, typed=True)
+def test_errors_pass_and_are_not_remembered() -> None:
+    @cache_short(10)
     def halve(number: float) -> str:
         return repr(10 / number)
 
