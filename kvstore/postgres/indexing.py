@@ -104,34 +104,37 @@ class Setup(IndexSetup):
         return known
 
 
+class _Held(NamedTuple):
+    """What the index holds of an item: the hashes of its texts (`None`: no entry), its scalars."""
+
+    texts: frozenset[bytes] | None = None
+    scalars: list[int] | None = None
+    is_pending: bool = False
+
+    @property
+    def hashes(self) -> frozenset[bytes]:
+        """Those of its texts, if it has an entry."""
+        return self.texts or frozenset()
+
+
+_NOTHING = _Held()
+
+
 @dataclass(slots=True)
 class _Indexed:
-    """What the index holds of an item, and what it is to hold at the transaction's end.
+    """An item in the index, and what is to be there at the transaction's end.
 
     Attributes:
-        stored: the hashes of the texts in the tables; `None`: it has no entry there.
-        stored_scalars: those in the tables.
-        was_pending: whether it is marked in the tables.
-        texts: the hashes in the index, as of now; `None`: it has no entry.
-        scalars: as of now.
-        is_pending: as of now.
+        stored: in the tables.
+        held: as of now.
         words: to be written; `None`: they are as they were.
         vectors: to be written, by the hashes of their texts.
     """
 
-    stored: frozenset[bytes] | None = None
-    stored_scalars: list[int] | None = None
-    was_pending: bool = False
-    texts: frozenset[bytes] | None = None
-    scalars: list[int] | None = None
-    is_pending: bool = False
+    stored: _Held = _NOTHING
+    held: _Held = _NOTHING
     words: Terms | None = None
     vectors: dict[bytes, bytes] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, texts: bytes | None, scalars: list[int] | None, is_pending: bool) -> _Indexed:
-        held = None if texts is None else frozenset(codes_in(texts))
-        return cls(held, scalars, is_pending, held, scalars, is_pending)
 
 
 @dataclass(slots=True)
@@ -169,7 +172,8 @@ class Indexer:
         self, path: str, key: str, texts: bytes | None, scalars: list[int] | None, is_pending: bool
     ) -> None:
         """Take note of what the index holds of an item."""
-        self._states[path, key] = _Indexed.of(texts, scalars, is_pending)
+        held = _Held(None if texts is None else frozenset(codes_in(texts)), scalars, is_pending)
+        self._states[path, key] = _Indexed(held, held)
 
     @property
     def is_changed(self) -> bool:
@@ -181,8 +185,7 @@ class Indexer:
         """Whether vectors are among that."""
         has_model = self._description.model is not None
         return any(
-            state.vectors
-            or (has_model and (state.stored or frozenset()) - (state.texts or frozenset()))
+            state.vectors or (has_model and state.stored.hashes - state.held.hashes)
             for state in self._changed.values()
         )
 
@@ -211,7 +214,7 @@ class Indexer:
             plan = self._plan(entry)
             if plan is not None:
                 plans.append(plan)
-                held = self._states[plan.address].texts or ()
+                held = self._states[plan.address].held.hashes
                 finder.find(plan.wanted, held, entry.vectors, refused)
         finder.require_all()
         return plans
@@ -220,12 +223,12 @@ class Indexer:
         description = self._description
         value = codec.decode(entry.data)
         # What was not looked up is an entry of a log, or a job: a key that was never there
-        state = self._states.setdefault((entry.path, entry.key), _Indexed())
-        kept = state.texts or () if entry.keeps_own else ()
+        held = self._states.setdefault((entry.path, entry.key), _Indexed()).held
+        kept = held.hashes if entry.keeps_own else ()
         wanted = Wanted.of_row(value, entry.indexing, description, entry.vectors, kept)
         has_scalars = wanted.own or (wanted.texts and embeds(description))
         scalars = scalars_of(value) if has_scalars else None
-        if not state.is_pending and wanted.is_held(state.texts) and scalars == state.scalars:
+        if not held.is_pending and wanted.is_held(held.texts) and scalars == held.scalars:
             return None
         return _Plan((entry.path, entry.key), wanted, scalars)
 
@@ -238,23 +241,22 @@ class Indexer:
             codes = frozenset(
                 code for code in all_codes if wanted.vectors.get(code, b"") is not None
             )
-            if state.texts is None or state.is_pending or state.texts != all_codes:
+            held = state.held
+            if held.texts is None or held.is_pending or held.texts != all_codes:
                 state.words = Terms.of(wanted.texts.values(), plan.address[0])
             for code, vector in wanted.vectors.items():
                 if vector:
                     state.vectors[code] = vector
-            state.texts = codes if all_codes else None
-            state.scalars = plan.scalars
-            state.is_pending = len(codes) < len(all_codes)
+            texts, is_pending = codes if all_codes else None, len(codes) < len(all_codes)
+            state.held = _Held(texts, plan.scalars, is_pending)
             self._changed[plan.address] = state
 
     def delete(self, path: str, key: str) -> None:
         """Apply that an item is deleted."""
         state = self._states[path, key]
-        if state.texts is None and not state.is_pending:
+        if state.held.texts is None and not state.held.is_pending:
             return
-        state.texts = state.scalars = state.words = None
-        state.is_pending = False
+        state.held, state.words = _NOTHING, None
         self._changed[path, key] = state
 
     def take_changes(self) -> IndexChanges:
@@ -264,12 +266,12 @@ class Indexer:
             (address, code, vector)
             for address, state in changed.items()
             for code, vector in state.vectors.items()
-            if code in (state.texts or ())
+            if code in state.held.hashes
         ]
         stale = [
             (address, code)
             for address, state in changed.items()
-            for code in (state.stored or frozenset()) - (state.texts or frozenset())
+            for code in state.stored.hashes - state.held.hashes
         ]
         self._learn(vectors)
         description = self._description
@@ -277,9 +279,7 @@ class Indexer:
         self._text = description.text
         arguments = _arguments(changed) if changed else IndexChanges.NONE
         for state in changed.values():
-            state.stored, state.stored_scalars = state.texts, state.scalars
-            state.was_pending, state.words = state.is_pending, None
-            state.vectors = {}
+            state.stored, state.words, state.vectors = state.held, None, {}
         if description.model is None or description.dimensions is None:
             return IndexChanges(text, arguments)
         table = vectors_table(description.dimensions)
@@ -387,33 +387,26 @@ class IndexChanges:
 
 def _arguments(changed: Mapping[Address, _Indexed]) -> Sequence[Any]:
     """Return what changes in words, scalars and marks; lists of lists go as one, and their ends."""
-    gone = [
-        at
-        for at, state in changed.items()
-        if state.stored is not None and (state.texts is None or state.words is not None)
-    ]
-    entries = {
-        at: state.words
-        for at, state in changed.items()
-        if state.texts is not None and state.words is not None
-    }
-    gone_scalars = [
-        at
-        for at, state in changed.items()
-        if state.scalars is None and state.stored_scalars is not None
-    ]
-    scalars = {
-        at: state.scalars
-        for at, state in changed.items()
-        if state.scalars is not None and state.scalars != state.stored_scalars
-    }
-    marked = [at for at, state in changed.items() if state.is_pending > state.was_pending]
-    unmarked = [at for at, state in changed.items() if state.was_pending > state.is_pending]
+    gone, gone_scalars = [], []
+    entries: dict[Address, Terms] = {}
+    scalars: dict[Address, list[int]] = {}
+    for at, state in changed.items():
+        stored, held = state.stored, state.held
+        if stored.texts is not None and (held.texts is None or state.words is not None):
+            gone.append(at)
+        if held.texts is not None and state.words is not None:
+            entries[at] = state.words
+        if held.scalars is None and stored.scalars is not None:
+            gone_scalars.append(at)
+        if held.scalars is not None and held.scalars != stored.scalars:
+            scalars[at] = held.scalars
+    marked = [at for at, each in changed.items() if each.held.is_pending > each.stored.is_pending]
+    unmarked = [at for at, each in changed.items() if each.stored.is_pending > each.held.is_pending]
     numbers = Counter(chain.from_iterable(terms.numbers for terms in entries.values()))
     return (
         *_columns(gone),
         *_columns(entries),
-        [b"".join(sorted(changed[at].texts or ())) for at in entries],
+        [b"".join(sorted(changed[at].held.hashes)) for at in entries],
         [terms.length for terms in entries.values()],
         *_joined([terms.numbers for terms in entries.values()]),
         *_joined([terms.counts for terms in entries.values()]),
