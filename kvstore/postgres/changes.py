@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from hashlib import blake2b
+from random import getrandbits
 from typing import Any, NamedTuple
 
 from kvstore.errors import StoreError
@@ -25,7 +27,6 @@ from kvstore.postgres import past_statements, statements
 from kvstore.postgres.connection import (
     Connection,
     DriverError,
-    Target,
     connect,
     hang_up,
     snapshot,
@@ -36,7 +37,7 @@ from kvstore.postgres.reading import item_of
 from kvstore.postgres.roots import store_state
 from kvstore.types import Change
 
-__all__ = ["Herald", "Listener", "read_changes"]
+__all__ = ["News", "read_changes"]
 
 _ROWS_AT_ONCE = 1_000
 _BYTES_AT_ONCE = 4 * 2**20  # of values, roughly
@@ -175,90 +176,69 @@ async def _read_roots(
     return ChangePage(changes, position, begin_of_all, lease, bool(has_expired), now)
 
 
-class Herald:
-    """Wakes those who watch in other processes; soon, and once for much news.
-
-    Args:
-        pool: whose connections it uses.
-        channel: where to notify.
-        sender: a number by which the store's own `Listener` knows it.
-    """
-
-    def __init__(self, pool: Pool, channel: str, sender: int) -> None:
-        self._pool = pool
-        self._notify = statements.NOTIFY.format(channel=channel, sender=sender)
-        self._is_due = self._is_closing = False
-        self._not_before = 0.0
-        self._task: asyncio.Task[None] | None = None
-
-    def tell(self) -> None:
-        """There is news, and it is committed."""
-        self._is_due = True
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            while self._is_due:
-                if not self._is_closing:
-                    await asyncio.sleep(self._not_before - loop.time())
-                self._is_due = False
-                with suppress(StoreError):  # who watches looks without it, too, only less soon
-                    await self._pool.run_alone(lambda connection: connection.execute(self._notify))
-                self._not_before = loop.time() + _PAUSE_S
-        finally:
-            self._task = None
-
-    async def close(self) -> None:
-        """Tell what is left to tell."""
-        self._is_closing = True
-        if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)
-
-
-class Listener:
-    """Rings a bell for what others write, while the server lets it.
+class News:
+    """Wakes those who watch in other processes, and hears of what is written there.
 
     It never fails: whoever watches looks for changes without it, too, only less soon.
 
     Args:
-        target: where to listen.
-        channel: on which.
-        bell: to ring.
-        sender: the number of the store's own `Herald`, whose news the bell has rung for already.
-        pool: which knows whether the server has been left.
+        pool: of the store; over its connections others are told.
+        bell: rung for what others write.
     """
 
-    def __init__(self, target: Target, channel: str, bell: Bell, sender: int, pool: Pool) -> None:
-        self._target = target
+    def __init__(self, pool: Pool, bell: Bell) -> None:
         self._pool = pool
-        self._age = pool.age
-        self._channel = channel
-        self._own = str(sender)
         self._bell = bell
-        self._connection: Connection | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._not_before = 0.0
+        schema = pool.target.schema or ""
+        self._channel = f"kvstore_{blake2b(schema.encode(), digest_size=8).hexdigest()}"
+        self._own = str(getrandbits(62))  # by which it knows what it has told itself
+        self._is_due = self._is_closing = False
+        self._telling: asyncio.Task[None] | None = None
+        self._not_told_before = 0.0
+        self._age = pool.age
+        self._connection: Connection | None = None  # that listens
+        self._listening: asyncio.Task[None] | None = None
+        self._not_tried_before = 0.0
 
-    def start(self) -> None:
-        """Listen from some moment on, if that is not done already."""
-        if self._connection is not None and self._age != self._pool.age:
+    def tell(self) -> None:
+        """There is news, and it is committed: others hear of it soon, and once of much."""
+        self._is_due = True
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().create_task(self._tell())
+
+    async def _tell(self) -> None:
+        loop = asyncio.get_running_loop()
+        notify = statements.NOTIFY.format(channel=self._channel, sender=self._own)
+        try:
+            while self._is_due:
+                if not self._is_closing:
+                    await asyncio.sleep(self._not_told_before - loop.time())
+                self._is_due = False
+                with suppress(StoreError):
+                    await self._pool.run_alone(lambda connection: connection.execute(notify))
+                self._not_told_before = loop.time() + _PAUSE_S
+        finally:
+            self._telling = None
+
+    def listen(self) -> None:
+        """Hear of others from some moment on, if that is not done already, and if it can be."""
+        if self._connection is not None and self._age != self._pool.age:  # of a server that is left
             self._connection.terminate()
         if self._connection is not None and not self._connection.is_closed():
             self._bell.patience_s = HEARD_POLL_S
             return
         self._bell.patience_s = POLL_S
         loop = asyncio.get_running_loop()
-        if self._task is None and not self._target.is_pooler and loop.time() >= self._not_before:
-            self._not_before = loop.time() + _RETRY_S
-            self._task = loop.create_task(self._listen())
+        may_try = not self._pool.target.is_pooler and loop.time() >= self._not_tried_before
+        if self._listening is None and may_try:
+            self._not_tried_before = loop.time() + _RETRY_S
+            self._listening = loop.create_task(self._listen())
 
     async def _listen(self) -> None:
         try:
             with suppress(StoreError, *DriverError):
                 self._age = self._pool.age
-                connection = await connect(self._target)
+                connection = await connect(self._pool.target)
                 try:
                     await connection.add_listener(self._channel, self._heard)
                 except BaseException:
@@ -267,17 +247,19 @@ class Listener:
                 self._connection = connection
                 self._bell.ring()  # for what was written before
         finally:
-            self._task = None
+            self._listening = None
 
     def _heard(self, _connection: object, _pid: object, _channel: object, sender: object) -> None:
         if sender != self._own:
             self._bell.ring()
 
     async def close(self) -> None:
-        """Listen no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        """Tell what is left to tell, and listen no more."""
+        self._is_closing = True
+        if self._listening is not None:
+            self._listening.cancel()
+        doing = [task for task in (self._telling, self._listening) if task is not None]
+        await asyncio.gather(*doing, return_exceptions=True)
         if self._connection is not None:
             await hang_up(self._connection)
             self._connection = None

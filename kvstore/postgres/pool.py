@@ -57,18 +57,16 @@ class Pool:
         target: where to.
         size: how many at most.
         timeout: how long to wait for one, in seconds.
-        watchman: told of what is on its way.
         counters: of what is done.
 
     Attributes:
+        watchman: told of what is on its way, here and by whoever writes.
         age: how often it has renewed itself.
     """
 
-    def __init__(
-        self, target: Target, size: int, timeout: float, watchman: Watchman, counters: Counters
-    ) -> None:
+    def __init__(self, target: Target, size: int, timeout: float, counters: Counters) -> None:
         self.target = target
-        self.watchman = watchman
+        self.watchman = Watchman(target, counters)
         self._counters = counters
         self._size = size
         self._timeout = timeout
@@ -339,3 +337,4 @@ class Pool:
         if self._opened:
             self._quiet = asyncio.get_running_loop().create_future()
             await self._quiet
+        await self.watchman.close()

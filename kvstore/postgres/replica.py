@@ -16,7 +16,6 @@ from kvstore.errors import StoreAccessError, StoreBusyError
 from kvstore.metrics import Counters
 from kvstore.postgres.connection import Connection, Target
 from kvstore.postgres.pool import Pool
-from kvstore.postgres.watchman import Watchman
 
 __all__ = ["Replica"]
 
@@ -52,8 +51,7 @@ class Replica:
 
     def __init__(self, target: Target, size: int, counters: Counters, primary: Pool) -> None:
         self._primary = primary
-        self._watchman = Watchman(target, counters)
-        self._pool = Pool(target, size, 0.05, self._watchman, counters)
+        self._pool = Pool(target, size, 0.05, counters)
         self._is_pooler = target.is_pooler
         self._needed = 0  # the place in the log that a read must see
         self._is_lost = False  # it is not known
@@ -141,4 +139,3 @@ class Replica:
     async def close(self) -> None:
         """Close its connections."""
         await self._pool.close()
-        await self._watchman.close()

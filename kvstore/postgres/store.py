@@ -7,9 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
-from random import getrandbits
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from kvstore.arguments import check_seconds
@@ -59,7 +57,6 @@ from kvstore.postgres.replica import Replica
 from kvstore.postgres.searching import sample_vectors, search
 from kvstore.postgres.target import STATEMENT_TIMEOUT_S
 from kvstore.postgres.upkeep import Upkeep, is_upkeep
-from kvstore.postgres.watchman import Watchman
 from kvstore.postgres.workspace import find_unembedded
 from kvstore.ranking import Search
 from kvstore.report import Meter, Report
@@ -175,7 +172,7 @@ def _read(
 
     async def method(self: PostgresBackend, /, *args: P.args, **kwargs: P.kwargs) -> T:
         if is_awaited:
-            self._listener.start()
+            self._news.listen()
         pool = self._pool if of_primary or is_awaited else self._reads
         return await pool.run(ask, self.now(), *args, **kwargs)
 
@@ -240,22 +237,17 @@ class PostgresBackend(Backend):
         self._making_tables = asyncio.Lock()
         target = await self._migrated(connection, target)
         self.target = replace(self.target, is_distributed=target.is_distributed)
-        channel, newest = await self._prepare(connection)
-        self._watchman = Watchman(target, self.counters)
-        self._pool = Pool(
-            target, self._pool_size, target.busy_timeout, self._watchman, self.counters
-        )
+        newest = await self._prepare(connection)
+        self._pool = Pool(target, self._pool_size, target.busy_timeout, self.counters)
         self._reads: Pool | Replica = self._pool
         self._replica = replica = await self._replica_of(connection, target)
         if replica is not None:
             self._reads = replica
         is_direct = replica is None and not target.is_pooler
         self._points = PointReader(self._reads.run, self.now, self._pool if is_direct else None)
-        sender = getrandbits(62)
-        self._listener = changes.Listener(target, channel, self.bell, sender, self._pool)
+        self._news = changes.News(self._pool, self.bell)
         if self.settings.read_only:
             return
-        self._herald = changes.Herald(self._pool, channel, sender)
         await plan_once(connection, target)
         self._writer = Writer(
             target,
@@ -267,8 +259,8 @@ class PostgresBackend(Backend):
             backlog=self.backlog,
             counters=self.counters,
             make_indexer=self._make_indexer,
-            tell=self._herald.tell,
-            watchman=self._watchman,
+            tell=self._news.tell,
+            watchman=self._pool.watchman,
             demoted=self._pool.renew,
             replica=replica,
         )
@@ -300,13 +292,10 @@ class PostgresBackend(Backend):
             connection.spread(target)
         return target
 
-    async def _prepare(self, connection: Connection) -> tuple[str, int]:
-        """Make the index, if this store has one and there is none.
+    async def _prepare(self, connection: Connection) -> int:
+        """Make the index, if this store has one and there is none; return the newest version.
 
         A store that is read-only makes nothing, and uses what is there.
-
-        Returns:
-            The name of the channel, and the newest version.
         """
         if self._setup is not None:
             if not self.settings.read_only:
@@ -315,10 +304,8 @@ class PostgresBackend(Backend):
                 async with connection.transaction():
                     await find_extension(connection, self._setup, may_create=False)
         async with connection.transaction():
-            newest = await connection.fetchval(statements.GET_NEWEST) or 0
-        assert connection.schema is not None
-        digest = blake2b(connection.schema.encode(), digest_size=8).hexdigest()
-        return f"kvstore_{digest}", newest
+            newest: int = await connection.fetchval(statements.GET_NEWEST) or 0
+        return newest
 
     def _make_indexer(self, description: str) -> Indexer:
         return Indexer(description, self._setup)
@@ -333,18 +320,16 @@ class PostgresBackend(Backend):
     def _tell(self) -> None:
         """Wake those who watch, here and elsewhere."""
         self.bell.ring()
-        self._herald.tell()
+        self._news.tell()
 
     async def close(self) -> None:
         if not self.settings.read_only:
             await self._writer.close()
-            await self._herald.close()
         await self._points.close()
-        await self._listener.close()
+        await self._news.close()
         if self._replica is not None:
             await self._replica.close()
         await self._pool.close()
-        await self._watchman.close()
 
     # Read
 

@@ -377,10 +377,10 @@ async def test_a_server_that_became_read_only_is_left_by_whoever_only_watches(
         async with asyncio.timeout(10):
             await anext(changes)
         waiting = asyncio.create_task(anext(changes))
-        listener, pool = store.backend._listener, store.backend._pool
+        news, pool = store.backend._news, store.backend._pool
 
         async def listens() -> bool:
-            return listener._connection is not None and not listener._connection.is_closed()
+            return news._connection is not None and not news._connection.is_closed()
 
         async def is_refused() -> bool:
             try:
@@ -390,7 +390,7 @@ async def test_a_server_that_became_read_only_is_left_by_whoever_only_watches(
                 return True
 
         await until(listens)
-        before = {listener._connection, *(link.raw for link in pool._idle)}
+        before = {news._connection, *(link.raw for link in pool._idle)}
         try:
             await set_read_only(server, admin, "on")
             await until(is_refused)  # once the sessions have heard of it

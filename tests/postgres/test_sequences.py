@@ -113,7 +113,7 @@ async def test_another_store_wakes_a_taker_and_a_follower(
             assert (await following).value == number
             assert job is not None
             await job.done()
-            await until(lambda: here.backend._listener._connection is not None)
+            await until(lambda: here.backend._news._connection is not None)
             monkeypatch.setattr("kvstore.postgres.changes.HEARD_POLL_S", 3_600.0)
 
 

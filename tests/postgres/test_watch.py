@@ -36,8 +36,8 @@ async def test_a_watch_is_woken_by_another_store(
     ):
         await there.put(NS, "first", 1)
         assert await take(watch, 1) == ["first"]
-        if here.backend._listener._task is not None:
-            await here.backend._listener._task
+        if here.backend._news._listening is not None:
+            await here.backend._news._listening
         monkeypatch.setattr("kvstore.postgres.changes.HEARD_POLL_S", FOREVER_S)
         for number in range(20):
             waiting = asyncio.create_task(take(watch, 1))
@@ -57,7 +57,7 @@ async def test_a_watch_behind_a_pooler_looks_by_itself(postgres_url: str) -> Non
             await asyncio.sleep(0)
             await there.put(NS, str(number), number)
             assert await waiting == [str(number)]
-        assert here.backend._listener._connection is None
+        assert here.backend._news._connection is None
 
 
 async def test_two_schemas_of_one_database_do_not_wake_each_other(
@@ -65,7 +65,7 @@ async def test_two_schemas_of_one_database_do_not_wake_each_other(
 ) -> None:
     with postgres.schema() as other_url:
         async with PostgresStore(postgres_url) as one, PostgresStore(other_url) as other:
-            assert one.backend._listener._channel != other.backend._listener._channel
+            assert one.backend._news._channel != other.backend._news._channel
             async with one.watch() as watch, other.watch() as other_watch:
                 await one.put(NS, "mine", 1)
                 await other.put(NS, "yours", 1)
