@@ -7,7 +7,6 @@ primitive runs without awaiting, so each is atomic on the event loop.
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from heapq import merge
 from itertools import groupby, islice
@@ -72,7 +71,6 @@ from kvstore.types import Change, IndexConfig, Item, Namespace
 
 __all__ = ["InMemoryBackend", "InMemoryStore"]
 
-_MOST_CHANGES = 250_000  # that the feed holds, however young: some 40 MB
 _MOST_WAITING = 100  # items that `check` names
 _CHANGES_AT_ONCE = 500
 _SLICE = 1_000  # records written out between two looks at the clock
@@ -118,9 +116,6 @@ class InMemoryBackend(MemoryRows):
     def __init__(self) -> None:
         super().__init__()
         self._version = 0
-        self._lease = 0  # when the recording of changes may end; 0: none are recorded
-        self._changes: list[Note] = []
-        self._changes_begin = 0  # every change after this version is there, while there is a lease
         self._past = MemoryPast()
 
     async def open(self) -> None:
@@ -140,7 +135,7 @@ class InMemoryBackend(MemoryRows):
         before = self._version
         jobs = MemoryJobs(now, self._sequences, self._queues)
         answers: Iterator[Any] = iter(())
-        is_news = self._is_recording
+        is_news = self._past.is_recording
         if asked or self._index is not None:
             effects = decide(
                 *(asked, self._rows, now, before),
@@ -198,11 +193,11 @@ class InMemoryBackend(MemoryRows):
             case Reindex():
                 return self._reindex_rows(op)
             case Lease():
-                return self._take_lease(op, now)
+                return self._past.lease(op, self._version, now)
             case Trim():
-                return self._trim(op, now)
+                return self._past.trim(op, self._version, now)
             case Keep():
-                return self._keep(op, now)
+                return self._past.keep(op, self._version, now)
             case Forget():
                 return self._past.forget(op.path, op.pattern, op.subtree)
             case Rewind():
@@ -217,7 +212,7 @@ class InMemoryBackend(MemoryRows):
         restored: Mapping[tuple[str, int], JobState] | None = None,
     ) -> None:
         not_before(effects, self._past.last)
-        if self._past.is_kept:
+        if self._past.is_recording:
             self._past.take(effects, self._rows)
         for address in effects.drops:
             del self._rows[address]
@@ -240,13 +235,9 @@ class InMemoryBackend(MemoryRows):
                 jobs = MemoryJobs(effects.now, self._sequences, self._queues)
             self._keep_positions(effects, jobs, restored or {})
         self._version = effects.version
-        self._changes += effects.notes
-        if len(self._changes) > _MOST_CHANGES and not self._past.is_kept:
-            self._cut(_MOST_CHANGES // 10)
 
     def _drop(self, kind: Literal["delete", "expire"], doomed: list[Address], now: int) -> int:
-        states = self._sequences
-        is_watched = self._is_recording
+        states, is_watched = self._sequences, self._past.is_recording
         self._carry_out(
             gone(kind, doomed, now, self._version, is_watched=is_watched, sequences=states)
         )
@@ -263,7 +254,7 @@ class InMemoryBackend(MemoryRows):
         return len(expired[:limit])
 
     def _restore_rows(self, op: Restore, now: int) -> int:
-        is_watched = self._is_recording
+        is_watched = self._past.is_recording
         if is_watched:  # so that no record replaces an expired item, untold
             self._sweep_rows(len(self._rows), now)
         admission = Admission(op, self._version, now, is_watched=is_watched)
@@ -363,17 +354,6 @@ class InMemoryBackend(MemoryRows):
     async def history(self, path: str, key: str, limit: int | None) -> list[Change]:
         return self._past.changes((path, key), self._rows.get((path, key)))[:limit]
 
-    @property
-    def _is_recording(self) -> bool:
-        """Whether changes are noted: somebody watches, or the past is kept."""
-        return bool(self._lease) or self._past.is_kept
-
-    def _keep(self, op: Keep, now: int) -> None:
-        if not self._is_recording:
-            self._changes.clear()
-            self._changes_begin = self._version
-        self._past.keep(op, self._version, now)
-
     def _rewind(self, op: Rewind, now: int) -> int:
         self._past.require(op.moment, self._version, now)
         states = self._sequences
@@ -393,39 +373,12 @@ class InMemoryBackend(MemoryRows):
 
     # Watch
 
-    def _cut(self, number: int) -> None:
-        if number:
-            self._changes_begin = self._changes[number - 1].version
-            del self._changes[:number]
-
-    def _take_lease(self, op: Lease, now: int) -> tuple[int, int]:
-        if not self._is_recording:
-            self._changes.clear()
-            self._changes_begin = self._version
-        self._lease = now + op.span
-        return self._version, self._changes_begin
-
-    def _trim(self, op: Trim, now: int) -> int:
-        if op.is_watched:
-            self._lease = max(self._lease, now + op.history)
-        elif self._lease <= now:
-            self._lease = 0
-        else:  # not longer than it could be now: the clock may have been ahead
-            self._lease = min(self._lease, now + op.history)
-        trimmed = self._past.trim(op, self._version, now)
-        oldest = now - op.history
-        first = enumerate(self._changes[: op.limit], 1)
-        old = max((number for number, change in first if change.at <= oldest), default=0)
-        self._cut(old)
-        return max(old, trimmed)
-
     async def read_changes(
         self, after: int, path: str, pattern: Pattern, subtree: bool
     ) -> ChangePage:
         now = self.now()
         found: list[Change] = []
-        begin = bisect_right(self._changes, after, key=lambda change: change.version)
-        seen = self._changes[begin : begin + _CHANGES_AT_ONCE]
+        seen = self._past.notes_after(after, _CHANGES_AT_ONCE)
         for change in seen:
             if is_within(change.path, path, subtree) and pattern.matches(change.key):
                 labels = decode_namespace(change.path)
@@ -435,7 +388,8 @@ class InMemoryBackend(MemoryRows):
                 found.append(Change(change.kind, labels, change.key, change.version, at, item))
         position = seen[-1].version if seen else after
         is_due = self._soonest is not None and self._soonest <= now
-        return ChangePage(found, position, self._changes_begin, self._lease, is_due, now)
+        feed = self._past.notes_begin, self._past.watched_until
+        return ChangePage(found, position, *feed, is_due, now)
 
     def _put(self, change: Note, now: int) -> Record | None:
         """Return what was put: as it then was, if that is kept, else as it now is."""
@@ -495,7 +449,7 @@ class InMemoryBackend(MemoryRows):
             sum_ = roots.get(root, RootStats(0, 0, 0))
             roots[root] = RootStats(sum_.items + items, sum_.namespaces + 1, sum_.bytes + size)
         live = sum(items for items, _ in sizes.values())
-        past, past_bytes = self._past.measure(self._rows.values())
+        changes, past, past_bytes = self._past.measure(self._rows.values())
         states = self._sequences.values()
         indexed = None
         if self._index is not None and self.index is not None and self.index.ranks:
@@ -508,7 +462,7 @@ class InMemoryBackend(MemoryRows):
             version=self._version,
             expired=len(self._rows) - live,
             indexed=indexed,
-            changes=len(self._changes),
+            changes=changes,
             past=past,
             past_bytes=past_bytes,
             logs=sum(state.kind == "log" for state in states),

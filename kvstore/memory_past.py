@@ -1,15 +1,15 @@
-"""The past of `InMemoryStore`: what ceased to be, by its address."""
+"""What `InMemoryStore` has changed: the feed, and the past, which is what ceased to be."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from kvstore.feed import lease_after
 from kvstore.instants import to_datetime
 from kvstore.namespace import decode_namespace, is_within
-from kvstore.operations import Keep, Record, Trim
+from kvstore.operations import Keep, Lease, Record, Trim
 from kvstore.past import Kept, Moment
 from kvstore.past_view import item_of
 from kvstore.patterns import Pattern
@@ -17,6 +17,8 @@ from kvstore.plan import Address, Effects, Kind, Note, ends_of
 from kvstore.types import Change
 
 __all__ = ["MemoryPast"]
+
+_MOST_NOTES = 250_000  # that the feed holds, however young: some 40 MB
 
 
 class _Ended(NamedTuple):
@@ -27,26 +29,21 @@ class _Ended(NamedTuple):
     began_at: int
 
 
-@dataclass(slots=True)
-class _Span:
-    """For how long the past is kept, and until when that holds."""
-
-    length: int = 0
-    until: int = 0
-
-
 class MemoryPast:
-    """What ceased to be.
+    """The changes that are recorded, and what they ended.
 
     Attributes:
         last: the instant of the last change.
+        notes_begin: every change after this version is there, while they are recorded.
+        watched_until: when the recording of changes may end; 0: nobody watches.
     """
 
     def __init__(self) -> None:
         self._ended: dict[Address, list[_Ended]] = {}
         self._order: list[Address] | None = None  # all of those addresses, if they are sorted
-        self._notes: list[Note] = []  # all changes since `_begin`
-        self._span = _Span()
+        self._notes: list[Note] = []  # the feed
+        self.notes_begin = self.watched_until = 0
+        self._span = self._until = 0  # for how long the past is kept, and how long that holds
         self._begin = Moment(0, 0)
         self._has_waited = False  # a change has another instant than its item: a clock was set back
         self._known = (0, 0, 0, 0), 0  # of the last moment that was required: what it hangs on, end
@@ -55,26 +52,51 @@ class MemoryPast:
     @property
     def is_kept(self) -> bool:
         """Whether what ceases to be is kept."""
-        return self._span.length > 0
+        return self._span > 0
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether changes are noted: somebody watches, or the past is kept."""
+        return bool(self.watched_until) or self.is_kept
 
     # Write
 
+    def _record(self, version: int) -> None:
+        """Have changes recorded from now on, if they are not."""
+        if not self.is_recording:
+            self._notes.clear()
+            self.notes_begin = version
+
+    def lease(self, op: Lease, version: int, now: int) -> tuple[int, int]:
+        """Begin a recording, or prolong the one that there is; return what `Lease` answers."""
+        self._record(version)
+        self.watched_until = now + op.span
+        return version, self.notes_begin
+
     def keep(self, op: Keep, version: int, now: int) -> None:
         """Begin to keep it, or go on."""
-        span = self._span
+        self._record(version)
         if not self.is_kept:
-            self._ended.clear()
-            self._order = None
-            self._notes.clear()
+            self._forget_all()
             self.last = max(self.last, now)
             self._begin = Moment(version, self.last)
-        if op.span > span.length or span.until < now:
-            span.length = op.span
-        if op.span >= span.length:
-            span.until = now + op.span
+        if op.span > self._span or self._until < now:
+            self._span = op.span
+        if op.span >= self._span:
+            self._until = now + op.span
 
     def take(self, effects: Effects, rows: Mapping[Address, Record]) -> None:
-        """Keep what effects are about to end; the rows are as they are before."""
+        """Note changes, and keep what they are about to end; the rows are as they are before."""
+        if self.is_kept:
+            self._keep_ended(effects, rows)
+        self._notes += effects.notes
+        if effects.notes:
+            self.last = effects.notes[-1].at
+            self._has_waited = self._has_waited or self.last != effects.now
+        if len(self._notes) > _MOST_NOTES and not self.is_kept:
+            self._cut(_MOST_NOTES // 10)
+
+    def _keep_ended(self, effects: Effects, rows: Mapping[Address, Record]) -> None:
         for row, _ in effects.writes:
             before = rows.get((row.path, row.key))
             if before is not None and before.data == row.data:
@@ -90,10 +112,6 @@ class MemoryPast:
                     self._ended[address] = []
                     self._order = None
                 self._ended[address].append(_Ended(there, note, began))
-        self._notes += effects.notes
-        if effects.notes:
-            self.last = effects.notes[-1].at
-            self._has_waited = self._has_waited or self.last != effects.now
 
     def _instant_of(self, version: int, otherwise: int) -> int:
         """Return the instant of a change, if it is kept."""
@@ -104,24 +122,36 @@ class MemoryPast:
 
     def trim(self, op: Trim, version: int, now: int) -> int:
         """Do a slice of the upkeep; return how many changes went."""
-        span = self._span
         if op.keeps is not None:
             self.keep(Keep(op.keeps), version, now)
-        elif self.is_kept and span.until < now:
-            span.length = span.until = 0
-        oldest = now - span.length if self.is_kept else self.last
-        end = bisect_right(self._notes[: op.limit], oldest, key=lambda note: note.at)
-        gone = self._notes[:end]
+        elif self.is_kept and self._until < now:
+            self._span = self._until = 0
+            self._forget_all()
+        self.watched_until = self.watched_until and lease_after(self.watched_until, op, now)
+        kept = self.notes_after(self._begin.version, op.limit) if self.is_kept else []
+        gone = kept[: bisect_right(kept, now - self._span, key=lambda note: note.at)]
         if gone:
             self._begin = Moment(gone[-1].version, gone[-1].at)
-            del self._notes[:end]
         for address in {(note.path, note.key) for note in gone} & self._ended.keys():
             old = self._ended[address]  # in the order of what ended them
             del old[: bisect_right(old, self._begin.version, key=lambda each: each.by.version)]
             if not old:
                 del self._ended[address]
                 self._order = None
-        return len(gone)
+        oldest = now - max(op.history, self._span)
+        number = bisect_right(self._notes[: op.limit], oldest, key=lambda note: note.at)
+        self._cut(number)
+        return max(number, len(gone))
+
+    def _cut(self, number: int) -> None:
+        """Let the first changes go."""
+        if number:
+            self.notes_begin = self._notes[number - 1].version
+            del self._notes[:number]
+
+    def _forget_all(self) -> None:
+        self._ended.clear()
+        self._order = None
 
     def forget(self, path: str, pattern: Pattern, subtree: bool) -> int:
         """Take the past of some keys away; return how many old items went."""
@@ -136,9 +166,14 @@ class MemoryPast:
 
     # Read
 
+    def notes_after(self, version: int, limit: int | None = None) -> list[Note]:
+        """Return the changes after a version, in order: so many of them."""
+        begin = bisect_right(self._notes, version, key=lambda note: note.version)
+        return self._notes[begin : None if limit is None else begin + limit]
+
     def kept(self, version: int) -> Kept:
         """Return how much is kept."""
-        return Kept(self._span.length, self._begin, version, self.last)
+        return Kept(self._span, self._begin, version, self.last)
 
     def moment(self, version: int | None, instant: int | None, newest: int, now: int) -> Moment:
         """Find a moment; the errors are those of `Backend.moment`."""
@@ -146,25 +181,24 @@ class MemoryPast:
         if version is not None:
             kept.require_version(version)
             place = bisect_right(self._notes, version, key=lambda note: note.version)
-            at = self._notes[place - 1].at if place else self._begin.instant
-            moment = Moment(version, at)
+            at = self._notes[place - 1].at if place else 0
+            moment = Moment(version, max(at, self._begin.instant))
         else:
             assert instant is not None
             kept.require_instant(instant, now)
             place = bisect_right(self._notes, instant, key=lambda note: note.at)
-            last = self._notes[place - 1].version if place else self._begin.version
+            last = max(self._notes[place - 1].version if place else 0, self._begin.version)
             moment = Moment(max(last, newest) if place == len(self._notes) else last, instant)
         self.require(moment, newest, now)
         return moment
 
     def require(self, moment: Moment, newest: int, now: int) -> None:
         """Raise `HistoryExpiredError` unless a moment is kept."""
-        asked = moment.version, newest, self._span.length, self._begin.version
+        asked = moment.version, newest, self._span, self._begin.version
         known, until = self._known
         if asked == known and now < until:
             return
-        place = bisect_right(self._notes, moment.version, key=lambda note: note.version)
-        following = self._notes[place].at if place < len(self._notes) else None
+        following = next((note.at for note in self.notes_after(moment.version, 1)), None)
         self._known = asked, self.kept(newest).require(moment, following, now)
 
     def row_at(self, moment: Moment, address: Address, present: Record | None) -> Record | None:
@@ -185,8 +219,7 @@ class MemoryPast:
 
     def changed_since(self, version: int, path: str, subtree: bool) -> list[Address]:
         """Return the addresses of what has changed since a version, in order."""
-        place = bisect_right(self._notes, version, key=lambda note: note.version)
-        found = {(note.path, note.key) for note in self._notes[place:]}
+        found = {(note.path, note.key) for note in self.notes_after(version)}
         return sorted(at for at in found if is_within(at[0], path, subtree))
 
     def changes(self, address: Address, present: Record | None) -> list[Change]:
@@ -219,8 +252,8 @@ class MemoryPast:
                 return each.row
         return None
 
-    def measure(self, present: Iterable[Record]) -> tuple[int, int]:
-        """Return how many old items there are, and the bytes of their values, each kept once.
+    def measure(self, present: Iterable[Record]) -> tuple[int, int, int]:
+        """Return how many changes, how many old items, and the bytes of these, each kept once.
 
         One that is still there takes no room.
         """
@@ -228,7 +261,7 @@ class MemoryPast:
         sizes = {id(data): len(data) for data in old}
         for row in present:
             sizes.pop(id(row.data), None)
-        return len(old), sum(sizes.values())
+        return len(self._notes), len(old), sum(sizes.values())
 
 
 def _is_inside(address: Address, path: str, pattern: Pattern, subtree: bool) -> bool:
