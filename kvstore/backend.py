@@ -143,6 +143,8 @@ class NamespaceQuery:
     def matches(self, namespace: Namespace) -> bool:
         """Whether the namespace has the prefix and the suffix."""
         before, after = self.prefix, self.suffix
+        if not after and self.root == before:  # all below the root, as most listings have it
+            return namespace[: len(before)] == before
         if len(namespace) < max(len(before), len(after)):
             return False
         return all(map(_label_matches, before, namespace)) and all(

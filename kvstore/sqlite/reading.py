@@ -47,6 +47,7 @@ __all__ = [
     "item_of",
     "items_of",
     "keys",
+    "list_few",
     "list_namespaces",
     "live_item",
     "own_numbers",
@@ -87,6 +88,7 @@ def checksum(path: str, key: str, version: int, data: bytes) -> int:
 
 
 _LATEST_FIRST = Order("version", descends=True)
+_FEW_NAMESPACES = 16  # that are listed at once on the event loop's thread
 _SPARE = 20  # items beyond a page, in the place of those that have expired
 _TRIED = 1_000  # items that are tried in order before all are looked through
 _MANY = 2_000  # items that Python's collector is kept from while they are made
@@ -388,13 +390,38 @@ def list_namespaces(
     connection: driver.Connection, asked: NamespaceQuery, limit: int | None, offset: int, now: int
 ) -> list[Namespace]:
     """Return the namespaces that match, cut, distinct, sorted and paged."""
-    root = encode_namespace(asked.root)
     if asked.max_depth is None or asked.suffix or len(asked.prefix) > asked.max_depth:
-        paths = (path for (path,) in driver.run(connection, statements.list_paths(root, now)))
-        return asked.cut(map(decode_namespace, paths))[offset:][:limit]
+        namespaces = _below(connection, asked.root, now, _most(asked, limit, offset))
+        return asked.cut(namespaces)[offset:][:limit]
     with snapshot(connection):
-        below = _skip_below(connection, root, asked, asked.max_depth, now)
+        below = _skip_below(connection, encode_namespace(asked.root), asked, asked.max_depth, now)
         return list(islice(below, offset, None if limit is None else offset + limit))
+
+
+def list_few(
+    connection: driver.Connection, asked: NamespaceQuery, limit: int | None, offset: int, now: int
+) -> list[Namespace] | None:
+    """As `list_namespaces`, of a page or of few namespaces; `None`: there are more."""
+    most = _most(asked, limit, offset)
+    is_page = most is not None and most <= statements.FEW
+    namespaces = _below(connection, asked.root, now, most if is_page else _FEW_NAMESPACES + 1)
+    if not is_page and len(namespaces) > _FEW_NAMESPACES:
+        return None
+    return asked.cut(namespaces)[offset:][:limit]
+
+
+def _most(asked: NamespaceQuery, limit: int | None, offset: int) -> int | None:
+    """Return how many namespaces below the root make a page; `None`: that depends on them."""
+    is_known = not asked.suffix and asked.root == asked.prefix and asked.max_depth is None
+    return None if limit is None or not is_known else offset + limit
+
+
+def _below(
+    connection: driver.Connection, root: Namespace, now: int, limit: int | None
+) -> list[Namespace]:
+    """Return the first namespaces at and below a root that hold live items."""
+    paths = driver.run(connection, statements.list_paths(encode_namespace(root), now, limit))
+    return [decode_namespace(path) for (path,) in paths.fetchall()]
 
 
 def _skip_below(

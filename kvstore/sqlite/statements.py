@@ -327,11 +327,11 @@ def live(now: int) -> Sql:
 # A skip scan: each step jumps to the least path above the one before, by the index on (path, key)
 _DISTINCT_PATHS = """
 WITH RECURSIVE namespaces (path) AS (
-    SELECT (SELECT path FROM items WHERE {range} ORDER BY path LIMIT 1)
+    SELECT (SELECT items.path FROM items WHERE ? ORDER BY items.path LIMIT 1)
     UNION ALL
     SELECT (
         SELECT items.path FROM items
-        WHERE items.path > namespaces.path AND {range}
+        WHERE items.path > namespaces.path AND ?
         ORDER BY items.path LIMIT 1
     )
     FROM namespaces WHERE namespaces.path IS NOT NULL
@@ -339,21 +339,26 @@ WITH RECURSIVE namespaces (path) AS (
 """
 
 
-def distinct_paths(path: str) -> Sql:
-    """Begin a statement with `namespaces`, the paths in a subtree; the last row is NULL."""
+def distinct_paths(path: str, condition: Sql = NOTHING) -> Sql:
+    """Begin a statement with `namespaces`, the paths in a subtree; the last row is NULL.
+
+    A condition that begins with AND says which of the items count.
+    """
     within = in_range(path, subtree=True)
-    text = _DISTINCT_PATHS.format(range=within.text.replace("path", "items.path"))
-    return Sql(text, within.params * 2)
+    among = Sql(within.text.replace("path", "items.path"), within.params) + condition
+    return Sql.of(_DISTINCT_PATHS, among, among)
 
 
-def list_paths(path: str, now: int) -> Sql:
+def list_paths(path: str, now: int, limit: int | None = None) -> Sql:
     """List the paths in a subtree that hold live items, sorted: costs by their number."""
-    text = f"""
-? SELECT path FROM namespaces
-WHERE path IS NOT NULL
-    AND EXISTS (SELECT 1 FROM items WHERE items.path = namespaces.path AND {LIVE})
-"""
-    return Sql.of(text, distinct_paths(path), now)
+    paths = distinct_paths(path, Sql(f" AND {LIVE}", (now,)))
+    most = -1 if limit is None else limit
+    return Sql.of("? SELECT path FROM namespaces WHERE path IS NOT NULL LIMIT +?", paths, most)
+
+
+def has_expired(now: int, more_than: int) -> Sql:
+    """Give a row if more than some items have expired: in the partial index items_expiry."""
+    return Sql("SELECT 1 FROM items WHERE expires_at <= ? LIMIT 1 OFFSET +?", (now, more_than))
 
 
 def first_live_path(low: str, high: str | None, now: int) -> Sql:

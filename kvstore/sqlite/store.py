@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar, TypeVarTuple
 
 from kvstore.arguments import check_seconds
-from kvstore.backend import Backend, Page, Selection, Settings, Span
+from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings, Span
 from kvstore.description import Description
 from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError
@@ -37,6 +37,7 @@ from kvstore.sqlite.engine import (
     Reader,
     Weigh,
     Writer,
+    light_listing,
     light_look,
     light_page,
     without_checkpoints,
@@ -346,6 +347,17 @@ class SQLiteBackend(FileBackend):
             light, lambda raw: reading.select_few(raw, path, selection, now)
         )
         return found[0] if found else await super().select(path, selection)
+
+    async def list_namespaces(
+        self, asked: NamespaceQuery, limit: int | None, offset: int
+    ) -> list[Namespace]:
+        now = self.now()
+        found = await self._look_here(
+            light_listing(asked, now),
+            lambda raw: reading.list_few(raw, asked, limit, offset, now),
+        )
+        few = found[0] if found else None
+        return await super().list_namespaces(asked, limit, offset) if few is None else few
 
     async def keys(self, span: Span, limit: int | None) -> list[str]:
         now = self.now()

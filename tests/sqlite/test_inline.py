@@ -103,6 +103,34 @@ async def keys_of(store: kvstore.SQLiteStore, namespace: tuple[str, ...]) -> Asy
         yield item.key
 
 
+async def test_few_namespaces_and_a_page_of_many_are_listed_without_a_thread(
+    tmp_path: Path, threads: list[str]
+) -> None:
+    now = 1_000.0
+    few, many = [("few", f"{n:03}") for n in range(16)], [("many", f"{n:03}") for n in range(17)]
+    async with kvstore.SQLiteStore(tmp_path / "store.db", clock=lambda: now) as store:
+        for namespace in few + many:
+            await store.put(namespace, "k", 1)
+            await store.put(namespace, "l", 1, ttl=5)
+        await store.put(("few", "gone"), "k", 1, ttl=5)
+        now += 10
+        assert await store.list_namespaces(("few",)) == few
+        assert await store.list_namespaces(("few", ...), suffix=("003",)) == few[3:4]
+        assert await store.list_namespaces(limit=5, offset=14) == few[14:] + many[:3]
+        assert await store.list_namespaces(("many",), limit=100) == many
+        assert await store.list_namespaces(("ma",)) == []
+        assert threads == []
+        assert await store.list_namespaces(("many",)) == many
+        assert await store.list_namespaces((), suffix=("003",), limit=1) == few[3:4]
+        assert await store.list_namespaces(max_depth=1) == [("few",), ("many",)]
+        assert threads == ["list_namespaces"] * 3
+        threads.clear()
+        await store.put_many(SMALL, dict.fromkeys(map(str, range(statements.FEW)), 1), ttl=5)
+        now += 10  # so many may be passed over until one is found that is live
+        assert await store.list_namespaces(("few",)) == few
+        assert threads == ["list_namespaces"]
+
+
 async def test_what_takes_long_in_a_small_namespace_goes_to_a_thread(
     tmp_path: Path, threads: list[str]
 ) -> None:

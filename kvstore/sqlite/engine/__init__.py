@@ -19,7 +19,7 @@ Each is in a file of its own; what counts as little is in `light`, with the numb
 """
 
 from kvstore.sqlite.engine.inline import InlineReader, NoInlineReader
-from kvstore.sqlite.engine.light import Weigh, light_look, light_page
+from kvstore.sqlite.engine.light import Weigh, light_listing, light_look, light_page
 from kvstore.sqlite.engine.limits import INLINE_BYTES
 from kvstore.sqlite.engine.pace import Pace
 from kvstore.sqlite.engine.reader import Reader
@@ -33,6 +33,7 @@ __all__ = [
     "Reader",
     "Weigh",
     "Writer",
+    "light_listing",
     "light_look",
     "light_page",
     "without_checkpoints",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kvstore.backend import Span
+from kvstore.backend import NamespaceQuery, Span
 from kvstore.filters import ALL, Filter, comparisons
 from kvstore.operations import (
     Append,
@@ -39,7 +39,15 @@ from kvstore.sqlite.engine.limits import (
 from kvstore.sqlite.plain_puts import is_bare_put
 from kvstore.sqlite.writing import INLINE_OPS
 
-__all__ = ["Weigh", "are_few", "are_light_puts", "is_light_write", "light_look", "light_page"]
+__all__ = [
+    "Weigh",
+    "are_few",
+    "are_light_puts",
+    "is_light_write",
+    "light_listing",
+    "light_look",
+    "light_page",
+]
 
 
 def are_few(path: str, keys: Sequence[str]) -> bool:
@@ -86,6 +94,17 @@ def light_page(span: Span, filter: Filter, limit: int | None, now: int) -> Weigh
     ):
         return lambda connection: reading.is_light_page(connection, INLINE_BYTES, span, limit, now)
     return light_look(span.path, span.subtree, span.pattern, filter)
+
+
+def light_listing(asked: NamespaceQuery, now: int) -> Weigh | None:
+    """Return what tells whether expired items hold up a list of namespaces; `None`: it is cut.
+
+    How many they are only the list itself can tell.
+    """
+    if asked.max_depth is not None:
+        return None
+    expired = statements.has_expired(now, statements.FEW)
+    return lambda connection: driver.run(connection, expired).fetchone() is None
 
 
 def are_light_puts(number: int, size: int, *, is_heavy: bool) -> bool:

@@ -65,13 +65,14 @@ class Pace:
         - The read of one item; of several tasks together, a group of them in each turn (`is_due`).
         - A few items of a namespace: `are_few`.
         - A look through one namespace, in key order or by a filter: `light_look`, `light_page`.
+        - A list of few namespaces: `light_listing`.
         - A search by meaning alone in one namespace.
         - The commit of a few operations: `is_light_write`. None is made here with
           `durability="full"`, when a checkpoint is due, or while the writer's thread is at work.
 
         What is here found to be more than it seemed (long values, many rows, a lock that another
         process has) is left undone and goes to the thread after all, as does what is none of these:
-        lists of namespaces, exports, changes, other searches, and all upkeep. An SQLite
+        lists of many namespaces, exports, changes, other searches, and all upkeep. An SQLite
         before 3.43 reads a value to tell its length; there, only reads of few items run here. A
         store that is read only runs everything on threads.
 
