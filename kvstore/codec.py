@@ -42,6 +42,7 @@ _TAG_KEY = re.compile(r"\$+bytes")
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 _ROOMY = 2**16  # bytes up to which a result of orjson holds 8 times its room, in pages of its own
 LONG = 2**20  # bytes of JSON that take some milliseconds
+_NOTHING = (b"", b"")  # with bytes between the two, a copy of them
 _FEW = 16  # parts of a value that are looked at, to tell whether it is long ...
 _DEPTH = 3  # ... and how deep
 _SHORT = frozenset({int, float, bool, type(None)})
@@ -78,7 +79,7 @@ def encode_all(values: Sequence[Any]) -> list[bytes]:
     """
     try:
         written = map(orjson.dumps, values, repeat(_default), repeat(_OPTIONS))
-        datas = [data if len(data) > _ROOMY else b"".join((data, b"")) for data in written]
+        datas = list(map(bytes.join, written, repeat(_NOTHING)))  # copies, as there
     except (orjson.JSONEncodeError, RecursionError):
         return [encode(value) for value in values]
     if sum(map(len, datas)) < LONG:  # one look at all of them takes less than one at each

@@ -9,8 +9,9 @@ does to its items is decided in `kvstore.plan`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import starmap
 from typing import Any, Literal, assert_never, overload
 
 from kvstore.jobs import SequenceRecord
@@ -117,21 +118,24 @@ class PutColumns(Sequence[Put]):
         namespace: of all of them.
         path: of all of them.
         keys: no two alike.
-        datas: the encoded values.
+        datas: the encoded values; with `encode` the first of them, and the others come to these
+            when they are asked for by `encoded`, which is before the puts are.
         ttl: of all of them.
         indexing: of all of them.
+        encode: encodes so many values from a place on; fails for one that could not come back.
     """
 
-    __slots__ = ("datas", "indexing", "keys", "namespace", "path", "ttl")
+    __slots__ = ("_encode", "datas", "indexing", "keys", "namespace", "path", "ttl")
 
     def __init__(
         self,
         namespace: Namespace,
         path: str,
         keys: Sequence[str],
-        datas: Sequence[bytes],
+        datas: list[bytes],
         ttl: int | None,
         indexing: tuple[str, ...] | None,
+        encode: Callable[[int], Awaitable[list[bytes]]] | None = None,
     ) -> None:
         self.namespace = namespace
         self.path = path
@@ -139,6 +143,19 @@ class PutColumns(Sequence[Put]):
         self.datas = datas
         self.ttl = ttl
         self.indexing = indexing
+        self._encode = encode
+
+    async def encoded(self, end: int | None = None) -> list[bytes]:
+        """Return the encoded values, of which there are at least those before a place.
+
+        Raises:
+            StoreError: one cannot be encoded.
+        """
+        end = len(self.keys) if end is None else min(end, len(self.keys))
+        while len(self.datas) < end:
+            assert self._encode is not None
+            self.datas += await self._encode(len(self.datas))
+        return self.datas
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -151,7 +168,7 @@ class PutColumns(Sequence[Put]):
         return list(self)[at] if isinstance(at, slice) else self._put(self.keys[at], self.datas[at])
 
     def __iter__(self) -> Iterator[Put]:
-        return map(self._put, self.keys, self.datas)
+        return starmap(self._put, zip(self.keys, self.datas, strict=True))
 
     def _put(self, key: str, data: bytes) -> Put:
         return Put(self.namespace, self.path, key, data, self.ttl, None, self.indexing)

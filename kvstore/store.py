@@ -618,41 +618,49 @@ class Store(WithAsync, Recipe):
         span, paths = self._lifetime(ttl), None if index is None else parse_indexing(index)
         now = dict(mapping).items() if type(mapping) is dict else list(mapping.items())
         if len(now) > _MANY:
-            unit: Sequence[Operation] = PutColumns(
-                labels, path, *await self._encode_many(now, labels), span, paths
-            )
-            if not self.backend.takes_columns:
-                with uncollected():
-                    unit = Expendable(unit)
-            return Items(await self._submit(unit))
+            return Items(await self._submit(await self._many(now, labels, path, span, paths)))
         puts: list[Put] = []
         left = iter(now)
         while some := list(islice(left, _IN_A_TURN)):
             if puts:
                 await self.backend.pause(0)
             keys, values = _columns(some)
-            if codec.is_any_long(values):
-                datas = await self.backend.aside(self._encode_values, values, labels, keys)
-            else:
-                datas = self._encode_values(values, labels, keys)
             puts += [
                 Put(labels, path, key, data, span, None, paths)
-                for key, data in zip(keys, datas, strict=True)
+                for key, data in zip(
+                    keys, await self._encode_some(values, labels, keys), strict=True
+                )
             ]
         return Items(await self._submit(puts) if puts else ())
 
-    async def _encode_many(
-        self, given: Collection[tuple[str, Any]], namespace: Namespace
-    ) -> tuple[list[str], list[bytes]]:
-        """Return the keys and the encoded values of what is to be put, made on a thread."""
+    async def _many(
+        self,
+        given: Collection[tuple[str, Any]],
+        namespace: Namespace,
+        path: str,
+        ttl: int | None,
+        indexing: tuple[str, ...] | None,
+    ) -> Sequence[Operation]:
+        """Return a unit of many puts, whose values are encoded now or while they are written."""
         keys, values = await self.backend.aside(_columns, given)
-        datas: list[bytes] = []
+
+        async def encode(begin: int) -> list[bytes]:
+            if begin:
+                await self.backend.pause(0)
+            part = slice(begin, begin + _IN_A_TURN)
+            return await self._encode_some(values[part], namespace, keys[part])
+
+        if self.backend.takes_columns:
+            datas = await encode(0)
+            return PutColumns(namespace, path, keys, datas, ttl, indexing, encode)
+        datas = []
         for begin in range(0, len(keys), _ENCODED_AT_ONCE):
             part = slice(begin, begin + _ENCODED_AT_ONCE)
             datas += await self.backend.aside(
                 self._encode_values, values[part], namespace, keys[part]
             )
-        return keys, datas
+        with uncollected():
+            return Expendable(PutColumns(namespace, path, keys, datas, ttl, indexing))
 
     async def get_many(
         self, namespace: Sequence[str], keys: Iterable[str], *, refresh_ttl: bool | None = None
@@ -1540,6 +1548,14 @@ class Store(WithAsync, Recipe):
     def _encode(self, value: Any, namespace: Namespace, key: str) -> bytes:
         stored = value.value if isinstance(value, Item) else value
         return encode_value(stored, namespace, key, self.settings.max_value_bytes)
+
+    async def _encode_some(
+        self, values: Sequence[Any], namespace: Namespace, keys: Sequence[str]
+    ) -> list[bytes]:
+        """Encode what is worked on in one turn of the loop, on a thread if that takes long."""
+        if codec.is_any_long(values):
+            return await self.backend.aside(self._encode_values, values, namespace, keys)
+        return self._encode_values(values, namespace, keys)
 
     def _encode_values(
         self, values: Sequence[Any], namespace: Namespace, keys: Sequence[str]

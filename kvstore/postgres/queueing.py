@@ -50,7 +50,8 @@ class Unit:
             self.roots: frozenset[str] | None = frozenset((root_of(ops.path),))
             self.is_plain = self.is_decided = True
             self.is_once = False
-            self.size = 256 * len(ops) + sum(map(len, ops.datas))
+            average = sum(map(len, ops.datas)) // len(ops.datas)  # of those that are encoded
+            self.size = (256 + average) * len(ops)
             return
         plain = True
         once = False
@@ -77,9 +78,14 @@ class Unit:
         with uncollected():
             return [(op.path, op.key) for op in self.ops]  # type: ignore[union-attr]
 
-    def spread(self) -> Sequence[Operation]:
-        """Return the operations one by one, for what goes by each of them."""
+    async def spread(self) -> Sequence[Operation]:
+        """Return the operations one by one, for what goes by each of them.
+
+        Raises:
+            StoreError: a value cannot be encoded.
+        """
         if isinstance(self.ops, PutColumns):
+            await self.ops.encoded()
             with uncollected():
                 self.ops = list(self.ops)
         return self.ops

@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 import asyncpg
 
 from kvstore.errors import StoreAccessError, StoreError
-from kvstore.operations import PutJob
+from kvstore.operations import PutColumns, PutJob
 from kvstore.postgres import quick_jobs, statements
 from kvstore.postgres.channels import Channel, Try
 from kvstore.postgres.connection import (
@@ -181,6 +181,8 @@ class Sender:
             copied = await self._copy_plain(raw, root, attempt, stamp)
             if copied is not None:
                 return copied, False
+        if isinstance(puts, PutColumns):
+            await puts.encoded()
         if self._target.is_pooler:
             await raw.execute(statements.BEGIN)
         return await put_plain(raw, root, list(puts), attempt.now, self.newest, stamp)
@@ -226,9 +228,12 @@ class Sender:
         """Write many puts in a transaction, which is left open; `None`: it takes more than that."""
         assert attempt.puts is not None
         await raw.execute(self._begin_text)
-        items = await copy_plain(raw, root, attempt.puts, attempt.now, self.newest, stamp)
-        if items is None:
-            await raw.execute("ROLLBACK")
+        items: list[Any] | None = None
+        try:
+            items = await copy_plain(raw, root, attempt.puts, attempt.now, self.newest, stamp)
+        finally:
+            if items is None and raw.is_in_transaction():
+                await raw.execute("ROLLBACK")
         return items
 
     def _give_out(self, units: list[Unit], items: list[Any], attempt: Try) -> None:
@@ -248,8 +253,8 @@ class Sender:
         line: RootLine,
     ) -> Try | None:
         """Read, decide, and only then lock and write; `None`: somebody has written meanwhile."""
+        ops: Any = [await unit.spread() for unit in units]
         attempt, stamp = channel.begin(self._clock(), tries, line.root)
-        ops: Any = [unit.spread() for unit in units]
         make = self._make_indexer
         space = None
         while space is None:
@@ -300,6 +305,7 @@ class Sender:
         self, raw: Connection, units: list[Unit], channel: Channel, tries: list[Try]
     ) -> Try:
         """Lock, then read and write; unless an earlier try turns out to be committed."""
+        ops: Any = [await unit.spread() for unit in units]
         sent = [each for each in tries if each.is_sent]
         attempt, stamp = channel.begin(self._clock(), tries, "")
         make = self._make_indexer
@@ -314,7 +320,6 @@ class Sender:
                 await raw.execute("ROLLBACK")
                 return done
         if len(units) > 1 or units[0].is_decided:
-            ops: Any = [unit.spread() for unit in units]
             attempt.outcomes = await transaction.apply(ops)
         else:
             outcome = await self._apply_wide(transaction, units[0])

@@ -131,6 +131,8 @@ class Session(asyncpg.Connection):  # type: ignore[misc]
         self._opening = ""  # of each transaction
         self._is_pooled = False
         _keep_alive(transport.get_extra_info("socket"))
+        # Else a COPY that waits for room to write does so for ever, once the connection is lost.
+        self.add_termination_listener(lambda _: protocol.resume_writing())
 
     @property
     def progress(self) -> tuple[int, ...]:

@@ -257,6 +257,56 @@ async def test_a_lost_connection_leaves_all_or_is_made_good(
             assert found == {item.key: item for item in items}
 
 
+@pytest.mark.parametrize("how", ["put_many", "import_items"])
+async def test_a_connection_that_is_lost_while_a_copy_waits_for_room_is_told(
+    postgres: Database, postgres_url: str, how: str
+) -> None:
+    many, file = values(30_000), io.BytesIO()
+    copies = "FROM pg_stat_activity WHERE query LIKE 'COPY%' AND wait_event_type = 'Lock'"
+    table = f"{schema_of(postgres_url)}.kvstore_items"
+    locker = Database(postgres.url, extension=False)
+    async with InMemoryStore() as source, PostgresStore(postgres_url) as store:
+        await source.put_many(NS, many)
+        await source.export_items(file)
+        file.seek(0)
+        await store.put(NS, "first", 1)
+        locker.execute(f"BEGIN; LOCK TABLE {table} IN SHARE MODE")
+        try:
+            writing: asyncio.Task[Any] = asyncio.create_task(
+                store.put_many(NS, many) if how == "put_many" else store.import_items(file)
+            )
+            await until(lambda: bool(postgres.execute(f"SELECT count(*) {copies}")))
+            postgres.execute(f"SELECT pg_terminate_backend(pid) {copies}")
+            await asyncio.wait([writing], timeout=0.2)
+        finally:
+            locker.close()
+        async with asyncio.timeout(20):
+            if how == "put_many":  # which is tried again
+                await writing
+            else:
+                with pytest.raises(StoreAccessError):
+                    await writing
+        assert await store.count(NS) == (30_001 if how == "put_many" else 1)
+        assert (await store.check()).ok
+
+
+async def test_what_cannot_be_encoded_while_others_are_stored_undoes_them(
+    postgres_url: str,
+) -> None:
+    async with PostgresStore(postgres_url) as store:
+        first = await store.put(NS, "k00000", "first")
+        several = values(5_000), {**values(5_000), "k03000": {"a": 2**64}}
+        outcomes = await asyncio.gather(
+            *(store.put_many(NS, each) for each in several), return_exceptions=True
+        )
+        assert isinstance(outcomes[1], ValueEncodingError)
+        assert isinstance(outcomes[0], list)
+        assert await store.get_many(NS, list(several[0])) == {it.key: it for it in outcomes[0]}
+        assert await store.count(NS) == 5_000
+        assert outcomes[0][0].created_at == first.created_at
+        assert (await store.put(NS, "next", 1)).version > outcomes[0][-1].version
+
+
 async def test_many_puts_take_little_memory(postgres_url: str) -> None:
     many = values(20_000)
     async with PostgresStore(postgres_url) as store:
