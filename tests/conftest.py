@@ -69,7 +69,14 @@ def postgres() -> Iterator[Database]:
 
 @pytest.fixture
 def postgres_url(postgres: Database) -> Iterator[str]:
-    """The address of an empty schema."""
+    """The address of a schema with the tables of a store, and no items in them."""
+    with postgres.tables() as url:
+        yield url
+
+
+@pytest.fixture
+def empty_schema(postgres: Database) -> Iterator[str]:
+    """The address of a schema in which there is nothing yet: a store makes its tables there."""
     with postgres.schema() as url:
         yield url
 

@@ -229,6 +229,8 @@ class Database:
     def __init__(self, url: str, *, extension: bool = True) -> None:
         self.url = url
         self._numbers = count(1)
+        self._model: str | None = None  # a schema with tables as a store makes them
+        self._spare: list[tuple[str, str]] = []  # such schemas, and how they looked when new
         self._prefix = f"kvstore_test_{os.getpid()}"
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -276,8 +278,73 @@ class Database:
         finally:
             self.drop_schema(url)
 
+    @contextmanager
+    def tables(self) -> Iterator[str]:
+        """Give the address of a schema with the tables of a store, and no items in them.
+
+        To make the tables takes longer than most tests. So a schema is cleared afterwards, and
+        given to the next one, unless somebody has changed more of it than rows.
+        """
+        url, look = self._spare.pop() if self._spare else self._with_tables()
+        try:
+            yield url
+        finally:
+            self._clear(url)
+            if self._look(url) == look:
+                self._spare.append((url, look))
+            else:
+                self.drop_schema(url)
+
+    def _with_tables(self) -> tuple[str, str]:
+        if self._model is None:
+            self._model = self._make_tables()
+        url = self._make_tables()
+        return url, self._look(url)
+
+    def _make_tables(self) -> str:
+        from kvstore.postgres import PostgresStore
+
+        async def make(url: str) -> None:
+            async with PostgresStore(url, sweep_interval=None):
+                pass
+
+        url = self.new_schema()
+        self._wait(make(url))
+        return url
+
+    def _clear(self, url: str) -> None:
+        """Bring all rows of a schema to what they were, and drop the tables of vectors."""
+        assert self._model is not None
+        name, model = schema_of(url), schema_of(self._model)
+        vectors = self.execute(
+            "SELECT string_agg(format('DROP TABLE %s;', oid::regclass), '') FROM pg_class "
+            f"WHERE relnamespace = '{name}'::regnamespace AND relname ~ '^kvstore_vectors_of_' "
+            "AND relkind = 'r'"
+        )
+        if vectors:
+            self.execute(vectors)
+        tables = self.execute(
+            "SELECT string_agg(format("
+            f"'DELETE FROM {name}.%1$I; INSERT INTO {name}.%1$I TABLE {model}.%1$I;', relname), '')"
+            f" FROM pg_class WHERE relnamespace = '{model}'::regnamespace AND relkind = 'r'"
+        )
+        self.execute(tables)
+
+    def _look(self, url: str) -> str:
+        """Return what changes with anything in a schema that is no row."""
+        name = f"'{schema_of(url)}'::regnamespace"
+        found: str = self.execute(
+            "SELECT string_agg(concat(oid, ':', xmin), ' ' ORDER BY oid, xmin::text) FROM ("
+            f"SELECT oid, xmin FROM pg_namespace WHERE oid = {name} "
+            f"UNION ALL SELECT oid, xmin FROM pg_class WHERE relnamespace = {name} "
+            f"UNION ALL SELECT oid, xmin FROM pg_proc WHERE pronamespace = {name}) AS entries"
+        )
+        return found
+
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and drop the schemas that are kept for later."""
+        for url in filter(None, [self._model, *(url for url, _ in self._spare)]):
+            self.drop_schema(url)
         if self._connection is not None:
             self._wait(self._connection.close())
         self._loop.call_soon_threadsafe(self._loop.stop)

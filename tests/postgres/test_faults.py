@@ -295,22 +295,22 @@ async def test_a_schema_of_a_newer_version_is_refused(postgres_url: str) -> None
 
 
 async def test_a_schema_that_an_earlier_version_made_says_nothing_of_needs(
-    postgres_url: str,
+    empty_schema: str,
 ) -> None:
-    async with PostgresStore(postgres_url):
+    async with PostgresStore(empty_schema):
         pass
-    connection = await asyncpg.connect(postgres_url)
+    connection = await asyncpg.connect(empty_schema)
     await connection.execute("ALTER TABLE kvstore_schema DROP COLUMN needs")
     await connection.close()
-    async with PostgresStore(postgres_url) as store:
+    async with PostgresStore(empty_schema) as store:
         await store.put(NS, "k", 1)
 
 
-async def test_tables_of_somebody_else_are_left_alone(postgres_url: str) -> None:
-    connection = await asyncpg.connect(postgres_url)
+async def test_tables_of_somebody_else_are_left_alone(empty_schema: str) -> None:
+    connection = await asyncpg.connect(empty_schema)
     await connection.execute("CREATE TABLE kvstore_items (mine text)")
     with pytest.raises(SchemaError, match="another schema"):
-        await PostgresStore(postgres_url).open()
+        await PostgresStore(empty_schema).open()
     tables = await connection.fetch(
         "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
     )
@@ -333,8 +333,8 @@ async def test_a_replica_or_a_read_only_user_is_told_so(postgres_url: str) -> No
 # Many at once
 
 
-async def test_many_that_start_at_once_migrate_once(postgres_url: str) -> None:
-    stores = [PostgresStore(postgres_url, pool_size=1) for _ in range(20)]
+async def test_many_that_start_at_once_migrate_once(empty_schema: str) -> None:
+    stores = [PostgresStore(empty_schema, pool_size=1) for _ in range(20)]
     await asyncio.gather(*(store.open() for store in stores))
     await asyncio.gather(*(store.increment(NS, "n") for store in stores))
     assert await stores[0].increment(NS, "n", 0) == len(stores)

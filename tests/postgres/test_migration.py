@@ -40,13 +40,13 @@ EARLIER_GET = (
 
 
 @pytest.fixture
-def earlier_url(postgres: Database, postgres_url: str) -> str:
+def earlier_url(postgres: Database, empty_schema: str) -> str:
     """The address of a store of before."""
     if not postgres.has_vectors:
         pytest.skip("the server has no pgvector")
-    text = EARLIER.read_text("utf-8").replace("kv.", f"{schema_of(postgres_url)}.")
+    text = EARLIER.read_text("utf-8").replace("kv.", f"{schema_of(empty_schema)}.")
     postgres.execute(text)
-    return postgres_url
+    return empty_schema
 
 
 def store_at(url: str) -> PostgresStore:

@@ -48,7 +48,7 @@ def listens(path: Path) -> bool:
 
 
 @pytest.fixture
-def pooled_url(postgres: Database, postgres_url: str, folder: Path) -> Iterator[str]:
+def pooled_url(postgres: Database, empty_schema: str, folder: Path) -> Iterator[str]:
     """The address of an empty schema, by way of a PgBouncer."""
     parts = urlsplit(postgres.url)
     host = parts.hostname or parse_qs(parts.query)["host"][0]
@@ -60,7 +60,7 @@ def pooled_url(postgres: Database, postgres_url: str, folder: Path) -> Iterator[
             [databases]
             kv = host={host} port={parts.port or 5432} dbname={parts.path[1:]} \
                 user={parts.username} {password} \
-                connect_query='SET search_path = {schema_of(postgres_url)}, public'
+                connect_query='SET search_path = {schema_of(empty_schema)}, public'
 
             [pgbouncer]
             unix_socket_dir = {folder}

@@ -41,15 +41,15 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 @pytest.mark.slow
-async def test_processes_share_a_database(postgres_url: str) -> None:
+async def test_processes_share_a_database(empty_schema: str) -> None:
     programs = [
         await asyncio.create_subprocess_exec(
-            sys.executable, "-c", PROGRAM, postgres_url, f"process {number}"
+            sys.executable, "-c", PROGRAM, empty_schema, f"process {number}"
         )
         for number in range(PROCESSES)
     ]
     assert [await program.wait() for program in programs] == [0] * PROCESSES
-    async with PostgresStore(postgres_url) as store:
+    async with PostgresStore(empty_schema) as store:
         assert await store.increment(("counts",), "n", 0) == PROCESSES * 50
         assert await store.increment(("queue",), "n", 0) == PROCESSES * 10
         assert await store.count(("shared",)) == 50
@@ -64,14 +64,14 @@ async def test_processes_share_a_database(postgres_url: str) -> None:
 
 
 @pytest.mark.slow
-async def test_a_process_that_is_killed_holds_nobody_up(postgres_url: str) -> None:
+async def test_a_process_that_is_killed_holds_nobody_up(empty_schema: str) -> None:
     endless = "while True: await store.increment(('counts',), 'n')"
     program = PROGRAM.replace("await asyncio.gather", f"{endless}\n        await asyncio.gather")
     numbers = count()
-    async with PostgresStore(postgres_url, busy_timeout=10) as store:
+    async with PostgresStore(empty_schema, busy_timeout=10) as store:
         for _ in range(3):
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", program, postgres_url, f"process {next(numbers)}"
+                sys.executable, "-c", program, empty_schema, f"process {next(numbers)}"
             )
             before = await store.increment(("counts",), "n", 0)
             async with store.watch(("counts",)) as changes, asyncio.timeout(30):

@@ -35,10 +35,10 @@ async def tables(url: str) -> list[Any]:
         await connection.close()
 
 
-async def test_an_empty_schema_stays_empty(postgres_url: str) -> None:
+async def test_an_empty_schema_stays_empty(empty_schema: str) -> None:
     with pytest.raises(SchemaError, match="holds no store yet"):
-        await PostgresStore(postgres_url, read_only=True).open()
-    assert await tables(postgres_url) == []
+        await PostgresStore(empty_schema, read_only=True).open()
+    assert await tables(empty_schema) == []
 
 
 @pytest.mark.parametrize("is_pooler", [False, True])

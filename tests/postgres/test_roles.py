@@ -20,15 +20,15 @@ NS = ("a", "b")
 
 
 @pytest.fixture
-def roles(postgres: Database, postgres_url: str) -> Iterator[dict[str, str]]:
+def roles(postgres: Database, empty_schema: str) -> Iterator[dict[str, str]]:
     """The addresses of an owner, a writer and a reader of one schema."""
-    schema = schema_of(postgres_url)
+    schema = schema_of(empty_schema)
     names = {kind: f"{schema}_{kind}" for kind in ("owner", "writer", "reader")}
     for name in names.values():
         postgres.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'secret'")
     postgres.execute(f"GRANT CREATE, USAGE ON SCHEMA {schema} TO {names['owner']}")
     postgres.execute(f"GRANT USAGE ON SCHEMA {schema} TO {names['writer']}, {names['reader']}")
-    parts = urlsplit(postgres_url)
+    parts = urlsplit(empty_schema)
     host = parts.netloc.rpartition("@")[2]
     yield {
         kind: parts._replace(netloc=f"{name}:secret@{host}").geturl()
@@ -40,9 +40,9 @@ def roles(postgres: Database, postgres_url: str) -> Iterator[dict[str, str]]:
 
 
 async def test_each_role_needs_what_the_guide_grants(
-    postgres: Database, postgres_url: str, roles: dict[str, str]
+    postgres: Database, empty_schema: str, roles: dict[str, str]
 ) -> None:
-    schema = schema_of(postgres_url)
+    schema = schema_of(empty_schema)
     with pytest.raises(StoreAccessError, match="grant it the rights"):
         await PostgresStore(roles["writer"]).open()
     async with PostgresStore(roles["owner"], index=IndexConfig()) as store:

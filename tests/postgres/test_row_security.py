@@ -37,17 +37,17 @@ def said(schema: str, role: str) -> str:
 
 @pytest.fixture
 def tenants(
-    postgres: Database, postgres_url: str, request: pytest.FixtureRequest
+    postgres: Database, empty_schema: str, request: pytest.FixtureRequest
 ) -> Iterator[dict[str, str]]:
     """The addresses of two tenants, each with a role of its name; the parameter: an index."""
     index = getattr(request, "param", IndexConfig())
-    schema = schema_of(postgres_url)
+    schema = schema_of(empty_schema)
     names = [f"{schema}_{label}" for label in ("acme", "globex")]
-    parts = urlsplit(postgres_url)
+    parts = urlsplit(empty_schema)
     host = parts.netloc.rpartition("@")[2]
 
     async def prepare() -> None:
-        async with PostgresStore(postgres_url, index=index) as store:
+        async with PostgresStore(empty_schema, index=index) as store:
             await store.put(("shared",), "k", "of nobody")
 
     asyncio.run(prepare())
@@ -62,10 +62,10 @@ def tenants(
 
 
 async def test_a_tenant_sees_and_writes_its_own_root_alone(
-    postgres: Database, postgres_url: str, tenants: dict[str, str]
+    postgres: Database, empty_schema: str, tenants: dict[str, str]
 ) -> None:
     (mine, url), (other, other_url) = tenants.items()
-    assert not postgres.execute(FIND_TABLES.format(schema=schema_of(postgres_url)))
+    assert not postgres.execute(FIND_TABLES.format(schema=schema_of(empty_schema)))
     async with (
         PostgresStore(url, index=IndexConfig()) as store,
         PostgresStore(other_url, index=IndexConfig()) as stranger,
@@ -99,13 +99,13 @@ async def test_a_tenant_sees_and_writes_its_own_root_alone(
 
 
 async def test_a_tenant_looks_after_its_root_once_nobody_watches_all(
-    postgres: Database, postgres_url: str, tenants: dict[str, str]
+    postgres: Database, empty_schema: str, tenants: dict[str, str]
 ) -> None:
     """What is left of that watch belongs to the whole store, which a tenant cannot change."""
     (mine, url), _ = tenants.items()
-    schema, clock = schema_of(postgres_url), ManualClock()
+    schema, clock = schema_of(empty_schema), ManualClock()
     async with (
-        PostgresStore(postgres_url, clock=clock, sweep_interval=None, history=60.0) as owner,
+        PostgresStore(empty_schema, clock=clock, sweep_interval=None, history=60.0) as owner,
         PostgresStore(url, clock=clock, sweep_interval=None) as store,
     ):
         async with owner.watch():
