@@ -25,14 +25,14 @@ from kvstore.memory_past import MemoryPast
 from kvstore.memory_rows import MemoryRows, in_span
 from kvstore.namespace import decode_namespace, is_within, show
 from kvstore.operations import (
-    NAMED,
-    OF_SEQUENCE,
     Adopt,
     ExtendJob,
     Forget,
     GiveBackJob,
     Keep,
     Lease,
+    Named,
+    OfSequence,
     Operation,
     PopEntry,
     Record,
@@ -146,9 +146,9 @@ class InMemoryBackend(MemoryRows):
             self._carry_out(effects, jobs, self._planned(effects, ops))
             answers = iter(effects.answers)
             is_news = is_news or bool(effects.sequences.changed)
-        given = [next(answers) if isinstance(op, NAMED) else self._run(op, now, jobs) for op in ops]
+        given = [next(answers) if isinstance(op, Named) else self._run(op, now, jobs) for op in ops]
         self.counters.committed(1)
-        if isinstance(ops[0], OF_SEQUENCE) or (is_news and self._version != before):
+        if isinstance(ops[0], OfSequence) or (is_news and self._version != before):
             self.bell.ring()
         return given
 

@@ -21,11 +21,6 @@ from kvstore.patterns import Pattern
 from kvstore.types import Namespace
 
 __all__ = [
-    "EMBEDDED",
-    "NAMED",
-    "OF_JOBS",
-    "OF_SEQUENCE",
-    "OF_UPKEEP",
     "Adopt",
     "Append",
     "Check",
@@ -111,10 +106,11 @@ class Put(OfItem):
     planned: tuple[tuple[str, ...], dict[bytes, str]] | None = None
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class PutColumns(Sequence[Put]):
     """A unit of many plain puts in one namespace, as columns: none is made before it is asked for.
 
-    Args:
+    Attributes:
         namespace: of all of them.
         path: of all of them.
         keys: no two alike.
@@ -125,25 +121,13 @@ class PutColumns(Sequence[Put]):
         encode: encodes so many values from a place on; fails for one that could not come back.
     """
 
-    __slots__ = ("_encode", "datas", "indexing", "keys", "namespace", "path", "ttl")
-
-    def __init__(
-        self,
-        namespace: Namespace,
-        path: str,
-        keys: Sequence[str],
-        datas: list[bytes],
-        ttl: int | None,
-        indexing: tuple[str, ...] | None,
-        encode: Callable[[int], Awaitable[list[bytes]]] | None = None,
-    ) -> None:
-        self.namespace = namespace
-        self.path = path
-        self.keys = keys
-        self.datas = datas
-        self.ttl = ttl
-        self.indexing = indexing
-        self._encode = encode
+    namespace: Namespace
+    path: str
+    keys: Sequence[str]
+    datas: list[bytes]
+    ttl: int | None
+    indexing: tuple[str, ...] | None
+    encode: Callable[[int], Awaitable[list[bytes]]] | None = None
 
     async def encoded(self, end: int | None = None) -> list[bytes]:
         """Return the encoded values, of which there are at least those before a place.
@@ -153,8 +137,8 @@ class PutColumns(Sequence[Put]):
         """
         end = len(self.keys) if end is None else min(end, len(self.keys))
         while len(self.datas) < end:
-            assert self._encode is not None
-            self.datas += await self._encode(len(self.datas))
+            assert self.encode is not None
+            self.datas += await self.encode(len(self.datas))
         return self.datas
 
     def __len__(self) -> int:
@@ -531,21 +515,13 @@ Embedded = Put | Mutate | Append | PutJob | Reindex
 """Those that write texts, and have a place for their vectors."""
 
 
-NAMED = (Put, Delete, Check, Mutate, Touch, Expire, Append, PutJob, FinishJob)
-EMBEDDED = (Put, Mutate, Append, PutJob, Reindex)
-OF_JOBS = (TakeJob, RetryJob, GiveBackJob, ExtendJob, ReviveJobs)
-OF_SEQUENCE = (*OF_JOBS, PopEntry, TrimLog)
-OF_UPKEEP = (Sweep, Lease, Trim, Adopt, Reindex, Keep, Forget)
-_WIDE = (*OF_SEQUENCE, *OF_UPKEEP, Remove, Restore, Rewind)
-
-
 def named_of(ops: Iterable[Operation]) -> list[Named]:
     """Return those of a unit that name their items, and fail for what is no operation at all."""
     found: list[Named] = []
     for op in ops:
-        if isinstance(op, NAMED):
+        if isinstance(op, Named):
             found.append(op)
-        elif not isinstance(op, _WIDE):
+        elif not isinstance(op, Wide):
             assert_never(op)
     return found
 

@@ -72,7 +72,6 @@ from kvstore.misuse import WithAsync, no_option
 from kvstore.namespace import address, check_key, decode_namespace, is_text, show
 from kvstore.observing import OBSERVED_OF_LOGS, OBSERVED_OF_QUEUES, Observer, observe, tell
 from kvstore.operations import (
-    EMBEDDED,
     Adopt,
     Append,
     Conflict,
@@ -1426,7 +1425,7 @@ class Store(WithAsync, Recipe):
             while True:
                 if missing:
                     vectors |= await self._vectors_for(ops, missing)
-                    takers = [op for op in ops if isinstance(op, EMBEDDED) and not _has_own(op)]
+                    takers = [op for op in ops if isinstance(op, Embedded) and not _has_own(op)]
                     assert takers, "what has texts has a place for their vectors"
                     for op in takers:
                         op.vectors = vectors

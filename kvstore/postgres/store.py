@@ -19,8 +19,8 @@ from kvstore.jobs import SequenceRecord
 from kvstore.metrics import Metrics
 from kvstore.namespace import decode_namespace, root_of, show
 from kvstore.operations import (
-    EMBEDDED,
     Adopt,
+    Embedded,
     OfUpkeep,
     Operation,
     Put,
@@ -389,7 +389,7 @@ class PostgresBackend(Backend):
         And only of puts with new texts: all others go in the order of the calls. Those of one item
         end in that order, so that what is asked for first is written first.
         """
-        texts = [op for op in ops if isinstance(op, EMBEDDED) and not op.vectors]
+        texts = [op for op in ops if isinstance(op, Embedded) and not op.vectors]
         puts = [op for op in texts if isinstance(op, Put)]
         if self._setup is None or len(puts) < len(texts) or not puts:
             return ()

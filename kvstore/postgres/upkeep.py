@@ -13,7 +13,6 @@ from typing import Any, TypeGuard, assert_never
 
 from kvstore.feed import MOST_CHANGES, lease_after
 from kvstore.operations import (
-    OF_UPKEEP,
     Adopt,
     Forget,
     Keep,
@@ -42,7 +41,7 @@ _LAST = "\U0010ffff"  # sorts behind every path
 
 def is_upkeep(ops: Sequence[Operation]) -> TypeGuard[Sequence[OfUpkeep]]:
     """Whether all operations are of this kind."""
-    return all(isinstance(op, OF_UPKEEP) for op in ops)
+    return all(isinstance(op, OfUpkeep) for op in ops)
 
 
 class Upkeep:

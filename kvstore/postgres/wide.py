@@ -9,7 +9,6 @@ from kvstore.backend import Span
 from kvstore.collecting import uncollected
 from kvstore.namespace import decode_namespace
 from kvstore.operations import (
-    NAMED,
     Named,
     OfJobs,
     OfUpkeep,
@@ -206,7 +205,7 @@ class Transaction:
                 raise outcome
             given = outcome
         answers = iter(given)
-        return [next(answers) if isinstance(op, NAMED) else await self._run(op) for op in ops]
+        return [next(answers) if isinstance(op, Named) else await self._run(op) for op in ops]
 
     async def _run(self, op: Wide) -> Any:
         match op:

@@ -15,8 +15,6 @@ from typing import Any, Final, Literal, NamedTuple, cast
 from kvstore.errors import StoreCorruptError, StoreError
 from kvstore.namespace import show
 from kvstore.operations import (
-    NAMED,
-    OF_JOBS,
     Named,
     OfJobs,
     Operation,
@@ -237,7 +235,7 @@ class Workspace:
     def apply(self, ops: Sequence[Operation]) -> list[Any] | Exception:
         """Apply a unit; return the answers to its operations, or its error."""
         try:
-            if isinstance(ops[0], OF_JOBS):
+            if isinstance(ops[0], OfJobs):
                 return [self._run_job(ops[0])]
             decision = self.decide(cast("Sequence[Named]", ops))
         except Exception as exc:  # noqa: BLE001 - it belongs to the unit's caller
@@ -497,7 +495,7 @@ def is_light(units: Sequence[Sequence[Operation]]) -> bool:
 
 def is_decided(ops: Sequence[Operation]) -> bool:
     """Whether a unit is decided in memory: its operations name their items, or it is of jobs."""
-    return all(isinstance(op, NAMED) for op in ops) or isinstance(ops[0], OF_JOBS)
+    return all(isinstance(op, Named) for op in ops) or isinstance(ops[0], OfJobs)
 
 
 def _columns_of(row: Record) -> tuple[Any, ...]:

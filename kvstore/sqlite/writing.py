@@ -12,7 +12,6 @@ from typing import Any, assert_never
 
 from kvstore.jobs import JobState
 from kvstore.operations import (
-    NAMED,
     Adopt,
     ExtendJob,
     FinishJob,
@@ -21,6 +20,7 @@ from kvstore.operations import (
     Keep,
     Lease,
     Mutate,
+    Named,
     Operation,
     PopEntry,
     PutJob,
@@ -166,7 +166,7 @@ class Batch(PlainChanges):
         if len(asked) == len(ops):
             return effects.answers
         answers = iter(effects.answers)
-        return [next(answers) if isinstance(op, NAMED) else self._run(op) for op in ops]
+        return [next(answers) if isinstance(op, Named) else self._run(op) for op in ops]
 
     def _run(self, op: Wide) -> Any:
         match op:

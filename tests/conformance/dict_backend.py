@@ -11,7 +11,7 @@ from kvstore.feed import ChangePage
 from kvstore.filters import Filter, matches
 from kvstore.instants import to_datetime
 from kvstore.namespace import decode_namespace, subtree_range
-from kvstore.operations import NAMED, OF_SEQUENCE, Operation, Record, Wide, named_of
+from kvstore.operations import Named, OfSequence, Operation, Record, Wide, named_of
 from kvstore.patterns import Pattern
 from kvstore.plan import Address, Admission, Effects, Note, decide, gone
 from kvstore.report import Meter
@@ -101,7 +101,7 @@ class DictBackend(Backend):
         effects = decide(named, self._rows, now, before, is_watched=bool(self._lease))
         self._carry_out(effects)
         answers = iter(effects.answers)
-        given = [next(answers) if isinstance(op, NAMED) else self._run(op, now) for op in ops]
+        given = [next(answers) if isinstance(op, Named) else self._run(op, now) for op in ops]
         if self._lease and self._version != before:
             self.bell.ring()
         return given
@@ -116,7 +116,7 @@ class DictBackend(Backend):
 
     def _run(self, op: Wide, now: int) -> Any:
         """Do what finds its rows by itself, or is about none."""
-        if isinstance(op, OF_SEQUENCE):
+        if isinstance(op, OfSequence):
             raise NotImplementedError  # it has no logs and no queues
         match op:
             case operations.Remove():
