@@ -11,15 +11,14 @@ from typing import IO, Any
 from kvstore.arguments import Place, check_place
 from kvstore.backend import Host, Span
 from kvstore.errors import InvalidArgumentError, StoreError, ValueTooLargeError
-from kvstore.exchange import Intake, Sink, Spool, open_file, partial_file, whole_path
-from kvstore.filenames import FilePath
+from kvstore.exchange import Intake, Sink, Spool
+from kvstore.files import FilePath, check_source, check_target, open_file, partial_file, whole_path
 from kvstore.filters import Filter
 from kvstore.jobs import SequenceRecord
 from kvstore.namespace import address, decode_namespace, show
 from kvstore.operations import Conflict, Record, Restore
 from kvstore.patterns import EVERY_KEY, compile_pattern
 from kvstore.report import Meter
-from kvstore.targets import check_source, check_target
 from kvstore.types import Item
 
 __all__ = ["Scan", "all_records", "copy_records", "read_items", "span_of", "write_items"]

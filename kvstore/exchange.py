@@ -14,19 +14,14 @@ A file without a header is taken, too: lines of objects with `namespace`, `key` 
 from __future__ import annotations
 
 import codecs
-import errno
 import heapq
 import marshal
-import os
-import secrets
 import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import pairwise
 from operator import attrgetter
-from pathlib import Path
 from typing import IO, Any, Self
 
 import orjson
@@ -37,22 +32,19 @@ from kvstore.collecting import uncollected
 from kvstore.distribution import NAME
 from kvstore.errors import (
     InvalidArgumentError,
-    StoreAccessError,
     StoreError,
-    StoreFullError,
     ValueTooLargeError,
 )
-from kvstore.filenames import FilePath, file_path, special
+from kvstore.files import file_errors
 from kvstore.instants import EARLIEST, LATEST, duration, micros_of, to_datetime
 from kvstore.jobs import DEAD, JobState, SequenceRecord
 from kvstore.namespace import address, check_key, decode_namespace, show
 from kvstore.operations import Record
 from kvstore.rules import encode_value, stored_indexing
 
-__all__ = ["Intake", "Sink", "Spool", "file_errors", "open_file", "partial_file", "whole_path"]
+__all__ = ["Intake", "Sink", "Spool"]
 
 FORMAT = 1
-_FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 _CHUNK = 1 << 20  # bytes of a file that are read or written at once
 _MAX_VERSION = 2**53
 _WRITTEN_OUT = 3  # times as long may a value's text be as what is stored: "\\u00e9" for two bytes
@@ -63,85 +55,6 @@ _RUN_PIECE = 1 << 16  # bytes of a sorted run that are read at once
 _FIELDS = attrgetter(
     "path", "key", "data", "version", "created_at", "updated_at", "expires_at", "ttl", "indexing"
 )
-
-
-@contextmanager
-def file_errors(what: object) -> Iterator[None]:
-    """Raise the operating system's errors about a file as ours.
-
-    Raises:
-        StoreFullError: no room.
-        StoreAccessError: anything else.
-    """
-    try:
-        yield
-    except StoreError:
-        raise
-    except OSError as exc:
-        kind = StoreFullError if exc.errno in _FULL else StoreAccessError
-        raise kind(f"{what}: {exc.strerror or exc}") from exc
-
-
-def whole_path(path: FilePath) -> Path:
-    """Return a path that stays the same whatever the working directory becomes.
-
-    Raises:
-        InvalidArgumentError: it is none.
-    """
-    return file_path(path).absolute()
-
-
-def open_file(path: Path) -> IO[bytes]:
-    """Open a file to read from.
-
-    Raises:
-        StoreAccessError: it cannot be read.
-    """
-    with file_errors(path):
-        return path.open("rb")
-
-
-@contextmanager
-def partial_file(path: Path, mode: int | None = None) -> Iterator[Path]:
-    """Give a new, empty file beside `path`; it takes the name at the end, if all went well.
-
-    So the name never stands for half a file. What a killed process leaves is called
-    `<name>.partial-...` and may be deleted.
-
-    Args:
-        path: the name to be.
-        mode: the permissions of the file; `None`: as the process's umask has it.
-    """
-    partial = path.with_name(f"{path.name}.partial-{secrets.token_hex(4)}")
-    with file_errors(path):
-        what = special(path.stat().st_mode) if path.exists() else None
-        if what is not None:  # it would be replaced: /dev/null, say, by a file
-            raise StoreAccessError(f"{path} is {what}; name a regular file")
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
-        handle = os.open(partial, flags, 0o666 if mode is None else 0o600)
-        os.close(handle)
-        try:
-            if mode is not None:
-                partial.chmod(mode)
-            yield partial
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
-            partial.replace(path)
-            _sync_folder(path.parent)
-        except BaseException:
-            with suppress(OSError):
-                partial.unlink()
-            raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new name last; where a directory cannot be opened (Windows), it does so by itself."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 class Sink:

@@ -15,8 +15,9 @@ from typing import Any, Literal, NoReturn, Self, assert_never
 
 from kvstore.backend import Span
 from kvstore.errors import InvalidArgumentError
-from kvstore.exchange import Sink, partial_file
+from kvstore.exchange import Sink
 from kvstore.feed import ChangePage
+from kvstore.files import partial_file
 from kvstore.index_plan import Wanted, complete
 from kvstore.instants import to_datetime
 from kvstore.jobs import Jobs, JobState

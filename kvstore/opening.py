@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from kvstore.errors import InvalidArgumentError
-from kvstore.filenames import FilePath
+from kvstore.files import FilePath
 from kvstore.memory import InMemoryStore
 from kvstore.sqlite import SQLiteStore
 from kvstore.store import Store

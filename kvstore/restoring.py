@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from kvstore.errors import InvalidArgumentError
-from kvstore.filenames import FilePath, file_path
+from kvstore.files import FilePath, file_path
 from kvstore.opening import open_store
 from kvstore.report import Meter, Progress
 from kvstore.sqlite import SQLiteStore

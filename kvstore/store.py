@@ -61,8 +61,7 @@ from kvstore.errors import (
     ValueTypeError,
     WrongLoopError,
 )
-from kvstore.exchange import whole_path
-from kvstore.filenames import FilePath
+from kvstore.files import FilePath, check_target, whole_path
 from kvstore.filters import Filter, parse_filter
 from kvstore.instants import lifetime, to_datetime
 from kvstore.lifecycle import LoopLock, remember
@@ -105,7 +104,6 @@ from kvstore.recipe import Recipe
 from kvstore.report import Meter, Progress, Reindexed, Report, Stats
 from kvstore.reranking import CANDIDATES, Reranker, fused, text_for
 from kvstore.rules import WORDS_ALONE, check_field, encode_value, encode_values, parse_indexing
-from kvstore.targets import check_target
 from kvstore.text import WHOLE, fold, query_words, texts_of
 from kvstore.transaction import Transaction
 from kvstore.typed import Typed

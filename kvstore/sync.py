@@ -25,7 +25,7 @@ from kvstore.alarm import ALARM
 from kvstore.arguments import check_function
 from kvstore.driving import Runner, runner_for
 from kvstore.errors import InvalidArgumentError, StoreError
-from kvstore.filenames import FilePath
+from kvstore.files import FilePath
 from kvstore.log import Log
 from kvstore.metrics import Metrics
 from kvstore.misuse import WithoutAsync

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from kvstore.exchange import Sink, partial_file
+from kvstore.exchange import Sink
+from kvstore.files import partial_file
 from kvstore.patterns import EVERY_KEY
 from kvstore.postgres import reading, sequence_reading
 from kvstore.postgres.connection import Connection, snapshot

@@ -14,8 +14,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from kvstore.errors import StoreAccessError, StoreBusyError, StoreCorruptError
-from kvstore.exchange import file_errors, partial_file
-from kvstore.filenames import resolved
+from kvstore.files import SIDE_FILES, check_name, file_errors, partial_file, resolved, same_file
 from kvstore.report import Meter
 from kvstore.sqlite import driver, sequence_statements, statements
 from kvstore.sqlite.connection import claimed, connect, transaction, translated
@@ -24,7 +23,6 @@ from kvstore.sqlite.lineage import read_numbers, stamp
 from kvstore.sqlite.migrate import check_file, migrate
 from kvstore.sqlite.openfile import OpenFile
 from kvstore.sqlite.past import read_kept
-from kvstore.targets import SIDE_FILES, check_name, same_file
 
 __all__ = ["backup", "restore", "vacuum"]
 

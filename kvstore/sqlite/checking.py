@@ -14,7 +14,7 @@ import orjson
 
 from kvstore import codec
 from kvstore.errors import StoreCorruptError, StoreError
-from kvstore.exchange import file_errors
+from kvstore.files import file_errors
 from kvstore.index_plan import is_as_wanted, texts_of_row
 from kvstore.jobs import DEAD, DELAYED, no_job
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range

@@ -17,9 +17,8 @@ from typing import Any, Literal, TypeVar, TypeVarTuple
 from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings, Span
 from kvstore.embedding import Embedder
 from kvstore.errors import StoreAccessError, StoreBusyError, StoreReplacedError
-from kvstore.exchange import file_errors
 from kvstore.feed import ChangePage
-from kvstore.filenames import resolved
+from kvstore.files import file_errors, resolved, same_file
 from kvstore.filters import Filter
 from kvstore.jobs import JobState, QueueSize, SequenceRecord
 from kvstore.metrics import Metrics
@@ -49,7 +48,6 @@ from kvstore.sqlite.migrate import check_file, migrate
 from kvstore.sqlite.openfile import OpenFile
 from kvstore.sqlite.read_cache import ReadCache, is_as_known
 from kvstore.sqlite.readonly import ReadOnlyFile, Source
-from kvstore.targets import same_file
 from kvstore.types import Change, IndexConfig, Item, Namespace
 
 __all__ = ["IN_MEMORY", "Durability", "FileBackend", "FileOptions"]

@@ -13,7 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from kvstore.errors import ReadOnlyError, SchemaError, StoreAccessError, StoreCorruptError
-from kvstore.filenames import special
+from kvstore.files import special
 from kvstore.schema import scripts
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import READ_TIMEOUT_S, connect, snapshot, transaction, translated

@@ -13,7 +13,7 @@ from kvstore.backend import Backend, NamespaceQuery, Page, Selection, Settings, 
 from kvstore.description import Description
 from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError
-from kvstore.filenames import FilePath, file_path
+from kvstore.files import FilePath, file_path
 from kvstore.filters import ALL, Filter
 from kvstore.operations import Operation, Put, Record
 from kvstore.past import Moment

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "kvstore"
 # A module imports from its own layer and the layers before it. Backends do not know each other.
 LAYERS = (
     "alarm caching collecting distribution errors",
-    "codec filenames instants lifecycle misuse positions recipe schema showing",
+    "codec files instants lifecycle misuse positions recipe schema showing",
     "metrics observing",
     "types",
     "model_id",
@@ -26,7 +26,6 @@ LAYERS = (
     "plan",
     "index_plan",
     "exchange feed lines",
-    "targets",
     "backend",
     "bulk log memory_filters memory_index past_view queue typed",
     "memory_past watching",
