@@ -498,6 +498,9 @@ class Backend(Recipe, ABC):
     takes_columns = False
     """Whether `apply` is quicker with `PutColumns` than with the puts that these stand for."""
 
+    encodes_late = False
+    """Whether it encodes the values of many `PutColumns` itself, while others are written."""
+
     is_turn_over = False
     """Whether what was done at once has taken all that it may of this turn of the loop."""
 

@@ -27,7 +27,6 @@ __all__ = [
     "Conflict",
     "Delete",
     "Embedded",
-    "Expendable",
     "Expire",
     "ExtendJob",
     "FinishJob",
@@ -108,7 +107,10 @@ class Put(OfItem):
 
 @dataclass(slots=True, eq=False, repr=False)
 class PutColumns(Sequence[Put]):
-    """A unit of many plain puts in one namespace, as columns: none is made before it is asked for.
+    """A unit of puts in one namespace, as columns: none is made before it is asked for.
+
+    Each collection of Python's walks all objects that may hold others, and holds up every thread:
+    puts are such objects, keys and encoded values are none.
 
     Attributes:
         namespace: of all of them.
@@ -147,9 +149,12 @@ class PutColumns(Sequence[Put]):
     @overload
     def __getitem__(self, at: int) -> Put: ...
     @overload
-    def __getitem__(self, at: slice) -> list[Put]: ...
-    def __getitem__(self, at: int | slice) -> Put | list[Put]:
-        return list(self)[at] if isinstance(at, slice) else self._put(self.keys[at], self.datas[at])
+    def __getitem__(self, at: slice) -> PutColumns: ...
+    def __getitem__(self, at: int | slice) -> Put | PutColumns:
+        if not isinstance(at, slice):
+            return self._put(self.keys[at], self.datas[at])
+        columns = self.keys[at], self.datas[at]
+        return PutColumns(self.namespace, self.path, *columns, self.ttl, self.indexing)
 
     def __iter__(self) -> Iterator[Put]:
         return starmap(self._put, zip(self.keys, self.datas, strict=True))
@@ -524,11 +529,3 @@ def named_of(ops: Iterable[Operation]) -> list[Named]:
         elif not isinstance(op, Wide):
             assert_never(op)
     return found
-
-
-class Expendable(list[Operation]):
-    """A unit that its caller has no more use for: a backend may empty it while it is applied.
-
-    Each collection of Python's walks all objects that there are, and holds up every thread: of many
-    operations and their answers, only one of the two need be there.
-    """

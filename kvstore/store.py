@@ -76,7 +76,6 @@ from kvstore.operations import (
     Conflict,
     Delete,
     Embedded,
-    Expendable,
     Expire,
     Forget,
     Keep,
@@ -139,7 +138,7 @@ _MODES = ("auto", "semantic", "text", "hybrid")
 _READ_ONLY = (
     "this store was opened with read_only=True, and writes nothing: open another one without it"
 )
-_MANY = 2_000  # puts of one call that are not kept until all of them are done
+_MANY = 2_000  # puts of one call that are worked on apart from the loop
 _ENCODED_AT_ONCE = 5_000  # of so many, on a thread, which is not stopped in between
 _IN_A_TURN = 256  # items of one call that are worked on in one turn of the loop
 _EVERYTHING = 2**53  # as a limit
@@ -616,19 +615,19 @@ class Store(WithAsync, Recipe):
         now = dict(mapping).items() if type(mapping) is dict else list(mapping.items())
         if len(now) > _MANY:
             return Items(await self._submit(await self._many(now, labels, path, span, paths)))
-        puts: list[Put] = []
+        keys: list[str] = []
+        datas: list[bytes] = []
         left = iter(now)
         while some := list(islice(left, _IN_A_TURN)):
-            if puts:
+            if keys:
                 await self.backend.pause(0)
-            keys, values = _columns(some)
-            puts += [
-                Put(labels, path, key, data, span, None, paths)
-                for key, data in zip(
-                    keys, await self._encode_some(values, labels, keys), strict=True
-                )
-            ]
-        return Items(await self._submit(puts) if puts else ())
+            more, values = _columns(some)
+            keys += more
+            datas += await self._encode_some(values, labels, more)
+        if not keys:
+            return Items()
+        puts = PutColumns(labels, path, keys, datas, span, paths)
+        return Items(await self._submit(puts if self.backend.takes_columns else list(puts)))
 
     async def _many(
         self,
@@ -647,7 +646,7 @@ class Store(WithAsync, Recipe):
             part = slice(begin, begin + _IN_A_TURN)
             return await self._encode_some(values[part], namespace, keys[part])
 
-        if self.backend.takes_columns:
+        if self.backend.encodes_late:
             datas = await encode(0)
             return PutColumns(namespace, path, keys, datas, ttl, indexing, encode)
         datas = []
@@ -656,8 +655,9 @@ class Store(WithAsync, Recipe):
             datas += await self.backend.aside(
                 self._encode_values, values[part], namespace, keys[part]
             )
+        puts = PutColumns(namespace, path, keys, datas, ttl, indexing)
         with uncollected():
-            return Expendable(PutColumns(namespace, path, keys, datas, ttl, indexing))
+            return puts if self.backend.takes_columns else list(puts)
 
     async def get_many(
         self, namespace: Sequence[str], keys: Iterable[str], *, refresh_ttl: bool | None = None

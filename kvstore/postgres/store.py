@@ -215,7 +215,7 @@ class PostgresBackend(Backend):
         super().attach(settings, index, embedder)
         if index is not None:
             self._setup = Setup.of(index, embedder, serves_part=settings.reindex)
-        self.takes_columns = index is None
+        self.encodes_late = index is None
 
     # Lifecycle
 

@@ -104,6 +104,7 @@ class FileBackend(Backend):
         self, settings: Settings, index: IndexConfig | None, embedder: Embedder | None
     ) -> None:
         super().attach(settings, index, embedder)
+        self.takes_columns = index is None
         if index is not None and index.ranks:
             self.setup = Setup.of(index, embedder, serves_part=settings.reindex)
 

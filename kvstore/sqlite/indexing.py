@@ -67,7 +67,7 @@ from kvstore.sqlite.index_file import (
     require_words,
 )
 from kvstore.sqlite.journal import VectorChange
-from kvstore.sqlite.plain_puts import is_bare_put
+from kvstore.sqlite.plain_puts import are_bare_puts
 from kvstore.sqlite.rows import FileState, NotInlineError, StoredRow, read_state
 from kvstore.sqlite.slots import FREE, ITEM_BITS, Entries, codes_held, entries_of
 from kvstore.sqlite.words import namespace_words, pack_counts
@@ -150,8 +150,8 @@ class IndexedBatch(Batch):
 
     def _apply_unit(self, ops: Sequence[Operation]) -> list[Any]:
         self._finder = VectorFinder(self._description, self._setup)
-        if not self._is_watched and all(map(is_bare_put, ops)) and self._are_outside(ops):
-            return self._apply_plain(ops)  # type: ignore[arg-type]
+        if not self._is_watched and are_bare_puts(ops) and self._are_outside(ops):
+            return self._apply_plain(list(ops))
         return super()._apply_unit(ops)
 
     def _carry_out(self, effects: Effects, rows: Mapping[Address, StoredRow]) -> None:
@@ -203,7 +203,7 @@ class IndexedBatch(Batch):
                 self._find_vectors(entry, op.vectors)
                 entries.append((op, entry))
         self._finder.require_all()
-        answers = self._put_plain(list(ops))
+        answers = self._put_plain(ops)
         ids = held
         if len(held) < len(ops):
             ids = self._get_all(sql.GET_ONE_ID, sql.GET_MANY_IDS, keys)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from kvstore.operations import Mutate, Put
 from kvstore.sqlite import driver
 from kvstore.sqlite.plain_puts import PlainPuts, is_plain, put_plain, read_plain
-from kvstore.sqlite.read_cache import ABSENT, Entry
+from kvstore.sqlite.read_cache import ABSENT, Address, Entry
 
 __all__ = ["Changed", "Outcome", "PlainChanges", "change_plain"]
 
@@ -40,7 +40,7 @@ class PlainChanges(PlainPuts):
     ) -> list[Outcome]:
         """Change items, each a unit, in order: those that are known are written together."""
         outcomes: list[Outcome] = []
-        puts: list[Put] = []
+        puts: list[tuple[Address, bytes]] = []
         addresses = [(op.path, op.key) for op in ops]
         known = {
             at: entry.data
@@ -63,14 +63,14 @@ class PlainChanges(PlainPuts):
                 continue
             if data is not None:
                 known[address] = data
-                puts.append(Put(op.namespace, op.path, op.key, data, keep=True))
+                puts.append((address, data))
             outcomes.append([answer])
         self._put_known(puts)
         return outcomes
 
-    def _put_known(self, puts: list[Put]) -> None:
+    def _put_known(self, puts: list[tuple[Address, bytes]]) -> None:
         if puts:
-            self._write_all(puts)
+            self._write_all(*zip(*puts, strict=True), keep=True)
             puts.clear()
 
     def _change(self, op: Mutate) -> list[Any] | None:

@@ -5,22 +5,30 @@ They come to what `kvstore.plan` decides of them, and a property test holds them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from contextlib import nullcontext
-from itertools import count, islice
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import count, islice, repeat
 from typing import Any, TypeGuard
 
 from kvstore.collecting import uncollected
-from kvstore.operations import Check, Expendable, Mutate, Operation, Put
+from kvstore.namespace import decode_namespace
+from kvstore.operations import Check, Mutate, Operation, Put, PutColumns
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite import past_statements as sql
 from kvstore.sqlite.read_cache import ABSENT, Address, Entry, make_entry
 from kvstore.sqlite.reading import checksum
 from kvstore.sqlite.rows import NotInlineError
 from kvstore.sqlite.sequence_writing import SequenceRows
-from kvstore.types import Item, pack_item
+from kvstore.types import Item, Namespace, pack_item
 
-__all__ = ["PlainPuts", "are_new", "is_bare_put", "is_plain", "put_plain", "read_plain"]
+__all__ = [
+    "PlainPuts",
+    "are_bare_puts",
+    "are_new",
+    "is_bare_put",
+    "is_plain",
+    "put_plain",
+    "read_plain",
+]
 
 _TOLD = 5_000  # plain puts of which each is told to the cache of reads; of more, none is
 _SLICE = 2_048  # plain puts of a unit that are in hand at once
@@ -38,6 +46,13 @@ def is_bare_put(op: Operation) -> TypeGuard[Put]:
         and op.indexing is None
         and not op.keep
     )
+
+
+def are_bare_puts(ops: Sequence[Operation]) -> TypeGuard[Sequence[Put]]:
+    """Whether operations are bare puts, one and all."""
+    if isinstance(ops, PutColumns):
+        return ops.ttl is None and ops.indexing is None
+    return all(map(is_bare_put, ops))
 
 
 def are_new(ops: Sequence[Operation]) -> TypeGuard[Sequence[Put | Check]]:
@@ -62,56 +77,66 @@ class PlainPuts(SequenceRows):
         """Whether no put or change of some is in a log or a queue."""
         if self._sequences is None:
             return True
+        if isinstance(ops, PutColumns):
+            return not self._known_states((ops.path,))
         return not self._known_states({op.path for op in ops if isinstance(op, (Put, Mutate))})
 
-    def put_crowd(self, puts: list[Put]) -> list[Item] | None:
-        """Put plain items, each a unit, and empty the list; `None`: `apply` must be asked."""
+    def put_crowd(self, puts: Sequence[Put]) -> list[Item] | None:
+        """Put plain items, each a unit; `None`: `apply` must be asked."""
         if self._is_watched or self.index is not None or not self._are_outside(puts):
             return None
         return self._put_plain(puts)
 
     def _put_units(self, units: Sequence[Sequence[Operation]]) -> list[list[Any] | Exception]:
         """Put plain items, units of one or many, and give each its share of the answers."""
-        puts: list[Put] = []
-        shares = list(map(len, units))
-        for ops in units:
-            puts += ops  # type: ignore[arg-type]
-            if isinstance(ops, Expendable):
-                ops.clear()
-        items = iter(self._put_plain(puts))
-        return [list(islice(items, share)) for share in shares]
+        puts: Any = units[0] if len(units) == 1 else [op for ops in units for op in ops]
+        items = self._put_plain(puts)
+        if len(units) == 1:
+            return [items]
+        left = iter(items)
+        return [list(islice(left, len(ops))) for ops in units]
 
-    def _put_plain(self, puts: list[Put]) -> list[Item]:
-        """Put plain items, and forget the puts: empty the list."""
+    def _put_plain(self, puts: Sequence[Put]) -> list[Item]:
+        """Put plain items, and return them."""
+        if len(puts) <= _SLICE:
+            return self._put_all(puts)
         if len(puts) > _TOLD:
             self.changed = None
         items: list[Item] = []
-        with uncollected() if len(puts) > _SLICE else nullcontext():
-            while puts:
-                some = puts[:_SLICE]
-                del puts[:_SLICE]
-                items += self._put_all(some)
+        with uncollected():
+            for begin in range(0, len(puts), _SLICE):
+                items += self._put_all(puts[begin : begin + _SLICE])
         return items
 
     def _put_all(self, puts: Sequence[Put]) -> list[Item]:
-        """Put plain items, and return them."""
-        now, first = self._now, self._version + 1
-        created = self._write_all(puts)
-        return [
-            pack_item(op.namespace, op.key, op.data, version, each, now, None)
-            for version, op, each in zip(count(first), puts, created, strict=False)
-        ]
+        now, versions = self._now, count(self._version + 1)
+        if isinstance(puts, PutColumns):
+            namespaces: Iterable[Namespace] = repeat(puts.namespace)
+            keys, datas = puts.keys, puts.datas
+            addresses = list(zip(repeat(puts.path), keys))
+        else:
+            namespaces, keys = [op.namespace for op in puts], [op.key for op in puts]
+            addresses, datas = [(op.path, op.key) for op in puts], [op.data for op in puts]
+        created = self._write_all(addresses, datas)
+        each = namespaces, keys, datas, versions, created, repeat(now), repeat(None)
+        return list(map(pack_item, *each))
 
-    def _write_all(self, puts: Sequence[Put]) -> list[int]:
+    def _write_all(
+        self, addresses: Sequence[Address], datas: Sequence[bytes], *, keep: bool = False
+    ) -> list[int]:
         """Put plain items: those over items that are known by one statement, others by few.
 
         Nobody ever sees what is put over in the same transaction, and so it is not written.
         Returns of each put when the item was created.
+
+        Args:
+            addresses: of the items.
+            datas: their encoded values.
+            keep: see `Put`.
         """
         now, changed, first = self._now, self.changed, self._version + 1
-        self._version += len(puts)
-        addresses = [(op.path, op.key) for op in puts]
-        lasting = dict(zip(addresses, count(), strict=False))  # of each item, its last put
+        self._version += len(datas)
+        lasting = dict(zip(addresses, count()))  # of each item, its last put
         created: dict[Address, int] = {}
         over, others = [], []
         for (address, at), entry in zip(lasting.items(), self._known(lasting), strict=True):
@@ -119,7 +144,7 @@ class PlainPuts(SequenceRows):
                 others.append(at)
                 continue
             path, key = address
-            data, version, at_first = puts[at].data, first + at, entry.created_at
+            data, version, at_first = datas[at], first + at, entry.created_at
             code = checksum(path, key, version, data)
             over.append((version, now, code, data.decode(), path, key))
             created[address] = at_first
@@ -128,16 +153,16 @@ class PlainPuts(SequenceRows):
         if over and self._connection.executemany(statements.PUT_OVER, over).rowcount < len(over):
             others = list(lasting.values())  # some are of another kind: put all of them once more
         if others:
-            stored = self._upsert([(puts[at], first + at) for at in others])
+            stored = self._upsert([(*addresses[at], datas[at], first + at) for at in others])
             for at in others:
-                op, version, address = puts[at], first + at, addresses[at]
+                address, data, version = addresses[at], datas[at], first + at
                 row = stored.get(version)
                 if row is None:
-                    created[address] = self._put_over(op, version)
+                    created[address] = self._put_over(address, data, version, keep)
                     continue
                 created[address] = row[1]
                 if changed is not None:
-                    changed[address] = make_entry((op.data, version, row[1], now, None))
+                    changed[address] = make_entry((data, version, row[1], now, None))
         return list(map(created.__getitem__, addresses))
 
     def _put_watched(self, ops: Sequence[Operation]) -> Item | None:
@@ -170,28 +195,29 @@ class PlainPuts(SequenceRows):
             for entry in found
         ]
 
-    def _upsert(self, puts: Sequence[tuple[Put, int]]) -> dict[int, Sequence[Any]]:
-        """Upsert plain items; return version, created and updated of those that were, by version.
+    def _upsert(self, puts: Sequence[tuple[str, str, bytes, int]]) -> dict[int, Sequence[Any]]:
+        """Upsert plain items: path, key, data and version of each.
 
-        The others are over items of another kind, or over long values.
+        Returns version, created and updated of those that were, by version; the others are over
+        items of another kind, or over long values.
         """
         stored = {}
         begin = 0
         for rows in _ROWS:
             while len(puts) - begin >= rows:
                 params: list[Any] = [self._now, self._most]
-                for op, version in puts[begin : begin + rows]:
-                    code = checksum(op.path, op.key, version, op.data)
-                    params += (op.path, op.key, version, code, op.data.decode())
+                for path, key, data, version in puts[begin : begin + rows]:
+                    params += path, key, version, checksum(path, key, version, data), data.decode()
                 found = self._execute(statements.upsert_plain(rows), params).fetchall()
                 stored.update({row[0]: row for row in found})
                 begin += rows
         return stored
 
-    def _put_over(self, op: Put, version: int) -> int:
+    def _put_over(self, address: Address, data: bytes, version: int, keep: bool) -> int:
         """Put a plain item over one of another kind, or over a long value; when was it created."""
         if self._longest is not None:
             raise NotInlineError
+        op = Put(decode_namespace(address[0]), *address, data, keep=keep)
         effects, there = self._decide((op,), version - 1)
         self._write_rows(effects, there)
         ((row, _),) = effects.writes

@@ -59,7 +59,7 @@ from kvstore.sqlite import (
 )
 from kvstore.sqlite import past_statements as sql
 from kvstore.sqlite.plain_changes import Outcome, PlainChanges
-from kvstore.sqlite.plain_puts import is_bare_put
+from kvstore.sqlite.plain_puts import are_bare_puts, is_bare_put
 from kvstore.sqlite.rows import NotInlineError, StoredRow, columns_of
 
 __all__ = ["ALONE", "INLINE_OPS", "Batch"]
@@ -111,7 +111,7 @@ class Batch(PlainChanges):
         one = ops[0] if len(ops) == 1 else None
         if one is not None and type(one) is Mutate:
             return self._change_units if self._are_outside(ops) else None
-        are_bare = all(map(is_bare_put, ops)) if one is None else is_bare_put(one)
+        are_bare = are_bare_puts(ops) if one is None else is_bare_put(one)
         return self._put_units if are_bare and self._are_outside(ops) else None
 
     def _change_units(self, units: Sequence[Sequence[Operation]]) -> list[Outcome]:

@@ -36,7 +36,7 @@ from kvstore.sqlite.engine.limits import (
     INLINE_PUTS,
     LONG_PATH,
 )
-from kvstore.sqlite.plain_puts import is_bare_put
+from kvstore.sqlite.plain_puts import are_bare_puts
 from kvstore.sqlite.writing import INLINE_OPS
 
 __all__ = [
@@ -124,7 +124,7 @@ def is_light_write(ops: Sequence[Operation], size: int, *, is_heavy: bool) -> bo
         return False
     if len(ops) > INLINE_OPS:
         is_little = are_light_puts(len(ops), size, is_heavy=is_heavy)
-        return is_little and all(map(is_bare_put, ops))
+        return is_little and are_bare_puts(ops)
     for op in ops:
         match op:
             case Put() | Delete() | Mutate() | Check() | Expire() | PopEntry():

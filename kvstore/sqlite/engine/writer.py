@@ -16,7 +16,7 @@ from kvstore.errors import StoreBusyError, StoreError
 from kvstore.feed import Bell
 from kvstore.instants import to_micros
 from kvstore.metrics import Counters
-from kvstore.operations import Append, Expendable, Mutate, Operation, Put, PutJob
+from kvstore.operations import Append, Mutate, Operation, Put, PutColumns, PutJob
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import WorkerConnection, claimed, is_busy, limit, transaction
 from kvstore.sqlite.diagnosis import explain
@@ -69,19 +69,20 @@ class _Unit:
 
     def __init__(self, ops: Sequence[Operation]) -> None:
         self.ops = ops
-        if isinstance(ops, Expendable):
-            self.is_alone = True  # as it cannot be retried
-        size = 0
         few = ops if len(ops) <= _WEIGHED else ops[:: len(ops) // _WEIGHED]
-        for op in few:
-            if type(op) is Put:
-                size += len(op.path) + len(op.key) + len(op.data)
-            elif type(op) is PutJob:
-                size += len(op.data)
-            elif type(op) is Append:
-                size += sum(map(len, op.data))
-            elif type(op) in ALONE:
-                self.is_alone = True
+        size = 0
+        if isinstance(few, PutColumns):
+            size = len(few) * len(few.path) + sum(map(len, few.keys)) + sum(map(len, few.datas))
+        else:
+            for op in few:
+                if type(op) is Put:
+                    size += len(op.path) + len(op.key) + len(op.data)
+                elif type(op) is PutJob:
+                    size += len(op.data)
+                elif type(op) is Append:
+                    size += sum(map(len, op.data))
+                elif type(op) in ALONE:
+                    self.is_alone = True
         self.size = 256 * len(ops) + size * len(ops) // max(1, len(few))  # roughly, in bytes
 
 
