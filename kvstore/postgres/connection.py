@@ -30,7 +30,6 @@ from kvstore.postgres.session import Session
 from kvstore.postgres.target import Target
 
 __all__ = [
-    "BEGIN_SNAPSHOT",
     "Connection",
     "DriverError",
     "Retries",
@@ -84,7 +83,7 @@ TRY_S = 1.0  # for the first of several; each time twice as long
 LEAST_TRY_S = 1.0
 _LOOK_S = 5.0  # for the look whether a session has a server of its own
 _SEEN = "SELECT current_setting('kvstore.session', true)"
-BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_BEGIN_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # For writes, which are single calls that go by primary keys: to plan them anew each time would take
 # the server as long as to do them.
 _PLAN_ONCE = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
@@ -325,8 +324,8 @@ async def require_own_session(connection: Session, target: Target) -> None:
 
 
 @asynccontextmanager
-async def snapshot(raw: Connection) -> AsyncIterator[None]:
-    """See one state of everything, and write nothing.
+async def snapshot(raw: Connection, settings: str = "") -> AsyncIterator[None]:
+    """See one state of everything, and write nothing; with settings for it, as statements.
 
     A block that fails leaves the transaction open, to be ended by whom the connection goes back
     to: who is cancelled has no time for that.
@@ -334,7 +333,7 @@ async def snapshot(raw: Connection) -> AsyncIterator[None]:
     if raw.is_in_transaction():  # it is in one already
         yield
         return
-    await raw.execute(BEGIN_SNAPSHOT)
+    await raw.execute(f"{_BEGIN_SNAPSHOT}; {settings}" if settings else _BEGIN_SNAPSHOT)
     yield
     await raw.execute("COMMIT")
 

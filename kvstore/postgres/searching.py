@@ -16,7 +16,6 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,7 +27,7 @@ from kvstore.filters import ALL, matches
 from kvstore.postgres import index_statements as sql
 from kvstore.postgres import statements
 from kvstore.postgres.codes import conditions_of, namespace_term, subtree_term, term_of
-from kvstore.postgres.connection import BEGIN_SNAPSHOT, Connection, DriverError, lacks_table
+from kvstore.postgres.connection import Connection, snapshot
 from kvstore.postgres.filters import compile_filter
 from kvstore.postgres.index_setup import MAX_HALF_INDEXED, MAX_INDEXED
 from kvstore.postgres.indexing import Setup, numbers_of, vectors_table
@@ -68,49 +67,22 @@ async def search(
     Raises:
         IndexMismatchError: the index is another model's, or not complete.
     """
-    try:
-        return await _search(connection, setup, path, asked, now)
-    except DriverError as exc:
-        if not lacks_table(exc):
-            raise
-    # Another store has dropped these vectors meanwhile; the description says so by now.
-    return await _search(connection, setup, path, asked, now)
-
-
-async def _search(
-    connection: Connection, setup: Setup, path: str, asked: Search, now: int
-) -> list[Item]:
-    begin = BEGIN_SNAPSHOT
+    settings = ""
     if asked.vector:
         ef_search = min(1_000, max(EF_SEARCH, _neighbours_for(asked)))
-        begin = f"{begin}; {sql.USE_HNSW.format(ef_search=ef_search)}"
-    await connection.execute(begin)
-    try:
-        items = await _find(connection, setup, path, asked, now)
-    except Exception:
-        with suppress(*DriverError):
-            await connection.execute("ROLLBACK")
-        raise
-    await connection.execute("COMMIT")
-    return items
-
-
-async def _find(
-    connection: Connection, setup: Setup, path: str, asked: Search, now: int
-) -> list[Item]:
-    described = await _describe(connection, path, asked)
-    for description in described.descriptions:
-        check_index(
-            description,
-            setup,
-            asked.vector,
-            by_words=asked.words is not None,
-            is_own=asked.is_own,
-        )
-    finder = _Finder(connection, described, quoted(setup.schema), path, asked, now)
-    if connection.is_distributed and described.root is None:
-        finder.roots = [root for root, _ in await connection.fetch(statements.LIST_ROOTS)]
-    return await finder.find()
+        settings = sql.USE_HNSW.format(ef_search=ef_search)
+    async with snapshot(connection, settings):
+        described = await _describe(connection, path, asked)
+        for description in described.descriptions:
+            check_index(
+                *(description, setup, asked.vector),
+                by_words=asked.words is not None,
+                is_own=asked.is_own,
+            )
+        finder = _Finder(connection, described, quoted(setup.schema), path, asked, now)
+        if connection.is_distributed and described.root is None:
+            finder.roots = [root for root, _ in await connection.fetch(statements.LIST_ROOTS)]
+        return await finder.find()
 
 
 @dataclass(frozen=True, slots=True)
