@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from kvstore.feed import lease_after
-from kvstore.instants import to_datetime
 from kvstore.namespace import decode_namespace, is_within
 from kvstore.operations import Keep, Lease, Record, Trim
 from kvstore.past import Kept, Moment
-from kvstore.past_view import item_of
+from kvstore.past_view import changes_of
 from kvstore.patterns import Pattern
-from kvstore.plan import Address, Effects, Kind, Note, ends_of
+from kvstore.plan import Address, Effects, Note, ends_of
 from kvstore.types import Change
 
 __all__ = ["MemoryPast"]
@@ -224,26 +223,16 @@ class MemoryPast:
 
     def changes(self, address: Address, present: Record | None) -> list[Change]:
         """Return the changes of an item, the newest first."""
-        labels, key = decode_namespace(address[0]), address[1]
-        found: list[Change] = []
-
-        def add(kind: Kind, version: int, at: int, row: Record | None) -> None:
-            item = None if row is None else item_of(labels, row)
-            found.append(Change(kind, labels, key, version, to_datetime(at), item))
-
-        for row, by, began_at in self._ended.get(address, ()):
-            if row.data:
-                add("put", row.version, began_at, row)
-                if by.kind != "put":
-                    add(by.kind, by.version, by.at, None)
+        labels, ended = decode_namespace(address[0]), self._ended.get(address, ())
+        told = [
+            changes_of(labels, row, began_at, (by.version, by.at, by.kind))
+            for row, by, began_at in reversed(ended)
+            if row.data
+        ]
         if present is not None:
-            add(
-                "put",
-                present.version,
-                self._instant_of(present.version, present.updated_at),
-                present,
-            )
-        return found[::-1]
+            at = self._instant_of(present.version, present.updated_at)
+            told.insert(0, changes_of(labels, present, at))
+        return [change for changes in told for change in changes]
 
     def as_it_was(self, note: Note) -> Record | None:
         """Return the item of a put that another change has ended since."""

@@ -22,6 +22,7 @@ from kvstore.bulk import span_of
 from kvstore.description import IndexSetup
 from kvstore.errors import InvalidArgumentError
 from kvstore.filters import Filter, matches, parse_filter
+from kvstore.instants import to_datetime
 from kvstore.memory_index import MemoryIndex
 from kvstore.namespace import address, check_key, decode_namespace
 from kvstore.operations import Record
@@ -29,9 +30,9 @@ from kvstore.ordering import first_items, parse_order
 from kvstore.own_vectors import Given
 from kvstore.past import Moment
 from kvstore.text import contains, fold, query_words
-from kvstore.types import UNKNOWN, IndexConfig, Item, Namespace, SearchQuery, make_item
+from kvstore.types import UNKNOWN, Change, IndexConfig, Item, Namespace, SearchQuery, make_item
 
-__all__ = ["Past", "item_of"]
+__all__ = ["Past", "changes_of", "item_of"]
 
 _PAGE = 500  # items in hand at once
 
@@ -260,6 +261,25 @@ def item_of(namespace: Namespace, row: Record) -> Item:
     value = codec.decode(row.data)
     times = row.created_at, row.updated_at, row.expires_at
     return make_item(namespace, row.key, value, row.version, *times)
+
+
+def changes_of(
+    namespace: Namespace, row: Record, at: int | None, ended: Sequence[Any] = ()
+) -> list[Change]:
+    """Return the changes that an item of the past tells of, the newest first.
+
+    Args:
+        namespace: of the item.
+        row: as it was.
+        at: the instant of its put; `None`: when it was updated.
+        ended: the version, the instant and the kind of what ended it; empty: nothing has.
+    """
+    instant = to_datetime(row.updated_at if at is None else at)
+    put = Change("put", namespace, row.key, row.version, instant, item_of(namespace, row))
+    if not ended or ended[2] == "put":  # which is told of by what was put then
+        return [put]
+    version, end, kind = ended
+    return [Change(kind, namespace, row.key, version, to_datetime(end)), put]
 
 
 def _by_words(

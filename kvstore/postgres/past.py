@@ -15,11 +15,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kvstore.backend import Span
-from kvstore.instants import to_datetime
 from kvstore.namespace import decode_namespace, encode_namespace, root_of
 from kvstore.operations import Forget, Keep, Record, Trim
 from kvstore.past import Kept, Moment
-from kvstore.past_view import item_of
+from kvstore.past_view import changes_of
 from kvstore.plan import Address, Effects, ends_of
 from kvstore.postgres import past_statements as sql
 from kvstore.postgres import statements
@@ -371,21 +370,8 @@ async def then(
 async def history(connection: Connection, path: str, key: str, limit: int | None) -> list[Change]:
     """Return the kept changes of an item, the newest first."""
     labels, place = decode_namespace(path), (root_of(path), path, encode_key(key))
-    found: list[Change] = []
-
-    def add_put(row: Sequence[Any], at: int | None) -> None:
-        record = record_of(row)
-        instant = to_datetime(record.updated_at if at is None else at)
-        found.append(Change("put", labels, key, record.version, instant, item_of(labels, record)))
-
     async with snapshot(connection):
-        row = await connection.fetchrow(sql.GET_PRESENT, *place)
-        if row is not None:
-            *columns, at = row
-            add_put(columns, at)
-        for each in await connection.fetch(sql.GET_PAST_OF, *place, limit):
-            *columns, at, ended, ended_at, ended_by = each
-            if ended_by != "put":
-                found.append(Change(ended_by, labels, key, ended, to_datetime(ended_at)))
-            add_put(columns, at)
-    return found[:limit]
+        rows = await connection.fetch(sql.GET_PRESENT, *place)
+        rows += await connection.fetch(sql.GET_PAST_OF, *place, limit)
+    told = (changes_of(labels, record_of(row[:9]), row[9], row[10:]) for row in rows)
+    return [change for changes in told for change in changes][:limit]

@@ -15,7 +15,7 @@ from kvstore.instants import to_datetime
 from kvstore.namespace import decode_namespace
 from kvstore.operations import Keep, Record, Trim
 from kvstore.past import Kept, Moment
-from kvstore.past_view import item_of
+from kvstore.past_view import changes_of, item_of
 from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite import past_statements as sql
 from kvstore.sqlite.connection import snapshot
@@ -267,24 +267,16 @@ def changed_since(
 def history(connection: driver.Connection, path: str, key: str, limit: int | None) -> list[Change]:
     """Return the kept changes of an item, the newest first."""
     labels = decode_namespace(path)
-    found: list[Change] = []
-
-    def add_put(row: Sequence[Any], at: int | None) -> None:
-        record = reading.to_record(row)
-        instant = told_at(record.updated_at if at is None else at)
-        item = item_of(labels, record)
-        found.append(Change("put", labels, key, record.version, instant, item))
-
     with snapshot(connection):
-        row = connection.execute(sql.GET_PRESENT, (path, key)).fetchone()
-        if row is not None:
-            add_put(row[:10], row[10])
+        present = connection.execute(sql.GET_PRESENT, (path, key)).fetchall()
         most = -1 if limit is None else limit
-        for row in connection.execute(sql.GET_PAST_OF, (path, key, most)):
-            ended, ended_at, ended_by, at = row[10:]
-            if ended_by != "put":
-                found.append(Change(ended_by, labels, key, ended, told_at(ended_at)))
-            add_put(row[:10], at)
+        past = connection.execute(sql.GET_PAST_OF, (path, key, most)).fetchall()
+    found: list[Change] = []
+    for row in (*present, *past):
+        record = reading.to_record(row[:10])
+        at = record.updated_at if row[10] is None else row[10]
+        reading.own_numbers((at, *row[12:13]))
+        found += changes_of(labels, record, at, row[11:])
     return found[:limit]
 
 

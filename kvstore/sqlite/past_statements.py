@@ -112,8 +112,9 @@ GET_CHANGE_UP_TO = (
 
 # changes_was; the primary key of changes
 GET_PAST_OF = f"""
-SELECT path, key, {_WHOLE}, {_OWN}, ended, ended_at, ended_by,
-    (SELECT changes.at FROM changes WHERE changes.version = past.version)
+SELECT path, key, {_WHOLE}, {_OWN},
+    (SELECT changes.at FROM changes WHERE changes.version = past.version),
+    ended, ended_at, ended_by
 FROM {_PAST}
 WHERE path = ? AND key = ? AND value IS NOT ''
 ORDER BY version DESC
