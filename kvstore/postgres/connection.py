@@ -331,6 +331,8 @@ async def snapshot(raw: Connection, settings: str = "") -> AsyncIterator[None]:
     to: who is cancelled has no time for that.
     """
     if raw.is_in_transaction():  # it is in one already
+        if settings:
+            await raw.execute(settings)
         yield
         return
     await raw.execute(f"{_BEGIN_SNAPSHOT}; {settings}" if settings else _BEGIN_SNAPSHOT)

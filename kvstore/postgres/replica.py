@@ -47,12 +47,15 @@ class Replica:
         size: how many connections at most.
         counters: of what is done.
         primary: to which reads go that it cannot answer.
+
+    Attributes:
+        is_pooler: whether a pooler stands before it: what a read sees there is not of one state.
     """
 
     def __init__(self, target: Target, size: int, counters: Counters, primary: Pool) -> None:
         self._primary = primary
         self._pool = Pool(target, size, 0.05, counters)
-        self._is_pooler = target.is_pooler
+        self.is_pooler = target.is_pooler
         self._needed = 0  # the place in the log that a read must see
         self._is_lost = False  # it is not known
         self._replayed: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()  # by each
@@ -62,12 +65,7 @@ class Replica:
     async def note(self, connection: Connection) -> None:
         """Have reads from now on see what is committed over a connection to the primary."""
         self._is_lost = True
-        if self._is_pooler:
-            async with connection.transaction():
-                written = await connection.fetchval(_WRITTEN)
-        else:
-            written = await connection.fetchval(_WRITTEN)
-        self._needed = max(self._needed, written)
+        self._needed = max(self._needed, await connection.fetchval(_WRITTEN))
         self._is_lost = False
 
     def forget(self) -> None:
@@ -81,37 +79,16 @@ class Replica:
         **kwargs: P.kwargs,
     ) -> T:
         """Run a read here, or else on the primary."""
-        return await self._run(self._primary.run, read, *args, **kwargs)
-
-    async def run_alone(
-        self,
-        read: Callable[Concatenate[Connection, P], Awaitable[T]],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """As `run`, for a read that begins a transaction itself."""
-        alone = self._primary.run_alone
-        if self._is_pooler:  # it might be another server that has it
-            return await alone(read, *args, **kwargs)
-        return await self._run(alone, read, *args, **kwargs)
-
-    async def _run(
-        self,
-        primary: Callable[..., Awaitable[T]],
-        read: Callable[Concatenate[Connection, P], Awaitable[T]],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
         loop = asyncio.get_running_loop()
         if self._is_lost or loop.time() < self._not_before:
-            return await primary(read, *args, **kwargs)
+            return await self._primary.run(read, *args, **kwargs)
 
         async def read_if_fresh(connection: Connection) -> T:
             if self._replayed.get(connection, 0) < self._needed:
                 replayed = await connection.fetchval(_REPLAYED)
                 if replayed is None or replayed < self._needed:  # None: another kind of replica
                     raise _BehindError
-                if not self._is_pooler:  # behind one it may be another server next time
+                if not self.is_pooler:  # behind one it may be another server next time
                     self._replayed[connection] = replayed
             return await read(connection, *args, **kwargs)
 
@@ -124,7 +101,7 @@ class Replica:
 
         try:
             found = await self._pool.run_alone(
-                read_in_transaction if self._is_pooler else read_if_fresh
+                read_in_transaction if self.is_pooler else read_if_fresh
             )
         except _BehindError:
             pass
@@ -134,7 +111,7 @@ class Replica:
         else:
             self._rest = _RESTS_S[0]
             return found
-        return await primary(read, *args, **kwargs)
+        return await self._primary.run(read, *args, **kwargs)
 
     async def close(self) -> None:
         """Close its connections."""

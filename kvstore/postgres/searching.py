@@ -29,7 +29,7 @@ from kvstore.postgres import statements
 from kvstore.postgres.codes import conditions_of, namespace_term, subtree_term, term_of
 from kvstore.postgres.connection import Connection, snapshot
 from kvstore.postgres.filters import compile_filter
-from kvstore.postgres.index_setup import MAX_HALF_INDEXED, MAX_INDEXED
+from kvstore.postgres.index_setup import MAX_HALF_INDEXED, MAX_INDEXED, find_extension
 from kvstore.postgres.indexing import Setup, numbers_of, vectors_table
 from kvstore.postgres.keys import Address, decode_key, root_of
 from kvstore.postgres.reading import columns, fetch, fetch_each, get_by_address, make
@@ -60,13 +60,16 @@ The least weight is the best.
 
 
 async def search(
-    connection: Connection, setup: Setup, path: str, asked: Search, now: int
+    connection: Connection, now: int, setup: Setup, path: str, asked: Search
 ) -> list[Item]:
     """Run a ranked search, and return its items with their scores.
 
     Raises:
         IndexMismatchError: the index is another model's, or not complete.
+        MissingDependencyError: it is a search by meaning, and there is no pgvector.
     """
+    if asked.vector is not None and not setup.schema:
+        await find_extension(connection, setup, may_create=False)
     settings = ""
     if asked.vector:
         ef_search = min(1_000, max(EF_SEARCH, _neighbours_for(asked)))

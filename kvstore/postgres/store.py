@@ -371,15 +371,13 @@ class PostgresBackend(Backend):
         return await self._pool.run(sample_vectors, path, limit)
 
     async def search(self, path: str, asked: Search) -> list[Item]:
-        setup = self._setup
+        setup, reads = self._setup, self._reads
         assert setup is not None
-
-        async def run(connection: Connection) -> list[Item]:
-            if asked.vector is not None and not setup.schema:
-                await find_extension(connection, setup, may_create=False)
-            return await search(connection, setup, path, asked, self.now())
-
-        return await self._with_tables(lambda: self._reads.run_alone(run), set())
+        if self._replica is not None and self._replica.is_pooler:
+            reads = self._pool  # which it all sees as of one moment
+        return await self._with_tables(
+            lambda: reads.run(search, self.now(), setup, path, asked), set()
+        )
 
     # Write
 
