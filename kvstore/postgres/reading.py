@@ -22,7 +22,6 @@ from kvstore.text import contains
 from kvstore.types import Item, Namespace, make_item
 
 __all__ = [
-    "columns",
     "count",
     "fetch",
     "fetch_each",
@@ -52,13 +51,6 @@ async def fetch(connection: Connection, statement: Sql) -> list[Any]:
     return rows
 
 
-def columns(addresses: Iterable[Address]) -> tuple[list[str], list[str], list[str]]:
-    """Return addresses as the columns root, path and key."""
-    pairs = list(addresses)
-    paths = [path for path, _ in pairs]
-    return [root_of(path) for path in paths], paths, [key for _, key in pairs]
-
-
 async def fetch_each(
     connection: Connection, across: str, under: str, addresses: Sequence[Address], *rest: Any
 ) -> list[tuple[Any, ...]]:
@@ -72,14 +64,16 @@ async def fetch_each(
         rest: of the parameters.
     """
     if not connection.is_distributed:
-        return list(map(tuple, await connection.fetch(across, *columns(addresses), *rest)))
+        paths, keys = [path for path, _ in addresses], [key for _, key in addresses]
+        roots = list(map(root_of, paths))
+        return list(map(tuple, await connection.fetch(across, roots, paths, keys, *rest)))
     by_root: dict[str, list[int]] = {}
     for at, (path, _) in enumerate(addresses):
         by_root.setdefault(root_of(path), []).append(at)
     found = []
     for root, places in by_root.items():
-        _, paths, keys = columns(addresses[at] for at in places)
-        for number, *row in await connection.fetch(under, root, paths, keys, *rest):
+        here = zip(*(addresses[at] for at in places), strict=True)
+        for number, *row in await connection.fetch(under, root, *here, *rest):
             found.append((places[number - 1] + 1, *row))
     return found
 

@@ -32,7 +32,7 @@ from kvstore.postgres.filters import compile_filter
 from kvstore.postgres.index_setup import MAX_HALF_INDEXED, MAX_INDEXED, find_extension
 from kvstore.postgres.indexing import Setup, numbers_of, vectors_table
 from kvstore.postgres.keys import Address, decode_key, root_of
-from kvstore.postgres.reading import columns, fetch, fetch_each, get_by_address, make
+from kvstore.postgres.reading import fetch, fetch_each, get_by_address, make
 from kvstore.postgres.roots import store_state
 from kvstore.postgres.session import quoted
 from kvstore.ranking import FUSION_DEPTH, Hit, Search, WordWeights, cosines_of, page_of, similarity
@@ -356,10 +356,9 @@ class _Finder:
             by_root.setdefault(root_of(hit.place[0]), []).append(hit.place)
         rows: list[Any] = []
         for root, places in by_root.items():
-            _, paths, keys = columns(places)
-            most = 2 * self.asked.context
+            columns, most = zip(*places, strict=True), 2 * self.asked.context
             rows += await self.connection.fetch(
-                sql.GET_AROUND, root, paths, keys, self.now, most, terms
+                sql.GET_AROUND, root, *columns, self.now, most, terms
             )
         return [
             Neighbour((row["path"], row["key"]), row["counts"] or [0] * len(terms),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard, assert_never
 
 from kvstore.feed import MOST_CHANGES, lease_after
@@ -44,10 +44,11 @@ def is_upkeep(ops: Sequence[Operation]) -> TypeGuard[Sequence[OfUpkeep]]:
     return all(isinstance(op, OfUpkeep) for op in ops)
 
 
+@dataclass(frozen=True, slots=True)
 class Upkeep:
     """Does what a store looks after.
 
-    Args:
+    Attributes:
         pool: whose connections it uses.
         clock: the present instant, in microseconds.
         make_indexer: from the description of a search index to what keeps it.
@@ -57,27 +58,17 @@ class Upkeep:
         writer: which knows the newest version.
     """
 
-    def __init__(
-        self,
-        pool: Pool,
-        clock: Callable[[], int],
-        make_indexer: MakeIndexer,
-        setup: Setup | None,
-        watched: Callable[[], set[str | None]],
-        is_news: Callable[[], None],
-        writer: Writer,
-    ) -> None:
-        self._pool = pool
-        self._clock = clock
-        self._make_indexer = make_indexer
-        self._setup = setup
-        self._watched = watched
-        self._is_news = is_news
-        self._writer = writer
+    pool: Pool
+    clock: Callable[[], int]
+    make_indexer: MakeIndexer
+    setup: Setup | None
+    watched: Callable[[], set[str | None]]
+    is_news: Callable[[], None]
+    writer: Writer
 
     async def apply(self, ops: Sequence[OfUpkeep]) -> list[Any]:
         """Do some, one after the other, and return the answers."""
-        return [await self._pool.run_alone(self._run, op) for op in ops]
+        return [await self.pool.run_alone(self._run, op) for op in ops]
 
     async def _run(self, connection: Connection, op: OfUpkeep) -> Any:
         match op:
@@ -92,7 +83,7 @@ class Upkeep:
             case Reindex():
                 return await self._reindex(connection, op)
             case Keep():
-                return await past.keep(connection, op, self._clock())
+                return await past.keep(connection, op, self.clock())
             case Forget():
                 return await past.forget(connection, op)
         assert_never(op)
@@ -101,8 +92,8 @@ class Upkeep:
     async def _locked(self, connection: Connection, root: str) -> AsyncIterator[Workspace]:
         """Lock a root, and write at the end what has changed."""
         await connection.execute(statements.BEGIN)
-        now = self._clock()
-        space = await Workspace.lock(connection, root, now, self._writer.newest, self._make_indexer)
+        now = self.clock()
+        space = await Workspace.lock(connection, root, now, self.writer.newest, self.make_indexer)
         try:
             yield space
             if space.is_changed:
@@ -112,15 +103,15 @@ class Upkeep:
                 await connection.execute("ROLLBACK")
             raise
         await connection.execute("COMMIT")
-        self._writer.learn(space.version)
+        self.writer.learn(space.version)
         if space.is_watched:
-            self._is_news()
+            self.is_news()
 
     # The change feed: what is recorded, and for how long
 
     async def _lease(self, connection: Connection, op: Lease) -> tuple[Position, Position]:
         """Begin a recording, or prolong the one that there is."""
-        until = self._clock() + op.span
+        until = self.clock() + op.span
         if op.path or not op.subtree:
             root = root_of(op.path)
             version, begin = await self._record(connection, root, until)
@@ -148,7 +139,7 @@ class Upkeep:
 
     async def _trim(self, connection: Connection, op: Trim) -> int:
         """Do a slice of the feed's upkeep."""
-        now, watched = self._clock(), self._watched()
+        now, watched = self.clock(), self.watched()
         done = await past.trim(connection, op, now)
         is_kept = await connection.fetchval(past_statements.IS_KEPT)
         await self._end_lease(connection, op, None in watched or bool(is_kept), now)
@@ -210,7 +201,7 @@ class Upkeep:
     async def _sweep(self, connection: Connection, op: Sweep) -> int:
         found: dict[str, list[Address]] = {}
         for root, path, key in await connection.fetch(
-            statements.FIND_EXPIRED, self._clock(), op.limit
+            statements.FIND_EXPIRED, self.clock(), op.limit
         ):
             found.setdefault(root, []).append((path, decode_key(key)))
         return sum([await self._sweep_root(connection, root, found[root]) for root in found])
@@ -229,12 +220,12 @@ class Upkeep:
 
     async def _adopt(self, connection: Connection) -> int:
         """Make the index the store's own; return how many items are marked."""
-        if self._setup is None:
+        if self.setup is None:
             return 0
         async with connection.transaction():
             *_, text = await store_state(connection, statements.LOCK_STATE)
             if text is not None:
-                first = Indexer(text, self._setup)
+                first = Indexer(text, self.setup)
                 first.adopt()
                 description = first.take_changes().description
                 if description is not None:
@@ -258,7 +249,7 @@ class Upkeep:
         self, connection: Connection, op: Reindex
     ) -> tuple[object, int, list[Address]]:
         """Index marked items of one root, and answer what `Reindex` says."""
-        if self._setup is None:
+        if self.setup is None:
             return 0, 0, []
         place = op.after or ("", "", "")
         root = await connection.fetchval(index_statements.FIND_PENDING, *place)
