@@ -54,18 +54,16 @@ from kvstore.instants import FOREVER
 from kvstore.jobs import QueueSize
 from kvstore.log import Entry, Log
 from kvstore.memory import InMemoryStore
-from kvstore.metrics import Metrics
 from kvstore.past_view import Past
 from kvstore.patterns import escape
 from kvstore.queue import Job, Queue
-from kvstore.report import Report, RootStats, Stats
-from kvstore.restoring import restore_backup
+from kvstore.report import Metrics, Report, RootStats, Stats
 from kvstore.runtime import RuntimeAwareTool, ToolRuntime
 from kvstore.sqlite import SQLiteStore
 from kvstore.store import Store
 from kvstore.sync import SyncJob, SyncLog, SyncQueue, SyncStore
 from kvstore.transaction import Transaction
-from kvstore.transfer import copy
+from kvstore.transfer import copy, restore_backup
 from kvstore.types import Change, IndexConfig, Item, SearchQuery
 from kvstore.watching import Watch
 

@@ -33,15 +33,13 @@ from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar
 
 from kvstore import codec
 from kvstore.arguments import TTL, Indexing, LabelPattern, check_count, check_label_pattern
-from kvstore.backlog import Backlog
 from kvstore.description import Description
 from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError
-from kvstore.feed import Bell, ChangePage
+from kvstore.feed import ChangePage
 from kvstore.filters import ALL, Filter
 from kvstore.instants import micros_of, to_micros
 from kvstore.jobs import JobState, QueueSize, SequenceRecord
-from kvstore.metrics import Counters, Metrics
 from kvstore.namespace import decode_namespace, encode_namespace, subtree_range
 from kvstore.operations import Append, Mutate, Operation, Put, PutJob, Record
 from kvstore.ordering import Order
@@ -49,9 +47,10 @@ from kvstore.past import Moment, RecallPast
 from kvstore.patterns import EVERY_KEY, Pattern
 from kvstore.ranking import Search
 from kvstore.recipe import Recipe
-from kvstore.report import Meter, Reindexed, Report, Stats
+from kvstore.report import Counters, Meter, Metrics, Reindexed, Report, Stats
 from kvstore.sequences import EntryPage
 from kvstore.types import Change, IndexConfig, Item, Namespace, Recall
+from kvstore.waiting import Backlog, Bell
 
 __all__ = ["Backend", "Host", "NamespaceQuery", "Page", "Selection", "Settings", "Span"]
 

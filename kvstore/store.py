@@ -66,7 +66,6 @@ from kvstore.filters import Filter, parse_filter
 from kvstore.instants import lifetime, to_datetime
 from kvstore.lifecycle import LoopLock, remember
 from kvstore.log import Log
-from kvstore.metrics import Metrics
 from kvstore.misuse import WithAsync, no_option
 from kvstore.namespace import address, check_key, decode_namespace, is_text, show
 from kvstore.observing import OBSERVED_OF_LOGS, OBSERVED_OF_QUEUES, Observer, observe, tell
@@ -100,7 +99,7 @@ from kvstore.patterns import compile_pattern
 from kvstore.queue import Queue, micros_of
 from kvstore.ranking import Search
 from kvstore.recipe import Recipe
-from kvstore.report import Meter, Progress, Reindexed, Report, Stats
+from kvstore.report import Meter, Metrics, Progress, Reindexed, Report, Stats
 from kvstore.reranking import CANDIDATES, Reranker, fused, text_for
 from kvstore.rules import WORDS_ALONE, check_field, encode_value, encode_values, parse_indexing
 from kvstore.text import WHOLE, fold, query_words, texts_of

@@ -27,12 +27,12 @@ from kvstore.driving import Runner, runner_for
 from kvstore.errors import InvalidArgumentError, StoreError
 from kvstore.files import FilePath
 from kvstore.log import Log
-from kvstore.metrics import Metrics
 from kvstore.misuse import WithoutAsync
 from kvstore.opening import open_store
 from kvstore.past_view import Past
 from kvstore.queue import Job, Queue
 from kvstore.recipe import Recipe
+from kvstore.report import Metrics
 from kvstore.store import Store
 from kvstore.transaction import Ready, Transaction, TransactionLog, TransactionQueue
 from kvstore.typed import Typed

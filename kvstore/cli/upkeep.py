@@ -33,9 +33,9 @@ from kvstore.cli.words import (
     visible,
 )
 from kvstore.report import Stats
-from kvstore.restoring import restore_backup
 from kvstore.store import Store
 from kvstore.transfer import copy as copy_items
+from kvstore.transfer import restore_backup
 from kvstore.types import IndexConfig
 
 __all__ = [

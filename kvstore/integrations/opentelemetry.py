@@ -15,7 +15,7 @@ from dataclasses import fields
 from typing import Any
 
 from kvstore.integrations.requirements import needing
-from kvstore.metrics import Metrics
+from kvstore.report import Metrics
 from kvstore.store import Store
 
 with needing("OpenTelemetryObserver", "opentelemetry-api", "1.30", extra="otel"):

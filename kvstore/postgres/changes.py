@@ -18,7 +18,7 @@ from random import getrandbits
 from typing import Any, NamedTuple
 
 from kvstore.errors import StoreError
-from kvstore.feed import POLL_S, Bell, ChangePage
+from kvstore.feed import ChangePage
 from kvstore.instants import to_datetime
 from kvstore.namespace import decode_namespace, is_within, root_of
 from kvstore.patterns import Pattern
@@ -36,6 +36,7 @@ from kvstore.postgres.pool import Pool
 from kvstore.postgres.reading import item_of
 from kvstore.postgres.roots import store_state
 from kvstore.types import Change
+from kvstore.waiting import POLL_S, Bell
 
 __all__ = ["News", "read_changes"]
 

@@ -19,10 +19,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
-from kvstore.backlog import Backlog
 from kvstore.errors import StoreBusyError, StoreError
-from kvstore.feed import Bell
-from kvstore.metrics import Counters
 from kvstore.operations import Append, Mutate, Operation, Put, PutColumns, PutJob
 from kvstore.postgres.channels import Channel, Try
 from kvstore.postgres.connection import (
@@ -48,7 +45,9 @@ from kvstore.postgres.sending import UNSURE, Sender, unknown_outcome
 from kvstore.postgres.watchman import Watchman
 from kvstore.postgres.wide import roots_of
 from kvstore.postgres.workspace import MakeIndexer, is_decided
+from kvstore.report import Counters
 from kvstore.sequences import DIGITS, LAST_KEY
+from kvstore.waiting import Backlog, Bell
 
 __all__ = ["Writer"]
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from kvstore.errors import StoreBusyError, StoreClosedError, StoreError
-from kvstore.metrics import Counters
 from kvstore.postgres.connection import (
     Connection,
     DriverError,
@@ -29,6 +28,7 @@ from kvstore.postgres.connection import (
     translate,
 )
 from kvstore.postgres.watchman import Watched, Watchman
+from kvstore.report import Counters
 
 __all__ = ["Pool", "Pooled"]
 

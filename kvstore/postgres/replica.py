@@ -13,9 +13,9 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from kvstore.errors import StoreAccessError, StoreBusyError
-from kvstore.metrics import Counters
 from kvstore.postgres.connection import Connection, Target
 from kvstore.postgres.pool import Pool
+from kvstore.report import Counters
 
 __all__ = ["Replica"]
 

@@ -16,7 +16,6 @@ from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError, SchemaError
 from kvstore.index_plan import LatelyPut, texts_of_put
 from kvstore.jobs import SequenceRecord
-from kvstore.metrics import Metrics
 from kvstore.namespace import decode_namespace, root_of, show
 from kvstore.operations import (
     Adopt,
@@ -59,7 +58,7 @@ from kvstore.postgres.target import STATEMENT_TIMEOUT_S
 from kvstore.postgres.upkeep import Upkeep, is_upkeep
 from kvstore.postgres.workspace import find_unembedded
 from kvstore.ranking import Search
-from kvstore.report import Meter, Report
+from kvstore.report import Meter, Metrics, Report
 from kvstore.store import Store
 from kvstore.types import Change, IndexConfig, Item, Namespace
 

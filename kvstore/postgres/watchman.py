@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvstore.errors import StoreBusyError, StoreError
-from kvstore.metrics import Counters
 from kvstore.postgres.connection import Connection, DriverError, Target, connect
+from kvstore.report import Counters
 
 __all__ = ["Watched", "Watchman"]
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, TypeVarTuple
 
 from kvstore.errors import InvalidArgumentError, StoreBusyError, StoreClosedError, WrongLoopError
-from kvstore.feed import ThreadBell
 from kvstore.operations import Mutate, Operation, Sweep
 from kvstore.past import Moment
 from kvstore.report import Meter
@@ -31,6 +30,7 @@ from kvstore.sqlite.readonly import Source
 from kvstore.sqlite.rows import ANY_LENGTH
 from kvstore.sqlite.series import Series
 from kvstore.types import UNKNOWN, Item, Namespace, Recalled
+from kvstore.waiting import ThreadBell
 from kvstore.watching import trim_of
 
 __all__ = ["DirectBackend", "run_directly"]

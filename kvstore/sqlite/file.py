@@ -21,11 +21,10 @@ from kvstore.feed import ChangePage
 from kvstore.files import file_errors, resolved, same_file
 from kvstore.filters import Filter
 from kvstore.jobs import JobState, QueueSize, SequenceRecord
-from kvstore.metrics import Metrics
 from kvstore.operations import Record
 from kvstore.past import Moment
 from kvstore.patterns import Pattern
-from kvstore.report import Meter, Report, Stats
+from kvstore.report import Meter, Metrics, Report, Stats
 from kvstore.sequences import EntryPage
 from kvstore.sqlite import (
     backup,

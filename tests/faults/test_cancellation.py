@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import kvstore
-from kvstore import backlog
+from kvstore import waiting
 from kvstore.sqlite import engine
 from kvstore.sqlite.connection import connect
 
@@ -93,7 +93,7 @@ async def test_every_reader_sees_an_acknowledged_write(tmp_path: Path) -> None:
 async def test_a_waiting_producer_may_be_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backlog, "MOST_UNITS", 10)
+    monkeypatch.setattr(waiting, "MOST_UNITS", 10)
     async with kvstore.open(tmp_path / "store.db") as store:
         tasks = [asyncio.create_task(store.put(NAMESPACE, str(n), n)) for n in range(300)]
         await asyncio.sleep(0)

@@ -15,8 +15,8 @@ import pytest
 
 import kvstore
 from kvstore import ConflictError, InvalidArgumentError, LeaseLostError, Store
-from kvstore.metrics import Metrics
 from kvstore.observing import OBSERVED
+from kvstore.report import Metrics
 from kvstore.testing import ManualClock
 
 NS = ("a",)

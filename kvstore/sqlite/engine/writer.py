@@ -11,12 +11,10 @@ from contextlib import suppress
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from kvstore.backlog import Backlog
 from kvstore.errors import StoreBusyError, StoreError
-from kvstore.feed import Bell
 from kvstore.instants import to_micros
-from kvstore.metrics import Counters
 from kvstore.operations import Append, Mutate, Operation, Put, PutColumns, PutJob
+from kvstore.report import Counters
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite.connection import WorkerConnection, claimed, is_busy, limit, transaction
 from kvstore.sqlite.diagnosis import explain
@@ -40,6 +38,7 @@ from kvstore.sqlite.read_cache import ReadCache
 from kvstore.sqlite.series import Series
 from kvstore.sqlite.writing import ALONE, INLINE_OPS, Batch
 from kvstore.types import Item
+from kvstore.waiting import Backlog, Bell
 
 __all__ = ["Writer", "without_checkpoints"]
 

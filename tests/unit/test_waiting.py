@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from kvstore.lines import Line, ThreadLine
+from kvstore.waiting import Line, ThreadLine
 
 
 async def test_who_came_first_is_served_first_though_he_waits_late() -> None:
