@@ -30,7 +30,7 @@ import enum
 import math
 import re
 import unicodedata
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -51,6 +51,7 @@ from kvstore.errors import (
     WrongLoopError,
 )
 from kvstore.instants import FOREVER
+from kvstore.past_view import Past
 from kvstore.patterns import escape
 from kvstore.store import Store
 from kvstore.transaction import Transaction
@@ -423,19 +424,35 @@ TAKES_KEY = sorted(
 )
 
 
+async def there(
+    store: Store | Past | Transaction, namespace: Sequence[str], key: str, **options: Any
+) -> Item:
+    """Return an item that must be there."""
+    item = await store.get(namespace, key, **options)
+    assert item is not None
+    return item
+
+
+async def refused(error: type[Exception], *calls: Awaitable[Any], match: str | None = None) -> None:
+    """Await calls, each of which must raise an error."""
+    for call in calls:
+        with pytest.raises(error, match=match):
+            await call
+
+
 def stable_id(value: Any) -> str:
     """Return a test's id that is the same in every process, as pytest-xdist needs it."""
     return re.sub(r" at 0x\w+", "", ascii(sorted(value) if isinstance(value, set) else value))
 
 
 @pytest.mark.asyncio
-class StoreConformance:
-    """The contract of `Store`; subclass it and give it the fixture `store_factory`."""
+class StoreFixtures:
+    """What every conformance class is built on."""
 
     @pytest.fixture
     def store_factory(self) -> StoreFactory:
         """To be overridden: what makes a store that is not open yet, from options."""
-        pytest.fail("a subclass of StoreConformance gives the fixture 'store_factory'")
+        pytest.fail(f"{type(self).__name__} is to give the fixture 'store_factory'")
 
     @pytest.fixture
     def clock(self) -> ManualClock:
@@ -447,6 +464,10 @@ class StoreConformance:
         """An empty, open store whose time stands still."""
         async with store_factory(clock=clock, sweep_interval=None) as store:
             yield store
+
+
+class StoreConformance(StoreFixtures):
+    """The contract of `Store`; subclass it and give it the fixture `store_factory`."""
 
     # Lifecycle
 
@@ -552,8 +573,7 @@ class StoreConformance:
     async def test_the_root_is_a_namespace(self, store: Store) -> None:
         await store.put((), "k", "root")
         await store.put(("a",), "k", "below")
-        found = await store.get((), "k")
-        assert found is not None
+        found = await there(store, (), "k")
         assert (found.namespace, found.value) == ((), "root")
         assert [item.value for item in await store.search(())] == ["root"]
         assert await store.list_namespaces() == [(), ("a",)]
@@ -598,8 +618,7 @@ class StoreConformance:
         item = await store.put(NS, "k", value)
         value["list"].append(2)
         item.value["list"].append(3)
-        read = await store.get(NS, "k")
-        assert read is not None
+        read = await there(store, NS, "k")
         read.value["list"].append(4)
         assert await _value(store, "k") == {"list": [1]}
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -644,8 +663,7 @@ class StoreConformance:
         await store.put_many((Name.LABEL,), {Name.KEY: 2})
         await store.update((Name.LABEL,), Name.KEY, lambda value: value + 1)
         await store.transact(lambda tx: tx.put((Name.LABEL,), Name.KEY, 3))
-        got = await store.get((Name.LABEL,), Name.KEY)
-        assert got is not None
+        got = await there(store, (Name.LABEL,), Name.KEY)
         many = await store.get_many((Name.LABEL,), [Name.KEY])
         scanned = await _scan(store)
         for each in (item, got, *many.values(), *scanned):
@@ -708,8 +726,7 @@ class StoreConformance:
         for at, namespace in enumerate(namespaces):
             assert (await store.put(namespace, text, at)).namespace == namespace
         for at, namespace in enumerate(namespaces):
-            item = await store.get(namespace, text)
-            assert item is not None
+            item = await there(store, namespace, text)
             assert (item.namespace, item.key, item.value) == (namespace, text, at)
             assert await store.keys(namespace) == [text]
             assert await store.keys(namespace, escape(text)) == [text]
@@ -808,10 +825,7 @@ class StoreConformance:
 
     async def test_a_str_is_no_collection_of_keys(self, store: Store) -> None:
         await store.put_many(NS, {"a": 1, "b": 2})
-        with pytest.raises(InvalidKeyError):
-            await store.get_many(NS, "ab")
-        with pytest.raises(InvalidKeyError):
-            await store.delete_many(NS, "ab")
+        await refused(InvalidKeyError, store.get_many(NS, "ab"), store.delete_many(NS, "ab"))
         assert await store.keys(NS) == ["a", "b"]
 
     async def test_thousands_at_once(self, store: Store) -> None:
@@ -867,10 +881,11 @@ class StoreConformance:
             await store.put(NS, "k", 2, if_version=0)
         assert await _value(store, "k") == 1
         assert await store.delete(NS, "missing", if_version=0) is False
-        with pytest.raises(ConflictError):
-            await store.put(NS, "missing", 1, if_version=1)
-        with pytest.raises(ConflictError):
-            await store.delete(NS, "missing", if_version=1)
+        await refused(
+            ConflictError,
+            store.put(NS, "missing", 1, if_version=1),
+            store.delete(NS, "missing", if_version=1),
+        )
 
     async def test_delete_and_recreate_is_seen_by_if_version(self, store: Store) -> None:
         first = await store.put(NS, "k", 1)
@@ -907,8 +922,7 @@ class StoreConformance:
         async def work(name: str) -> None:
             for n in range(20):
                 await store.put((name,), "k", n)
-                item = await store.get((name,), "k")
-                assert item is not None
+                item = await there(store, (name,), "k")
                 assert item.value == n
                 assert [item.value for item in await store.search((name,))] == [n]
 
@@ -1069,10 +1083,7 @@ class StoreConformance:
     ) -> None:
         await store.put(NS, "k", value)
         before = await _scan(store)
-        with pytest.raises(ValueTypeError):
-            await store.append(NS, "k", 1)
-        with pytest.raises(ValueTypeError):
-            await store.pop(NS, "k")
+        await refused(ValueTypeError, store.append(NS, "k", 1), store.pop(NS, "k"))
         assert await _scan(store) == before
 
     async def test_each_element_is_popped_once(self, store: Store) -> None:
@@ -1159,8 +1170,7 @@ class StoreConformance:
             assert put.value == {"n": 10}
             tx.put(("other",), "c", 3)  # need not be awaited
             await tx.delete(NS, "b")
-            seen = await tx.get(NS, "a")
-            assert seen is not None
+            seen = await there(tx, NS, "a")
             assert (seen.namespace, seen.key, seen.value) == (NS, "a", {"n": 10})
             assert await tx.get(NS, "b") is None
             assert await _value(store, "a") == 1  # and nobody else does
@@ -1229,8 +1239,7 @@ class StoreConformance:
         async def work(tx: Transaction) -> None:
             nonlocal tries
             tries += 1
-            item = await tx.get(NS, "k")
-            assert item is not None
+            item = await there(tx, NS, "k")
             if tries == 1:
                 await store.delete(NS, "k")
                 await store.put(NS, "k", 5)
@@ -1318,10 +1327,11 @@ class StoreConformance:
         assert await store.delete_many(NS, ["k"]) == 0
         assert await store.remove(NS, "*") == 0
         assert await store.remove(NS, "k") == 0
-        with pytest.raises(ConflictError):
-            await store.put(NS, "k", 1, if_version=old.version)
-        with pytest.raises(ConflictError):
-            await store.delete(NS, "k", if_version=old.version)
+        await refused(
+            ConflictError,
+            store.put(NS, "k", 1, if_version=old.version),
+            store.delete(NS, "k", if_version=old.version),
+        )
 
     @pytest.mark.parametrize("method", ["put", "put_many", "increment", "append", "update", "tx"])
     async def test_an_item_written_after_its_end_begins_anew(
@@ -1342,8 +1352,7 @@ class StoreConformance:
                 await store.update(NS, "k", lambda value: value, default=1)
             case "tx":
                 await store.transact(_write_1_over_what_is_there)
-        item = await store.get(NS, "k")
-        assert item is not None
+        item = await there(store, NS, "k")
         assert item.value in (1, [1])
         assert item.created_at == clock.now
         assert item.expires_at is None
@@ -1466,8 +1475,7 @@ class StoreConformance:
         for_ever = await store.put(NS, "for ever", 1)
         before = await store.get(NS, "get")
         clock.advance(6)
-        item = await store.get(NS, "get", refresh_ttl=True)
-        assert item is not None
+        item = await there(store, NS, "get", refresh_ttl=True)
         assert before is not None
         assert item.expires_at == clock.now + timedelta(seconds=10)
         assert item == dataclasses.replace(before, expires_at=item.expires_at)
@@ -1505,9 +1513,7 @@ class StoreConformance:
         async with store_factory(clock=clock, default_ttl=100, refresh_ttl=True) as store:
             await store.put(NS, "k", 1, ttl=10)
             clock.advance(5)
-            item = await store.get(NS, "k")
-            assert item is not None
-            assert item.expires_at == clock.now + timedelta(seconds=10)
+            assert (await there(store, NS, "k")).expires_at == clock.now + timedelta(seconds=10)
 
     async def test_an_expired_item_is_not_revived_by_reading(
         self, store: Store, clock: ManualClock
@@ -1569,14 +1575,13 @@ class StoreConformance:
     @pytest.mark.parametrize("pattern", [*UNCLOSED_PATTERNS, "\ud800", None, 5, b"*"], ids=ascii)
     async def test_what_is_no_pattern_is_refused(self, store: Store, pattern: Any) -> None:
         await store.put(NS, "k", 1)
-        for call in (
-            lambda: store.keys(NS, pattern),
-            lambda: store.count(NS, pattern),
-            lambda: store.remove(NS, pattern),
-            lambda: _scan(store, pattern=pattern),
-        ):
-            with pytest.raises(InvalidPatternError):
-                await call()
+        await refused(
+            InvalidPatternError,
+            store.keys(NS, pattern),
+            store.count(NS, pattern),
+            store.remove(NS, pattern),
+            _scan(store, pattern=pattern),
+        )
         assert await store.count(NS) == 1
 
     async def test_remove_says_how_many_went(self, store: Store) -> None:
@@ -1641,14 +1646,14 @@ class StoreConformance:
         """Milliseconds, say: by such a clock every lifetime would be over."""
         before = await store.put(NS, "k", 1, ttl=60)
         right, clock.seconds = clock.seconds, instant
-        for refused in (
-            lambda: store.put(NS, "k", 2),
-            lambda: store.get(NS, "k"),
-            lambda: store.search(NS),
-            store.sweep,
-        ):
-            with pytest.raises(InvalidArgumentError, match="the clock gives seconds"):
-                await refused()
+        await refused(
+            InvalidArgumentError,
+            store.put(NS, "k", 2),
+            store.get(NS, "k"),
+            store.search(NS),
+            store.sweep(),
+            match="the clock gives seconds",
+        )
         clock.seconds = right
         assert await store.get(NS, "k") == before
 
@@ -1756,12 +1761,12 @@ class StoreConformance:
     @pytest.mark.parametrize("filter", BAD_FILTERS, ids=stable_id)
     async def test_what_is_no_filter_is_refused(self, store: Store, filter: Any) -> None:
         await store.put(NS, "k", {"f": 1})
-        with pytest.raises(InvalidFilterError):
-            await store.search(NS, filter=filter)
-        with pytest.raises(InvalidFilterError):
-            await _scan(store, filter=filter)
-        with pytest.raises(InvalidFilterError):
-            await store.search(NS, SearchQuery(filter=filter))
+        await refused(
+            InvalidFilterError,
+            store.search(NS, filter=filter),
+            _scan(store, filter=filter),
+            store.search(NS, SearchQuery(filter=filter)),
+        )
 
     async def test_a_filter_and_a_limit_give_as_many_as_match(self, store: Store) -> None:
         await store.put_many(NS, {f"{n:03}": {"even": n % 2 == 0} for n in range(100)})
@@ -1974,10 +1979,11 @@ class StoreConformance:
         ):
             for name in ("after", "before"):
                 bound: dict[str, Any] = {name: place}
-                with pytest.raises(InvalidArgumentError):
-                    await store.keys(NS, subtree=subtree, **bound)
-                with pytest.raises(InvalidArgumentError):
-                    await _scan(store, NS, subtree=subtree, **bound)
+                await refused(
+                    InvalidArgumentError,
+                    store.keys(NS, subtree=subtree, **bound),
+                    _scan(store, NS, subtree=subtree, **bound),
+                )
         with pytest.raises(InvalidKeyError):
             await store.keys(NS, after="\ud800")
         with pytest.raises(InvalidNamespaceError):
@@ -2036,16 +2042,15 @@ class StoreConformance:
     ) -> None:
         await store.put(NS, "k", 1)
         before = await _scan(store)
-        for call in (
-            lambda: store.put(NS, "k", 1, ttl=ttl),
-            lambda: store.put_many(NS, {"k": 1}, ttl=ttl),
-            lambda: store.transact(lambda tx: tx.put(NS, "k", 1, ttl=ttl)),
-            lambda: store.increment(NS, "k", ttl=ttl),
-            lambda: store.append(NS, "list", 1, ttl=ttl),
-            lambda: store.expire(NS, "k", ttl),
-        ):
-            with pytest.raises(InvalidTTLError):
-                await call()
+        await refused(
+            InvalidTTLError,
+            store.put(NS, "k", 1, ttl=ttl),
+            store.put_many(NS, {"k": 1}, ttl=ttl),
+            store.transact(lambda tx: tx.put(NS, "k", 1, ttl=ttl)),
+            store.increment(NS, "k", ttl=ttl),
+            store.append(NS, "list", 1, ttl=ttl),
+            store.expire(NS, "k", ttl),
+        )
         assert await _scan(store) == before
         with pytest.raises(InvalidTTLError):
             store_factory(default_ttl=ttl)
@@ -2056,22 +2061,21 @@ class StoreConformance:
     ) -> None:
         await store.put(NS, "k", [1])
         before = await _scan(store)
-        for call in (
-            lambda: store.search(NS, limit=number),
-            lambda: store.search(NS, offset=number),
-            lambda: store.search(NS, SearchQuery(limit=number)),
-            lambda: store.keys(NS, limit=number),
-            lambda: store.list_namespaces(limit=number),
-            lambda: store.list_namespaces(offset=number),
-            lambda: store.list_namespaces(max_depth=number),
-            lambda: _scan(store, batch_size=number),
-            lambda: store.put(NS, "k", 2, if_version=number),
-            lambda: store.delete(NS, "k", if_version=number),
-            lambda: store.append(NS, "k", 2, max_length=number),
-            lambda: store.transact(lambda tx: tx.put(NS, "k", 2), attempts=number),
-        ):
-            with pytest.raises(InvalidArgumentError):
-                await call()
+        await refused(
+            InvalidArgumentError,
+            store.search(NS, limit=number),
+            store.search(NS, offset=number),
+            store.search(NS, SearchQuery(limit=number)),
+            store.keys(NS, limit=number),
+            store.list_namespaces(limit=number),
+            store.list_namespaces(offset=number),
+            store.list_namespaces(max_depth=number),
+            _scan(store, batch_size=number),
+            store.put(NS, "k", 2, if_version=number),
+            store.delete(NS, "k", if_version=number),
+            store.append(NS, "k", 2, max_length=number),
+            store.transact(lambda tx: tx.put(NS, "k", 2), attempts=number),
+        )
         assert await _scan(store) == before
 
     async def test_numbers_may_be_larger_than_any_store(self, store: Store) -> None:
@@ -2092,32 +2096,31 @@ class StoreConformance:
     async def test_other_arguments_outside_their_domain_are_refused(self, store: Store) -> None:
         await store.put(NS, "k", [1])
         before = await _scan(store)
-        bad: Any
-        for bad in (
-            lambda: store.search(NS, mode="fuzzy"),
-            lambda: store.search(NS, 5),  # type: ignore[arg-type]
-            lambda: store.search(NS, "\ud800"),
-            lambda: store.search(NS, min_score=0.5),
-            lambda: store.list_namespaces(max_depth=0),
-            lambda: _scan(store, batch_size=0),
-            lambda: store.put_many(NS, [("k", 1)]),  # type: ignore[arg-type]
-            lambda: store.pop(NS, "k", "0"),  # type: ignore[arg-type]
-            lambda: store.pop(NS, "k", True),
-            lambda: store.increment(NS, "k", field=""),
-            lambda: store.increment(NS, "k", field="a[*]"),
-            lambda: store.increment(NS, "k", field="a["),
-            lambda: store.put(NS, "k", 1, index="title"),
-            lambda: store.put(NS, "k", 1, index=["a["]),
-            lambda: store.put(NS, "k", 1, index=[1]),  # type: ignore[list-item]
-            lambda: store.transact(lambda tx: tx.put(NS, "k", 2), attempts=0),
-        ):
-            with pytest.raises(InvalidArgumentError):
-                await bad()
+        await refused(
+            InvalidArgumentError,
+            store.search(NS, mode="fuzzy"),
+            store.search(NS, 5),  # type: ignore[arg-type]
+            store.search(NS, "\ud800"),
+            store.search(NS, min_score=0.5),
+            store.list_namespaces(max_depth=0),
+            _scan(store, batch_size=0),
+            store.put_many(NS, [("k", 1)]),  # type: ignore[arg-type]
+            store.pop(NS, "k", "0"),  # type: ignore[arg-type]
+            store.pop(NS, "k", True),
+            store.increment(NS, "k", field=""),
+            store.increment(NS, "k", field="a[*]"),
+            store.increment(NS, "k", field="a["),
+            store.put(NS, "k", 1, index="title"),
+            store.put(NS, "k", 1, index=["a["]),
+            store.put(NS, "k", 1, index=[1]),  # type: ignore[list-item]
+            store.transact(lambda tx: tx.put(NS, "k", 2), attempts=0),
+        )
         for number in ("1", None, True, [1]):
-            with pytest.raises(ValueTypeError):
-                await store.increment(NS, "k", number)  # type: ignore[arg-type]
-            with pytest.raises(ValueTypeError):
-                await store.increment(NS, "new", initial=number)  # type: ignore[arg-type]
+            await refused(
+                ValueTypeError,
+                store.increment(NS, "k", number),  # type: ignore[arg-type]
+                store.increment(NS, "new", initial=number),  # type: ignore[arg-type]
+            )
         assert await _scan(store) == before
 
     async def test_put_many_is_all_or_nothing(self, store: Store) -> None:
@@ -2152,9 +2155,7 @@ class StoreConformance:
 
 
 async def _value(store: Store, key: str) -> Any:
-    item = await store.get(NS, key)
-    assert item is not None
-    return item.value
+    return (await there(store, NS, key)).value
 
 
 async def _write_1_over_what_is_there(tx: Transaction) -> None:

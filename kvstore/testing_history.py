@@ -23,7 +23,7 @@ from kvstore.errors import (
     InvalidPatternError,
 )
 from kvstore.store import Store
-from kvstore.testing import ManualClock, StoreFactory
+from kvstore.testing import ManualClock, StoreFactory, StoreFixtures, refused, there
 from kvstore.testing_past import PastModel, everything
 from kvstore.types import Change, IndexConfig, Namespace
 
@@ -46,19 +46,8 @@ def told(changes: list[Change]) -> list[tuple[str, int, Any]]:
     ]
 
 
-@pytest.mark.asyncio
-class HistoryConformance:
+class HistoryConformance(StoreFixtures):
     """The contract of the past; subclass it and give it the fixture `store_factory`."""
-
-    @pytest.fixture
-    def store_factory(self) -> StoreFactory:
-        """To be overridden: what makes a store that is not open yet, from options."""
-        pytest.fail("a subclass of HistoryConformance gives the fixture 'store_factory'")
-
-    @pytest.fixture
-    def clock(self) -> ManualClock:
-        """The clock that `store` goes by."""
-        return ManualClock()
 
     @pytest.fixture
     def history_factory(self, store_factory: StoreFactory) -> StoreFactory:
@@ -138,8 +127,7 @@ class HistoryConformance:
         assert await past.list_namespaces() == [NS]
         assert await past.list_namespaces(max_depth=1) == [("users",)]
         assert await store.at(5).list_namespaces(("other",)) == [("other",)]
-        item = await past.get(NS, "a")
-        assert item is not None
+        item = await there(past, NS, "a")
         assert (item.value, item.version) == (1, 1)
         assert await past.get(NS, "x") is None
         assert list(await past.get_many(NS, ["c", "x", "a"])) == ["c", "a"]
@@ -244,8 +232,7 @@ class HistoryConformance:
         past = store.at(2)
         for _ in range(2):
             await store.get(NS, "k")
-            item = await past.get(NS, "k")
-            assert item is not None
+            item = await there(past, NS, "k")
             assert item.value == 1
             assert await past.get(NS, "other") is None
         last = store.at(4)
@@ -295,12 +282,12 @@ class HistoryConformance:
         await store.sweep()
         assert await everything(store.at(3)) == {(NS, "a"): 2, (NS, "b"): 1}
         for moment in (2, then):
-            with pytest.raises(HistoryExpiredError):
-                await store.at(moment).get(NS, "b")
-            with pytest.raises(HistoryExpiredError):
-                await store.at(moment).count(("users",), subtree=True)
-            with pytest.raises(HistoryExpiredError):
-                await store.rewind(moment)
+            await refused(
+                HistoryExpiredError,
+                store.at(moment).get(NS, "b"),
+                store.at(moment).count(("users",), subtree=True),
+                store.rewind(moment),
+            )
         assert told(await store.history(NS, "a")) == [("put", 3, 2)]
         stats = await store.stats()
         assert (stats.past, stats.past_bytes) == (0, 0)
@@ -313,13 +300,12 @@ class HistoryConformance:
         await store.put(NS, "a", 2)
         for _ in range(2):
             clock.advance(SPAN)
-            for read in (
-                lambda: store.at(then).get(NS, "a"),
-                lambda: store.at(then).keys(NS),
-                lambda: store.rewind(then, namespace=NS),
-            ):
-                with pytest.raises(HistoryExpiredError):
-                    await read()
+            await refused(
+                HistoryExpiredError,
+                store.at(then).get(NS, "a"),
+                store.at(then).keys(NS),
+                store.rewind(then, namespace=NS),
+            )
             await store.sweep()
 
     async def test_what_was_untouched_for_long_is_in_the_kept_past(
@@ -361,10 +347,9 @@ class HistoryConformance:
             stats = await store.stats()
             assert (stats.past, stats.changes) == (0, 0)
             assert told(await store.history(NS, "a")) == [("put", 2, 2)]
-            with pytest.raises(HistoryExpiredError, match="history="):
-                await store.at(1).get(NS, "a")
-            with pytest.raises(HistoryExpiredError, match="history="):
-                await store.rewind(1)
+            await refused(
+                HistoryExpiredError, store.at(1).get(NS, "a"), store.rewind(1), match="history="
+            )
             assert await store.forget(NS, "*") == 0
 
     async def test_an_unchanged_value_is_kept_once(self, store: Store) -> None:
@@ -454,8 +439,7 @@ class HistoryConformance:
         await store.delete(NS, "long")
         assert await store.rewind(2) == 2
         assert await store.get(NS, "over") is None
-        item = await store.get(NS, "long")
-        assert item is not None
+        item = await there(store, NS, "long")
         assert item.expires_at == long.expires_at
         assert item.version > 4
 
@@ -511,10 +495,12 @@ class HistoryConformance:
                 await store.rewind(bad)  # type: ignore[arg-type]
         utmost = datetime.max.replace(tzinfo=timezone(-timedelta(hours=1)))  # 10000 by UTC
         for future in (2, clock.now + timedelta(seconds=1), 2**70, utmost):
-            with pytest.raises(InvalidArgumentError, match="future"):
-                await store.at(future).get(NS, "a")
-            with pytest.raises(InvalidArgumentError, match="future"):
-                await store.rewind(future)
+            await refused(
+                InvalidArgumentError,
+                store.at(future).get(NS, "a"),
+                store.rewind(future),
+                match="future",
+            )
         with pytest.raises(InvalidArgumentError):
             store.at(1, root=1)  # type: ignore[arg-type]
         assert await store.at(1, root="users").count(NS) == 1

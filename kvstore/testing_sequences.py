@@ -38,7 +38,7 @@ from kvstore.memory import InMemoryStore
 from kvstore.queue import Job, Queue
 from kvstore.sequences import DIGITS, LAST_KEY, LAST_POSITION, key_of
 from kvstore.store import Store
-from kvstore.testing import ManualClock, StoreFactory
+from kvstore.testing import ManualClock, StoreFactory, StoreFixtures, refused, there
 from kvstore.transaction import Transaction
 from kvstore.transfer import copy
 from kvstore.types import Item
@@ -46,7 +46,6 @@ from kvstore.types import Item
 _NEEDS = "kvstore.testing_sequences needs pytest and pytest-asyncio"
 with or_install(_NEEDS, "test", "pytest", "pytest-asyncio"):
     import pytest
-    import pytest_asyncio
 
 __all__ = ["LogConformance", "QueueConformance", "SequenceConformance"]
 
@@ -70,20 +69,7 @@ async def _take(entries: AsyncIterator[Entry], number: int) -> list[Entry]:
         return [await anext(entries) for _ in range(number)]
 
 
-class _Fixtures:
-    @pytest.fixture
-    def clock(self) -> ManualClock:
-        return ManualClock()
-
-    @pytest_asyncio.fixture
-    async def store(self, store_factory: StoreFactory, clock: ManualClock) -> AsyncIterator[Store]:
-        """An empty, open store whose time stands still."""
-        async with store_factory(clock=clock, sweep_interval=None) as store:
-            yield store
-
-
-@pytest.mark.asyncio
-class LogConformance(_Fixtures):
+class LogConformance(StoreFixtures):
     """What every backend promises of logs."""
 
     async def test_entries_get_positions_from_one_in_order(
@@ -132,8 +118,7 @@ class LogConformance(_Fixtures):
         keys = await store.keys(CHAT)
         assert [int(key) for key in keys] == [1, 2]
         assert len({len(key) for key in keys}) == 1
-        item = await store.get(CHAT, keys[0])
-        assert item is not None
+        item = await there(store, CHAT, keys[0])
         assert item.value == {"who": "me"}
         found = await store.search(CHAT, filter={"who": "you"})
         assert [hit.key for hit in found] == [keys[1]]
@@ -327,17 +312,17 @@ class LogConformance(_Fixtures):
         assert _values(await log.tail()) == ["A", "b"]
         await store.delete(CHAT, two)
         for key in (two, two[:-1] + "9"):
-            for call in (
-                lambda key=key: store.put(CHAT, key, 1),
-                lambda key=key: store.put(CHAT, key, 1, ttl=5),
-                lambda key=key: store.put_many(CHAT, {"x": 1, key: 1}),
-                lambda key=key: store.increment(CHAT, key),
-                lambda key=key: store.append(CHAT, key, 1),
-                lambda key=key: store.update(CHAT, key, lambda _: 1),
-                lambda key=key: store.transact(lambda tx: tx.put(CHAT, key, 1)),
-            ):
-                with pytest.raises(InvalidKeyError, match="append"):
-                    await call()
+            await refused(
+                InvalidKeyError,
+                store.put(CHAT, key, 1),
+                store.put(CHAT, key, 1, ttl=5),
+                store.put_many(CHAT, {"x": 1, key: 1}),
+                store.increment(CHAT, key),
+                store.append(CHAT, key, 1),
+                store.update(CHAT, key, lambda _: 1),
+                store.transact(lambda tx: tx.put(CHAT, key, 1)),  # noqa: B023 - awaited here
+                match="append",
+            )
         assert await log.append("c") == 3
         assert _positions(await log.tail()) == [1, 3]
 
@@ -368,12 +353,12 @@ class LogConformance(_Fixtures):
 
     async def test_after_the_last_position_there_is_none(self, store: Store) -> None:
         await store.put(CHAT, LAST_KEY, "the last")
-        for call in (
-            lambda: store.log(CHAT).append("a"),
-            lambda: store.transact(lambda tx: tx.log(CHAT).append("a")),
-        ):
-            with pytest.raises(InvalidNamespaceError, match="no positions left"):
-                await call()
+        await refused(
+            InvalidNamespaceError,
+            store.log(CHAT).append("a"),
+            store.transact(lambda tx: tx.log(CHAT).append("a")),
+            match="no positions left",
+        )
         await store.put(CHAT, "a plain item still", 1)
         assert await store.delete(CHAT, LAST_KEY)
         assert await store.log(CHAT).append("a") == 1
@@ -421,16 +406,15 @@ class LogConformance(_Fixtures):
         self, store: Store, store_factory: StoreFactory
     ) -> None:
         log = store.log(CHAT)
-        for call in (
-            lambda: log.trim(-1),
-            lambda: log.trim(keep=1.5),  # type: ignore[arg-type]
-            lambda: log.tail(-1),
-            lambda: log.tail(True),
-            lambda: _read(log, -1),
-            lambda: _read(log, "1"),  # type: ignore[arg-type]
-        ):
-            with pytest.raises(InvalidArgumentError):
-                await call()
+        await refused(
+            InvalidArgumentError,
+            log.trim(-1),
+            log.trim(keep=1.5),  # type: ignore[arg-type]
+            log.tail(-1),
+            log.tail(True),
+            _read(log, -1),
+            _read(log, "1"),  # type: ignore[arg-type]
+        )
         with pytest.raises(ValueEncodingError):
             await log.append("a", {1})
         with pytest.raises(InvalidTTLError):
@@ -447,8 +431,7 @@ class LogConformance(_Fixtures):
 JOBS = ("jobs",)
 
 
-@pytest.mark.asyncio
-class QueueConformance(_Fixtures):
+class QueueConformance(StoreFixtures):
     """What every backend promises of queues."""
 
     async def test_jobs_come_in_the_order_of_put(self, store: Store) -> None:
@@ -486,14 +469,20 @@ class QueueConformance(_Fixtures):
         assert await queue.take(timeout=0) is None
         clock.advance(1)
         assert await queue.size() == QueueSize(1, 0, 0, 0)
-        for call in (first.done, first.retry, lambda: first.extend(5)):
-            with pytest.raises(LeaseLostError):
-                await call()
+        await refused(
+            LeaseLostError,
+            first.done(),
+            first.retry(),
+            first.extend(5),
+        )
         second = await _taken(queue)
         assert (second.id, second.attempt) == (first.id, 2)
-        for call in (first.done, first.retry, lambda: first.extend(5)):
-            with pytest.raises(LeaseLostError):
-                await call()
+        await refused(
+            LeaseLostError,
+            first.done(),
+            first.retry(),
+            first.extend(5),
+        )
         await second.done()
         with pytest.raises(LeaseLostError):
             await second.done()
@@ -789,26 +778,25 @@ class QueueConformance(_Fixtures):
     async def test_reads_see_jobs_and_writes_are_refused(self, store: Store) -> None:
         queue = store.queue(JOBS)
         id = await queue.put({"a": 1})
-        item = await store.get(JOBS, id)
-        assert item is not None
+        item = await there(store, JOBS, id)
         assert item.value == {"a": 1}
         assert item.expires_at is None
         assert [hit.key for hit in await store.search(JOBS, filter={"a": 1})] == [id]
         for key in (id, "other"):
-            for call in (
-                lambda key=key: store.put(JOBS, key, 1),
-                lambda key=key: store.put(JOBS, key, 1, ttl=5),
-                lambda key=key: store.put(JOBS, key, 1, if_version=0),
-                lambda key=key: store.put_many(JOBS, {key: 1}),
-                lambda key=key: store.update(JOBS, key, lambda value: value),
-                lambda key=key: store.increment(JOBS, key),
-                lambda key=key: store.append(JOBS, key, 1),
-                lambda key=key: store.pop(JOBS, key),
-                lambda key=key: store.expire(JOBS, key, 5),
-                lambda key=key: store.transact(lambda tx: tx.put(JOBS, key, 1)),
-            ):
-                with pytest.raises(InvalidKeyError, match="queue"):
-                    await call()
+            await refused(
+                InvalidKeyError,
+                store.put(JOBS, key, 1),
+                store.put(JOBS, key, 1, ttl=5),
+                store.put(JOBS, key, 1, if_version=0),
+                store.put_many(JOBS, {key: 1}),
+                store.update(JOBS, key, lambda value: value),
+                store.increment(JOBS, key),
+                store.append(JOBS, key, 1),
+                store.pop(JOBS, key),
+                store.expire(JOBS, key, 5),
+                store.transact(lambda tx: tx.put(JOBS, key, 1)),  # noqa: B023 - awaited here
+                match="queue",
+            )
         assert (await _taken(queue)).value == {"a": 1}
 
     async def test_taking_prolonging_and_retrying_are_no_changes(self, store: Store) -> None:
@@ -928,20 +916,19 @@ class QueueConformance(_Fixtures):
             await store.queue(("items",)).put("a")
         await store.log(("log",)).append("a")
         await store.queue(JOBS).put("a")
-        for call in (
-            lambda: store.queue(("log",)).put("a"),
-            lambda: store.queue(("log",)).take(timeout=0),
-            lambda: store.queue(("log",)).size(),
-            lambda: store.queue(("log",)).dead(),
-            lambda: store.queue(("log",)).revive("1"),
-            lambda: store.log(JOBS).length(),
-            lambda: store.log(JOBS).append("a"),
-            lambda: store.log(JOBS).pop(),
-            lambda: store.log(JOBS).trim(keep=0),
-            lambda: store.log(JOBS).tail(),
-        ):
-            with pytest.raises(InvalidNamespaceError):
-                await call()
+        await refused(
+            InvalidNamespaceError,
+            store.queue(("log",)).put("a"),
+            store.queue(("log",)).take(timeout=0),
+            store.queue(("log",)).size(),
+            store.queue(("log",)).dead(),
+            store.queue(("log",)).revive("1"),
+            store.log(JOBS).length(),
+            store.log(JOBS).append("a"),
+            store.log(JOBS).pop(),
+            store.log(JOBS).trim(keep=0),
+            store.log(JOBS).tail(),
+        )
         assert await store.count(JOBS) == 1
 
     async def test_a_queue_outlasts_its_store(self, store: Store) -> None:
@@ -969,16 +956,15 @@ class QueueConformance(_Fixtures):
             with pytest.raises(InvalidArgumentError):
                 store.queue(JOBS, **options)
         assert store.queue(JOBS, lease=86_400).lease == 86_400
-        for call in (
-            lambda: queue.put("a", delay=-1),
-            lambda: queue.put("a", delay=float("nan")),
-            lambda: queue.put("a", unique=5),  # type: ignore[arg-type]
-            lambda: queue.take(timeout=-1),
-            lambda: queue.take(timeout=10**400),
-            lambda: queue.dead(limit=-1),
-        ):
-            with pytest.raises(InvalidArgumentError):
-                await call()
+        await refused(
+            InvalidArgumentError,
+            queue.put("a", delay=-1),
+            queue.put("a", delay=float("nan")),
+            queue.put("a", unique=5),  # type: ignore[arg-type]
+            queue.take(timeout=-1),
+            queue.take(timeout=10**400),
+            queue.dead(limit=-1),
+        )
         assert await queue.size() == QueueSize(0, 0, 0, 0)
 
 
