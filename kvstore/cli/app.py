@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
-import orjson
 import typer
 from typer.core import TyperCommand
 
 import kvstore.errors as errors
 from kvstore import codec, distribution
-from kvstore.cli.words import json_line, show_namespace, visible
+from kvstore.cli.words import show_namespace, visible
+from kvstore.model_id import model_id_of
 from kvstore.opening import open_store
 from kvstore.sqlite import SQLiteStore
 from kvstore.store import Store
-from kvstore.types import Item
+from kvstore.text import WORDS_REVISION
+from kvstore.types import IndexConfig, Item
 
 __all__ = [
     "URL_VARIABLE",
@@ -37,11 +38,10 @@ __all__ = [
     "counted",
     "end_with_no",
     "fail",
+    "index_of",
     "note",
-    "object_line",
     "open_for",
     "parsed_filter",
-    "run_async",
     "tell_reading",
     "where_of",
 ]
@@ -153,11 +153,6 @@ def fail(message: str, code: int) -> int:
     return code
 
 
-def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run what a command does on a loop of its own."""
-    return asyncio.run(work)
-
-
 def ask(store: Store, work: Callable[[Store], Awaitable[T]]) -> T:
     """Return what a store answers, which is opened for it."""
 
@@ -165,7 +160,7 @@ def ask(store: Store, work: Callable[[Store], Awaitable[T]]) -> T:
         async with store:
             return await work(store)
 
-    return run_async(main())
+    return asyncio.run(main())
 
 
 def counted(number: int, what: str) -> str:
@@ -204,6 +199,27 @@ def _forgotten(url: str) -> str:
     return f"; a namespace comes after the store, which {URL_VARIABLE} names where it is left out"
 
 
+def index_of(url: str) -> IndexConfig | None:
+    """Return the index that a store says it has, with its model if that is at hand here.
+
+    So it is searched as the programs do that made it. `None`: there is none, or one that an older
+    version has made and that opening would change.
+    """
+    found = ask(open_for(url), lambda store: store.backend.description())
+    if found is None or found.words != WORDS_REVISION or not found.fields:
+        return None
+    from kvstore.embeddings import HashingEmbeddings, LocalEmbeddings  # takes a moment
+
+    for made_by in (LocalEmbeddings, HashingEmbeddings):  # they need no key and no other server
+        try:
+            model = made_by()
+        except errors.MissingDependencyError:
+            continue
+        if model_id_of(model) == found.model:
+            return IndexConfig(model, fields=found.fields)
+    return IndexConfig(fields=found.fields)
+
+
 def parsed_filter(text: str | None) -> Any:
     """Return the filter that an option gives."""
     return None if text is None else codec.read_json(text, "the filter")
@@ -218,8 +234,3 @@ def tell_reading() -> None:
     """Say that a terminal is waited for."""
     if sys.stdin.isatty():
         note("reads the terminal; Ctrl-D ends it")
-
-
-def object_line(content: Any) -> bytes:
-    """Return a line of JSON."""
-    return json_line(orjson.dumps(content))

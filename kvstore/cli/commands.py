@@ -14,7 +14,7 @@ import typer
 from typer.completion import completion_init  # type: ignore[attr-defined]
 
 import kvstore.errors as errors
-from kvstore.cli import items, listings, live, past, sequences, upkeep
+from kvstore.cli import items, listings, live, sequences, upkeep
 from kvstore.cli.app import URL_VARIABLE, app, command, fail
 from kvstore.cli.console import make_streams_safe
 
@@ -22,7 +22,7 @@ __all__ = ["run"]
 
 COMPLETION = "_KVSTORE_COMPLETE"
 STOPPED = 130  # the exit code that shells use for Ctrl-C
-TOPICS = (items, listings, past, sequences, upkeep, live)  # whose import has made their commands
+TOPICS = (items, listings, sequences, upkeep, live)  # whose import has made their commands
 
 
 def run() -> int:

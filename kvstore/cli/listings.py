@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import orjson
 import typer
 from rich.text import Text
 from rich.tree import Tree
@@ -20,16 +19,14 @@ from kvstore.cli.app import (
     ask,
     command,
     end_with_no,
-    object_line,
+    index_of,
     open_for,
     parsed_filter,
-    run_async,
 )
 from kvstore.cli.console import Out
-from kvstore.cli.indexes import index_of
 from kvstore.cli.words import (
     item_line,
-    json_line,
+    object_line,
     parse_namespace,
     show_namespace,
     visible,
@@ -37,13 +34,7 @@ from kvstore.cli.words import (
 from kvstore.store import Store
 from kvstore.types import IndexConfig, Item, Namespace
 
-__all__ = [
-    "keys",
-    "ls",
-    "scan",
-    "search",
-    "tree",
-]
+__all__ = ["keys", "ls", "scan", "search", "tree"]
 
 BATCH = 500
 
@@ -60,32 +51,28 @@ def keys(
     """List the keys that match a pattern, sorted."""
     out = Out(json=json)
 
-    async def main() -> None:
-        async with open_for(store) as opened:
-            where = parse_namespace(namespace)
-            number = 0
-            if not subtree:
-                found = await opened.keys(where, pattern, limit=limit)
-                number = len(found)
-                for key in found:
-                    out.line(_address_line(where, key)) if json else out.text(visible(key))
-            else:
-                async for item in opened.scan(where, pattern=pattern):
-                    if number == limit:
-                        break
-                    number += 1
-                    if json:
-                        out.line(_address_line(item.namespace, item.key))
-                    else:
-                        out.text(f"{show_namespace(item.namespace)}\t{visible(item.key)}")
-        if not number and limit != 0:
-            end_with_no(f"nothing in {visible(namespace)} matches {visible(pattern)}")
+    def show(where: Namespace, key: str) -> None:
+        if json:
+            out.line(object_line({"namespace": where, "key": key}))
+        else:
+            out.text(f"{show_namespace(where)}\t{visible(key)}" if subtree else visible(key))
 
-    run_async(main())
+    async def show_all(opened: Store) -> int:
+        where, number = parse_namespace(namespace), 0
+        if not subtree:
+            found = await opened.keys(where, pattern, limit=limit)
+            for key in found:
+                show(where, key)
+            return len(found)
+        async for item in opened.scan(where, pattern=pattern):
+            if number == limit:
+                break
+            number += 1
+            show(item.namespace, item.key)
+        return number
 
-
-def _address_line(namespace: Namespace, key: str) -> bytes:
-    return json_line(orjson.dumps({"namespace": namespace, "key": key}))
+    if not ask(open_for(store), show_all) and limit != 0:
+        end_with_no(f"nothing in {visible(namespace)} matches {visible(pattern)}")
 
 
 @command(cls=StoreCommand)
@@ -98,38 +85,36 @@ def ls(
     """List what is in a namespace: the namespaces right below it, then its items."""
     out = Out(json=json)
 
-    async def main() -> None:
-        async with open_for(store) as opened:
-            where = parse_namespace(namespace)
-            below = await opened.list_namespaces(where, max_depth=len(where) + 1)
-            counts = {
-                child: await opened.count(child, subtree=True) for child in below if child != where
-            }
-            items: list[Item] = []
-            is_more = False
-            async for item in opened.scan(where, subtree=False):
-                is_more = len(items) == limit
-                if is_more:
-                    break
-                items.append(item)
-        if not counts and not items and limit > 0:
-            end_with_no(f"nothing in {visible(namespace)}")
-        if json:
-            for child, count in counts.items():
-                out.line(object_line({"namespace": child, "items": count}))
-            out.items(items)
-            return
-        if counts:
-            table = out.table("namespace", "items")
-            for child, count in counts.items():
-                table.add_row(Text(show_namespace(child) + "/"), f"{count:,}")
-            out.print(table)
-        if items:
-            out.items(items, has_namespaces=False)
-        if is_more:
-            out.say(f"... only the first {limit:,} items; --limit shows more")
+    async def read(opened: Store) -> tuple[dict[Namespace, int], list[Item], bool]:
+        where = parse_namespace(namespace)
+        below = await opened.list_namespaces(where, max_depth=len(where) + 1)
+        counts = {
+            child: await opened.count(child, subtree=True) for child in below if child != where
+        }
+        items: list[Item] = []
+        async for item in opened.scan(where, subtree=False):
+            if len(items) == limit:
+                return counts, items, True
+            items.append(item)
+        return counts, items, False
 
-    run_async(main())
+    counts, items, is_more = ask(open_for(store), read)
+    if not counts and not items and limit > 0:
+        end_with_no(f"nothing in {visible(namespace)}")
+    if json:
+        for child, count in counts.items():
+            out.line(object_line({"namespace": child, "items": count}))
+        out.items(items)
+        return
+    if counts:
+        table = out.table("namespace", "items")
+        for child, count in counts.items():
+            table.add_row(Text(show_namespace(child) + "/"), f"{count:,}")
+        out.print(table)
+    if items:
+        out.items(items, has_namespaces=False)
+    if is_more:
+        out.say(f"... only the first {limit:,} items; --limit shows more")
 
 
 @command(cls=StoreCommand)
@@ -188,20 +173,19 @@ def search(
     """
     out = Out(json=json)
 
-    async def main() -> list[Item]:
-        index = None if mode == "auto" else await index_of(store) or IndexConfig()
-        async with open_for(store, index=index) as opened:
-            return await opened.search(
-                parse_namespace(namespace),
-                query,
-                filter=parsed_filter(filter),
-                limit=limit,
-                offset=offset,
-                mode=mode,
-                subtree=subtree,
-            )
-
-    found = run_async(main())
+    index = None if mode == "auto" else index_of(store) or IndexConfig()
+    found = ask(
+        open_for(store, index=index),
+        lambda opened: opened.search(
+            parse_namespace(namespace),
+            query,
+            filter=parsed_filter(filter),
+            limit=limit,
+            offset=offset,
+            mode=mode,
+            subtree=subtree,
+        ),
+    )
     if not found and limit != 0:
         end_with_no("nothing found")
     out.items(found)
@@ -219,22 +203,20 @@ def scan(
     """Print every item, in the order of namespaces and keys."""
     out = Out(json=json)
 
-    async def main() -> None:
-        async with open_for(store) as opened:
-            items = opened.scan(
-                parse_namespace(namespace),
-                pattern=pattern,
-                filter=parsed_filter(filter),
-                subtree=subtree,
-                batch_size=BATCH,
+    async def show_all(opened: Store) -> int:
+        number = 0
+        async for item in opened.scan(
+            parse_namespace(namespace),
+            pattern=pattern,
+            filter=parsed_filter(filter),
+            subtree=subtree,
+            batch_size=BATCH,
+        ):
+            number += 1
+            out.line(item_line(item)) if json else out.text(
+                out.fitted("\t".join(out.cells(item)[:3]))
             )
-            number = 0
-            async for item in items:
-                number += 1
-                out.line(item_line(item)) if json else out.text(
-                    out.fitted("\t".join(out.cells(item)[:3]))
-                )
-        if not number:
-            end_with_no(f"nothing in {visible(namespace)} matches")
+        return number
 
-    run_async(main())
+    if not ask(open_for(store), show_all):
+        end_with_no(f"nothing in {visible(namespace)} matches")

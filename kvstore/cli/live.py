@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from itertools import repeat
 from typing import Annotated, Any
 
 import typer
@@ -14,9 +16,10 @@ from kvstore.cli.app import (
     StoreCommand,
     StoreUrl,
     Where,
+    ask,
     command,
+    index_of,
     open_for,
-    run_async,
 )
 from kvstore.cli.console import Out
 from kvstore.cli.words import (
@@ -26,6 +29,7 @@ from kvstore.cli.words import (
     show_namespace,
     visible,
 )
+from kvstore.store import Store
 from kvstore.types import IndexConfig
 
 __all__ = [
@@ -49,26 +53,23 @@ def watch(
     out = Out(json=json)
     styles = {"put": "green", "delete": "red", "expire": "yellow"}
 
-    async def main() -> None:
-        left = number
-        async with open_for(store, writes=True) as opened:
-            where = parse_namespace(namespace)
-            async with opened.watch(where, pattern=pattern, since=since) as changes:
-                out.say("watching; Ctrl-C ends it")
-                while left is None or left > 0:
-                    change = await anext(changes)
-                    left = None if left is None else left - 1
-                    if json:
-                        out.line(change_line(change))
-                        continue
-                    address = f"{show_namespace(change.namespace)} {visible(change.key)}"
-                    value = "" if change.item is None else pretty_line(change.item.value)
-                    line = Text(f"{change.version:>8} ")
-                    line.append(f"{change.kind:<7}", style=styles[change.kind])
-                    line.append(f"{address}  {value}")
-                    out.console.print(line, soft_wrap=True)
+    async def follow(opened: Store) -> None:
+        where = parse_namespace(namespace)
+        async with opened.watch(where, pattern=pattern, since=since) as changes:
+            out.say("watching; Ctrl-C ends it")
+            for _ in repeat(None) if number is None else range(number):
+                change = await anext(changes)
+                if json:
+                    out.line(change_line(change))
+                    continue
+                address = f"{show_namespace(change.namespace)} {visible(change.key)}"
+                value = "" if change.item is None else pretty_line(change.item.value)
+                line = Text(f"{change.version:>8} ")
+                line.append(f"{change.kind:<7}", style=styles[change.kind])
+                line.append(f"{address}  {value}")
+                out.console.print(line, soft_wrap=True)
 
-    run_async(main())
+    ask(open_for(store, writes=True), follow)
 
 
 @command(cls=StoreCommand)
@@ -92,15 +93,10 @@ def studio(
     port: Annotated[int, typer.Option(help="0: any that is free.")] = 0,
 ) -> None:
     """Look at a store in the browser: a page for you alone, on this machine's own address."""
-    from kvstore.cli.indexes import index_of
     from kvstore.studio import serve
 
-    async def run() -> None:
-        index = await index_of(store)
-        async with open_for(store, writes=True, index=index) as opened:  # it watches
-            await serve(opened, port=port, is_editable=edit, started=_show_link)
-
-    run_async(run())
+    opened = open_for(store, writes=True, index=index_of(store))  # it watches
+    ask(opened, lambda s: serve(s, port=port, is_editable=edit, started=_show_link))
 
 
 def _show_link(link: str) -> None:
@@ -120,5 +116,5 @@ def mcp(
 
     options: dict[str, Any] = {} if read_only else {"index": IndexConfig(fields=("text",))}
     opened = open_for(store, create=not read_only, **options)
-    run_async(serve(opened, parse_namespace(namespace), read_only=read_only))
+    asyncio.run(serve(opened, parse_namespace(namespace), read_only=read_only))
     end()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Annotated, Any
 
-import orjson
 import typer
 from rich.text import Text
 
 import kvstore.errors as errors
-from kvstore import codec
 from kvstore.cli.app import (
     Json,
     StoreCommand,
@@ -19,12 +18,17 @@ from kvstore.cli.app import (
     ask,
     counted,
     end_with_no,
-    object_line,
     open_for,
-    run_async,
 )
 from kvstore.cli.console import Out
-from kvstore.cli.words import json_line, parse_namespace, pretty_line, show_namespace, visible
+from kvstore.cli.words import (
+    object_line,
+    parse_namespace,
+    pretty_line,
+    show_namespace,
+    value_line,
+    visible,
+)
 from kvstore.jobs import QueueSize
 from kvstore.log import Entry
 from kvstore.namespace import decode_namespace, encode_namespace
@@ -52,7 +56,7 @@ def tail(
     where = parse_namespace(namespace)
     out, entries = Out(json=json), ask(open_for(store), lambda s: s.log(where).tail(number))
     for entry in entries:
-        _print_entry(out, entry, json=json)
+        _print_entry(out, entry)
     if not entries:
         end_with_no(f"{namespace} has no entries")
 
@@ -68,27 +72,24 @@ def follow(
     """Print entries as they come, from any process, until Ctrl-C."""
     out = Out(json=json)
 
-    async def main() -> None:
-        left = number
-        async with open_for(store) as opened:
-            entries = opened.log(parse_namespace(namespace))
-            begin = after
-            if begin is None:
-                last = await entries.tail(1)
-                begin = last[0].position if last else 0
-            out.say("following; Ctrl-C ends it")
-            coming = entries.follow(begin)
-            while left is None or left > 0:
-                _print_entry(out, await anext(coming), json=json)
-                left = None if left is None else left - 1
+    async def follow_on(opened: Store) -> None:
+        entries = opened.log(parse_namespace(namespace))
+        begin = after
+        if begin is None:
+            last = await entries.tail(1)
+            begin = last[0].position if last else 0
+        out.say("following; Ctrl-C ends it")
+        coming = entries.follow(begin)
+        for _ in repeat(None) if number is None else range(number):
+            _print_entry(out, await anext(coming))
 
-    run_async(main())
+    ask(open_for(store), follow_on)
 
 
-def _print_entry(out: Out, entry: Entry, *, json: bool) -> None:
-    if json:
-        head = orjson.dumps({"position": entry.position, "created_at": entry.created_at})[:-1]
-        out.line(json_line(head + b',"value":' + codec.encode(entry.value) + b"}"))
+def _print_entry(out: Out, entry: Entry) -> None:
+    if out.json:
+        head = {"position": entry.position, "created_at": entry.created_at}
+        out.line(value_line(head, entry.value))
         return
     at = entry.created_at.isoformat(sep=" ", timespec="seconds")
     line = f"{entry.position:>8} {at}  {pretty_line(entry.value)}"
@@ -134,8 +135,7 @@ def dead(
     for job in jobs:
         if json:
             head = {"id": job.id, "attempt": job.attempt, "error": job.error}
-            data = orjson.dumps(head)[:-1] + b',"value":' + codec.encode(job.value) + b"}"
-            out.line(json_line(data))
+            out.line(value_line(head, job.value))
             continue
         line = Text(f"{job.id}  attempt {job.attempt}  ")
         line.append(visible(job.error or "no error was given"), style="red")

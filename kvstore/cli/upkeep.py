@@ -20,13 +20,12 @@ from kvstore.cli.app import (
     counted,
     end_with_no,
     fail,
-    object_line,
     open_for,
-    run_async,
     tell_reading,
 )
 from kvstore.cli.console import Out, Stdin
 from kvstore.cli.words import (
+    object_line,
     parse_namespace,
     show_namespace,
     size,
@@ -141,7 +140,7 @@ def restore(
     """Put a backup in the place of a store that nobody has open."""
     out = Out()
     with out.progress("restoring") as progress:
-        run_async(restore_backup(backup, store, overwrite=overwrite, progress=progress))
+        asyncio.run(restore_backup(backup, store, overwrite=overwrite, progress=progress))
     out.say(f"{store}: restored from {backup}")
 
 
@@ -200,7 +199,7 @@ def import_(
             if stdin is not None:
                 stdin.stop()
 
-    number = run_async(main())
+    number = asyncio.run(main())
     out.say(f"{counted(number, 'item')} imported")
 
 
@@ -242,7 +241,7 @@ def copy_(
                 where = parse_namespace(namespace)
                 return await copy_items(one, other, namespace=where, progress=progress)
 
-    number = run_async(main())
+    number = asyncio.run(main())
     out.say(f"{counted(number, 'item')} copied")
 
 

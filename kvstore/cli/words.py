@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
@@ -23,13 +23,13 @@ __all__ = [
     "change_line",
     "inert",
     "item_line",
-    "item_object",
-    "json_line",
+    "object_line",
     "parse_namespace",
     "parse_value",
     "pretty",
     "show_namespace",
     "size",
+    "value_line",
     "visible",
 ]
 
@@ -124,8 +124,8 @@ def pretty_line(value: Any) -> str:
     return " ".join(pretty(value).split())
 
 
-def item_object(item: Item) -> dict[str, Any]:
-    """Return what is written of an item, but for its value."""
+def item_line(item: Item) -> bytes:
+    """Write an item as one line of JSON."""
     written: dict[str, Any] = {
         "namespace": item.namespace,
         "key": item.key,
@@ -137,13 +137,7 @@ def item_object(item: Item) -> dict[str, Any]:
         written["expires_at"] = item.expires_at
     if item.score is not None:
         written["score"] = item.score
-    return written
-
-
-def item_line(item: Item) -> bytes:
-    """Write an item as one line of JSON."""
-    head = orjson.dumps(item_object(item))[:-1]
-    return json_line(head + b',"value":' + codec.encode(item.value) + b"}")
+    return value_line(written, item.value)
 
 
 def change_line(change: Change) -> bytes:
@@ -155,13 +149,20 @@ def change_line(change: Change) -> bytes:
         "version": change.version,
         "at": change.at,
     }
-    data = orjson.dumps(head)
-    if change.item is not None:
-        data = data[:-1] + b',"value":' + codec.encode(change.item.value) + b"}"
-    return json_line(data)
+    return object_line(head) if change.item is None else value_line(head, change.item.value)
 
 
-def json_line(data: bytes) -> bytes:
+def value_line(head: Mapping[str, Any], value: Any) -> bytes:
+    """Write an object as one line of JSON, with a value in it, as `value`."""
+    return _line(orjson.dumps(head)[:-1] + b',"value":' + codec.encode(value) + b"}")
+
+
+def object_line(content: Any) -> bytes:
+    """Write an object as one line of JSON."""
+    return _line(orjson.dumps(content))
+
+
+def _line(data: bytes) -> bytes:
     """Write JSON as one line that no terminal obeys."""
     return inert(data.decode()).encode() + b"\n"
 

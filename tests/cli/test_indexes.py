@@ -10,7 +10,7 @@ import pytest
 
 import kvstore
 from kvstore import IndexConfig
-from kvstore.cli.indexes import index_of
+from kvstore.cli.app import index_of
 from kvstore.embeddings import HashingEmbeddings
 from tests.cli.conftest import Run
 
@@ -34,7 +34,7 @@ async def test_the_index_is_the_files_own(tmp_path: Path, made_by: Any, model: A
     async with kvstore.open(path, index=made_by) as store:
         await store.put(("a",), "k", {"text": "green tea", "other": "coffee"})
     before = path.read_bytes()
-    index = await index_of(str(path))
+    index = await asyncio.to_thread(index_of, str(path))
     assert path.read_bytes() == before
     if made_by is None:
         assert index is None
@@ -50,7 +50,7 @@ async def test_the_index_is_the_files_own(tmp_path: Path, made_by: Any, model: A
 
 
 async def test_a_store_in_memory_has_none() -> None:
-    assert await index_of("memory://") is None
+    assert await asyncio.to_thread(index_of, "memory://") is None
 
 
 def test_a_search_by_meaning_takes_the_stores_own_model(run: Run, tmp_path: Path) -> None:
