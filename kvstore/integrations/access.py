@@ -214,6 +214,14 @@ class Adapter:
 
     _access: Access
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Call the halves of its methods as the class does, for messages and whoever looks."""
+        super().__init_subclass__(**kwargs)
+        for name, member in vars(cls).items():
+            method: Any = member.fget if isinstance(member, property) else member
+            if getattr(method, "is_half", False):
+                method.__name__, method.__qualname__ = name, f"{cls.__qualname__}.{name}"
+
     def close(self) -> None:
         """Close the store if a sync call opened it."""
         self._access.close_sync()
@@ -229,25 +237,22 @@ def _on_store(adapter: Adapter, work: Callable[..., Any], *args: Any, **kwargs: 
 
 def halves(
     work: Callable[Concatenate[Any, Any, P], Coroutine[Any, Any, T]],
-    blocking: str,
-    awaited: str,
     begin: Callable[..., Work[Any]] = _on_store,
 ) -> tuple[Callable[Concatenate[Any, P], T], Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]]:
     """Return the two methods of an `Adapter` that do one thing with its open store.
 
-        mget, amget = halves(_get, "mget", "amget")
+        mget, amget = halves(_get)
 
     Args:
         work: what is done, of the adapter, its store, and the methods' own arguments. They have
             its docstring.
-        blocking: the name of the first.
-        awaited: the name of the second.
         begin: from the adapter, the work and the arguments to what is done with the store; called
             where the method is.
     """
 
     def block(self: Adapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        done: T = self._access.run_sync(blocking, awaited, begin(self, work, *args, **kwargs))
+        names = block.__name__, wait.__name__
+        done: T = self._access.run_sync(*names, begin(self, work, *args, **kwargs))
         return done
 
     async def wait(self: Adapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -258,9 +263,8 @@ def halves(
 
     own, _, *others = inspect.signature(work).parameters.values()
     method: Any
-    for method, name in ((block, blocking), (wait, awaited)):
-        method.__name__, method.__doc__ = name, work.__doc__
-        method.__qualname__ = work.__qualname__.replace(work.__name__, name)
+    for method in (block, wait):
+        method.is_half, method.__doc__ = True, work.__doc__
         method.__signature__ = inspect.Signature([own, *others])
     return block, wait
 

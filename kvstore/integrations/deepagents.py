@@ -91,7 +91,7 @@ class KVFilesBackend(Recipe, Adapter, BackendProtocol):  # type: ignore[misc, un
         except StoreError as exc:
             return LsResult(error=f"Error: {exc}")
 
-    ls, als = halves(_ls, "ls", "als", _on_files)
+    ls, als = halves(_ls, _on_files)
 
     async def _read(
         self, files: Files, file_path: str, offset: int = 0, limit: int = _LINES
@@ -106,7 +106,7 @@ class KVFilesBackend(Recipe, Adapter, BackendProtocol):  # type: ignore[misc, un
         encoded = base64.standard_b64encode(content).decode("ascii")
         return ReadResult(file_data=FileData(content=encoded, encoding="base64"))
 
-    read, aread = halves(_read, "read", "aread", _on_files)
+    read, aread = halves(_read, _on_files)
 
     async def _grep(
         self,
@@ -134,7 +134,7 @@ class KVFilesBackend(Recipe, Adapter, BackendProtocol):  # type: ignore[misc, un
             return GrepResult(error=str(exc))
         return GrepResult(matches=matches)
 
-    grep, agrep = halves(_grep, "grep", "agrep", _on_files)
+    grep, agrep = halves(_grep, _on_files)
 
     async def _glob(self, files: Files, pattern: str, path: str | None = None) -> GlobResult:
         """Find files by their paths, the latest first."""
@@ -146,7 +146,7 @@ class KVFilesBackend(Recipe, Adapter, BackendProtocol):  # type: ignore[misc, un
         matches = sorted(map(_info, found), key=lambda each: each["modified_at"], reverse=True)
         return GlobResult(matches=matches)
 
-    glob, aglob = halves(_glob, "glob", "aglob", _on_files)
+    glob, aglob = halves(_glob, _on_files)
 
     async def _write(self, files: Files, file_path: str, content: str) -> WriteResult:
         """Make a file, over one that is there."""
@@ -156,7 +156,7 @@ class KVFilesBackend(Recipe, Adapter, BackendProtocol):  # type: ignore[misc, un
             return WriteResult(error=f"Error: {exc}")
         return WriteResult(path=file_path)
 
-    write, awrite = halves(_write, "write", "awrite", _on_files)
+    write, awrite = halves(_write, _on_files)
 
     async def _edit(
         self,
@@ -185,7 +185,7 @@ class KVFilesBackend(Recipe, Adapter, BackendProtocol):  # type: ignore[misc, un
             return EditResult(error=f"Error: {exc}")
         return EditResult(path=file_path, occurrences=occurrences)
 
-    edit, aedit = halves(_edit, "edit", "aedit", _on_files)
+    edit, aedit = halves(_edit, _on_files)
 
     async def _delete(self, files: Files, file_path: str) -> DeleteResult:
         """Delete a file, or a folder with all that is below it, at once."""
@@ -196,7 +196,7 @@ class KVFilesBackend(Recipe, Adapter, BackendProtocol):  # type: ignore[misc, un
             return DeleteResult(error=f"Error: {exc}")
         return DeleteResult(error=f"Error: file {file_path} not found, and nothing below it")
 
-    delete, adelete = halves(_delete, "delete", "adelete", _on_files)
+    delete, adelete = halves(_delete, _on_files)
 
     async def _upload(
         self, found: Files, files: list[tuple[str, bytes]]
@@ -214,7 +214,7 @@ class KVFilesBackend(Recipe, Adapter, BackendProtocol):  # type: ignore[misc, un
                 answers.append(FileUploadResponse(path=path, error="invalid_path"))
         return answers
 
-    upload_files, aupload_files = halves(_upload, "upload_files", "aupload_files", _on_files)
+    upload_files, aupload_files = halves(_upload, _on_files)
 
     async def _download(self, files: Files, paths: list[str]) -> list[FileDownloadResponse]:
         """Return what is in files."""
@@ -228,9 +228,7 @@ class KVFilesBackend(Recipe, Adapter, BackendProtocol):  # type: ignore[misc, un
                 answers.append(FileDownloadResponse(path=path, error="file_not_found"))
         return answers
 
-    download_files, adownload_files = halves(
-        _download, "download_files", "adownload_files", _on_files
-    )
+    download_files, adownload_files = halves(_download, _on_files)
 
 
 def _runtime() -> Any:

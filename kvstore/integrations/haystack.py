@@ -77,25 +77,19 @@ class KVDocumentStore(Recipe, Adapter):
         """Return how many documents there are."""
         return await store.count(self._namespace)
 
-    count_documents, count_documents_async = halves(
-        _count, "count_documents", "count_documents_async"
-    )
+    count_documents, count_documents_async = halves(_count)
 
     async def _delete(self, store: Store, document_ids: list[str]) -> None:
         """Delete documents; what is not there is left out."""
         await store.delete_many(self._namespace, document_ids)
 
-    delete_documents, delete_documents_async = halves(
-        _delete, "delete_documents", "delete_documents_async"
-    )
+    delete_documents, delete_documents_async = halves(_delete)
 
     async def _delete_all(self, store: Store) -> None:
         """Delete all documents."""
         await store.remove(self._namespace, "*")
 
-    delete_all_documents, delete_all_documents_async = halves(
-        _delete_all, "delete_all_documents", "delete_all_documents_async"
-    )
+    delete_all_documents, delete_all_documents_async = halves(_delete_all)
 
     async def _filter(self, store: Store, filters: Filters = None) -> list[Document]:
         """Return the documents that pass; without filters, all."""
@@ -105,9 +99,7 @@ class KVDocumentStore(Recipe, Adapter):
         documents = [_document(item) for item in items]
         return [each for each in documents if _passes(each, filters)]
 
-    filter_documents, filter_documents_async = halves(
-        _filter, "filter_documents", "filter_documents_async"
-    )
+    filter_documents, filter_documents_async = halves(_filter)
 
     async def _write(
         self,
@@ -144,9 +136,7 @@ class KVDocumentStore(Recipe, Adapter):
 
         return await store.transact(write)
 
-    write_documents, write_documents_async = halves(
-        _write, "write_documents", "write_documents_async"
-    )
+    write_documents, write_documents_async = halves(_write)
 
     async def _by_words(
         self, store: Store, query: str, filters: Filters = None, top_k: int = 10
@@ -161,7 +151,7 @@ class KVDocumentStore(Recipe, Adapter):
         documents = [_document(item, item.score) for item in found]
         return [each for each in documents if _passes(each, filters)][:top_k]
 
-    find_by_words, find_by_words_async = halves(_by_words, "find_by_words", "find_by_words_async")
+    find_by_words, find_by_words_async = halves(_by_words)
 
     async def _by_embedding(
         self,
@@ -175,9 +165,7 @@ class KVDocumentStore(Recipe, Adapter):
         scored = [replace(each, score=_cosine(embedding, each.embedding)) for each in documents]
         return sorted(scored, key=lambda each: each.score, reverse=True)[:top_k]
 
-    find_by_embedding, find_by_embedding_async = halves(
-        _by_embedding, "find_by_embedding", "find_by_embedding_async"
-    )
+    find_by_embedding, find_by_embedding_async = halves(_by_embedding)
 
 
 def _check_documents(documents: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from kvstore.errors import InvalidArgumentError, StoreCorruptError
 from kvstore.instants import FOREVER
-from kvstore.integrations.access import Access, Adapter, Target, halves
+from kvstore.integrations.access import Access, Adapter, Target, Work, halves
 from kvstore.integrations.requirements import needing
 from kvstore.namespace import check_namespace
 from kvstore.patterns import escape
@@ -51,7 +51,7 @@ class _Clearable(_Adapter):
         """Delete all that is there."""
         await store.remove(self._namespace, "*")
 
-    clear, aclear = halves(_clear, "clear", "aclear")
+    clear, aclear = halves(_clear)
 
 
 class KVByteStore(_Adapter, BaseStore[str, bytes]):
@@ -72,32 +72,30 @@ class KVByteStore(_Adapter, BaseStore[str, bytes]):
         found = await store.get_many(self._namespace, keys)
         return [found[key].value if key in found else None for key in keys]
 
-    mget, amget = halves(_get, "mget", "amget")
+    mget, amget = halves(_get)
 
     async def _set(self, store: Store, key_value_pairs: Sequence[tuple[str, bytes]]) -> None:
         """Store values, all or none of them; of several for one key the last."""
         await store.put_many(self._namespace, dict(key_value_pairs), ttl=FOREVER, index=False)
 
-    mset, amset = halves(_set, "mset", "amset")
+    mset, amset = halves(_set)
 
     async def _delete(self, store: Store, keys: Sequence[str]) -> None:
         """Delete what is there of keys."""
         await store.delete_many(self._namespace, keys)
 
-    mdelete, amdelete = halves(_delete, "mdelete", "amdelete")
+    mdelete, amdelete = halves(_delete)
 
-    async def _keys(self, store: Store, prefix: str | None) -> list[str]:
-        return await store.keys(self._namespace, escape(prefix or "") + "*")
-
-    _list_keys, _alist_keys = halves(_keys, "yield_keys", "ayield_keys")
+    def _keys(self, prefix: str | None) -> Work[list[str]]:
+        return lambda store: store.keys(self._namespace, escape(prefix or "") + "*")
 
     def yield_keys(self, *, prefix: str | None = None) -> Iterator[str]:
         """Yield the keys, sorted; those that begin with a text, taken literally."""
-        yield from self._list_keys(prefix)
+        yield from self._access.run_sync("yield_keys", "ayield_keys", self._keys(prefix))
 
     async def ayield_keys(self, *, prefix: str | None = None) -> AsyncIterator[str]:
         """Yield the keys, sorted; those that begin with a text, taken literally."""
-        for key in await self._alist_keys(prefix):
+        for key in await self._access.run(self._keys(prefix)):
             yield key
 
 
@@ -132,7 +130,7 @@ class KVCache(_Clearable, BaseCache):
             raise StoreCorruptError(f"the item {key!r} of {self._namespace} is no cached answer")
         return [_loaded(answer) for answer in item.value["answers"]]
 
-    lookup, alookup = halves(_lookup, "lookup", "alookup")
+    lookup, alookup = halves(_lookup)
 
     async def _update(
         self, store: Store, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE
@@ -142,7 +140,7 @@ class KVCache(_Clearable, BaseCache):
         key = _key_of(prompt, llm_string)
         await store.put(self._namespace, key, value, ttl=self._ttl, index=False)
 
-    update, aupdate = halves(_update, "update", "aupdate")
+    update, aupdate = halves(_update)
 
 
 def _key_of(prompt: str, llm_string: str) -> str:
@@ -188,7 +186,7 @@ class KVChatMessageHistory(_Clearable, BaseChatMessageHistory):
         entries = store.log(self._namespace).read()
         return messages_from_dict([entry.value async for entry in entries])
 
-    _get_messages, aget_messages = halves(_messages, "messages", "aget_messages")
+    _get_messages, aget_messages = halves(_messages)
     messages = property(_get_messages)
 
     async def _add(self, store: Store, messages: Sequence[BaseMessage]) -> None:
@@ -197,7 +195,7 @@ class KVChatMessageHistory(_Clearable, BaseChatMessageHistory):
             values = [message_to_dict(each) for each in messages]
             await store.log(self._namespace).append(*values, ttl=FOREVER)
 
-    add_messages, aadd_messages = halves(_add, "add_messages", "aadd_messages")
+    add_messages, aadd_messages = halves(_add)
 
 
 class KVVectorStore(_Adapter, VectorStore):
@@ -269,7 +267,7 @@ class KVVectorStore(_Adapter, VectorStore):
         await store.put_many(self._namespace, documents, ttl=FOREVER)
         return [*documents]
 
-    add_texts, aadd_texts = halves(_add, "add_texts", "aadd_texts")
+    add_texts, aadd_texts = halves(_add)
 
     async def _delete(
         self, store: Store, /, ids: list[str] | None = None, **kwargs: Any
@@ -281,14 +279,14 @@ class KVVectorStore(_Adapter, VectorStore):
             await store.delete_many(self._namespace, ids)
         return True
 
-    delete, adelete = halves(_delete, "delete", "adelete")
+    delete, adelete = halves(_delete)
 
     async def _get(self, store: Store, ids: Sequence[str], /) -> list[Document]:
         """Return the documents that are there."""
         found = await store.get_many(self._namespace, ids)
         return [_document(item) for item in found.values()]
 
-    get_by_ids, aget_by_ids = halves(_get, "get_by_ids", "aget_by_ids")
+    get_by_ids, aget_by_ids = halves(_get)
 
     async def _search(
         self,
@@ -310,9 +308,7 @@ class KVVectorStore(_Adapter, VectorStore):
         )
         return [(_document(item), item.score or 0.0) for item in found]
 
-    similarity_search_with_score, asimilarity_search_with_score = halves(
-        _search, "similarity_search_with_score", "asimilarity_search_with_score"
-    )
+    similarity_search_with_score, asimilarity_search_with_score = halves(_search)
 
     async def _nearest(
         self, store: Store, /, query: str, k: int = 4, **kwargs: Any
@@ -320,9 +316,7 @@ class KVVectorStore(_Adapter, VectorStore):
         """Return the documents that are nearest to a query, the best first."""
         return [document for document, _ in await self._search(store, query, k, **kwargs)]
 
-    similarity_search, asimilarity_search = halves(
-        _nearest, "similarity_search", "asimilarity_search"
-    )
+    similarity_search, asimilarity_search = halves(_nearest)
 
     def _select_relevance_score_fn(self) -> Any:
         return lambda similarity: similarity

@@ -207,7 +207,7 @@ class LangGraphStore(Recipe, Adapter, BaseStore):
         found = await store.get(labels, str(key), refresh_ttl=self._refreshes(refresh_ttl))
         return None if found is None else item_of(found)
 
-    get, aget = halves(_get, "get", "aget")
+    get, aget = halves(_get)
 
     async def _put(
         self,
@@ -225,7 +225,7 @@ class LangGraphStore(Recipe, Adapter, BaseStore):
         put = _operation(store, labels, str(key), value, index, self._minutes(ttl))
         await store.apply((put,))
 
-    put, aput = halves(_put, "put", "aput")
+    put, aput = halves(_put)
 
     async def _search(
         self,
@@ -248,13 +248,13 @@ class LangGraphStore(Recipe, Adapter, BaseStore):
         labels = labels_of(namespace_prefix)
         return await _found(store, SearchOp(labels, filter, limit, offset, query, refresh))
 
-    search, asearch = halves(_search, "search", "asearch")
+    search, asearch = halves(_search)
 
     async def _delete(self, store: Store, namespace: Labels, key: str) -> None:
         """Delete an item, if it is there; see `BaseStore.delete`."""
         await _write(store, [PutOp(labels_of(namespace), str(key), None)])
 
-    delete, adelete = halves(_delete, "delete", "adelete")
+    delete, adelete = halves(_delete)
 
     async def _list_namespaces(
         self,
@@ -273,9 +273,7 @@ class LangGraphStore(Recipe, Adapter, BaseStore):
         )
         return await _listed(store, ListNamespacesOp(conditions, max_depth, limit, offset))
 
-    list_namespaces, alist_namespaces = halves(
-        _list_namespaces, "list_namespaces", "alist_namespaces"
-    )
+    list_namespaces, alist_namespaces = halves(_list_namespaces)
 
     async def _batch(self, store: Store, ops: Iterable[Op]) -> list[Result]:
         """Run operations, and return their results in order; see `BaseStore.batch`.
@@ -290,7 +288,7 @@ class LangGraphStore(Recipe, Adapter, BaseStore):
             await _write(store, puts.values())
         return results
 
-    batch, abatch = halves(_batch, "batch", "abatch")
+    batch, abatch = halves(_batch)
 
     def _refreshes(self, refresh_ttl: bool | None) -> bool:
         if refresh_ttl is not None:

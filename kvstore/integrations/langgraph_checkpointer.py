@@ -118,7 +118,7 @@ class LangGraphCheckpointer(Recipe, Adapter, BaseCheckpointSaver[str]):
                 continue  # another one may be the last now
         return None
 
-    get_tuple, aget_tuple = halves(_get_tuple, "get_tuple", "aget_tuple")
+    get_tuple, aget_tuple = halves(_get_tuple)
 
     async def alist(
         self,
@@ -187,7 +187,7 @@ class LangGraphCheckpointer(Recipe, Adapter, BaseCheckpointSaver[str]):
             }
         }
 
-    put, aput = halves(_put, "put", "aput")
+    put, aput = halves(_put)
 
     async def _put_writes(
         self,
@@ -207,13 +207,13 @@ class LangGraphCheckpointer(Recipe, Adapter, BaseCheckpointSaver[str]):
             raise InvalidArgumentError("put_writes is for a checkpoint: the config names none")
         await self._on(store).put_writes(place, id, writes, task_id, task_path)
 
-    put_writes, aput_writes = halves(_put_writes, "put_writes", "aput_writes")
+    put_writes, aput_writes = halves(_put_writes)
 
     async def _delete_thread(self, store: Store, thread_id: str) -> None:
         """Delete all that belongs to a thread."""
         await self._on(store).delete_thread(str(thread_id))
 
-    delete_thread, adelete_thread = halves(_delete_thread, "delete_thread", "adelete_thread")
+    delete_thread, adelete_thread = halves(_delete_thread)
 
     async def _delete_for_runs(self, store: Store, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints of runs, with their writes, in one transaction.
@@ -223,9 +223,7 @@ class LangGraphCheckpointer(Recipe, Adapter, BaseCheckpointSaver[str]):
         """
         await self._on(store).delete_runs(_texts(run_ids))
 
-    delete_for_runs, adelete_for_runs = halves(
-        _delete_for_runs, "delete_for_runs", "adelete_for_runs"
-    )
+    delete_for_runs, adelete_for_runs = halves(_delete_for_runs)
 
     async def _copy_thread(
         self, store: Store, source_thread_id: str, target_thread_id: str
@@ -233,7 +231,7 @@ class LangGraphCheckpointer(Recipe, Adapter, BaseCheckpointSaver[str]):
         """Copy all that belongs to a thread to another; of an unknown thread nothing."""
         await self._on(store).copy_thread(str(source_thread_id), str(target_thread_id))
 
-    copy_thread, acopy_thread = halves(_copy_thread, "copy_thread", "acopy_thread")
+    copy_thread, acopy_thread = halves(_copy_thread)
 
     async def _prune(
         self, store: Store, thread_ids: Sequence[str], *, strategy: str = "keep_latest"
@@ -256,7 +254,7 @@ class LangGraphCheckpointer(Recipe, Adapter, BaseCheckpointSaver[str]):
             else:
                 await self._on(store).keep_latest(thread)
 
-    prune, aprune = halves(_prune, "prune", "aprune")
+    prune, aprune = halves(_prune)
 
     async def _history(
         self, store: Store, *, config: RunnableConfig, channels: Sequence[str]
@@ -273,9 +271,7 @@ class LangGraphCheckpointer(Recipe, Adapter, BaseCheckpointSaver[str]):
                 history[channel]["seed"] = seed[0]
         return history
 
-    get_delta_channel_history, aget_delta_channel_history = halves(
-        _history, "get_delta_channel_history", "aget_delta_channel_history"
-    )
+    get_delta_channel_history, aget_delta_channel_history = halves(_history)
 
     # What they share
 

@@ -59,7 +59,7 @@ class KVStore(Recipe, Adapter, BaseKVStore):  # type: ignore[misc, unused-ignore
         """Store values, all or none of them, whatever the batch size."""
         await store.put_many(self._in(collection), dict(kv_pairs), ttl=FOREVER)
 
-    put_all, aput_all = halves(_put_all, "put_all", "aput_all")
+    put_all, aput_all = halves(_put_all)
 
     async def _put(
         self, store: Store, key: str, val: dict[str, Any], collection: str = DEFAULT_COLLECTION
@@ -67,7 +67,7 @@ class KVStore(Recipe, Adapter, BaseKVStore):  # type: ignore[misc, unused-ignore
         """Store a value."""
         await self._put_all(store, [(key, val)], collection)
 
-    put, aput = halves(_put, "put", "aput")
+    put, aput = halves(_put)
 
     async def _get(
         self, store: Store, key: str, collection: str = DEFAULT_COLLECTION
@@ -76,7 +76,7 @@ class KVStore(Recipe, Adapter, BaseKVStore):  # type: ignore[misc, unused-ignore
         item = await store.get(self._in(collection), key)
         return None if item is None else item.value
 
-    get, aget = halves(_get, "get", "aget")
+    get, aget = halves(_get)
 
     async def _get_all(
         self, store: Store, collection: str = DEFAULT_COLLECTION
@@ -85,13 +85,13 @@ class KVStore(Recipe, Adapter, BaseKVStore):  # type: ignore[misc, unused-ignore
         found = store.scan(self._in(collection), subtree=False)
         return {item.key: item.value async for item in found}
 
-    get_all, aget_all = halves(_get_all, "get_all", "aget_all")
+    get_all, aget_all = halves(_get_all)
 
     async def _delete(self, store: Store, key: str, collection: str = DEFAULT_COLLECTION) -> bool:
         """Delete a value; return whether it was there."""
         return await store.delete(self._in(collection), key)
 
-    delete, adelete = halves(_delete, "delete", "adelete")
+    delete, adelete = halves(_delete)
 
 
 class KVChatStore(Adapter, BaseChatStore):  # type: ignore[misc, unused-ignore]
@@ -120,20 +120,20 @@ class KVChatStore(Adapter, BaseChatStore):  # type: ignore[misc, unused-ignore]
         chat = [_dumped(each) for each in messages]
         await store.put(self._namespace, key, chat, ttl=FOREVER)
 
-    set_messages, aset_messages = halves(_set, "set_messages", "aset_messages")
+    set_messages, aset_messages = halves(_set)
 
     async def _get(self, store: Store, key: str) -> list[ChatMessage]:
         """Return the messages of a chat."""
         item = await store.get(self._namespace, key)
         return [] if item is None else self._loaded(key, item.value)
 
-    get_messages, aget_messages = halves(_get, "get_messages", "aget_messages")
+    get_messages, aget_messages = halves(_get)
 
     async def _add(self, store: Store, key: str, message: ChatMessage) -> None:
         """Add a message at the end of a chat."""
         await store.append(self._namespace, key, _dumped(message), ttl=FOREVER)
 
-    add_message, async_add_message = halves(_add, "add_message", "async_add_message")
+    add_message, async_add_message = halves(_add)
 
     async def _drop(self, store: Store, key: str) -> list[ChatMessage] | None:
         """Delete a chat; return its messages, or `None`."""
@@ -147,28 +147,26 @@ class KVChatStore(Adapter, BaseChatStore):  # type: ignore[misc, unused-ignore]
         found = await store.transact(take)
         return None if found is None else self._loaded(key, found)
 
-    delete_messages, adelete_messages = halves(_drop, "delete_messages", "adelete_messages")
+    delete_messages, adelete_messages = halves(_drop)
 
     async def _pop(self, store: Store, key: str, idx: int) -> ChatMessage | None:
         """Delete one message of a chat; return it, or `None`."""
         found = await store.pop(self._namespace, key, idx)
         return None if found is None else self._loaded(key, [found])[0]
 
-    delete_message, adelete_message = halves(_pop, "delete_message", "adelete_message")
+    delete_message, adelete_message = halves(_pop)
 
     async def _pop_last(self, store: Store, key: str) -> ChatMessage | None:
         """Delete the last message of a chat; return it, or `None`."""
         return await self._pop(store, key, -1)
 
-    delete_last_message, adelete_last_message = halves(
-        _pop_last, "delete_last_message", "adelete_last_message"
-    )
+    delete_last_message, adelete_last_message = halves(_pop_last)
 
     async def _keys(self, store: Store) -> list[str]:
         """Return the keys of all chats."""
         return await store.keys(self._namespace)
 
-    get_keys, aget_keys = halves(_keys, "get_keys", "aget_keys")
+    get_keys, aget_keys = halves(_keys)
 
     def _loaded(self, key: str, values: Any) -> list[ChatMessage]:
         try:

@@ -20,7 +20,7 @@ class Shelf(Adapter):
         """Keep a number."""
         return (await store.put(("shelf",), key, value * (1 + twice))).version
 
-    keep, keep_async = halves(_keep, "keep", "keep_async")
+    keep, keep_async = halves(_keep)
 
 
 def test_both_halves_do_the_same_and_look_like_methods(tmp_path: Path) -> None:
