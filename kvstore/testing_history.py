@@ -12,19 +12,16 @@ history says so by `Backend.keeps_history`, and these tests are then skipped.
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from kvstore.distribution import or_install
-from kvstore.errors import (
-    HistoryExpiredError,
-    InvalidArgumentError,
-    InvalidPatternError,
-)
+from kvstore.errors import HistoryExpiredError, InvalidArgumentError, InvalidPatternError
+from kvstore.past_view import Past
 from kvstore.store import Store
 from kvstore.testing import ManualClock, StoreFactory, StoreFixtures, refused, there
-from kvstore.testing_past import PastModel, everything
 from kvstore.types import Change, IndexConfig, Namespace
 
 _NEEDS = "kvstore.testing_history needs pytest and pytest-asyncio"
@@ -32,7 +29,7 @@ with or_install(_NEEDS, "test", "pytest", "pytest-asyncio"):
     import pytest
     import pytest_asyncio
 
-__all__ = ["HistoryConformance"]
+__all__ = ["HistoryConformance", "PastModel"]
 
 NS = ("users", "alice")
 SPAN = 3600.0
@@ -57,10 +54,9 @@ class HistoryConformance(StoreFixtures):
                 store_factory(history=SPAN)
             pytest.skip("this backend keeps no history")
 
-        def make(**options: Any) -> Store:
-            return store_factory(**{"history": SPAN, "sweep_interval": None, **options})
-
-        return make
+        return lambda **options: store_factory(
+            **{"history": SPAN, "sweep_interval": None, **options}
+        )
 
     @pytest_asyncio.fixture
     async def store(
@@ -86,10 +82,7 @@ class HistoryConformance(StoreFixtures):
         await store.delete(NS, "k")
         found = await store.history(NS, "k")
         assert told(found) == [
-            ("delete", 5, None),
-            ("put", 4, 3),
-            ("expire", 3, None),
-            ("put", 2, 2),
+            *(("delete", 5, None), ("put", 4, 3), ("expire", 3, None), ("put", 2, 2)),
             ("put", 1, {"a": 1}),
         ]
         assert [(each.at - began).total_seconds() for each in found] == [12, 12, 11, 1, 0]
@@ -167,9 +160,7 @@ class HistoryConformance(StoreFixtures):
         assert await store.at(before).count(NS) == 0
         assert await store.at(then).keys(NS) == ["a", "b", "c"]
         assert await store.at(then + timedelta(seconds=0.5)).keys(NS) == ["a", "b", "c"]
-        item = await store.at(clock.now).get(NS, "a")
-        assert item is not None
-        assert item.value == 4
+        assert (await there(store.at(clock.now), NS, "a")).value == 4
 
     async def test_what_was_over_by_then_is_not_there_whenever_it_is_swept(
         self, store: Store, clock: ManualClock
@@ -196,9 +187,7 @@ class HistoryConformance(StoreFixtures):
         (newer, older) = await store.history(NS, "a")
         assert newer.at == older.at == ahead
         assert await store.at(3).keys(NS) == ["a"]
-        item = await store.at(ahead).get(NS, "a")
-        assert item is not None
-        assert item.value == 2
+        assert (await there(store.at(ahead), NS, "a")).value == 2
 
     async def test_the_past_is_searched_by_filter_and_by_words(
         self, history_factory: StoreFactory, clock: ManualClock
@@ -214,8 +203,7 @@ class HistoryConformance(StoreFixtures):
             assert [item.key for item in found] == ["b"]
             (item,) = await past.search(("users",), "fox quick", subtree=True)
             assert item.key == "a"
-            assert item.score is not None
-            assert 0 < item.score <= 1
+            assert 0 < (item.score or 0) <= 1
             assert await past.search(NS, "quick", filter={"n": 2}) == []
             for mode in ("semantic", "hybrid", "other"):
                 with pytest.raises(InvalidArgumentError):
@@ -316,9 +304,9 @@ class HistoryConformance(StoreFixtures):
         await store.sweep()
         await store.put(NS, "old", 2)
         clock.advance(SPAN / 2)
-        item = await store.at(clock.now - timedelta(seconds=SPAN / 2 + 1)).get(NS, "old")
-        assert item is not None
-        assert item.value == 1
+        assert (
+            await there(store.at(clock.now - timedelta(seconds=SPAN / 2 + 1)), NS, "old")
+        ).value == 1
 
     async def test_a_scan_that_outlives_the_history_is_told_so(
         self, store: Store, clock: ManualClock
@@ -419,12 +407,8 @@ class HistoryConformance(StoreFixtures):
             ("delete", "new"),
         ]
         assert all(change.version > version and change.at == clock.now for change in told)
-        assert await everything(store) == {
-            (("other",), "k"): 2,
-            (NS, "changed"): 1,
-            (NS, "deleted"): 1,
-            (NS, "same"): 1,
-        }
+        ones: State = {(NS, key): 1 for key in ("changed", "deleted", "same")}
+        assert await everything(store) == {(("other",), "k"): 2, **ones}
         assert await store.get(NS, "same") == kept
         assert await store.rewind(version) == 3
         assert await everything(store) == before
@@ -518,3 +502,98 @@ class HistoryConformance(StoreFixtures):
         async with history_factory(history=timedelta(days=7)) as store:
             await store.put(NS, "a", 1)
             assert await store.at(1).count(NS) == 1
+
+
+State = dict[tuple[Namespace, str], Any]
+
+
+async def everything(store: Store | Past) -> State:
+    """Return all that is there, by address."""
+    return {(item.namespace, item.key): item.value async for item in store.scan()}
+
+
+class PastModel:
+    """Writes at random, and remembers what was there after each version.
+
+    Args:
+        store: to write to, empty.
+        clock: that it goes by; it is moved on, too.
+        seed: of the chances.
+        root: the namespace in which it writes; `()`: under several root labels.
+        by_version: whether moments are versions, too, and not instants alone, as where each root
+            label has versions of its own.
+
+    Attributes:
+        states: after each version that a write has left: that, the instant, and all items.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: ManualClock,
+        seed: int,
+        *,
+        root: Namespace = (),
+        by_version: bool = True,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._by_version = by_version
+        self._namespaces = [(*root, *rest) for rest in [("a",), ("a", "b"), ("ab",), ()]]
+        self._chance = random.Random(seed)
+        self.states: list[tuple[int, datetime, State]] = []
+
+    async def step(self) -> None:
+        """Write something, and remember what is there now."""
+        store, chance = self._store, self._chance
+        namespace = chance.choice(self._namespaces)
+        key = f"k{chance.randrange(4)}"
+        value = {"n": chance.randrange(3), "pad": "x" * chance.choice([0, 0, 5000])}
+        ttl = chance.choice([None, None, 1, 5])
+        match chance.randrange(9):
+            case 0 | 1 | 2:
+                await store.put(namespace, key, value, ttl=ttl)
+            case 3:
+                await store.put_many(namespace, {key: value, "k9": 1, "k8": 2}, ttl=ttl)
+            case 4:
+                await store.delete(namespace, key)
+            case 5:
+                await store.remove(namespace, "k[01]", subtree=chance.random() < 0.5)
+            case 6:
+                await store.update(namespace, key, lambda old: [old if old is None else 1, 2])
+            case 7:
+                await store.sweep()
+            case 8 if self.states:
+                version, at, _ = chance.choice(self.states)
+                within = chance.choice([(), self._namespaces[0], namespace])
+                moment = version if chance.random() < 0.5 and self._by_version else at
+                await store.rewind(moment, namespace=within, subtree=chance.random() < 0.7)
+        version = (await store.stats()).version
+        self.states.append((version, self._clock.now, await everything(store)))
+        self._clock.advance(chance.choice([0, 0.5, 1, 2]))
+
+    async def check(self) -> None:
+        """Hold the past against what was remembered, by versions and by instants."""
+        last_at = {at: number for number, (_, at, _) in enumerate(self.states)}
+        first_of: dict[int, int] = {}
+        for number, (version, at, state) in enumerate(self.states):
+            if last_at[at] == number:  # equal instants mean the last
+                await self._compare(at, state)
+            if not self._by_version:
+                continue
+            # What was over since is there at the version's own instant, which is its first one
+            first = first_of.setdefault(version, number)
+            if first == number and (number == 0 or self.states[number - 1][0] != version):
+                await self._compare(version, state)
+
+    async def _compare(self, moment: int | datetime, state: State) -> None:
+        """Look at all that was there at a moment, and again at some of it, one by one."""
+        past = self._store.at(moment)
+        assert await everything(past) == state, moment
+        for _ in range(3):
+            namespace = self._chance.choice(self._namespaces)
+            key = f"k{self._chance.randrange(4)}"
+            await self._store.get(namespace, key)  # what is there now may be known, then
+            item = await past.get(namespace, key)
+            value = state.get((namespace, key))
+            assert (None if item is None else item.value) == value, (moment, namespace, key)

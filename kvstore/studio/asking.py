@@ -44,6 +44,8 @@ PREVIEW: Final = 160  # characters of a value in a table
 _FIELDS: Final = 24  # columns that a value's fields may make
 _WHOLE: Final = 2**20  # bytes of a value that is shown and edited; of a longer one the beginning
 
+_STATUSES: Final = {ConflictError: 409, ReadOnlyError: 403}
+
 View = Callable[[Store, Request], Awaitable[Any]]
 
 
@@ -53,12 +55,8 @@ def answering(store: Store, view: View) -> Callable[[Request], Awaitable[Respons
     async def answer(request: Request) -> Response:
         try:
             body, status = await view(store, request), 200
-        except ConflictError as exc:
-            body, status = {"error": str(exc)}, 409
-        except ReadOnlyError as exc:
-            body, status = {"error": str(exc)}, 403
         except StoreError as exc:
-            body, status = {"error": str(exc)}, 400
+            body, status = {"error": str(exc)}, _STATUSES.get(type(exc), 400)
         return Response(orjson.dumps(body), status, media_type="application/json")
 
     return answer
@@ -82,15 +80,7 @@ async def body_of(request: Request) -> dict[str, Any]:
 
 def head_of(item: Item) -> dict[str, Any]:
     """Return all of an item but its value."""
-    return {
-        "namespace": item.namespace,
-        "key": item.key,
-        "version": item.version,
-        "created_at": item.created_at,
-        "updated_at": item.updated_at,
-        "expires_at": item.expires_at,
-        "score": item.score,
-    }
+    return {name: getattr(item, name) for name in item.__dataclass_fields__ if name != "value"}
 
 
 async def shown(item: Item, most: int = _WHOLE) -> dict[str, Any]:
@@ -145,7 +135,7 @@ async def found_item(store: Store, request: Request) -> Item:
 
 def namespace_of(request: Request) -> Namespace:
     """Return the namespace that is asked for; the root if none is."""
-    return labels_of(json_of(request, "ns") or ())
+    return check_namespace(json_of(request, "ns") or ())
 
 
 def labels_of(labels: Any) -> Namespace:

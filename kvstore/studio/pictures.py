@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -41,22 +42,8 @@ async def stats(store: Store, request: Request) -> Any:
     """Return how much there is, and where."""
     found = await store.stats()
     roots = sorted(found.roots.items(), key=lambda entry: -entry[1].bytes)
-    return {
-        "items": found.items,
-        "namespaces": found.namespaces,
-        "bytes": found.bytes,
-        "file_bytes": found.file_bytes,
-        "wal_bytes": found.wal_bytes,
-        "expired": found.expired,
-        "indexed": found.indexed,
-        "changes": found.changes,
-        "version": found.version,
-        "roots": [
-            {"label": root[0] if root else "", "items": each.items, "bytes": each.bytes,
-             "namespaces": each.namespaces}
-            for root, each in roots[:PAGE]
-        ],
-    }  # fmt: skip
+    by_root = [{"label": root[0] if root else "", **asdict(each)} for root, each in roots[:PAGE]]
+    return {**{name: getattr(found, name) for name in found.__dataclass_fields__}, "roots": by_root}
 
 
 async def charts(store: Store, request: Request) -> Any:

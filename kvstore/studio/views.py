@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 import orjson
@@ -19,12 +20,14 @@ from kvstore.arguments import check_place
 from kvstore.backend import Span
 from kvstore.errors import InvalidArgumentError, StoreError
 from kvstore.filters import parse_filter
-from kvstore.namespace import address, decode_namespace
+from kvstore.jobs import SequenceRecord
+from kvstore.namespace import address, decode_namespace, encode_namespace
 from kvstore.patterns import compile_pattern
 from kvstore.store import Store
-from kvstore.studio import lines, pictures
+from kvstore.studio import pictures
 from kvstore.studio.asking import (
     PAGE,
+    PREVIEW,
     View,
     answering,
     body_of,
@@ -62,8 +65,8 @@ def routes(store: Store, *, is_editable: bool) -> list[Route]:
         "/api/count": _count,
         "/api/history": _history,
         "/api/search": _search,
-        "/api/sequences": lines.sequences,
-        "/api/dead": lines.dead,
+        "/api/sequences": _sequences,
+        "/api/dead": _dead,
         "/api/stats": pictures.stats,
         "/api/charts": pictures.charts,
         "/api/map": pictures.embeddings,
@@ -74,7 +77,7 @@ def routes(store: Store, *, is_editable: bool) -> list[Route]:
         found += [
             Route("/api/put", answering(store, _put), methods=["POST"]),
             Route("/api/delete", answering(store, _delete), methods=["POST"]),
-            Route("/api/revive", answering(store, lines.revive), methods=["POST"]),
+            Route("/api/revive", answering(store, _revive), methods=["POST"]),
         ]
     return found
 
@@ -236,15 +239,44 @@ def _changes_of(store: Store) -> Callable[[Request], Awaitable[Response]]:
 
 
 async def _told(change: Change) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "kind": change.kind,
-        "namespace": change.namespace,
-        "key": change.key,
-        "version": change.version,
-    }
+    named = ("kind", "namespace", "key", "version")
+    told: dict[str, Any] = {name: getattr(change, name) for name in named}
     if change.item is not None:
         told["preview"] = preview_of(await encoded(change.item))
     return told
+
+
+# Logs and queues
+
+
+async def _sequences(store: Store, request: Request) -> Any:
+    """Return a page of the logs and queues of a subtree, and how much is in each."""
+    offset = number_of(request, "offset")
+    path = encode_namespace(namespace_of(request))
+    found = await store.backend.sequences(path, with_jobs=False)
+    page = found[offset : offset + PAGE]
+    rows = [await _sequence(store, each) for each in page]
+    return {"sequences": rows, "next": offset + PAGE if len(found) > offset + PAGE else None}
+
+
+async def _sequence(store: Store, sequence: SequenceRecord) -> dict[str, Any]:
+    namespace = decode_namespace(sequence.path)
+    row = {"namespace": namespace, "kind": sequence.kind, "last": sequence.last}
+    if sequence.kind == "log":
+        return {**row, "length": await store.log(namespace).length()}
+    return {**row, **asdict(await store.queue(namespace).size())}
+
+
+async def _dead(store: Store, request: Request) -> Any:
+    """Return jobs of a queue that were given up, and why."""
+    jobs = await store.queue(namespace_of(request)).dead(limit=PAGE)
+    return {
+        "jobs": [
+            {"id": job.id, "attempt": job.attempt, "error": job.error,
+             "preview": repr(job.value)[:PREVIEW]}
+            for job in jobs
+        ]
+    }  # fmt: skip
 
 
 # Writing
@@ -272,3 +304,12 @@ async def _delete(store: Store, request: Request) -> Any:
     return {
         "deleted": await store.delete(labels_of(asked.get("namespace")), key, if_version=version)
     }
+
+
+async def _revive(store: Store, request: Request) -> Any:
+    """Give jobs that were given up new attempts."""
+    asked = await body_of(request)
+    ids = asked.get("ids")
+    if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
+        raise InvalidArgumentError("jobs are sent as a list of their ids")
+    return {"revived": await store.queue(labels_of(asked.get("namespace"))).revive(*ids)}

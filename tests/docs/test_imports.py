@@ -34,7 +34,7 @@ LAYERS = (
     "memory_jobs memory_rows",
     "memory sqlite postgres",
     "opening embeddings transfer",
-    "testing testing_history testing_past testing_search testing_sequences",
+    "testing testing_history testing_search testing_sequences",
     "driving sync",
     "flow runtime views",
     "studio",

@@ -14,7 +14,7 @@ import pytest
 
 from kvstore import InMemoryStore, SQLiteStore, Store
 from kvstore.testing import ManualClock
-from kvstore.testing_past import PastModel
+from kvstore.testing_history import PastModel
 from tests.postgres.server import Database
 
 HISTORIES = int(os.environ.get("KVSTORE_HISTORIES", "50"))
