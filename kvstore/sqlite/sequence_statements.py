@@ -141,7 +141,7 @@ SELECT EXISTS (SELECT 1 FROM jobs WHERE path = ?1 AND state = 0)
     )
 """
 
-# What a queue lives by, each in as few statements as may be; see `kvstore.sqlite.quick_jobs`
+# What a queue lives by, each in as few statements as may be; see `kvstore.sqlite.sequence_writing`
 GIVE_POSITION = f"""
 UPDATE sequences SET last = last + 1, size = size + 1
 WHERE path = ? AND kind = 'queue' AND last < {LAST_POSITION}

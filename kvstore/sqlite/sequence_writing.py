@@ -1,7 +1,9 @@
 """Logs and queues in a write transaction: their states, entries and jobs.
 
-How a job fares is decided by `kvstore.jobs`; the statements are those of `sequences`, and the few
-of `quick_jobs` where a job takes its usual way.
+How a job fares is decided by `kvstore.jobs`. What a queue lives by, `put`, `take` and `done`, takes
+as few statements as may be, which come to the same. Where that takes more than the common case (a
+name, a delay, a lease that ran out, a job that is tried again, a watched file, an index), they do
+nothing, and the long way is gone.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kvstore.errors import StoreCorruptError
-from kvstore.jobs import JobState, SequenceRecord, other_items
+from kvstore.jobs import JobState, SequenceRecord, lease_lost, other_items, seen_at
 from kvstore.namespace import show
 from kvstore.operations import (
     Append,
@@ -30,17 +32,18 @@ from kvstore.plan import Address, Effects, decide, named, run_job
 from kvstore.sequences import SequenceKind, SequenceState, key_of, position_of, require_kind
 from kvstore.sql import Sql
 from kvstore.sqlite import (
-    quick_jobs,
     reading,
     sequences,
     statements,
 )
 from kvstore.sqlite import sequence_statements as sql
 from kvstore.sqlite.read_cache import ABSENT, Entry
-from kvstore.sqlite.rows import NotInlineError, Rows, StoredRow
+from kvstore.sqlite.rows import NotInlineError, Rows, StoredRow, columns_of
 from kvstore.types import Item
 
 __all__ = ["SequenceRows"]
+
+_PLAIN_JOB = (0, None, None, None)  # a job's delay, name, indexing and vectors
 
 
 class SequenceRows(Rows):
@@ -93,42 +96,73 @@ class SequenceRows(Rows):
             require_kind(state, kind)
         return state
 
-    def _quick_job(self, op: PutJob | TakeJob | FinishJob) -> Any:
-        """Do what a queue lives by in few statements, or answer `LONG_WAY`."""
+    def _quick_job(self, op: PutJob | TakeJob | FinishJob) -> list[Any] | None:
+        """Answer what a queue lives by, in few statements; `None`: the long way is to be gone."""
         assert self._sequences is not None
-        is_change = type(op) is not TakeJob
-        if is_change and (self._is_watched or self.index is not None):
-            return quick_jobs.LONG_WAY
-        if type(op) is PutJob and not quick_jobs.is_plain(op):
-            return quick_jobs.LONG_WAY
-        path, execute, now = op.path, self._execute, self._now
+        if type(op) is not TakeJob and (self._is_watched or self.index is not None):
+            return None
+        if type(op) is PutJob and (op.delay, op.name, op.indexing, op.vectors) != _PLAIN_JOB:
+            return None
         self._file_jobs = None  # it would not know
-        state = self._sequences.pop(path, None)
-        if state is not None and path in self._changed:
-            sequences.save_state(execute, state)
-            self._changed.discard(path)
+        state = self._sequences.pop(op.path, None)
+        if state is not None and op.path in self._changed:
+            sequences.save_state(self._execute, state)
+            self._changed.discard(op.path)
         match op:
             case PutJob():
-                key = quick_jobs.put(execute, op, self._version + 1, now)
-                if key is None:
-                    return quick_jobs.LONG_WAY
-                self._version += 1
-                self._has_jobs = True
-                if self.changed is not None:
-                    self.changed[path, key] = Entry(op.data, self._version, now, now, None)
-                return key
+                return self._quick_put(op)
             case TakeJob():
-                taken = quick_jobs.take(execute, op, now, self._most)
-                if taken is quick_jobs.TOO_LONG:
-                    raise NotInlineError
-                return taken
+                return self._quick_take(op)
             case FinishJob():
-                if not quick_jobs.finish(execute, op, now, self._most) and self._longest:
-                    raise NotInlineError
-                self._version += 1
-                if self.changed is not None:
-                    self.changed[path, op.key] = ABSENT
-                return None
+                return self._quick_finish(op)
+
+    def _quick_put(self, op: PutJob) -> list[str] | None:
+        row = self._execute(sql.GIVE_POSITION, (op.path,)).fetchone()
+        if row is None:  # the queue has not begun
+            return None
+        self._version += 1
+        self._has_jobs = True
+        key, now = key_of(row[0]), self._now
+        job = Record(op.path, key, op.data, self._version, now, now)
+        self._execute(statements.UPSERT, columns_of(job))
+        if self.changed is not None:
+            self.changed[op.path, key] = Entry(op.data, self._version, now, now, None)
+        return [key]
+
+    def _quick_take(self, op: TakeJob) -> list[tuple[Item, int] | None] | None:
+        """Lease a job that nobody has taken before."""
+        path, lease, execute, now = op.path, op.lease, self._execute, self._now
+        found = execute(sql.LOOK_FOR_JOB, (path, now, self._most)).fetchone()
+        if found is None:
+            return [None]
+        kind, last, seen, noted, soonest, is_delay_over, is_any_again, key, *row = found
+        if kind != "queue" or soonest <= now or seen > now or is_delay_over or is_any_again:
+            return None
+        if key is None:
+            if last - noted > sequences.NOTED_BEHIND:
+                execute(sql.SET_NOTED, (seen, last, soonest, path))
+            return [None]
+        if row[0] is None:
+            raise NotInlineError
+        position, end = position_of(key) or 0, now + lease
+        execute(sql.LEASE_NEW, (path, position, end, lease, op.token, op.attempts <= 1))
+        latest = seen_at(seen, now, lease)
+        if end < soonest or position - noted > sequences.NOTED_BEHIND or latest != seen:
+            execute(sql.SET_NOTED, (latest, position, min(end, soonest), path))
+        return [(reading.item_of(op.namespace, path, key, row), 1)]
+
+    def _quick_finish(self, op: FinishJob) -> list[None]:
+        lease = op.path, position_of(op.key) or 0, op.token, self._now
+        if not self._execute(sql.END_LEASE, lease).rowcount:
+            raise lease_lost(op.namespace, op.key)
+        deleted = self._execute(sql.DELETE_JOB, (op.path, op.key, self._most)).rowcount
+        if not deleted and self._longest:
+            raise NotInlineError
+        self._execute(sql.COUNT_DONE, (op.path,))
+        self._version += 1
+        if self.changed is not None:
+            self.changed[op.path, op.key] = ABSENT
+        return [None]
 
     def _run_job(self, op: OfJobs) -> Any:
         state = self._known_states((op.path,)).get(op.path)

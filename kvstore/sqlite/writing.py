@@ -52,7 +52,6 @@ from kvstore.sqlite import (
     declared,
     driver,
     past,
-    quick_jobs,
     reading,
     sequences,
     statements,
@@ -134,8 +133,7 @@ class Batch(PlainChanges):
         if type(op) is Mutate:
             return self._change(op) if self.index is None and self._are_outside((op,)) else None
         if self._sequences is not None and type(op) in _QUICK:
-            answer = self._quick_job(op)  # type: ignore[arg-type]
-            return None if answer is quick_jobs.LONG_WAY else [answer]
+            return self._quick_job(op)  # type: ignore[arg-type]
         return None
 
     def finish(self) -> None:
