@@ -21,7 +21,7 @@ from kvstore.sqlite.guard import Hold
 from kvstore.sqlite.layout import Steps, require_layout
 from kvstore.sqlite.lineage import log_bytes, require_own_log
 
-__all__ = ["Migration", "check_file", "migrate", "migrations", "require_ready", "steps"]
+__all__ = ["check_file", "migrate", "require_ready", "steps"]
 
 APPLICATION_ID = 0x6B767374  # "kvst"
 _MAGIC = b"SQLite format 3\0"
@@ -36,27 +36,10 @@ _BRING_OVER = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Migration:
-    """One step of the schema."""
-
-    number: int
-    name: str
-    statements: tuple[str, ...]
-
-
 @cache
-def migrations() -> tuple[Migration, ...]:
-    """Return the steps, in order."""
-    return tuple(
-        Migration(script.number, script.name, tuple(_statements(script.text)))
-        for script in scripts("sqlite")
-    )
-
-
 def steps() -> Steps:
-    """Return the statements of the steps, in order."""
-    return tuple(migration.statements for migration in migrations())
+    """Return the statements of each migration, in order; the first leads to schema 1."""
+    return tuple(tuple(_statements(script.text)) for script in scripts("sqlite"))
 
 
 def _statements(script: str) -> list[str]:
@@ -135,7 +118,7 @@ def require_ready(connection: driver.Connection, path: Path) -> None:
     Raises:
         SchemaError: it would; or it is not ours, or not as the migrations make it.
     """
-    if _check_ours(_Header.read(connection), path) < migrations()[-1].number:
+    if _check_ours(_Header.read(connection), path) < len(steps()):
         raise SchemaError(
             f"{path} is of an older version of kvstore: open it once without read_only"
         )
@@ -194,7 +177,7 @@ def _check_ours(header: _Header, path: Path) -> int:
             f"{path} is a database of another program, not a kvstore file; "
             + (_BRING_OVER.format(path=path) if header.is_langgraphs else "name another file")
         )
-    newest = migrations()[-1].number
+    newest = len(steps())
     if header.user_version > newest:
         raise SchemaError(
             f"{path} was written by a newer version of kvstore (its schema is "
@@ -227,14 +210,14 @@ def migrate(connection: driver.Connection, path: Path, timeout: float) -> None:
     with translated(path):
         number = _check_ours(_Header.read(connection), path)
         require_layout(connection, steps(), path)
-        if number == migrations()[-1].number:
+        if number == len(steps()):
             return
-        for migration in migrations():
+        for number, step in enumerate(steps(), start=1):
             with transaction(connection, timeout):
-                if _check_ours(_Header.read(connection), path) >= migration.number:
+                if _check_ours(_Header.read(connection), path) >= number:
                     continue  # another process was faster
-                for statement in migration.statements:
+                for statement in step:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {migration.number}")
+                connection.execute(f"PRAGMA user_version = {number}")
                 connection.execute(statements.SET_IDENTITY)  # so that no log of another is its own

@@ -201,7 +201,7 @@ async def open_what_is_damaged(path: Path) -> None:
     await kvstore.SQLiteStore(path, read_only=True).open()
 
 
-@seam("restoring._go_on", StoreCorruptError)
+@seam("backup._go_on", StoreCorruptError)
 async def restore_what_is_damaged(path: Path) -> None:
     await make(path)
     damaged = bytearray(path.read_bytes())

@@ -22,7 +22,7 @@ SOURCES = sorted((Path(kvstore.__file__).parent / "sqlite").glob("*.py"))
 RUNS_SQL = {"execute", "executemany", "executescript", "_execute", "execute_fetchall"}
 
 # Statements that are put together outside `statements.py`, with all that may be put into them.
-PRAGMAS = {"APPLICATION_ID", "migration", "int", "_CACHE_KIB", "self.options.durability.upper"}
+PRAGMAS = {"APPLICATION_ID", "number", "int", "_CACHE_KIB", "self.options.durability.upper"}
 # What a constant template, `_CREATE_X.format(...)`, may be filled with: words and counts of ours.
 FILLINGS = {"content", "name", "dimensions", "chunk"}
 
@@ -56,7 +56,7 @@ def is_harmless(node: ast.expr) -> bool:
         if not isinstance(first, ast.Constant) or not str(first.value).startswith("PRAGMA "):
             return is_filled_with_our_own(node)
         return all(
-            ast.unparse(part.value).partition("(")[0].partition(".number")[0] in PRAGMAS
+            ast.unparse(part.value).partition("(")[0] in PRAGMAS
             for part in node.values
             if isinstance(part, ast.FormattedValue)
         )

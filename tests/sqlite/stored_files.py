@@ -11,11 +11,11 @@ import tempfile
 from pathlib import Path
 
 import kvstore
-from kvstore.sqlite.migrate import migrations
+from kvstore.sqlite.migrate import steps
 from kvstore.testing import ManualClock
 
 FOLDER = Path(__file__).parent / "stored"
-NEWEST = migrations()[-1].number
+NEWEST = len(steps())
 
 ANN, CHAT, JOBS, OTHERS, EMPTY = ("users", "ann"), ("chats", "s1"), ("jobs",), ("others",), ("e",)
 HISTORY_S = 10 * 366 * 86_400.0

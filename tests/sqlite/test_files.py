@@ -25,13 +25,14 @@ from kvstore import (
     StoreError,
 )
 from kvstore.namespace import decode_namespace
+from kvstore.schema import scripts
 from kvstore.sqlite import driver, migrate
 from kvstore.sqlite.connection import connect
 from kvstore.sqlite.reading import checksum
 from tests.running import python
 
 NS = ("users", "alice")
-NEWEST = migrate.migrations()[-1].number
+NEWEST = len(migrate.steps())
 
 
 def run(script: str, *args: object) -> subprocess.CompletedProcess[str]:
@@ -400,9 +401,9 @@ async def test_a_row_that_was_tampered_with_is_an_error_until_it_is_put_anew(
 
 
 def test_migrations_are_numbered_without_gaps() -> None:
-    numbers = [migration.number for migration in migrate.migrations()]
+    numbers = [script.number for script in scripts("sqlite")]
     assert numbers == list(range(1, len(numbers) + 1))
-    assert all(migration.statements for migration in migrate.migrations())
+    assert all(migrate.steps())
 
 
 def test_scripts_are_split_into_statements() -> None:
@@ -434,8 +435,8 @@ async def test_a_file_of_each_earlier_schema_is_brought_to_the_newest(
     old, new = tmp_path / "old.db", tmp_path / "new.db"
     if number:
         with monkeypatch.context() as patch:
-            steps = migrate.migrations()[:number]
-            patch.setattr(migrate, "migrations", lambda: steps)
+            steps = migrate.steps()[:number]
+            patch.setattr(migrate, "steps", lambda: steps)
             connection = connect(old, "rwc")
             migrate.migrate(connection, old, 1.0)
             connection.close()
@@ -450,12 +451,10 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(
     path = tmp_path / "store.db"
     await make_store(path)
     before = schema_of(path)
-    bad = migrate.Migration(
-        NEWEST + 1, "bad.sql", ("CREATE TABLE more (a)", "INSERT INTO nowhere VALUES (1)")
-    )
-    steps = (*migrate.migrations(), bad)
+    bad = "CREATE TABLE more (a)", "INSERT INTO nowhere VALUES (1)"
+    steps = (*migrate.steps(), bad)
     with monkeypatch.context() as patch:
-        patch.setattr(migrate, "migrations", lambda: steps)
+        patch.setattr(migrate, "steps", lambda: steps)
         with pytest.raises(StoreError):
             await SQLiteStore(path).open()
     assert schema_of(path) == before
