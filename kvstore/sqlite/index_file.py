@@ -10,17 +10,13 @@ from kvstore.errors import MissingDependencyError
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.connection import transaction
-from kvstore.sqlite.journal import Journal
 from kvstore.sqlite.layout import made_later
 from kvstore.sqlite.openfile import OpenFile
 from kvstore.sqlite.passing import PassingItems
+from kvstore.sqlite.vectors import Journal
 from kvstore.text import WORDS_REVISION
 
 __all__ = [
-    "LARGE_CHUNK",
-    "SMALL_CHUNK",
-    "SMALL_CHUNKS",
-    "VECTOR_CHUNKS",
     "Setup",
     "describe",
     "described",
@@ -29,10 +25,6 @@ __all__ = [
     "prepare_index",
     "require_words",
 ]
-
-SMALL_CHUNK = 8  # vectors; a namespace of five takes one chunk
-LARGE_CHUNK = 256
-SMALL_CHUNKS = 128  # of a namespace; its vectors beyond them go to large chunks
 
 
 def describe(connection: driver.Connection) -> Description | None:
@@ -68,7 +60,6 @@ class Setup(IndexSetup):
 # Tables
 
 _FORGETS = driver.VERSION >= (3, 43, 0)  # older ones must keep a text to be able to delete it
-VECTOR_CHUNKS = {"vectors_small": SMALL_CHUNK, "vectors_large": LARGE_CHUNK}
 
 _CONTENTS = ("content = '', contentless_delete = 1,", "")  # of an SQLite that forgets, or not
 made_later(
@@ -81,7 +72,7 @@ made_later(
     shadows="data|idx|docsize|config|content",
 )
 made_later("trigger", "items_dropped", "items", sql.CREATE_TRIGGER)
-for _name, _chunk in VECTOR_CHUNKS.items():
+for _name, _chunk in sql.VECTOR_CHUNKS.items():
     made_later(
         *("table", _name, _name, sql.CREATE_VECTORS.replace("{name}", _name)),
         dimensions=r"\d+",

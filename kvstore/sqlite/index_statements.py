@@ -41,7 +41,10 @@ CREATE VIRTUAL TABLE {name} USING vec0(
 )
 """
 CREATE_VECTORS_INDEX = "CREATE INDEX {name}_by_path ON {name}_chunks (partition00)"
-VECTOR_TABLES = ("vectors_small", "vectors_large")
+SMALL_CHUNK = 8  # vectors; a namespace of five takes one chunk
+SMALL_CHUNKS = 128  # of a namespace; its vectors beyond them go to large chunks
+VECTOR_CHUNKS = {"vectors_small": SMALL_CHUNK, "vectors_large": 256}
+VECTOR_TABLES = tuple(VECTOR_CHUNKS)
 MARK_ALL = "INSERT OR IGNORE INTO index_pending (item) SELECT id FROM items"
 
 HAS_ITEMS = "SELECT EXISTS (SELECT 1 FROM items)"

@@ -58,18 +58,15 @@ from kvstore.rules import unpack_indexing
 from kvstore.sqlite import driver
 from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.index_file import (
-    SMALL_CHUNK,
-    SMALL_CHUNKS,
-    VECTOR_CHUNKS,
     Setup,
     keep_description,
     load_vectors,
     require_words,
 )
-from kvstore.sqlite.journal import VectorChange
 from kvstore.sqlite.plain_puts import are_bare_puts
 from kvstore.sqlite.rows import FileState, NotInlineError, StoredRow, read_state
 from kvstore.sqlite.slots import FREE, ITEM_BITS, Entries, codes_held, entries_of
+from kvstore.sqlite.vectors import VectorChange
 from kvstore.sqlite.words import namespace_words, pack_counts
 from kvstore.sqlite.writing import Batch
 from kvstore.types import Item
@@ -408,8 +405,8 @@ class IndexedBatch(Batch):
             return room
         if self._execute(sql.HAS_LARGE_CHUNK, (path,)).fetchone():
             return 0
-        chunks: int = self._execute(sql.COUNT_SMALL_CHUNKS, (path, SMALL_CHUNKS)).fetchone()[0]
-        return (SMALL_CHUNKS - chunks) * SMALL_CHUNK
+        chunks: int = self._execute(sql.COUNT_SMALL_CHUNKS, (path, sql.SMALL_CHUNKS)).fetchone()[0]
+        return (sql.SMALL_CHUNKS - chunks) * sql.SMALL_CHUNK
 
     def _delete_vector(self, rowid: int) -> None:
         any(self._execute(delete, (rowid,)).rowcount for delete in sql.DELETE_VECTOR)
@@ -426,7 +423,7 @@ class IndexedBatch(Batch):
 
     def _create_vectors(self, dimensions: int) -> None:
         load_vectors(self._connection)
-        for name, chunk in VECTOR_CHUNKS.items():
+        for name, chunk in sql.VECTOR_CHUNKS.items():
             self._execute(sql.CREATE_VECTORS.format(name=name, dimensions=dimensions, chunk=chunk))
             self._execute(sql.CREATE_VECTORS_INDEX.format(name=name))
         self._description.dimensions = dimensions

@@ -25,13 +25,13 @@ from kvstore.sqlite import driver, reading, statements
 from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.connection import snapshot
 from kvstore.sqlite.filters import compile_filter
-from kvstore.sqlite.index_file import SMALL_CHUNK, Setup, describe, described, load_vectors
+from kvstore.sqlite.index_file import Setup, describe, described, load_vectors
 from kvstore.sqlite.slots import ITEM_MASK
 from kvstore.sqlite.vectors import VectorCache, scores_of_chunks
 from kvstore.sqlite.words import Weigher
 from kvstore.types import Item
 
-__all__ = ["search", "search_small"]
+__all__ = ["sample_vectors", "search", "search_small"]
 
 Block = list[tuple[float, int]]
 """Candidates: scores and ids of items, best first; no later block has a better one."""
@@ -172,9 +172,8 @@ def search_small(
         check_index(described(text), setup, vector, by_words=False, is_own=asked.is_own)
         scores = scores_of_chunks([chunk[2:] for chunk in chunks if chunk[2]], vector)
         if scores is None:
-            nearest = sql.nearest(
-                "vectors_small", Sql("path = ?", (path,)), None, vector, SMALL_CHUNK * len(chunks)
-            )
+            within, most = statements.in_range(path, subtree=False), sql.SMALL_CHUNK * len(chunks)
+            nearest = sql.nearest("vectors_small", within, None, vector, most)
             rows = driver.run(connection, nearest).fetchall()
             cosines = cosines_of([held for _, _, held in rows], vector)
             scores = [(cosine, row[1]) for cosine, row in zip(cosines, rows, strict=True)]
@@ -432,3 +431,34 @@ def _unseen_neighbours(
             )
             return
         count = min(MOST_NEIGHBOURS, 8 * count)
+
+
+# To be drawn
+
+
+def sample_vectors(
+    connection: driver.Connection, path: str, limit: int
+) -> list[tuple[str, str, bytes]]:
+    """Return path, key and a vector of at most so many items, from all over the subtree.
+
+    It reads the tables in which sqlite-vec keeps its vectors, so that the extension need not be
+    there. Where the items are many, those are taken whose number a step divides.
+    """
+    found: list[tuple[str, str, bytes]] = []
+    with snapshot(connection):
+        description = describe(connection)
+        if description is None or description.dimensions is None:
+            return []
+        size = description.dimensions * 4  # bytes of a vector
+        (items,) = driver.run(connection, sql.count_items(path)).fetchone()
+        every = max(1, items // limit)
+        for table in sql.VECTOR_TABLES:
+            chunks: dict[int, bytes] = {}
+            sample = sql.sample_vectors(table, path, every, limit - len(found))
+            rows = driver.run(connection, sample).fetchall()
+            for there, key, chunk, place in sorted(rows, key=lambda row: row[2]):
+                if chunk not in chunks:
+                    held = connection.execute(sql.chunk_of(table), (chunk,)).fetchone()
+                    chunks = {chunk: held[0]}
+                found.append((there, key, chunks[chunk][place * size : (place + 1) * size]))
+    return found

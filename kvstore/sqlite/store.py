@@ -47,8 +47,7 @@ from kvstore.sqlite.foresight import Foresight
 from kvstore.sqlite.index_file import describe
 from kvstore.sqlite.read_cache import ReadCache
 from kvstore.sqlite.readonly import ReadOnlyConnection
-from kvstore.sqlite.sampling import sample_vectors
-from kvstore.sqlite.searching import search, search_small
+from kvstore.sqlite.searching import sample_vectors, search, search_small
 from kvstore.sqlite.vectors import VectorCache, new_cache
 from kvstore.store import Store
 from kvstore.types import IndexConfig, Item, Namespace

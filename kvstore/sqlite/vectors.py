@@ -10,10 +10,12 @@ tables.
 from __future__ import annotations
 
 from array import array
-from collections import OrderedDict
+from bisect import bisect_right
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from kvstore.description import Description
 from kvstore.embedding import numpy_or_none
@@ -22,15 +24,14 @@ from kvstore.ranking import SCORE_DIGITS
 from kvstore.sql import Sql
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite import index_statements as sql
-from kvstore.sqlite.index_file import SMALL_CHUNKS
-from kvstore.sqlite.journal import Journal, VectorChange
 from kvstore.sqlite.slots import ITEM_MASK
 
-__all__ = ["VectorCache", "new_cache", "scores_of_chunks"]
+__all__ = ["Journal", "VectorCache", "VectorChange", "new_cache", "scores_of_chunks"]
 
 _ScopeKey = tuple[str, bool]
 Block = list[tuple[float, int]]
 
+JOURNAL_VECTORS = 20_000  # changes that are kept
 _FIRST_BLOCK = 64
 _BLOCK_GROWTH = 4
 _EXAMINED = 16  # candidates for each item that is wanted, before a filter is asked for all ...
@@ -74,6 +75,40 @@ def scores_of_chunks(
         )
         if bits >> at & 1
     ]
+
+
+class VectorChange(NamedTuple):
+    """A vector that was written (`None`: deleted)."""
+
+    path: str
+    rowid: int
+    vector: bytes | None
+
+
+class Journal:
+    """The latest changes of vectors by this process, for its caches.
+
+    Attributes:
+        is_read: whether there is a cache that reads it.
+    """
+
+    def __init__(self) -> None:
+        self.is_read = False
+        self._records: deque[tuple[int, list[VectorChange]]] = deque()
+        self._length = 0
+
+    def publish(self, version: int, changes: list[VectorChange]) -> None:
+        """Add what a committed transaction has changed."""
+        self._records.append((version, changes))
+        self._length += len(changes)
+        while self._length > JOURNAL_VECTORS:
+            self._length -= len(self._records.popleft()[1])
+
+    def between(self, after: int, until: int) -> list[list[VectorChange]]:
+        """Return the changes of each transaction with `after < version <= until`, in order."""
+        records = list(self._records)  # another thread may be adding to them
+        begin, end = (bisect_right(records, at, key=itemgetter(0)) for at in (after, until))
+        return [changes for _, changes in records[begin:end]]
 
 
 @dataclass(slots=True)
@@ -150,8 +185,8 @@ class VectorCache:
             return True
         if not subtree:
             return False  # a namespace of many has large chunks
-        chunks = sql.count_small_chunks(within, SMALL_CHUNKS)
-        return bool(_one(connection, chunks) >= SMALL_CHUNKS)
+        chunks = sql.count_small_chunks(within, sql.SMALL_CHUNKS)
+        return bool(_one(connection, chunks) >= sql.SMALL_CHUNKS)
 
     def _is_current(
         self, held: _Held, state: _ReadAt, key: _ScopeKey, description: Description

@@ -15,8 +15,8 @@ from kvstore.ranking import Search
 from kvstore.sqlite import driver, index_statements
 from kvstore.sqlite.connection import connect
 from kvstore.sqlite.index_file import Setup, load_vectors
-from kvstore.sqlite.journal import Journal
 from kvstore.sqlite.searching import search, search_small
+from kvstore.sqlite.vectors import Journal
 from kvstore.testing_search import RecordingEmbeddings
 
 pytestmark = pytest.mark.skipif(
