@@ -235,10 +235,9 @@ def page(
 ) -> tuple[list[Record], tuple[str, str] | None]:
     """Return the first items of a span that were there, and where to go on."""
     statement = sql.select_past_page(span, moment.version, moment.instant, limit)
-    rows = driver.run(connection, statement)
-    records, is_cut = reading.take_records(rows, limit)
+    found = reading.take_records(connection, statement, limit)
     require(connection, moment, now)
-    return records, (records[-1].path, records[-1].key) if is_cut else None
+    return found
 
 
 def then(

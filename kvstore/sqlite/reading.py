@@ -18,7 +18,7 @@ from kvstore.filters import ALL, Filter
 from kvstore.namespace import decode_namespace, encode_namespace, show, subtree_range
 from kvstore.operations import Record
 from kvstore.ordering import Order
-from kvstore.patterns import Pattern
+from kvstore.patterns import EVERY_KEY, Pattern
 from kvstore.rules import unpack_indexing
 from kvstore.sql import Sql, all_of
 from kvstore.sqlite import declared, driver, filter_statements, large, statements
@@ -298,7 +298,7 @@ def select(
     """
     passes = _passes(selection)
     with snapshot(connection):
-        among = candidates(connection, path, selection.subtree, selection.filter)
+        among, _ = candidates(connection, path, selection.subtree, selection.filter)
         if not selection.subtree and (among is None or _are_many(connection, among)):
             first = _first(connection, path, selection, asked)
             if first is not None:
@@ -348,15 +348,11 @@ def _order(selection: Selection) -> Sql | None:
 
 def candidates(
     connection: driver.Connection, path: str, subtree: bool, filter: Filter
-) -> Sql | None:
-    """Select the ids of all items that may pass a filter, if declared filters tell."""
-    return told_candidates(connection, path, subtree, filter)[0]
-
-
-def told_candidates(
-    connection: driver.Connection, path: str, subtree: bool, filter: Filter
 ) -> tuple[Sql | None, bool]:
-    """As `candidates`, and whether next to none of them fail the filter."""
+    """Select the ids of all items that may pass a filter, if declared filters tell.
+
+    Also whether next to none of them fail it.
+    """
     if filter == ALL or not (known := declared.built(connection)):
         return None, False
     among = filter_statements.candidates(filter, known, statements.within_each(path, subtree))
@@ -480,22 +476,26 @@ def records(
     connection: driver.Connection, path: str, after: tuple[str, str] | None, limit: int, now: int
 ) -> tuple[list[Record], tuple[str, str] | None]:
     """Return the next piece of a subtree's live records, and where the one after it begins."""
-    found = driver.run(connection, statements.select_records(path, now, after, limit))
-    taken, is_cut = take_records(found, limit)
-    return taken, (taken[-1].path, taken[-1].key) if is_cut else None
+    span = Span(path, EVERY_KEY, subtree=True, after=after)
+    return take_records(connection, statements.select_records(span, now, limit), limit)
 
 
-def take_records(found: driver.Cursor, limit: int) -> tuple[list[Record], bool]:
-    """Take the records of a statement, at most `limit`, and say whether there may be more."""
+def take_records(
+    connection: driver.Connection, statement: Sql, limit: int
+) -> tuple[list[Record], tuple[str, str] | None]:
+    """Return the records of a statement, at most `limit`, and where more may begin."""
     rows: list[Any] = []
     size = 0
+    found = driver.run(connection, statement)
     for row in found:
         rows.append(row)
         size += len(row[2])
         if size > _PIECE_BYTES:
             break
     found.close()
-    return [to_record(row) for row in rows], len(rows) == limit or size > _PIECE_BYTES
+    records = [to_record(row) for row in rows]
+    is_cut = len(rows) == limit or size > _PIECE_BYTES
+    return records, (records[-1].path, records[-1].key) if is_cut else None
 
 
 def to_record(row: Sequence[Any]) -> Record:

@@ -106,7 +106,7 @@ def search(
             asked.subtree,
             condition,
             all_of([statements.in_range(path, asked.subtree), statements.live(now), condition]),
-            *reading.told_candidates(connection, path, asked.subtree, asked.filter),
+            *reading.candidates(connection, path, asked.subtree, asked.filter),
         )
         by_meaning = by_words = None
         vector, words = asked.vector, asked.words

@@ -537,13 +537,9 @@ def select_page(span: Span, condition: Sql, now: int, limit: int) -> Sql:
     )
 
 
-def select_records(path: str, now: int, after: tuple[str, str] | None, limit: int) -> Sql:
-    """Select the next rows of a subtree with all that they hold, in order."""
-    high = subtree_range(path)[1]
-    above = Sql("path >= ?", (path,)) if after is None else Sql("(path, key) > (?, ?)", after)
-    below = NOTHING if high is None else Sql("AND path < ?", (high,))
+def select_records(span: Span, now: int, limit: int) -> Sql:
+    """Select the first rows of a span with all that they hold, whatever their keys."""
     return Sql.of(
-        f"SELECT path, key, {ROW}, ttl, indexing FROM items"
-        f" WHERE ? ? AND {LIVE} ORDER BY path, key LIMIT +?",
-        *(above, below, now, limit),
+        f"SELECT path, key, {ROW}, ttl, indexing FROM items WHERE ? AND {LIVE} ?",
+        *(in_span(span), now, in_order(span, limit)),
     )
