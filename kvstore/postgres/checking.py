@@ -16,7 +16,13 @@ from kvstore.description import Description
 from kvstore.index_plan import codes_in, has_own, is_as_wanted, texts_of_row
 from kvstore.jobs import no_job
 from kvstore.namespace import decode_namespace, encode_namespace, root_of, show
-from kvstore.postgres import index_statements, past_statements, sequence_statements, statements
+from kvstore.postgres import (
+    declared,
+    index_statements,
+    past_statements,
+    sequence_statements,
+    statements,
+)
 from kvstore.postgres.codes import scalars_of
 from kvstore.postgres.connection import Connection, DriverError, is_damage, snapshot
 from kvstore.postgres.indexing import embeds, vectors_table
@@ -85,6 +91,7 @@ class _Looking:
             self.problems.append(f"the past of {_named(root)} is ahead of it")
         self.problems += await _find_sequence_problems(connection)
         self.problems += await find_index_problems(connection)
+        self.problems += await declared.find_problems(connection)
         for path, key in await connection.fetch(index_statements.FIND_WAITING):
             self.waiting.append(f"{_named(path, key)} {WAITS}")
 

@@ -20,7 +20,7 @@ from kvstore.filters import And, Compare, Contains, Exists, Filter, In, Leaf, No
 from kvstore.paths import Path
 from kvstore.sql import FALSE, TRUE, Sql, all_of, any_of
 
-__all__ = ["compile_filter", "compile_text", "is_exact"]
+__all__ = ["compile_filter", "compile_text", "is_exact", "json_path"]
 
 _TAG = re.compile(r"\$+bytes")  # the codec's
 _EXACT = 2**53  # beyond it, an integer and a float are told apart otherwise than in Python
@@ -71,7 +71,7 @@ def _compile(node: Filter) -> tuple[Sql, bool]:
         case Not(part):
             inner, exact = _compile(part)
             return (Sql(f"(NOT {inner.text})", inner.params), True) if exact else (TRUE, False)
-    path = _json_path(node.path)
+    path = json_path(node.path)
     condition = None if path is None else _leaf(node, path)
     return (TRUE, False) if condition is None else (condition, True)
 
@@ -180,7 +180,7 @@ def _is_safe(operand: object) -> bool:
     return True  # bytes, which are written in base64
 
 
-def _json_path(path: Path) -> str | None:
+def json_path(path: Path) -> str | None:
     """Write a path in the server's language, or `None` if it cannot say it for sure."""
     written = "strict $"
     for segment in path:

@@ -86,8 +86,10 @@ async def _prepare_root(connection: Connection, root: str, first: Description) -
         words = await connection.fetchval(sql.COUNT_WORDS, root)
         for statement in sql.FORGET_WORDS:
             await connection.execute(statement, root)
-    await connection.execute(sql.MARK_ALL, root)
-    description.has_all_words = is_new
+    has_texts = bool(description.fields) or description.model is not None
+    if has_texts:
+        await connection.execute(sql.MARK_ALL, root)
+    description.has_all_words = is_new or not has_texts
     description.words = WORDS_REVISION
     await connection.execute(sql.SET_ROOT_INDEX, root, description.text)
     await connection.execute(statements.ADVANCE, root, state.version, 0, -words)

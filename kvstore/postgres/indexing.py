@@ -38,6 +38,7 @@ from kvstore.index_plan import (
     require_adopted,
 )
 from kvstore.operations import Reindex
+from kvstore.paths import Path
 from kvstore.plan import Vectors
 from kvstore.postgres import index_statements as sql
 from kvstore.postgres.codes import Terms, scalars_of
@@ -87,10 +88,12 @@ class Setup(IndexSetup):
     Attributes:
         schema: where pgvector is; empty: not known yet.
         lengths: of the vectors for which there are tables, as far as that is known.
+        declared: the paths whose scalars are kept in order, and their fields.
     """
 
     schema: str = ""
     lengths: set[int] = field(default_factory=set)
+    declared: dict[Path, str] = field(default_factory=dict)
 
     @property
     def has_vectors(self) -> bool:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from kvstore import codec
-from kvstore.backend import NamespaceQuery, Page, Selection, Span
+from kvstore.backend import NamespaceQuery, Page, Span
 from kvstore.errors import StoreCorruptError
-from kvstore.filters import ALL, Filter, matches
+from kvstore.filters import Filter, matches
 from kvstore.namespace import decode_namespace, encode_namespace, show
 from kvstore.operations import Record
 from kvstore.patterns import Pattern
 from kvstore.postgres import statements
 from kvstore.postgres.connection import Connection, snapshot
-from kvstore.postgres.filters import compile_filter, compile_text, is_exact
+from kvstore.postgres.filters import compile_filter
 from kvstore.postgres.keys import Address, decode_key, encode_key, root_of
 from kvstore.rules import unpack_indexing
-from kvstore.sql import Sql, all_of
-from kvstore.text import contains
+from kvstore.sql import Sql
 from kvstore.types import Item, Namespace, make_item
 
 __all__ = [
@@ -37,11 +36,8 @@ __all__ = [
     "page",
     "record_of",
     "records",
-    "select",
 ]
 
-_AT_ONCE = 100  # rows that a search looks at before it asks for more
-_MOST_SKIPPED = 1_000  # rows of an offset that are fetched, only to be left out
 _MOST_ROOTS = 1_000  # on several machines that are asked one by one for their namespaces
 
 
@@ -158,42 +154,6 @@ async def items_before(
     ):
         found[number - 1] = make(path, key, row)
     return found
-
-
-async def select(connection: Connection, now: int, path: str, selection: Selection) -> list[Item]:
-    """Return the live items that pass, latest first."""
-    filter, text = selection.filter, selection.text
-    condition = all_of([compile_filter(filter), compile_text(text)])
-    statement = statements.select_latest(path, selection.subtree, condition, now)
-    limit, offset = selection.limit, selection.offset
-    if filter == ALL and text is None:
-        rows = await fetch(connection, statement + Sql("LIMIT ? OFFSET ?", (limit, offset)))
-        return [make(row[0], row[1], tuple(row)[2:]) for row in rows]
-    end = offset + limit
-    if text is None and is_exact(filter) and end <= _MOST_SKIPPED:
-        rows = await fetch(connection, statement + Sql("LIMIT ?", (end,)))
-        found = list(_passing(rows, selection))
-        if len(found) == len(rows):
-            return found[offset:]
-    passed = 0
-    items: list[Item] = []
-    async with snapshot(connection):
-        cursor = await connection.cursor(statement.render(), *statement.params)
-        while len(items) < limit and (rows := await cursor.fetch(_AT_ONCE)):
-            for item in _passing(rows, selection):
-                passed += 1
-                if passed > offset:
-                    items.append(item)
-    return items[:limit]
-
-
-def _passing(rows: Iterable[Sequence[Any]], selection: Selection) -> Iterator[Item]:
-    for row in rows:
-        item = make(row[0], row[1], tuple(row)[2:])
-        if matches(selection.filter, item.value) and (
-            selection.text is None or contains(item.key, item.value, selection.text)
-        ):
-            yield item
 
 
 async def list_namespaces(

@@ -28,6 +28,7 @@ from kvstore.postgres import index_statements as sql
 from kvstore.postgres import statements
 from kvstore.postgres.codes import conditions_of, namespace_term, subtree_term, term_of
 from kvstore.postgres.connection import Connection, snapshot
+from kvstore.postgres.declared import candidates
 from kvstore.postgres.filters import compile_filter
 from kvstore.postgres.index_setup import MAX_HALF_INDEXED, MAX_INDEXED, find_extension
 from kvstore.postgres.indexing import Setup, numbers_of, vectors_table
@@ -82,7 +83,8 @@ async def search(
                 by_words=asked.words is not None,
                 is_own=asked.is_own,
             )
-        finder = _Finder(connection, described, quoted(setup.schema), path, asked, now)
+        among = None if asked.subtree else candidates(asked.filter, setup.declared, path)
+        finder = _Finder(connection, described, quoted(setup.schema), path, asked, now, among)
         if connection.is_distributed and described.root is None:
             finder.roots = [root for root, _ in await connection.fetch(statements.LIST_ROOTS)]
         return await finder.find()
@@ -166,6 +168,7 @@ class _Finder:
     """One search, inside its transaction.
 
     Attributes:
+        among: the addresses of all that can pass the filter, where declared filters tell.
         roots: whose candidates are asked for one after the other, as each is on its machine.
     """
 
@@ -175,6 +178,7 @@ class _Finder:
     path: str
     asked: Search
     now: int
+    among: Sql | None = None
     roots: list[str] | None = None
     _rows: dict[Address, Any] = field(default_factory=dict)  # what came with its value
 
@@ -442,13 +446,15 @@ class _Finder:
             return None, 1.0 if can_approximate else None
         within = self._within("items")
         conditions = conditions_of(self.asked.filter)
-        if conditions:
+        if self.among is not None:
+            passing = self.among
+        elif conditions:
             passing = sql.passing_scalars(self._within("facts"), conditions)
         else:
             passing = sql.passing_items(within, self._condition)
         if not can_approximate:
             return passing, None
-        if conditions:
+        if conditions or self.among is not None:
             number = await self._value(sql.count_of(passing, EXACT_VECTORS + 1))
             return passing, None if number <= EXACT_VECTORS else number / self.described.in_scope
         share = await self._value(sql.share_of(within, self._condition, SAMPLE)) or 0.0

@@ -287,6 +287,7 @@ def _settings(target: Target, present: Mapping[str, int]) -> str:
     settings = {
         "search_path": "pg_catalog, pg_temp",
         "lock_timeout": str(_milliseconds(target.busy_timeout)),
+        "jit": "off",  # a guess at many rows would cost short statements milliseconds
     }
     limits = {"idle_in_transaction_session_timeout": IDLE_S}
     if target.statement_timeout is not None:

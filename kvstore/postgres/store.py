@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from kvstore.arguments import check_seconds
-from kvstore.backend import Backend, Settings
+from kvstore.backend import Backend, Selection, Settings
 from kvstore.embedding import Embedder
 from kvstore.errors import InvalidArgumentError, SchemaError
 from kvstore.index_plan import LatelyPut, texts_of_put
@@ -28,7 +28,16 @@ from kvstore.operations import (
     named_of,
 )
 from kvstore.plan import Address
-from kvstore.postgres import changes, checking, past, reading, sequence_reading, statements
+from kvstore.postgres import (
+    changes,
+    checking,
+    declared,
+    past,
+    reading,
+    selecting,
+    sequence_reading,
+    statements,
+)
 from kvstore.postgres.backup import backup
 from kvstore.postgres.connection import (
     Connection,
@@ -188,6 +197,7 @@ class PostgresBackend(Backend):
         may_cross: whether several roots may be written together where they are spread.
     """
 
+    can_order = True
     most_dimensions = 16_000  # of pgvector's type
     has_sequences = True
     keeps_history = True
@@ -302,9 +312,18 @@ class PostgresBackend(Backend):
             elif self._setup.model is not None:
                 async with connection.transaction():
                     await find_extension(connection, self._setup, may_create=False)
+            await self._prepare_filters(connection, self._setup)
         async with connection.transaction():
             newest: int = await connection.fetchval(statements.GET_NEWEST) or 0
         return newest
+
+    async def _prepare_filters(self, connection: Connection, setup: Setup) -> None:
+        """Have the entries of declared filters made, if that is quick; learn which there are."""
+        assert self.index is not None
+        if self.index.filters and not connection.is_distributed:
+            if not self.settings.read_only:
+                await declared.prepare(connection, self.index.filters)
+            setup.declared = await declared.built(connection)
 
     def _make_indexer(self, description: str) -> Indexer:
         return Indexer(description, self._setup)
@@ -340,7 +359,10 @@ class PostgresBackend(Backend):
             return await self._points.get(namespace, path, keys[0])
         return await self._reads.run(reading.get_many, self.now(), namespace, path, keys)
 
-    select = _read(reading.select)
+    async def select(self, path: str, selection: Selection) -> list[Item]:
+        known = {} if self._setup is None else self._setup.declared
+        return await self._reads.run(selecting.select, self.now(), path, selection, known)
+
     list_namespaces = _read(reading.list_namespaces)
     keys = _read(reading.keys)
     count = _read(reading.count)
@@ -516,7 +538,7 @@ class PostgresBackend(Backend):
         """Run VACUUM; it gives back what is free at the end of the tables, and locks nobody out."""
         async with self._connection(replace(self.target, statement_timeout=None)) as connection:
             before = await connection.fetchval(statements.GET_SIZE)
-            for table in ("kvstore_items", "kvstore_changes", "kvstore_roots"):
+            for table in ("kvstore_items", "kvstore_changes", "kvstore_roots", "kvstore_scalars"):
                 await connection.execute(f"VACUUM (ANALYZE) {table}")
             after = await connection.fetchval(statements.GET_SIZE)
         return int(max(0, before - after))

@@ -25,7 +25,7 @@ from kvstore.operations import (
 )
 from kvstore.plan import Address
 from kvstore.positions import Position, Positions
-from kvstore.postgres import index_statements, past, past_statements, statements
+from kvstore.postgres import declared, index_statements, past, past_statements, statements
 from kvstore.postgres.connection import Connection, rows_of
 from kvstore.postgres.engine import Writer
 from kvstore.postgres.indexing import Indexer, Setup
@@ -79,7 +79,7 @@ class Upkeep:
             case Sweep():
                 return await self._sweep(connection, op)
             case Adopt():
-                return await self._adopt(connection)
+                return await self._adopt(connection, op)
             case Reindex():
                 return await self._reindex(connection, op)
             case Keep():
@@ -218,10 +218,13 @@ class Upkeep:
 
     # The search index
 
-    async def _adopt(self, connection: Connection) -> int:
+    async def _adopt(self, connection: Connection, op: Adopt) -> int:
         """Make the index the store's own; return how many items are marked."""
         if self.setup is None:
             return 0
+        if op.filters and not connection.is_distributed:
+            await declared.build(connection, op.filters)
+            self.setup.declared = await declared.built(connection)
         async with connection.transaction():
             *_, text = await store_state(connection, statements.LOCK_STATE)
             if text is not None:

@@ -134,3 +134,21 @@ async def test_a_tenant_writes_as_many_items_at_once_as_anybody(
         assert [item.value for item in found if item.expires_at] == list(items.values())
         with pytest.raises(StoreAccessError, match="does not let this user"):
             await store.put_many(("new",), items)
+
+
+@pytest.mark.parametrize("tenants", [IndexConfig(fields=(), filters=("status",))], indirect=True)
+async def test_a_tenant_finds_by_declared_filters_what_is_its_own(tenants: dict[str, str]) -> None:
+    index = IndexConfig(fields=(), filters=("status",))
+    for name, url in tenants.items():
+        async with PostgresStore(url, index=index) as store:
+            setup = store.backend._setup
+            assert setup is not None
+            assert setup.declared
+            await store.put_many((name,), {f"k{at}": {"status": at % 3} for at in range(9)})
+            await store.put((name,), "k0", {"status": 1})
+    for name, url in tenants.items():
+        async with PostgresStore(url, index=index) as store:
+            found = await store.search((name,), filter={"status": 1})
+            assert sorted(item.key for item in found) == ["k0", "k1", "k4", "k7"]
+            others = [other for other in tenants if other != name]
+            assert not await store.search((others[0],), filter={"status": 1})
