@@ -143,23 +143,12 @@ def check_label_pattern(labels: LabelPattern, what: str) -> tuple[str | Ellipsis
     return tuple(label if label is ... else str.__str__(label) for label in labels)
 
 
-def whole_query(
-    query: str | SearchQuery | None,
-    filter: Mapping[str, Any] | None,
-    order_by: str | Sequence[str] | None,
-    limit: int,
-    offset: int,
-    mode: str,
-    subtree: bool,
-    min_score: float | None,
-    vector: Any = None,
-) -> SearchQuery:
-    """Return the arguments of a search as one value, or the one that `query` is."""
-    rest = limit, offset, mode, subtree, min_score, vector
-    asked = SearchQuery(query, filter, order_by, *rest)  # type: ignore[arg-type]
+def whole_query(asked: SearchQuery) -> SearchQuery:
+    """Return the arguments of a search: as they are, or those of the one that is its `query`."""
+    query: Any = asked.query
     if not isinstance(query, SearchQuery):
         return asked
-    if vector is not None or asked != SearchQuery(query):  # type: ignore[arg-type]
+    if asked.vector is not None or asked != SearchQuery(asked.query):
         raise InvalidArgumentError("a SearchQuery says it all: put the other arguments into it")
     return query
 

@@ -204,8 +204,9 @@ class Past:
         Raises:
             InvalidArgumentError: it is by meaning, for which old vectors are not kept.
         """
-        rest = limit, offset, mode, subtree, min_score, vector
-        return await self._find(namespace, whole_query(query, filter, order_by, *rest))
+        rest: Any = limit, offset, mode, subtree, min_score, vector
+        asked = SearchQuery(query, filter, order_by, *rest)  # type: ignore[arg-type]
+        return await self._find(namespace, whole_query(asked))
 
     async def _find(self, namespace: Sequence[str], asked: SearchQuery) -> list[Item]:
         span = span_of(namespace, subtree=asked.subtree)

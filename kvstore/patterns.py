@@ -9,6 +9,7 @@ end is itself): `patternCompare` in SQLite's func.c, https://sqlite.org/lang_exp
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -124,17 +125,23 @@ def _compile_long(text: str) -> Pattern:
     return _compile(text)
 
 
-def _measure(text: str) -> tuple[str, int, bool]:
-    """Return the text that every match begins with, a match's fewest characters, if it is one."""
-    head: list[str] = []
-    width, is_literal = 0, True
+def _parts(text: str) -> Iterator[re.Match[str]]:
+    """Yield the runs of stars, of question marks and of plain characters, and each class."""
     for part in _PART.finditer(text):
-        written = part[0]
-        if written == "[":
+        if part[0] == "[":
             raise InvalidPatternError(
                 f"the pattern {text!r} opens a class with '[' at position {part.start()} and never "
                 "closes it; write '[[]' (or use kvstore.escape) for a literal '['"
             )
+        yield part
+
+
+def _measure(text: str) -> tuple[str, int, bool]:
+    """Return the text that every match begins with, a match's fewest characters, if it is one."""
+    head: list[str] = []
+    width, is_literal = 0, True
+    for part in _parts(text):
+        written = part[0]
         if not part["stars"]:
             width += 1 if part["class"] else len(written)
         if is_literal:
@@ -236,52 +243,38 @@ _Token = str | Star | AnyOne | Class
 def tokenize(text: str) -> list[_Token]:
     """Split a pattern into literal characters, stars, any-ones and classes."""
     tokens: list[_Token] = []
-    position = 0
-    while position < len(text):
-        char = text[position]
-        position += 1
-        if char == "*":
-            if not (tokens and isinstance(tokens[-1], Star)):
-                tokens.append(Star())
-        elif char == "?":
-            tokens.append(AnyOne())
-        elif char == "[":
-            token, position = _class(text, position)
-            (low, high) = token.ranges[0]
-            one_char = len(token.ranges) == 1 and low == high and not token.negated
-            tokens.append(low if one_char else token)
+    for part in _parts(text):
+        if part["stars"]:
+            tokens.append(Star())
+        elif part["ones"]:
+            tokens += [AnyOne()] * len(part[0])
+        elif part["class"]:
+            tokens.append(_class(part[0]))
         else:
-            tokens.append(char)
+            tokens += part[0]
     return tokens
 
 
-def _class(text: str, position: int) -> tuple[Class, int]:
-    """Parse a class whose `[` stands before `position`; return it and where it ends."""
-    opened = position - 1
-    negated = text[position : position + 1] == "^"
-    if negated:
-        position += 1
-    ranges: list[tuple[str, str]] = []
+def _class(written: str) -> str | Class:
+    """Parse a class with its brackets; return the character that it is, if it is but one."""
+    negated = written.startswith("[^")
+    members = written[2 if negated else 1 : -1]
+    at = int(members.startswith("]"))
+    ranges: list[tuple[str, str]] = [("]", "]")] * at
     start: str | None = None  # the last member, if it may begin a range
-    if text[position : position + 1] == "]":
-        ranges.append(("]", "]"))
-        position += 1
-    while position < len(text) and text[position] != "]":
-        char = text[position]
-        position += 1
-        if char == "-" and start is not None and text[position : position + 1] not in ("", "]"):
-            ranges.append((start, text[position]))
-            position += 1
+    while at < len(members):
+        char = members[at]
+        at += 1
+        if char == "-" and start is not None and at < len(members):
+            ranges.append((start, members[at]))
+            at += 1
             start = None
         else:
             ranges.append((char, char))
             start = char
-    if position >= len(text):
-        raise InvalidPatternError(
-            f"the pattern {text!r} opens a class with '[' at position {opened} and never closes "
-            "it; write '[[]' (or use kvstore.escape) for a literal '['"
-        )
-    return Class(tuple(ranges), negated), position + 1
+    (low, high) = ranges[0]
+    is_one = len(ranges) == 1 and low == high and not negated
+    return low if is_one else Class(tuple(ranges), negated)
 
 
 def _successor(head: str) -> str | None:

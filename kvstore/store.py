@@ -560,8 +560,9 @@ class Store(WithAsync, Recipe):
                 mode that this store has no index for.
         """
         self.require_open()
-        rest = limit, offset, mode, subtree, min_score, vector
-        return await self.find(namespace, whole_query(query, filter, order_by, *rest), refresh_ttl)
+        rest: Any = limit, offset, mode, subtree, min_score, vector
+        asked = SearchQuery(query, filter, order_by, *rest)  # type: ignore[arg-type]
+        return await self.find(namespace, whole_query(asked), refresh_ttl)
 
     async def list_namespaces(
         self,
