@@ -1,6 +1,6 @@
 """Search, by what is asked of it; a file's name begins with the question.
 
-- `test_conformance`: the whole contract, of each backend (the server's is in `tests/postgres`).
+- `test_conformance`: the whole contract, of each backend.
 - `test_found_*`: is just that found which should be, by filters and in small namespaces?
 - `test_ordered_*`: in which order?
 - `test_scored_*`: with which score, and the same everywhere?

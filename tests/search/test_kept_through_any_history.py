@@ -1,15 +1,18 @@
-"""After any history, the index of a file is exactly what its items say, whoever wrote them."""
+"""After any history, an index is exactly what the items say, whoever wrote them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import hypothesis.strategies as st
 import pytest
+from hypothesis import settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -18,12 +21,14 @@ from hypothesis.stateful import (
     rule,
 )
 
+import kvstore
 from kvstore import IndexConfig, InMemoryStore, SQLiteStore, Store
 from kvstore.sqlite import driver
 from kvstore.sqlite.checking import check_index
 from kvstore.sqlite.connection import connect
-from kvstore.testing import ManualClock
+from kvstore.testing import ManualClock, StoreFactory
 from kvstore.testing_search import RecordingEmbeddings, cosine
+from tests.postgres.server import Database
 
 T = TypeVar("T")
 
@@ -69,24 +74,31 @@ class History(RuleBasedStateMachine):
     @initialize(cache=st.sampled_from([0, 2**20]))
     def open(self, cache: int) -> None:
         path = Path(self.folder.name, "store.db")
+        self.open_stores(partial(SQLiteStore, path), vector_cache_bytes=cache)
+        self.connection = connect(path, "ro")
+
+    def open_stores(self, factory: StoreFactory, **of_the_first: Any) -> None:
         options: dict[str, Any] = {"clock": self.clock, "sweep_interval": None}
         index = IndexConfig(self.model, fields=FIELDS)
-        self.store: Store = SQLiteStore(path, index=index, vector_cache_bytes=cache, **options)
-        self.writers: list[Store] = [
+        self.store = factory(index=index, **of_the_first, **options)
+        self.writers = [
             self.store,
-            SQLiteStore(path, **options),
-            SQLiteStore(path, index=IndexConfig(fields=FIELDS), **options),
+            factory(**options),
+            factory(index=IndexConfig(fields=FIELDS), **options),
         ]
         self.oracle = InMemoryStore(index=index, **options)
         for store in (*self.writers, self.oracle):
             self.run(store.open())
-        self.connection = connect(path, "ro")
+
+    def problems(self) -> list[str]:
+        return list(check_index(self.connection))
 
     def teardown(self) -> None:
+        if hasattr(self, "connection"):
+            self.connection.close()
         if hasattr(self, "store"):
             for store in (*self.writers, self.oracle):
                 self.run(store.close())
-            self.connection.close()
         self.runner.close()
         self.folder.cleanup()
 
@@ -161,7 +173,7 @@ class History(RuleBasedStateMachine):
     @invariant()
     def the_index_is_true(self) -> None:
         if hasattr(self, "store"):
-            assert list(check_index(self.connection)) == []
+            assert self.problems() == []
 
     @rule(
         namespace=namespaces,
@@ -204,10 +216,41 @@ class History(RuleBasedStateMachine):
             }
 
 
-TestHistory = pytest.mark.slow(History.TestCase)
-pytestmark = pytest.mark.skipif(
+class HistoryOnAServer(History):
+    database: Database
+
+    @initialize(cache=st.just(0))
+    def open(self, cache: int) -> None:
+        from kvstore.postgres.connection import Target, connect
+
+        self.stack = ExitStack()
+        url = self.stack.enter_context(self.database.tables())
+        self.open_stores(partial(kvstore.open, url))
+        self.raw = self.run(connect(Target.parse(url)))
+
+    def teardown(self) -> None:
+        if hasattr(self, "raw"):
+            self.run(self.raw.close())
+        super().teardown()
+        if hasattr(self, "stack"):
+            self.stack.close()
+
+    def problems(self) -> list[str]:
+        from kvstore.postgres.checking import find_index_problems
+
+        return self.run(find_index_problems(self.raw))
+
+
+@pytest.fixture(scope="class")
+def _database(postgres: Database) -> None:
+    HistoryOnAServer.database = postgres
+
+
+TestHistory = pytest.mark.skipif(
     not driver.CAN_LOAD_EXTENSIONS, reason="this SQLite loads no extensions"
-)
+)(pytest.mark.slow(History.TestCase))
+TestHistoryOnAServer = pytest.mark.usefixtures("_database")(HistoryOnAServer.TestCase)
+TestHistoryOnAServer.settings = settings(max_examples=30, stateful_step_count=30)
 
 
 def test_the_oracle_is_a_scan_in_doubles() -> None:
