@@ -23,6 +23,9 @@ CORE_TESTS = $(addprefix tests/,unit flow sqlite conformance/test_memory.py conf
 FRAMEWORKS_TESTS = $(addprefix tests/integrations/test_,deepagents.py frameworks_page.py google_adk.py haystack.py \
 	langchain.py llama_index.py openai_agents.py lifetimes.py) tests/examples
 
+# What Python has compiled it keeps, whatever the surroundings say: each test process would do it anew
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install demo docs release test test-slow test-fast test-frameworks simulate histories crash-states lint format type bench bench-quick build

@@ -170,10 +170,9 @@ def run_suite(
     suite: Path, store: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> subprocess.CompletedProcess[str]:
     monkeypatch.setenv("STORE", store)
-    return run(
-        *("-m", "pytest", "-q", "-x", "--tb=line", "-p", "no:cacheprovider", f"test_it.py::{name}"),
-        folder=suite,
-    )
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # the one that is needed is quick
+    options = ("-q", "-x", "--tb=line", "-p", "no:cacheprovider", "-p", "pytest_asyncio.plugin")
+    return run("-m", "pytest", *options, f"test_it.py::{name}", folder=suite)
 
 
 @pytest.mark.slow
