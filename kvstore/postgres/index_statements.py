@@ -198,19 +198,14 @@ _NO_VALUE = "NULL::text AS value, items.version"
 _VALUE = "items.value, items.version, items.created_at, items.updated_at, items.expires_at"
 
 
-def join_items(
-    candidates: Sql, condition: Sql, *, with_values: bool, root: str | None = None
-) -> Sql:
+def join_items(candidates: Sql, condition: Sql, *, with_values: bool) -> Sql:
     """Add to candidates what is known of the items that meet a condition, by the primary key.
 
     Args:
         candidates: a ranking.
         condition: on the items.
         with_values: whether the values are wanted.
-        root: of all candidates, if there is one.
     """
-    if root is not None:
-        condition = all_of([Sql("items.root = ?", (root,)), condition])
     return Sql.of(
         f"""
 WITH ranked AS MATERIALIZED (?)
@@ -227,26 +222,18 @@ LEFT JOIN LATERAL (
     )
 
 
-def _page(limit: int, offset: int) -> Sql:
-    return Sql("ORDER BY weight, root, path, key LIMIT ? OFFSET ?", (limit, offset))
-
-
 def by_words(
     weights: list[tuple[int, float]],
     token: int | None,
     mean: float,
-    limit: int,
-    offset: int,
     within: Sql = TRUE,
 ) -> Sql:
-    """Rank entries by BM25; uses the GIN index of words.
+    """Weigh entries by BM25; uses the GIN index of words.
 
     Args:
         weights: of each term, the constant part.
         token: a term that all must have, such as a namespace's.
         mean: length of an entry, in words.
-        limit: how many.
-        offset: after how many.
         within: a condition on entries that says no more than the token, for engines that have to
             know on which machine they are.
     """
@@ -263,9 +250,9 @@ SELECT entries.root, entries.path, entries.key, - (?) AS weight
 FROM (
     SELECT *, 0.3::float8 + 0.9::float8 * length / ?::float8 AS norm
     FROM kvstore_entries AS entries WHERE ? OFFSET 0
-) AS entries ?
+) AS entries
 """,
-        *(weight, mean, all_of(parts), _page(limit, offset)),
+        *(weight, mean, all_of(parts)),
     )
 
 
@@ -335,8 +322,8 @@ LIMIT ?
 
 
 def page_of(ranking: Sql, limit: int, offset: int) -> Sql:
-    """Cut a page of a ranking."""
-    return ranking + _page(limit, offset)
+    """Cut a page of what was weighed, the least weight first."""
+    return ranking + Sql("ORDER BY weight, root, path, key LIMIT ? OFFSET ?", (limit, offset))
 
 
 def nearest(

@@ -1,8 +1,8 @@
 """The read side of the search index: rankings by meaning and by words.
 
 A search is one read-only transaction that sees one state of everything. Each ranking is a walk:
-candidates come best first, in growing blocks, and each block is joined to the items: alive, and
-passing the filter. The walk ends when no candidate can be better than what was found, so a page
+candidates come best first (with the least weight, as the statements have it), in growing blocks,
+and each block is joined to the items: alive, and passing the filter. The walk ends when no candidate can be better than what was found, so a page
 is never short, and its order never depends on where the page is cut.
 
 Among few vectors the walk is exact. Among many, it depends on what passes the filter. Few, by the
@@ -52,12 +52,6 @@ EF_SEARCH = 200
 _FIRST_NEIGHBOURS = 64
 _LARGEST_FIRST = 5_000
 _VALUES_AT_ONCE = 100  # of a first block, that come with it
-
-Ranking = Callable[[int, int], Sql]
-"""From a limit and an offset to the statement for so many candidates: root, path, key, weight.
-
-The least weight is the best.
-"""
 
 
 async def search(
@@ -214,21 +208,21 @@ class _Finder:
 
     async def _walk_all(
         self,
-        ranking_under: Callable[[str | None], Ranking],
+        weighed_under: Callable[[str | None], Sql],
         score_of: Callable[[float], float],
         wanted: int,
     ) -> list[Hit]:
         """As `walk`, root by root if need be; the scores are such as compare."""
         if self.roots is None:
-            return await self.walk(ranking_under(self.described.root), score_of, wanted)
+            return await self.walk(weighed_under(self.described.root), score_of, wanted)
         hits: list[Hit] = []
         for root in self.roots:
             part = replace(self, described=replace(self.described, root=root))
-            hits += await part.walk(ranking_under(root), score_of, wanted)
+            hits += await part.walk(weighed_under(root), score_of, wanted)
         return sorted(hits, key=_rank)[:wanted]
 
     async def walk(
-        self, ranking: Ranking, score_of: Callable[[float], float], wanted: int
+        self, weighed: Sql, score_of: Callable[[float], float], wanted: int
     ) -> list[Hit]:
         """Return the best candidates that pass: so many, or all there are."""
         hits: list[Hit] = []
@@ -239,7 +233,7 @@ class _Finder:
             size *= 4
         size = min(size, _LARGEST_FIRST)
         while True:
-            rows = await self._block(ranking(size, done), is_first=not done)
+            rows = await self._block(sql.page_of(weighed, size, done), is_first=not done)
             hits += self._passing(rows, score_of, seen)
             hits.sort(key=_rank)
             if len(rows) < size:
@@ -255,9 +249,7 @@ class _Finder:
         depth = _depth(self.asked)
         is_page = depth <= _VALUES_AT_ONCE and depth == self.asked.offset + self.asked.limit
         with_values = self._is_filtered or (is_first and is_page)
-        statement = sql.join_items(
-            candidates, self._condition, with_values=with_values, root=self.described.root
-        )
+        statement = sql.join_items(candidates, self._condition_here, with_values=with_values)
         return sorted(await fetch(self.connection, statement), key=_by_weight)
 
     def _passing(
@@ -327,30 +319,26 @@ class _Finder:
         elif self.path:
             token = subtree_term(self.path)
 
-        def ranking_under(root: str | None) -> Ranking:
+        def weighed_under(root: str | None) -> Sql:
             within = TRUE
             if root is not None and self.connection.is_distributed:
                 within = Sql("entries.root = ?", (root,))
-
-            def ranking(limit: int, offset: int) -> Sql:
-                return sql.by_words(by_term, token, weights.mean, limit, offset, within)
-
-            return ranking
+            return sql.by_words(by_term, token, weights.mean, within)
 
         def score(weight: float) -> float:
             return weights.score(-weight)
 
         if not self.asked.context:
-            return await self._walk_all(ranking_under, score, wanted)
+            return await self._walk_all(weighed_under, score, wanted)
         whole = replace(self, asked=replace(self.asked, filter=ALL))
-        own = await whole._walk_all(ranking_under, score, CONTEXT_HITS)
+        own = await whole._walk_all(weighed_under, score, CONTEXT_HITS)
         near = await self._around(own, [term for term, _ in by_term])
         hits = in_context(near, {hit.place for hit in own}, self.asked.context, weights)
         if self._is_filtered:
             hits = await self._filtered(hits, wanted)
         if len(own) < CONTEXT_HITS or len(hits) >= wanted:
             return hits[:wanted]
-        tail = await self._walk_all(ranking_under, score, wanted + len(hits))
+        tail = await self._walk_all(weighed_under, score, wanted + len(hits))
         return with_tail(hits, lambda more: tail[:more], wanted)
 
     async def _around(self, hits: list[Hit], terms: list[int]) -> list[Neighbour]:
@@ -414,10 +402,7 @@ class _Finder:
             vectors_table(dimensions), self.schema, query, passing, self._within("vectors")
         )
 
-        def ranking(limit: int, offset: int) -> Sql:
-            return sql.page_of(compared, limit, offset)
-
-        return await self.walk(ranking, _cosine, wanted)
+        return await self.walk(compared, _cosine, wanted)
 
     async def _exactly(self, vector: bytes, hits: list[Hit]) -> list[Hit]:
         """Give hits the scores of double precision, as the other backends have them."""

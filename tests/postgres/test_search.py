@@ -401,7 +401,9 @@ async def test_statements_use_their_indexes(postgres_url: str, model: RecordingE
                 await raw.execute("SET LOCAL enable_seqscan = off")
                 compared = index_statements.comparing(table, "public", query, None, within)
                 assert "hnsw" not in await plan(index_statements.page_of(compared, 10, 0))
-                found = await plan(index_statements.by_words([(1, 1.0)], 2, 3.0, 10, 0))
+                found = await plan(
+                    index_statements.page_of(index_statements.by_words([(1, 1.0)], 2, 3.0), 10, 0)
+                )
                 assert "kvstore_entries_words" in found
                 found = await plan(index_statements.passing_scalars(within, [[1, 0]]))
                 assert "kvstore_facts_facts" in found

@@ -107,7 +107,7 @@ ITEMS_HERE = Sql("items.root = ?", (ROOT,))
 
 
 def join_items(ranking: Sql) -> Sql:
-    return index_statements.join_items(ranking, TRUE, with_values=True, root=ROOT)
+    return index_statements.join_items(ranking, ITEMS_HERE, with_values=True)
 
 
 def built() -> dict[str, Sql]:
@@ -115,7 +115,7 @@ def built() -> dict[str, Sql]:
     facts = index_statements.passing_scalars(statements.in_range(PATH, True), [[1]])
     facts = Sql(facts.text.replace("items.", "facts."), facts.params)
     of_vectors = Sql("vectors.root = ? AND vectors.path = ?", (ROOT, PATH))
-    words = index_statements.by_words([(1, 1.0)], 2, 3.0, 10, 0, Sql("entries.root = ?", (ROOT,)))
+    words = index_statements.by_words([(1, 1.0)], 2, 3.0, Sql("entries.root = ?", (ROOT,)))
     query = VECTORS, "public", [1.0]
     among = filter_statements.entries_that(PATH, filter_statements.between("00", "01"))
     compared = index_statements.comparing(*query, facts, of_vectors)
@@ -132,7 +132,7 @@ def built() -> dict[str, Sql]:
         "list_paths": statements.list_paths(ROOT, 1),
         "first_live_path": statements.first_live_path("users\tu5\n", ROOT, 1),
         "select_latest": statements.select_latest(PATH, False, TRUE, 1),
-        "index.join_items": join_items(words),
+        "index.join_items": join_items(index_statements.page_of(words, 9, 0)),
         "index.by_words": words,
         "index.nearest": join_items(
             index_statements.nearest(*query, of_vectors, ITEMS_HERE, 9, None)
