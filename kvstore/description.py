@@ -10,6 +10,7 @@ import orjson
 from kvstore.embedding import Embedder
 from kvstore.errors import IndexMismatchError, StoreCorruptError
 from kvstore.own_vectors import OwnVectors
+from kvstore.ranking import Search
 from kvstore.text import WORDS_REVISION
 from kvstore.types import IndexConfig
 
@@ -133,27 +134,19 @@ def _other_length(description: Description, length: int) -> str | None:
     )
 
 
-def check_index(
-    description: Description,
-    setup: IndexSetup,
-    vector: bytes | None,
-    *,
-    by_words: bool,
-    is_own: bool = False,
-) -> None:
+def check_index(description: Description, setup: IndexSetup, asked: Search) -> None:
     """Raise unless an index can answer a store's search.
 
     Args:
         description: of the index.
         setup: by the store.
-        vector: that is searched for, of 4 bytes a number; `None`: a search by words alone.
-        by_words: whether it searches by words.
-        is_own: whether the vector comes from the caller.
+        asked: the search.
 
     Raises:
         IndexMismatchError: the index is another model's, or is not complete.
         InvalidArgumentError: the caller's vector is not as long as those of the index.
     """
+    vector, by_words = asked.vector, asked.words is not None
     if by_words and description.words != WORDS_REVISION:
         raise IndexMismatchError(
             "the words of the index were made by another version of kvstore; 'await "
@@ -167,7 +160,7 @@ def check_index(
                 f"the index is of the fields {list(description.fields)}, and this store has "
                 f"{list(setup.fields)}"
             )
-        if problem is None and vector and is_own:
+        if problem is None and vector and asked.is_own:
             OwnVectors((vector,), len(vector) // 4).require_length(description.dimensions)
         elif problem is None and vector:
             problem = _other_length(description, len(vector) // 4)

@@ -180,11 +180,7 @@ class MemoryRows(Backend):
         assert self._index is not None
         rows = self._passing(path, asked.subtree, asked.filter)
         index, vector, words = self._index, asked.vector, asked.words
-        check_index(
-            *(index.description, index.setup, vector),
-            by_words=words is not None,
-            is_own=asked.is_own,
-        )
+        check_index(index.description, index.setup, asked)
         said: list[Hit] = []
         if words:
             weights = index.weigh(words, path, subtree=asked.subtree)
@@ -233,11 +229,7 @@ class MemoryRows(Backend):
                     jobs.settle(op.path)
         if not new:
             return self._sequences
-        states = dict(self._sequences)
-        for path in new:
-            positions = self._positions_in(path)
-            states[path] = SequenceState(path, last=max(positions, default=0), size=len(positions))
-        return states
+        return self._sequences | {path: self._state(path) for path in new}
 
     def _has_items(self, path: str) -> bool:
         return any(True for _ in self._range(path, subtree=False))

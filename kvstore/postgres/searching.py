@@ -2,8 +2,9 @@
 
 A search is one read-only transaction that sees one state of everything. Each ranking is a walk:
 candidates come best first (with the least weight, as the statements have it), in growing blocks,
-and each block is joined to the items: alive, and passing the filter. The walk ends when no candidate can be better than what was found, so a page
-is never short, and its order never depends on where the page is cut.
+and each block is joined to the items: alive, and passing the filter. The walk ends when no
+candidate can be better than what was found, so a page is never short, and its order never depends
+on where the page is cut.
 
 Among few vectors the walk is exact. Among many, it depends on what passes the filter. Few, by the
 index of scalars or by a sample: their vectors alone are compared, which is exact, too. Many:
@@ -72,11 +73,7 @@ async def search(
     async with snapshot(connection, settings):
         described = await _describe(connection, path, asked)
         for description in described.descriptions:
-            check_index(
-                *(description, setup, asked.vector),
-                by_words=asked.words is not None,
-                is_own=asked.is_own,
-            )
+            check_index(description, setup, asked)
         among = None if asked.subtree else candidates(asked.filter, setup.declared, path)
         finder = _Finder(connection, described, quoted(setup.schema), path, asked, now, among)
         if connection.is_distributed and described.root is None:

@@ -91,13 +91,7 @@ def search(
                 "the file has no search index: a store that is opened with one, and not with "
                 "read_only=True, makes it"
             )
-        check_index(
-            description,
-            setup,
-            asked.vector,
-            by_words=asked.words is not None,
-            is_own=asked.is_own,
-        )
+        check_index(description, setup, asked)
         if asked.is_own and setup.model is None and description.dimensions is not None:
             load_vectors(connection)
         condition = compile_filter(asked.filter)
@@ -169,7 +163,7 @@ def search_small(
         text, has_more, *_ = chunks[0]
         if has_more:
             return None
-        check_index(described(text), setup, vector, by_words=False, is_own=asked.is_own)
+        check_index(described(text), setup, asked)
         scores = scores_of_chunks([chunk[2:] for chunk in chunks if chunk[2]], vector)
         if scores is None:
             within, most = statements.in_range(path, subtree=False), sql.SMALL_CHUNK * len(chunks)
