@@ -33,18 +33,10 @@ async def entries(
             more = min(limit, max(_FIRST, _PAGE_BYTES // max(1, size)))
             if more > _FIRST:
                 rows = await connection.fetch(sql.ENTRIES_AFTER, *place, now, more, key)
-    if not rows:
+    kind, last, trimmed, size = tuple(rows[0])[:4] if rows else (None, 0, 0, 0)
+    if kind is None:  # no log yet
         size, last, _ = await connection.fetchrow(sql.COUNT_ENTRIES, *place, now)
-        last = 0 if last is None else position_of(last) or 0
-        if size and after is None:
-            rows = await connection.fetch(sql.LAST_LOOSE_ENTRIES, *place, now, limit)
-        elif size:
-            most = min(limit, _FIRST)
-            rows = await connection.fetch(sql.LOOSE_ENTRIES_AFTER, *place, now, most, key)
-        items = [item_of(labels, row[0], tuple(row)[1:]) for row in rows]
-        items.sort(key=lambda item: item.key)
-        return EntryPage(SequenceState(path, last=last, size=size), items)
-    kind, last, trimmed, size = tuple(rows[0])[:4]
+        last, trimmed = 0 if last is None else position_of(last) or 0, 0
     state = SequenceState(path, kind, last, trimmed, size)
     return EntryPage(state, [item_of(labels, row[4], tuple(row)[5:]) for row in rows if row[4]])
 

@@ -23,25 +23,22 @@ WHERE items.root = $1 AND items.path = $2
 """
 
 # The primary keys, from the end of a log or from a position on; a row without an item if there is
-# none, and none at all if there is no such log
+# none, and without a log if there is no such log
 _ENTRIES = f"""
-SELECT items.key, {ROW} FROM kvstore_items AS items
-WHERE items.root = $1 AND items.path = $2 AND {IS_ENTRY} AND {live_at("$3")} {{after}}
-ORDER BY items.key {{direction}}
-LIMIT $4
-"""
-_OF_LOG = """
 SELECT sequences.kind, sequences.last, sequences.trimmed, sequences.size, items.*
-FROM kvstore_sequences AS sequences
-LEFT JOIN LATERAL ({entries}) AS items ON TRUE
-WHERE sequences.root = $1 AND sequences.path = $2
+FROM kvstore_roots AS roots
+LEFT JOIN kvstore_sequences AS sequences ON sequences.root = $1 AND sequences.path = $2
+LEFT JOIN LATERAL (
+    SELECT items.key, {ROW} FROM kvstore_items AS items
+    WHERE items.root = $1 AND items.path = $2 AND {IS_ENTRY} AND {live_at("$3")} {{after}}
+    ORDER BY items.key {{direction}}
+    LIMIT $4
+) AS items ON TRUE
+WHERE roots.root = $1
 ORDER BY items.key
 """
-# The same of a namespace that no log is yet
-LAST_LOOSE_ENTRIES = _ENTRIES.format(after="", direction="DESC")
-LOOSE_ENTRIES_AFTER = _ENTRIES.format(after="AND items.key > $5", direction="")
-LAST_ENTRIES = _OF_LOG.format(entries=LAST_LOOSE_ENTRIES)
-ENTRIES_AFTER = _OF_LOG.format(entries=LOOSE_ENTRIES_AFTER)
+LAST_ENTRIES = _ENTRIES.format(after="", direction="DESC")
+ENTRIES_AFTER = _ENTRIES.format(after="AND items.key > $5", direction="")
 
 # The partial index kvstore_items_expiry, and not the log's range: costs by what has expired
 _EXPIRED = f"""

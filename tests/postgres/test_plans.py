@@ -59,8 +59,12 @@ QUEUE, LOG, KEPT = ("queue\t", "queue\t"), ("log\t", "log\t"), ("kept\t", "kept\
 WANTED = ("kept\t", ["kept\t"], ["k1"])
 STATEMENTS |= {
     "GET_SEQUENCES": (sequence_statements.GET_STATES, ("log\t", ["log\t"]), {SEQUENCES}),
-    "LAST_ENTRIES": (sequence_statements.LAST_ENTRIES, (*LOG, NOW, 9), {SEQUENCES, KEY}),
-    "ENTRIES_AFTER": (sequence_statements.ENTRIES_AFTER, (*LOG, NOW, 9, "k"), {SEQUENCES, KEY}),
+    "LAST_ENTRIES": (sequence_statements.LAST_ENTRIES, (*LOG, NOW, 9), {ROOTS, SEQUENCES, KEY}),
+    "ENTRIES_AFTER": (
+        sequence_statements.ENTRIES_AFTER,
+        (*LOG, NOW, 9, "k"),
+        {ROOTS, SEQUENCES, KEY},
+    ),
     "LENGTH": (sequence_statements.LENGTH, (*LOG, NOW), {SEQUENCES, EXPIRY}),
     "FIND_OLDEST": (sequence_statements.FIND_OLDEST, (*LOG, 9), {KEY}),
     "FIND_NEWEST": (sequence_statements.FIND_NEWEST, (*LOG, NOW), {KEY}),
