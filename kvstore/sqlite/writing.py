@@ -159,6 +159,8 @@ class Batch(PlainChanges):
     def _apply_unit(self, ops: Sequence[Operation]) -> list[Any]:
         """Apply operations as `kvstore.plan` decides."""
         asked = named_of(ops)
+        if not asked:
+            return [self._run(op) for op in ops]  # type: ignore[arg-type]
         effects, rows = self._decide(asked, self._version)
         self._carry_out(effects, rows)
         if len(asked) == len(ops):
