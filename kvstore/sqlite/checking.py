@@ -32,13 +32,12 @@ from kvstore.sqlite import (
 )
 from kvstore.sqlite import past_statements as sql
 from kvstore.sqlite.connection import is_unclear, snapshot
-from kvstore.sqlite.index_file import describe
+from kvstore.sqlite.index_file import FREE, codes_held, describe
 from kvstore.sqlite.layout import problems_of
 from kvstore.sqlite.lineage import log_bytes
 from kvstore.sqlite.migrate import steps
 from kvstore.sqlite.reading import checksum, is_version
 from kvstore.sqlite.sequences import Execute, count_state
-from kvstore.sqlite.slots import FREE, codes_held
 from kvstore.types import Namespace
 
 __all__ = ["check", "check_index", "check_rows", "stats"]

@@ -14,8 +14,7 @@ from kvstore.plan import Address
 from kvstore.sqlite import driver
 from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.engine import InlineReader, NoInlineReader, Pace, Reader
-from kvstore.sqlite.index_file import Setup, described
-from kvstore.sqlite.slots import codes_held
+from kvstore.sqlite.index_file import Setup, codes_held, described
 
 __all__ = ["Foresight"]
 

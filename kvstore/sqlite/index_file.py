@@ -1,4 +1,4 @@
-"""What a file has of a search index: its description, its tables, and the extension they need."""
+"""What a file has of a search index: its description, its tables, and what is there of an item."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from kvstore.caching import cache_short
 from kvstore.description import Description, IndexSetup
-from kvstore.errors import MissingDependencyError
+from kvstore.errors import MissingDependencyError, StoreCorruptError
+from kvstore.index_plan import CODE_BYTES, Wanted, codes_in
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.connection import transaction
@@ -17,9 +18,13 @@ from kvstore.sqlite.vectors import Journal
 from kvstore.text import WORDS_REVISION
 
 __all__ = [
+    "FREE",
+    "Entries",
     "Setup",
+    "codes_held",
     "describe",
     "described",
+    "entries_of",
     "keep_description",
     "load_vectors",
     "prepare_index",
@@ -55,6 +60,63 @@ class Setup(IndexSetup):
 
     journal: Journal = field(default_factory=Journal)
     passing: PassingItems = field(default_factory=PassingItems)
+
+
+# Items: each of an item's codes (`kvstore.index_plan`) has a slot, and there its vector
+
+FREE = bytes(CODE_BYTES)  # in the place of a code: nothing is in the slot
+
+
+@dataclass(slots=True)
+class Entries:
+    """What the index is to hold of an item, and what it holds.
+
+    Attributes:
+        item: its id; `None`: not there yet.
+        path: its namespace.
+        wanted: what is to be there.
+        slots: the codes in the index; `None`: nothing is.
+        length: how many words are.
+    """
+
+    item: int | None
+    path: str
+    wanted: Wanted
+    slots: list[bytes] | None
+    length: int
+    is_pending: bool
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the index holds just that."""
+        held = None if self.slots is None else set(self.slots) - {FREE}
+        return not self.is_pending and self.wanted.is_held(held)
+
+
+def entries_of(
+    item: int | None,
+    path: str,
+    wanted: Wanted,
+    slots: bytes | None,
+    length: int | None,
+    is_pending: int,
+) -> Entries:
+    """Return what is wanted of an item, and what `index_entries` has of it."""
+    held = None if slots is None else codes_held(slots)
+    return Entries(item, path, wanted, held, length or 0, bool(is_pending))
+
+
+def codes_held(slots: bytes) -> list[bytes]:
+    """Return the codes that `index_entries` has of an item.
+
+    Raises:
+        StoreCorruptError: they are not as they were written.
+    """
+    if type(slots) is not bytes:
+        raise StoreCorruptError(
+            "an entry of the search index is damaged; restore the file from a backup"
+        )
+    return codes_in(slots)
 
 
 # Tables

@@ -1,13 +1,12 @@
 """The statements of the search index, with the index of SQLite's that each expects.
 
-The tables are told of in `kvstore.sqlite.indexing`, the ids of vectors in `kvstore.sqlite.slots`.
+The tables are told of in `kvstore.sqlite.indexing`.
 """
 
 from __future__ import annotations
 
 from kvstore.index_plan import CODE_BYTES
 from kvstore.sql import NOTHING, Sql
-from kvstore.sqlite.slots import ITEM_BITS, ITEM_MASK
 from kvstore.sqlite.statements import (
     LIVE,
     OCTETS,
@@ -17,6 +16,12 @@ from kvstore.sqlite.statements import (
     in_range_among,
     of_meta,
 )
+
+# A vector's rowid is the item's id, and above it the slot. In that order, because sqlite-vec 0.1.9
+# compares only the low 32 bits of the rowids that a search is restricted to (`_cmp` in its
+# sqlite-vec.c): so it confuses but vectors of one item, and all of them are in the list anyway.
+ITEM_BITS = 40
+ITEM_MASK = (1 << ITEM_BITS) - 1
 
 # The tables that an index makes
 

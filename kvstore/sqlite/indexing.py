@@ -58,14 +58,17 @@ from kvstore.rules import unpack_indexing
 from kvstore.sqlite import driver
 from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.index_file import (
+    FREE,
+    Entries,
     Setup,
+    codes_held,
+    entries_of,
     keep_description,
     load_vectors,
     require_words,
 )
 from kvstore.sqlite.plain_puts import are_bare_puts
 from kvstore.sqlite.rows import FileState, NotInlineError, StoredRow, read_state
-from kvstore.sqlite.slots import FREE, ITEM_BITS, Entries, codes_held, entries_of
 from kvstore.sqlite.vectors import VectorChange
 from kvstore.sqlite.words import namespace_words, pack_counts
 from kvstore.sqlite.writing import Batch
@@ -278,7 +281,7 @@ class IndexedBatch(Batch):
             if not wanted.texts:
                 continue
             for slot, vector in enumerate(wanted.vectors.values()):
-                vectors.append(VectorChange(path, slot << ITEM_BITS | item, vector))
+                vectors.append(VectorChange(path, slot << sql.ITEM_BITS | item, vector))
             found = Words(wanted.texts.values(), path)
             self._count(path, 1, found.length)
             words.append((item, found.text, namespace_words(path)))
@@ -341,12 +344,12 @@ class IndexedBatch(Batch):
                 is_free = slots[slot] == FREE
                 slots[slot] = code
             if has_vectors:
-                self._set_vector(entry.path, slot << ITEM_BITS | item, vector or b"", is_free)
+                self._set_vector(entry.path, slot << sql.ITEM_BITS | item, vector or b"", is_free)
         for slot in freed:
             if slots[slot] != FREE:
                 slots[slot] = FREE
                 if has_vectors:
-                    self._set_vector(entry.path, slot << ITEM_BITS | item, b"", is_free=False)
+                    self._set_vector(entry.path, slot << sql.ITEM_BITS | item, b"", is_free=False)
         while slots and slots[-1] == FREE:
             slots.pop()
         if entry.slots is not None:
@@ -445,7 +448,7 @@ class IndexedBatch(Batch):
             self._execute(sql.DELETE_ENTRIES, (item,))
             if has_vectors:
                 for slot in range(len(slots) // CODE_BYTES):
-                    self._set_vector(path, slot << ITEM_BITS | item, b"", is_free=False)
+                    self._set_vector(path, slot << sql.ITEM_BITS | item, b"", is_free=False)
         for statement in sql.FORGET_DROPPED:
             self._execute(statement)
 

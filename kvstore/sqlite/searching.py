@@ -26,7 +26,6 @@ from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.connection import snapshot
 from kvstore.sqlite.filters import compile_filter
 from kvstore.sqlite.index_file import Setup, describe, described, load_vectors
-from kvstore.sqlite.slots import ITEM_MASK
 from kvstore.sqlite.vectors import VectorCache, scores_of_chunks
 from kvstore.sqlite.words import Weigher
 from kvstore.types import Item
@@ -174,7 +173,7 @@ def search_small(
         scores.sort(reverse=True)
         best: dict[int, float] = {}
         for score, rowid in scores:
-            best.setdefault(rowid & ITEM_MASK, score)
+            best.setdefault(rowid & sql.ITEM_MASK, score)
         wanted = asked.offset + asked.limit
         if wanted < len(best):
             least = list(best.values())[wanted - 1] if wanted else 2.0
@@ -331,7 +330,7 @@ def _share(connection: driver.Connection, scope: _Scope) -> float:
 def _any_passes(connection: driver.Connection, scope: _Scope, rows: Iterable[_Row]) -> bool:
     """Whether one of some vectors, by distance and rowid, is of an item in the scope."""
     statement = sql.select_among(scope.condition)
-    items = orjson.dumps([rowid & ITEM_MASK for _, rowid, _ in rows]).decode()
+    items = orjson.dumps([rowid & sql.ITEM_MASK for _, rowid, _ in rows]).decode()
     found = connection.execute(f"{statement.text} LIMIT 1", (items, *statement.params))
     return found.fetchone() is not None
 
@@ -399,7 +398,7 @@ def _unseen_neighbours(
         for distance, rowid, held in merge(*found):
             if distance > reach:
                 break
-            item = rowid & ITEM_MASK
+            item = rowid & sql.ITEM_MASK
             if item in seen or rowid in garbage:
                 continue
             seen.add(item)
@@ -419,9 +418,9 @@ def _unseen_neighbours(
             every = (sql.all_distances(each, within, among, vector) for each in sql.VECTOR_TABLES)
             rest = merge(*(driver.run(connection, statement) for statement in every))
             yield from _unseen(
-                (score_of(held), rowid & ITEM_MASK)
+                (score_of(held), rowid & sql.ITEM_MASK)
                 for _, rowid, held in rest
-                if rowid & ITEM_MASK not in seen and rowid not in garbage
+                if rowid & sql.ITEM_MASK not in seen and rowid not in garbage
             )
             return
         count = min(MOST_NEIGHBOURS, 8 * count)

@@ -24,7 +24,6 @@ from kvstore.ranking import SCORE_DIGITS
 from kvstore.sql import Sql
 from kvstore.sqlite import driver, statements
 from kvstore.sqlite import index_statements as sql
-from kvstore.sqlite.slots import ITEM_MASK
 
 __all__ = ["Journal", "VectorCache", "VectorChange", "new_cache", "scores_of_chunks"]
 
@@ -336,7 +335,7 @@ class Scores:
             examined = max(_EXAMINED * wanted, int(_EXAMINED_SHARE * len(cosines)))
         while len(cosines):
             if is_filtered and len(seen) >= examined:
-                kept = np.isin(rowids & ITEM_MASK, np.asarray(passing(), dtype=np.int64))
+                kept = np.isin(rowids & sql.ITEM_MASK, np.asarray(passing(), dtype=np.int64))
                 cosines, rowids, rows = cosines[kept], rowids[kept], rows[kept]
                 is_filtered = False
                 size = _FIRST_BLOCK
@@ -355,7 +354,7 @@ class Scores:
             for cosine, rowid in zip(
                 exact[order].tolist(), rowids[top[order]].tolist(), strict=True
             ):
-                item = rowid & ITEM_MASK
+                item = rowid & sql.ITEM_MASK
                 if item not in seen:
                     seen.add(item)
                     block.append((cosine, item))
