@@ -72,10 +72,14 @@ async def _take(entries: AsyncIterator[Entry], number: int) -> list[Entry]:
 class LogConformance(StoreFixtures):
     """What every backend promises of logs."""
 
+    @pytest.fixture
+    def log(self, store: Store) -> Log:
+        """A log without entries."""
+        return store.log(CHAT)
+
     async def test_entries_get_positions_from_one_in_order(
-        self, store: Store, clock: ManualClock
+        self, log: Log, clock: ManualClock
     ) -> None:
-        log = store.log(CHAT)
         assert await log.append("a") == 1
         clock.advance(1)
         assert await log.append("b", {"c": [b"d"]}) == 3
@@ -88,8 +92,7 @@ class LogConformance(StoreFixtures):
         assert entries[2].created_at == clock.now > entries[0].created_at
         assert await log.length() == 3
 
-    async def test_a_log_without_entries(self, store: Store) -> None:
-        log = store.log(CHAT)
+    async def test_a_log_without_entries(self, store: Store, log: Log) -> None:
         assert await log.tail(5) == []
         assert await _read(log) == []
         assert await log.length() == 0
@@ -97,23 +100,20 @@ class LogConformance(StoreFixtures):
         assert await log.trim(keep=0) == 0
         assert await store.list_namespaces() == []
 
-    async def test_tail_gives_the_last_the_oldest_first(self, store: Store) -> None:
-        log = store.log(CHAT)
+    async def test_tail_gives_the_last_the_oldest_first(self, log: Log) -> None:
         await log.append(*range(30))
         assert _values(await log.tail(3)) == [27, 28, 29]
         assert len(await log.tail()) == 10
         assert await log.tail(0) == []
         assert len(await log.tail(99)) == 30
 
-    async def test_read_begins_after_a_position_and_goes_to_the_end(self, store: Store) -> None:
-        log = store.log(CHAT)
+    async def test_read_begins_after_a_position_and_goes_to_the_end(self, log: Log) -> None:
         await log.append(*range(1, 1_201))
         assert _positions(await _read(log)) == list(range(1, 1_201))
         assert _positions(await _read(log, 1_198)) == [1_199, 1_200]
         assert await _read(log, 1_200) == []
 
-    async def test_entries_are_items_of_the_namespace(self, store: Store) -> None:
-        log = store.log(CHAT)
+    async def test_entries_are_items_of_the_namespace(self, store: Store, log: Log) -> None:
         await log.append({"who": "me"}, {"who": "you"})
         keys = await store.keys(CHAT)
         assert [int(key) for key in keys] == [1, 2]
@@ -173,8 +173,7 @@ class LogConformance(StoreFixtures):
         assert await log.length() == 5 == await store.count(CHAT) == len(await log.tail(99))
 
     @pytest.mark.parametrize("keep", range(7))
-    async def test_trim_keeps_as_many_as_told(self, store: Store, keep: int) -> None:
-        log = store.log(CHAT)
+    async def test_trim_keeps_as_many_as_told(self, store: Store, log: Log, keep: int) -> None:
         await log.append(*"abcdef")
         await store.delete(CHAT, (await store.keys(CHAT))[2])
         assert await log.trim(keep=keep) == max(0, 5 - keep)
@@ -183,9 +182,8 @@ class LogConformance(StoreFixtures):
         assert await log.append("g") == 7
 
     async def test_trim_counts_no_entry_whose_time_is_over(
-        self, store: Store, clock: ManualClock
+        self, log: Log, clock: ManualClock
     ) -> None:
-        log = store.log(CHAT)
         await log.append("a", "b")
         await log.append("short", ttl=1)
         await log.append("c", "d")
@@ -193,8 +191,7 @@ class LogConformance(StoreFixtures):
         assert await log.trim(keep=3) == 1
         assert _values(await log.tail()) == ["b", "c", "d"]
 
-    async def test_pop_passes_over_what_has_expired(self, store: Store, clock: ManualClock) -> None:
-        log = store.log(CHAT)
+    async def test_pop_passes_over_what_has_expired(self, log: Log, clock: ManualClock) -> None:
         await log.append("a")
         await log.append("short", ttl=1)
         clock.advance(2)
@@ -203,24 +200,19 @@ class LogConformance(StoreFixtures):
         assert popped.value == "a"
         assert await log.pop() is None
 
-    async def test_who_is_behind_a_trim_or_ahead_is_told(self, store: Store) -> None:
-        log = store.log(CHAT)
+    async def test_who_is_behind_a_trim_or_ahead_is_told(self, store: Store, log: Log) -> None:
         await log.append(*range(10))
         await log.trim(keep=4)
         assert _positions(await _read(log)) == [7, 8, 9, 10]
         assert _positions(await _read(log, 6)) == [7, 8, 9, 10]
         for after in (1, 5):
-            with pytest.raises(HistoryExpiredError, match="trimmed"):
-                await _read(log, after)
-        with pytest.raises(InvalidArgumentError, match="ahead"):
-            await _read(log, 11)
+            await refused(HistoryExpiredError, _read(log, after), match="trimmed")
+        await refused(InvalidArgumentError, _read(log, 11), match="ahead")
         await log.trim(keep=0)
         assert await _read(log, 10) == []
-        with pytest.raises(InvalidArgumentError, match="ahead"):
-            await _read(store.log(("none",)), 1)
+        await refused(InvalidArgumentError, _read(store.log(("none",)), 1), match="ahead")
 
-    async def test_follow_goes_on_as_entries_come(self, store: Store) -> None:
-        log = store.log(CHAT)
+    async def test_follow_goes_on_as_entries_come(self, store: Store, log: Log) -> None:
         await log.append("a", "b")
         entries = log.follow(after=1)
         assert _values(await _take(entries, 1)) == ["b"]
@@ -234,15 +226,13 @@ class LogConformance(StoreFixtures):
         assert _values(got) in (["d", "e", "f"], ["c", "d", "e"])
         assert _positions(got) == sorted(_positions(got))
 
-    async def test_a_follower_that_a_trim_overtakes_is_told(self, store: Store) -> None:
-        log = store.log(CHAT)
+    async def test_a_follower_that_a_trim_overtakes_is_told(self, log: Log) -> None:
         await log.append(*range(5))
         entries = log.follow()
         assert len(await _take(entries, 5)) == 5
         await log.append(*range(5))
         await log.trim(keep=2)
-        with pytest.raises(HistoryExpiredError):
-            await _take(entries, 1)
+        await refused(HistoryExpiredError, _take(entries, 1))
         again = log.follow()
         await log.trim(keep=1)
         assert _positions(await _take(again, 1)) == [10]
@@ -251,11 +241,9 @@ class LogConformance(StoreFixtures):
         waiting = asyncio.create_task(_take(store.log(CHAT).follow(), 1))
         await asyncio.sleep(0.01)
         await store.close()
-        with pytest.raises(StoreClosedError):
-            await waiting
+        await refused(StoreClosedError, waiting)
 
-    async def test_appends_at_once_get_a_position_each(self, store: Store) -> None:
-        log = store.log(CHAT)
+    async def test_appends_at_once_get_a_position_each(self, log: Log) -> None:
         lasts = await asyncio.gather(*(log.append(n, n) for n in range(50)))
         assert sorted(lasts) == list(range(2, 102, 2))
         entries = await _read(log)
@@ -263,8 +251,7 @@ class LogConformance(StoreFixtures):
         for n, last in enumerate(lasts):
             assert _values(entries[last - 2 : last]) == [n, n]
 
-    async def test_a_transaction_appends_or_not(self, store: Store) -> None:
-        log = store.log(CHAT)
+    async def test_a_transaction_appends_or_not(self, store: Store, log: Log) -> None:
 
         async def fn(tx: Transaction) -> str:
             item = await tx.get(("n",), "k")
@@ -277,8 +264,7 @@ class LogConformance(StoreFixtures):
             return "done"
 
         assert await store.transact(fn) == "done"
-        with pytest.raises(RuntimeError):
-            await store.transact(fn)
+        await refused(RuntimeError, store.transact(fn))
         assert _values(await log.tail()) == [0, "and", "more"]
 
     async def test_two_transactions_that_append_do_not_conflict(self, store: Store) -> None:
@@ -292,20 +278,17 @@ class LogConformance(StoreFixtures):
         await asyncio.gather(*(store.transact(fn, attempts=1) for _ in range(5)))
         assert len(tries) == 5 == await store.log(CHAT).length()
 
-    async def test_a_conflict_leaves_no_hole(self, store: Store) -> None:
-        log = store.log(CHAT)
+    async def test_a_conflict_leaves_no_hole(self, store: Store, log: Log) -> None:
 
         async def fn(tx: Transaction) -> None:
             await tx.get(("n",), "k")
             await store.put(("n",), "k", 1)
             tx.log(CHAT).append("never")
 
-        with pytest.raises(ConflictError):
-            await store.transact(fn, attempts=1)
+        await refused(ConflictError, store.transact(fn, attempts=1))
         assert await log.append("a") == 1
 
-    async def test_entries_cannot_be_made_by_hand(self, store: Store) -> None:
-        log = store.log(CHAT)
+    async def test_entries_cannot_be_made_by_hand(self, store: Store, log: Log) -> None:
         await log.append("a", "b")
         one, two = await store.keys(CHAT)
         await store.put(CHAT, one, "A")
@@ -326,8 +309,7 @@ class LogConformance(StoreFixtures):
         assert await log.append("c") == 3
         assert _positions(await log.tail()) == [1, 3]
 
-    async def test_other_items_may_lie_beside(self, store: Store) -> None:
-        log = store.log(CHAT)
+    async def test_other_items_may_lie_beside(self, store: Store, log: Log) -> None:
         await store.put(CHAT, "0", "low")
         await log.append("a", "b")
         await store.put_many(CHAT, {"": 1, "title": "t", "00000000000000000x1": 1})
@@ -387,8 +369,7 @@ class LogConformance(StoreFixtures):
             clock.advance(10)
             assert _values(await log.tail()) == ["b"]
 
-    async def test_who_watches_sees_entries(self, store: Store) -> None:
-        log = store.log(CHAT)
+    async def test_who_watches_sees_entries(self, store: Store, log: Log) -> None:
         async with store.watch(CHAT) as changes:
             await log.append("a", "b")
             await log.pop()
@@ -402,10 +383,7 @@ class LogConformance(StoreFixtures):
             ("delete", 1),
         ]
 
-    async def test_what_is_no_argument_is_refused(
-        self, store: Store, store_factory: StoreFactory
-    ) -> None:
-        log = store.log(CHAT)
+    async def test_what_is_no_argument_is_refused(self, log: Log) -> None:
         await refused(
             InvalidArgumentError,
             log.trim(-1),
@@ -415,16 +393,13 @@ class LogConformance(StoreFixtures):
             _read(log, -1),
             _read(log, "1"),  # type: ignore[arg-type]
         )
-        with pytest.raises(ValueEncodingError):
-            await log.append("a", {1})
-        with pytest.raises(InvalidTTLError):
-            await log.append("a", ttl=0)
+        await refused(ValueEncodingError, log.append("a", {1}))
+        await refused(InvalidTTLError, log.append("a", ttl=0))
         assert await log.length() == 0
 
     async def test_a_value_beyond_the_limit_is_refused(self, store_factory: StoreFactory) -> None:
         async with store_factory(max_value_bytes=10) as store:
-            with pytest.raises(ValueTooLargeError):
-                await store.log(CHAT).append("short", "x" * 20)
+            await refused(ValueTooLargeError, store.log(CHAT).append("short", "x" * 20))
             assert await store.log(CHAT).length() == 0
 
 
@@ -434,8 +409,12 @@ JOBS = ("jobs",)
 class QueueConformance(StoreFixtures):
     """What every backend promises of queues."""
 
-    async def test_jobs_come_in_the_order_of_put(self, store: Store) -> None:
-        queue = store.queue(JOBS)
+    @pytest.fixture
+    def queue(self, store: Store) -> Queue:
+        """A queue without jobs."""
+        return store.queue(JOBS)
+
+    async def test_jobs_come_in_the_order_of_put(self, store: Store, queue: Queue) -> None:
         ids = [await queue.put({"n": n}) for n in range(3)]
         assert ids == sorted(ids)
         for n in range(3):
@@ -447,8 +426,7 @@ class QueueConformance(StoreFixtures):
         assert await queue.size() == QueueSize(0, 0, 0, 0)
         assert await store.count(JOBS) == 0
 
-    async def test_a_queue_without_jobs(self, store: Store) -> None:
-        queue = store.queue(JOBS)
+    async def test_a_queue_without_jobs(self, store: Store, queue: Queue) -> None:
         assert await queue.take(timeout=0) is None
         assert await queue.size() == QueueSize(0, 0, 0, 0)
         assert await queue.dead() == []
@@ -484,11 +462,9 @@ class QueueConformance(StoreFixtures):
             first.extend(5),
         )
         await second.done()
-        with pytest.raises(LeaseLostError):
-            await second.done()
+        await refused(LeaseLostError, second.done())
 
-    async def test_a_job_that_was_deleted_is_lost(self, store: Store) -> None:
-        queue = store.queue(JOBS)
+    async def test_a_job_that_was_deleted_is_lost(self, store: Store, queue: Queue) -> None:
         for _ in range(3):
             await queue.put("a")
         one, two, three = [await _taken(queue) for _ in range(3)]
@@ -496,15 +472,13 @@ class QueueConformance(StoreFixtures):
         assert await store.remove(JOBS, two.id) == 1
         assert await store.remove((), "*", subtree=True) == 1
         for job in (one, two, three):
-            with pytest.raises(LeaseLostError):
-                await job.done()
+            await refused(LeaseLostError, job.done())
         assert await queue.size() == QueueSize(0, 0, 0, 0)
         assert int(await queue.put("b")) == 4
 
     async def test_a_delayed_job_is_ready_when_its_time_comes(
-        self, store: Store, clock: ManualClock
+        self, queue: Queue, clock: ManualClock
     ) -> None:
-        queue = store.queue(JOBS)
         late = await queue.put("late", delay=timedelta(seconds=5))
         now = await queue.put("now")
         assert await queue.size() == QueueSize(1, 1, 0, 0)
@@ -551,8 +525,7 @@ class QueueConformance(StoreFixtures):
         (dead,) = await queue.dead()
         assert (dead.id, dead.value, dead.attempt) == (id, "a", 3)
         assert dead.error == "RuntimeError: no 3"
-        with pytest.raises(LeaseLostError):
-            await dead.done()
+        await refused(LeaseLostError, dead.done())
         assert await queue.revive(id, id, "nothing") == 1
         assert await queue.dead() == []
         assert (await _taken(queue)).attempt == 1
@@ -591,8 +564,7 @@ class QueueConformance(StoreFixtures):
         assert await queue.revive(first) == 1
         assert await queue.put("f", unique="n") == first
 
-    async def test_names_within_one_transaction(self, store: Store) -> None:
-        queue = store.queue(JOBS)
+    async def test_names_within_one_transaction(self, store: Store, queue: Queue) -> None:
 
         def fn(tx: Transaction) -> None:
             for value in "ab":
@@ -603,8 +575,7 @@ class QueueConformance(StoreFixtures):
         assert [job.value for job in [await _taken(queue), await _taken(queue)]] == ["a", "c"]
         assert await queue.take(timeout=0) is None
 
-    async def test_left_in_peace_a_job_is_done(self, store: Store) -> None:
-        queue = store.queue(JOBS)
+    async def test_left_in_peace_a_job_is_done(self, queue: Queue) -> None:
         await queue.put("a")
         async with await _taken(queue) as job:
             assert job.value == "a"
@@ -620,8 +591,7 @@ class QueueConformance(StoreFixtures):
                 raise raised
 
         for raised in (asyncio.CancelledError, KeyboardInterrupt):
-            with pytest.raises(raised):
-                await work(raised)
+            await refused(raised, work(raised))
         assert await queue.size() == QueueSize(1, 0, 0, 0)
 
     async def test_a_lease_lost_within_a_block_is_told_and_not_raised(
@@ -649,8 +619,7 @@ class QueueConformance(StoreFixtures):
                 assert await queue.take(timeout=0) is None
         assert await queue.size() == QueueSize(0, 0, 0, 0)
 
-    async def test_a_taker_that_waits_is_woken(self, store: Store) -> None:
-        queue = store.queue(JOBS)
+    async def test_a_taker_that_waits_is_woken(self, store: Store, queue: Queue) -> None:
         waiting = asyncio.create_task(queue.take(timeout=10))
         await asyncio.sleep(0)
         await store.queue(JOBS).put("a")
@@ -658,14 +627,12 @@ class QueueConformance(StoreFixtures):
         assert job is not None
         assert job.value == "a"
 
-    async def test_a_taker_waits_so_long_and_no_longer(self, store: Store) -> None:
-        queue = store.queue(JOBS)
+    async def test_a_taker_waits_so_long_and_no_longer(self, queue: Queue) -> None:
         first = asyncio.create_task(queue.take(timeout=0.05))
         others = [asyncio.create_task(queue.take(timeout=0.01)) for _ in range(3)]
         assert [await task for task in (first, *others)] == [None] * 4
 
-    async def test_takers_are_served_in_the_order_in_which_they_came(self, store: Store) -> None:
-        queue = store.queue(JOBS)
+    async def test_takers_are_served_in_the_order_in_which_they_came(self, queue: Queue) -> None:
         served: list[int] = []
 
         async def take(number: int) -> None:
@@ -700,8 +667,7 @@ class QueueConformance(StoreFixtures):
         assert await queue.size() == QueueSize(1, 0, 0, 0)
         assert (await _taken(queue)).attempt == 1
 
-    async def test_each_job_is_taken_by_one(self, store: Store) -> None:
-        queue = store.queue(JOBS)
+    async def test_each_job_is_taken_by_one(self, store: Store, queue: Queue) -> None:
         await store.transact(lambda tx: [tx.queue(JOBS).put(n) for n in range(40)])
         done: list[int] = []
 
@@ -714,9 +680,8 @@ class QueueConformance(StoreFixtures):
         assert sorted(done) == list(range(40))
 
     async def test_a_job_is_finished_once_in_a_transaction_whatever_else_ends_it(
-        self, store: Store
+        self, store: Store, queue: Queue
     ) -> None:
-        queue = store.queue(JOBS)
         for value in "abc":
             await queue.put(value)
 
@@ -734,8 +699,7 @@ class QueueConformance(StoreFixtures):
         jobs = [await _taken(queue) for _ in range(3)]
         await store.transact(end)
         assert await queue.size() == QueueSize(0, 0, 1, 0)
-        with pytest.raises(LeaseLostError):
-            await store.transact(end_by_another)
+        await refused(LeaseLostError, store.transact(end_by_another))
         await jobs[2].done()
         assert await queue.size() == QueueSize(0, 0, 0, 0)
         assert (await store.check()).ok
@@ -761,12 +725,10 @@ class QueueConformance(StoreFixtures):
             tx.put(("results",), late.id, late.value)
             tx.done(late)
 
-        with pytest.raises(LeaseLostError):
-            await store.transact(again)
+        await refused(LeaseLostError, store.transact(again))
         assert await store.count(("results",)) == 1
 
-    async def test_what_no_job_can_be_called_is_none(self, store: Store) -> None:
-        queue = store.queue(JOBS)
+    async def test_what_no_job_can_be_called_is_none(self, store: Store, queue: Queue) -> None:
         await queue.put("a")
         above = "9" * DIGITS
         assert await queue.revive(above, str(LAST_POSITION + 1)) == 0
@@ -775,8 +737,7 @@ class QueueConformance(StoreFixtures):
         assert await queue.dead(limit=2**70) == []
         assert (await queue.size()).ready == 1
 
-    async def test_reads_see_jobs_and_writes_are_refused(self, store: Store) -> None:
-        queue = store.queue(JOBS)
+    async def test_reads_see_jobs_and_writes_are_refused(self, store: Store, queue: Queue) -> None:
         id = await queue.put({"a": 1})
         item = await there(store, JOBS, id)
         assert item.value == {"a": 1}
@@ -876,8 +837,7 @@ class QueueConformance(StoreFixtures):
         if ahead < 5:
             await job.done()
             return
-        with pytest.raises(LeaseLostError):
-            await job.done()
+        await refused(LeaseLostError, job.done())
         again = await _taken(queue)
         assert (again.value, again.attempt) == ("a", 2)
         clock.advance(-ahead)
@@ -912,8 +872,7 @@ class QueueConformance(StoreFixtures):
 
     async def test_a_namespace_is_a_queue_or_a_log_or_neither(self, store: Store) -> None:
         await store.put(("items",), "k", 1)
-        with pytest.raises(InvalidNamespaceError, match="no jobs"):
-            await store.queue(("items",)).put("a")
+        await refused(InvalidNamespaceError, store.queue(("items",)).put("a"), match="no jobs")
         await store.log(("log",)).append("a")
         await store.queue(JOBS).put("a")
         await refused(
@@ -931,8 +890,7 @@ class QueueConformance(StoreFixtures):
         )
         assert await store.count(JOBS) == 1
 
-    async def test_a_queue_outlasts_its_store(self, store: Store) -> None:
-        queue = store.queue(JOBS)
+    async def test_a_queue_outlasts_its_store(self, store: Store, queue: Queue) -> None:
         id = await queue.put("a", unique="n")
         await queue.put("b", delay=60)
         await _taken(queue)
@@ -1016,8 +974,7 @@ class SequenceConformance(LogConformance, QueueConformance):
             await log.append("a", "another")
             before = await log.tail()
             file.seek(0)
-            with pytest.raises(ConflictError, match="another entry"):
-                await other.import_items(file)
+            await refused(ConflictError, other.import_items(file), match="another entry")
             assert await log.tail() == before
             file.seek(0)
             assert await other.import_items(file, on_conflict="skip") == 0
@@ -1039,8 +996,7 @@ class SequenceConformance(LogConformance, QueueConformance):
         there = {"namespace": plain, "key": key_of(1), "value": "y"}
         for lines in ((ahead, begun, there), (ahead, begun, other_kind)):
             file = io.StringIO("\n".join(map(json.dumps, lines)))
-            with pytest.raises(ConflictError):
-                await store.import_items(file, on_conflict="error")
+            await refused(ConflictError, store.import_items(file, on_conflict="error"))
         await store.put(plain, key_of(9), "y")
         assert await store.log(CHAT).append("b") == 2
         assert int(await store.queue(JOBS).put("b")) == 2
@@ -1087,9 +1043,9 @@ class SequenceConformance(LogConformance, QueueConformance):
         assert (await store.check()).ok
 
     async def test_a_rewind_leaves_logs_and_queues_that_it_does_not_name(
-        self, store_factory: StoreFactory, clock: ManualClock
+        self, history_factory: StoreFactory, clock: ManualClock
     ) -> None:
-        async with _with_history(store_factory, clock) as store:
+        async with history_factory() as store:
             log, queue = store.log(CHAT), store.queue(JOBS)
             await store.put(("chats",), "title", "old")
             await log.append("a")
@@ -1107,9 +1063,9 @@ class SequenceConformance(LogConformance, QueueConformance):
             await held.done()
 
     async def test_a_rewind_leaves_what_was_there_before_a_queue(
-        self, store_factory: StoreFactory, clock: ManualClock
+        self, history_factory: StoreFactory, clock: ManualClock
     ) -> None:
-        async with _with_history(store_factory, clock) as store:
+        async with history_factory() as store:
             await store.put(JOBS, "note", "old")
             then = clock.now
             clock.advance(1)
@@ -1123,9 +1079,9 @@ class SequenceConformance(LogConformance, QueueConformance):
             assert (await _taken(queue)).value == "b"
 
     async def test_a_rewind_of_a_log_leaves_its_positions_used(
-        self, store_factory: StoreFactory, clock: ManualClock
+        self, history_factory: StoreFactory, clock: ManualClock
     ) -> None:
-        async with _with_history(store_factory, clock) as store:
+        async with history_factory() as store:
             log = store.log(CHAT)
             await log.append(*"abc")
             then = clock.now
@@ -1145,9 +1101,9 @@ class SequenceConformance(LogConformance, QueueConformance):
             assert [item.value async for item in past.scan(CHAT)] == ["a", "b", "c"]
 
     async def test_a_rewind_of_a_queue_makes_jobs_ready_and_ends_leases(
-        self, store_factory: StoreFactory, clock: ManualClock
+        self, history_factory: StoreFactory, clock: ManualClock
     ) -> None:
-        async with _with_history(store_factory, clock) as store:
+        async with history_factory() as store:
             queue = store.queue(JOBS, attempts=2, backoff=0)
             for value in "abc":
                 await queue.put(value, unique=value)
@@ -1159,8 +1115,7 @@ class SequenceConformance(LogConformance, QueueConformance):
             await queue.put("new")
             assert await store.rewind(then, namespace=JOBS) == 2
             assert await queue.size() == QueueSize(3, 1, 0, 0)
-            with pytest.raises(LeaseLostError):
-                await held.done()
+            await refused(LeaseLostError, held.done())
             jobs = [await _taken(queue) for _ in range(3)]
             assert [(job.value, job.attempt) for job in jobs] == [("a", 1), ("b", 1), ("c", 1)]
             for job in jobs:
@@ -1169,15 +1124,14 @@ class SequenceConformance(LogConformance, QueueConformance):
             assert int(await queue.put("next")) == 6
             held = await _taken(queue)
             assert await store.rewind(clock.now, namespace=JOBS) == 0  # all items are as they were
-            with pytest.raises(LeaseLostError):
-                await held.done()
+            await refused(LeaseLostError, held.done())
             assert await queue.size() == QueueSize(1, 1, 0, 0)
             assert (await store.check()).ok
 
     async def test_a_job_that_comes_back_is_ready_whatever_it_was_when_it_was_imported(
-        self, store_factory: StoreFactory, clock: ManualClock
+        self, history_factory: StoreFactory, clock: ManualClock
     ) -> None:
-        async with _with_history(store_factory, clock) as store:
+        async with history_factory() as store:
             queue = store.queue(JOBS, attempts=1, backoff=0)
             await queue.put("a")
             await (await _taken(queue)).retry(error="why")
@@ -1195,18 +1149,10 @@ class SequenceConformance(LogConformance, QueueConformance):
             assert await queue.size() == QueueSize(1, 0, 0, 0)
 
 
-def _with_history(store_factory: StoreFactory, clock: ManualClock) -> Store:
-    """Return a store that keeps its history; skips where none can be kept."""
-    if not store_factory().backend.keeps_history:
-        pytest.skip("this backend keeps no history")
-    return store_factory(clock=clock, sweep_interval=None, history=3_600)
-
-
 async def _is_the_same(store: Store, held: str) -> None:
     log, queue = store.log(CHAT), store.queue(JOBS)
     assert _positions(await log.tail()) == [3, 4]
-    with pytest.raises(HistoryExpiredError):
-        await _read(log, 1)
+    await refused(HistoryExpiredError, _read(log, 1))
     assert await log.append("f") == 6
     assert await queue.size() == QueueSize(2, 1, 0, 1)
     assert [(job.value, job.error) for job in await queue.dead()] == [("dead", "why")]
