@@ -65,14 +65,12 @@ class UnavailableError(EmbeddingError):
     """The model cannot be reached, whatever the texts: to ask again for each alone is no use."""
 
 
+@dataclass(slots=True, eq=False)
 class _Request:
     """Texts that one caller waits for."""
 
-    __slots__ = ("future", "texts")
-
-    def __init__(self, texts: list[str], future: asyncio.Future[None]) -> None:
-        self.texts = texts
-        self.future = future
+    texts: list[str]
+    future: asyncio.Future[None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ comparison of different types is false.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -302,6 +303,7 @@ def json_mark(value: Any) -> Hashable:
 
 
 _ORDERED = frozenset({"number", "string", "bool"})
+_ORDERS = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
 
 
 def matches(node: Filter, value: Any) -> bool:
@@ -335,12 +337,4 @@ def _compare(op: CompareOp, found: Any, operand: Any) -> bool:
     kind = json_type(found)
     if kind not in _ORDERED or kind != json_type(operand):
         return False
-    match op:
-        case "gt":
-            return bool(found > operand)
-        case "gte":
-            return bool(found >= operand)
-        case "lt":
-            return bool(found < operand)
-        case "lte":
-            return bool(found <= operand)
+    return bool(_ORDERS[op](found, operand))

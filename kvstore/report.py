@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Self
 
 from kvstore.errors import InvalidArgumentError
@@ -203,8 +203,7 @@ class Metrics:
     @classmethod
     def of(cls, counters: Counters, **more: int) -> Metrics:
         """Make one of what was counted, and what is known besides."""
-        counted = {field.name: getattr(counters, field.name) for field in fields(counters)}
-        return cls(**counted, **more)
+        return cls(**asdict(counters), **more)
 
     @property
     def group_size(self) -> float:

@@ -281,35 +281,27 @@ class Store(WithAsync, Recipe):
             WrongLoopError: the store is open on another loop.
         """
         if not self.backend.needs_loop:
-            return await self._open_anywhere()
-        async with self._lifecycle:
             if self._loop is None:
-                self._require_here()
-                await self._open_backend()
-                self._loop = asyncio.get_running_loop()
-                self._recall = self.backend.recall
-                remember(self)
-                if self.settings.sweep_interval is not None and not self.settings.read_only:
-                    self._sweeper = asyncio.create_task(_sweep_regularly(weakref.ref(self)))
-                    end = weakref.finalize(self, _cancel, self._loop, self._sweeper)
-                    end.atexit = False
-                    self._sweeper.add_done_callback(lambda _: end.detach())
-                if self.settings.reindex:
-                    self._reindexing = asyncio.create_task(self._reindex_quietly())
-            else:
+                await self._open_on(_ANYWHERE)
+            return self
+        async with self._lifecycle:
+            if self._loop is not None:
                 self.require_open()
+                return self
+            loop = asyncio.get_running_loop()
+            await self._open_on(loop)
+            if self.settings.sweep_interval is not None and not self.settings.read_only:
+                self._sweeper = asyncio.create_task(_sweep_regularly(weakref.ref(self)))
+                end = weakref.finalize(self, _cancel, loop, self._sweeper)
+                end.atexit = False
+                self._sweeper.add_done_callback(lambda _: end.detach())
+            if self.settings.reindex:
+                self._reindexing = asyncio.create_task(self._reindex_quietly())
         return self
 
-    async def _open_anywhere(self) -> Self:
-        if self._loop is None:
-            self._require_here()
-            await self._open_backend()
-            self._loop = _ANYWHERE
-            self._recall = self.backend.recall
-            remember(self)
-        return self
-
-    async def _open_backend(self) -> None:
+    async def _open_on(self, loop: Any) -> None:
+        """Open the backend, and belong to a loop, or to none, from then on."""
+        self._require_here()
         await self.backend.open()
         if self.settings.keeps and not self.settings.read_only:
             try:
@@ -317,6 +309,9 @@ class Store(WithAsync, Recipe):
             except BaseException:
                 await self.backend.close()
                 raise
+        self._loop = loop
+        self._recall = self.backend.recall
+        remember(self)
 
     async def close(self) -> None:
         """Finish every accepted write, then close; a closed store stays as it is."""
