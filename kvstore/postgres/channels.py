@@ -10,6 +10,7 @@ from typing import Any
 
 from kvstore.instants import to_micros
 from kvstore.operations import Put
+from kvstore.postgres.queueing import Unit
 from kvstore.postgres.quick_jobs import QuickJob
 from kvstore.postgres.watchman import Watched
 from kvstore.postgres.workspace import Stamp
@@ -30,6 +31,7 @@ class Try:
         puts: of one that is `put_plain`, which learns the rest by the answer.
         job: of one that is a `quick_jobs.run`, likewise.
         is_sent: whether the server may have committed it.
+        left: units that it has left out.
     """
 
     number: int
@@ -40,6 +42,7 @@ class Try:
     puts: Sequence[Put] | None = None
     job: QuickJob | None = None
     is_sent: bool = False
+    left: Sequence[Unit] = ()
 
 
 @dataclass(slots=True, eq=False)

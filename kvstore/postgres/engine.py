@@ -3,8 +3,10 @@
 While a transaction under a root is on its way, what is asked for meanwhile under that root
 gathers, and is the next one. Each caller gets its own result or its own error, once its
 transaction is committed. Transactions of different roots go side by side, over connections of
-their own. Of many plain puts two transactions of one root may be on their way at once: the server
-commits them one after the other, but while it works on one, this process works on the other.
+their own; but puts without conditions that wait under many roots go together, as far as nobody
+else has these locked. Of many plain puts two transactions may be on their way at once, also of one
+root: the server commits these one after the other, but while it works on one, this process works
+on the other.
 
 When the connection is lost, nothing that was acknowledged is, and nothing is written twice: each
 connection is a writer with a name, and numbers its transactions. The server takes none again, nor
@@ -17,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from kvstore.errors import StoreBusyError, StoreError
@@ -39,7 +42,7 @@ from kvstore.postgres.connection import (
     translate,
 )
 from kvstore.postgres.keys import SURELY_SHORT, check_length, check_lengths
-from kvstore.postgres.queueing import Group, Lines, RootLine, Unit, is_quick
+from kvstore.postgres.queueing import Group, Lines, RootLine, Unit, by_root, is_quick
 from kvstore.postgres.replica import Replica
 from kvstore.postgres.sending import UNSURE, Sender, unknown_outcome
 from kvstore.postgres.watchman import Watchman
@@ -56,6 +59,7 @@ _LOG = logging.getLogger("kvstore")
 LEAST_PUTS = 64  # on their way or waiting, that two transactions of a root at once are worth it
 CALLER_S = 6e-6  # what one more put takes this process, which it can do while the server works
 FEW_CHANNELS = 4  # connections that a store writes over, unless some of them wait for others
+GATHER_S = 1e-3  # for which puts wait for those that are on their way, to go with more of them
 _WAITS_S = 0.1  # after which a transaction is believed to wait for others
 _TRIES = 5  # for one transaction
 
@@ -104,7 +108,9 @@ class Writer:
         self._tell = tell
         self._replica = replica
         self._loop = asyncio.get_running_loop()
-        self._lines = Lines()
+        # Where a transaction is several messages, a client that stops would hold many roots
+        self._lines = Lines(gathers=not (target.is_distributed or target.is_pooler))
+        self._going: dict[Group, float] = {}  # plain puts that are on their way, and since when
         self._backlog = backlog
         self._counters = counters
         self._is_scheduled = False  # `_begin_waiting` is, for the end of this turn of the loop
@@ -176,6 +182,8 @@ class Writer:
         self._backlog.add(unit.size)
         channel.task = unit.future
         self._watchman.begin(channel)
+        if unit.is_plain:
+            self._going[group] = channel.since
         tries: list[Try] = []
         failure: Exception | None = None
         try:
@@ -219,10 +227,27 @@ class Writer:
         """Send off what waits, as far as it may go now."""
         self._is_scheduled = False
         while self._lines.may_go and (channel := self._free_channel()) is not None:
-            group = self._lines.next(self._share)
+            group = self._gather() or self._lines.next(self._share)
             if group is None:
                 return
+            if group.addresses is not None:
+                self._going[group] = self._loop.time()
             self._start(group, channel, [])
+
+    def _gather(self) -> Group | None:
+        """Take plain puts under many roots, unless it is better to wait for more of them.
+
+        As long as some are on their way that have only just begun, others gather: a call for many
+        costs little more than one for each of a few. Where it takes longer, they do not wait.
+        """
+        if not self._lines.may_gather:
+            return None
+        share = self._share_of(self._backlog.units)
+        recent = self._loop.time() - GATHER_S
+        if sum(began > recent for began in self._going.values()) >= share:
+            self._look_later(GATHER_S)
+            return None
+        return self._lines.gather(share)
 
     def _start(
         self, group: Group, channel: Channel, tries: list[Try], failure: Exception | None = None
@@ -245,25 +270,36 @@ class Writer:
         if len(self._channels) >= self._most:
             return None
         if quick >= FEW_CHANNELS:
-            if self._impatience is None:
-                self._impatience = self._loop.call_later(_WAITS_S, self._look_again)
+            self._look_later(_WAITS_S)
             return None
         self._channels.append(Channel(None))
         return self._channels[-1]
+
+    def _look_later(self, seconds: float) -> None:
+        """See then whether something may go that may not now, if nothing happens until then."""
+        when = self._loop.time() + seconds
+        if self._impatience is not None:
+            if self._impatience.when() <= when:
+                return
+            self._impatience.cancel()
+        self._impatience = self._loop.call_at(when, self._look_again)
 
     def _look_again(self) -> None:
         self._impatience = None
         self._schedule()
 
     def _share(self, line: RootLine) -> int:
-        """Return how many transactions of a root at once are quicker than one with all that waits.
+        """Return into how many transactions at once what waits under a root is to be cut."""
+        if line.is_indexed:
+            return 1
+        return self._share_of(len(line.waiting) + sum(len(each.units) for each in line.committing))
+
+    def _share_of(self, puts: int) -> int:
+        """Return how many transactions at once are quicker than one with so many puts.
 
         Two are, if what this process can do, while the server works on the other, outweighs what
         a transaction takes by itself, which is mostly the disk's.
         """
-        if line.is_indexed:
-            return 1
-        puts = len(line.waiting) + sum(len(group.units) for group in line.committing)
         return 2 if puts >= LEAST_PUTS and puts * CALLER_S > self._sender.overhead else 1
 
     async def _commit_group(
@@ -284,6 +320,7 @@ class Writer:
     def _end(self, group: Group, channel: Channel) -> None:
         """Have those go who waited for a group, or for the connection."""
         units = group.units
+        self._going.pop(group, None)
         self._watchman.end(channel)
         channel.since = 0.0
         channel.task = None
@@ -316,7 +353,7 @@ class Writer:
             try:
                 if last is not None:
                     raise last
-                done = await self._commit(Group(units, group.addresses), channel, tries)
+                done = await self._commit(group.with_units(units), channel, tries)
             except DriverError as exc:
                 failure, last = exc, None
                 if channel.raw is not None:
@@ -335,20 +372,61 @@ class Writer:
                 self._counters.retries += 1
                 _LOG.info("a write is tried again (%s)", type(exc).__name__)
             else:
-                self._deliver(units, done)
+                if not done.left:
+                    self._deliver(units, done)
+                    return
+                left = set(done.left)
+                self._deliver([unit for unit in units if unit not in left], done)
+                sent = [each for each in tries if each.is_sent and each is not done]
+                if sent:
+                    await self._settle(group, done.left, channel, sent)
+                else:
+                    self._give_back(group, done.left)
                 return
         assert failure is not None
-        await self._fail(Group(units, group.addresses), channel, tries, failure)
+        await self._fail(group, units, channel, tries, failure)
+
+    def _give_back(self, group: Group, left: Sequence[Unit]) -> None:
+        """Have units of a group wait again that go better by themselves."""
+        self._lines.give_back(left)
+        others = set(left)
+        group.units = [unit for unit in group.units if unit not in others]
+
+    async def _settle(
+        self, group: Group, left: Sequence[Unit], channel: Channel, sent: list[Try]
+    ) -> None:
+        """Find out, root by root, what has become of units of which earlier tries were `sent`.
+
+        This connection has to do that, as it has sent them. The rest of their group is done, and
+        who waited for that goes on.
+        """
+        parts = by_root(left)
+        done = set(group.units).difference(left)
+        self._lines.leave(group, set(group.roots).difference(parts))
+        self._backlog.subtract(len(done), sum(unit.size for unit in done))
+        group.units, group.parts = list(left), parts
+        self._schedule()
+        for root, units in parts.items():
+            puts: Any = [op for unit in units for op in unit.ops]
+            tries = [replace(each, root=root, puts=puts) for each in sent]
+            await self._commit_or_fail(Group(units, group.addresses), channel, tries, None)
 
     async def _fail(
-        self, group: Group, channel: Channel, tries: list[Try], failure: Exception
+        self,
+        group: Group,
+        units: list[Unit],
+        channel: Channel,
+        tries: list[Try],
+        failure: Exception,
     ) -> None:
         """Tell callers what has become of their units, or commit each alone."""
-        units = group.units
         if any(each.is_sent for each in tries):
             error: StoreError = unknown_outcome(self._target)
             error.__cause__ = failure
         elif len(units) > 1 and not isinstance(failure, StoreError) and not is_lost(failure):
+            if group.parts is not None:
+                self._give_back(group, units)
+                return
             for unit in units:
                 await self._commit_or_fail(Group([unit], group.addresses), channel, [], None)
             return
@@ -383,7 +461,7 @@ class Writer:
         """Apply units in one transaction, as `Sender.send` has it."""
         raw = await self._connected(channel)
         done = await self._sender.send(group, channel, tries)
-        self._counters.committed(len(group.units))
+        self._counters.committed(len(group.units) - len(done.left))
         if self._replica is not None:
             await self._replica.note(raw)
         return done

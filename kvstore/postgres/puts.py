@@ -1,13 +1,15 @@
-"""Puts without conditions, of different items under one root, by one call."""
+"""Puts without conditions, of different items, by one call: under one root, or under several."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from kvstore.index_plan import texts_of_put
 from kvstore.operations import Put
 from kvstore.postgres import statements
+from kvstore.postgres.channels import Try
 from kvstore.postgres.codes import Terms
 from kvstore.postgres.connection import Connection
 from kvstore.postgres.keys import encode_key
@@ -15,7 +17,7 @@ from kvstore.postgres.workspace import Fetch, Stamp
 from kvstore.rules import pack_indexing
 from kvstore.types import Item, pack_item
 
-__all__ = ["find_puts", "put_one", "put_plain", "words_of"]
+__all__ = ["find_puts", "put_one", "put_plain", "put_roots", "words_of"]
 
 _BEFORE = statements.SEPARATOR
 _BEFORE_BYTES = _BEFORE.encode()
@@ -41,20 +43,11 @@ async def put_plain(
         DriverError: by its state, one of `statements`: nothing is done, as the stamp's call was
             done before, or there is more to do than this.
     """
-    lifetimes: Sequence[Any] = (None, None, None)
-    if any(op.ttl is not None or op.indexing is not None for op in puts):
-        lifetimes = (
-            [None if op.ttl is None else now + op.ttl for op in puts],
-            [op.ttl for op in puts],
-            [pack_indexing(op.indexing) for op in puts],
-        )
     patience = connection.patience
     rows = await connection.fetch(
-        statements.PUT if patience is None else statements.PUT_SOON, root,
-        _BEFORE.join(["", *[op.path for op in puts]]),
-        _BEFORE.join(["", *[encode_key(op.key) for op in puts]]),
-        _BEFORE_BYTES.join([b"", *[op.data for op in puts]]).decode(),
-        *lifetimes, len(puts), now, at_least, *stamp, *(() if patience is None else (patience,)),
+        statements.PUT if patience is None else statements.PUT_SOON, root, *_texts_of(puts),
+        *_lifetimes_of(puts, now), len(puts), now, at_least, *stamp,
+        *(() if patience is None else (patience,)),
     )  # fmt: skip
     first = min(row[0] for row in rows) if len(rows) > 1 else rows[0][0]
     created = {row[0]: row[1] for row in rows}
@@ -109,6 +102,51 @@ def words_of(op: Put, index: str, fields: tuple[str, ...]) -> Sequence[Any]:
     return index, b"".join(sorted(texts)), terms.length, terms.numbers, terms.counts
 
 
+async def put_roots(
+    fetch: Fetch,
+    puts: Mapping[str, Sequence[Put]],
+    tries: Sequence[Try],
+    at_least: int,
+    writer: int,
+) -> dict[str, list[Item]]:
+    """As `put_plain`, under each of several roots for which nobody has to be waited for.
+
+    What an earlier try has done is not done again.
+
+    Args:
+        fetch: that of a connection for writing.
+        puts: by root.
+        tries: the earlier ones, and this one; who learns whether somebody watches.
+        at_least: see there.
+        writer: of the tries.
+
+    Returns:
+        The items as stored, by root. The roots that are not there were left out.
+    """
+    all_puts = [op for some in puts.values() for op in some]
+    sizes = [len(some) for some in puts.values()]
+    places = [place for place, some in enumerate(puts.values(), 1) for _ in some]
+    by_number = {each.number: each for each in tries}
+    attempt = tries[-1]
+    now = attempt.now
+    rows = await fetch(
+        statements.PUT_ROOTS, _BEFORE.join(["", *puts]), sizes, [0, *accumulate(sizes[:-1])],
+        *_texts_of(all_puts), places, *_lifetimes_of(all_puts, now), now, at_least,
+        writer, tries[0].number, attempt.number,
+    )  # fmt: skip
+    found: dict[str, dict[int, tuple[int, int | None]]] = {}
+    for root, number, version, created_at, is_watched in rows:
+        found.setdefault(root, {})[version] = number, created_at
+        attempt.is_news = attempt.is_news or is_watched
+    return {
+        root: [
+            _item_of(op, version, *done[version], by_number, attempt)
+            for version, op in enumerate(puts[root], min(done))
+        ]
+        for root, done in found.items()
+    }
+
+
 async def find_puts(
     connection: Connection, root: str, puts: Sequence[Put], now: int, base: int
 ) -> list[Item]:
@@ -128,6 +166,38 @@ async def find_puts(
         _item(op, version, min(now, began.get((op.path, encode_key(op.key)), now)), now)
         for version, op in enumerate(puts, base + 1)
     ]
+
+
+def _texts_of(puts: Sequence[Put]) -> tuple[str, str, str]:
+    """Return paths, keys and values, as the functions of the server take them."""
+    return (
+        _BEFORE.join(["", *[op.path for op in puts]]),
+        _BEFORE.join(["", *[encode_key(op.key) for op in puts]]),
+        _BEFORE_BYTES.join([b"", *[op.data for op in puts]]).decode(),
+    )
+
+
+def _lifetimes_of(puts: Sequence[Put], now: int) -> Sequence[Any]:
+    """Return when they end, their lifetimes, and what is to be indexed, likewise."""
+    if all(op.ttl is None and op.indexing is None for op in puts):
+        return None, None, None
+    return (
+        [None if op.ttl is None else now + op.ttl for op in puts],
+        [op.ttl for op in puts],
+        [pack_indexing(op.indexing) for op in puts],
+    )
+
+
+def _item_of(
+    op: Put, version: int, number: int, created_at: int | None, tries: Mapping[int, Try], last: Try
+) -> Item:
+    """Return what one of several tries has stored; an earlier one's may be another item by now."""
+    now = tries[number].now
+    if created_at is None:
+        created_at = now
+    elif number != last.number:
+        created_at = min(now, created_at)
+    return _item(op, version, created_at, now)
 
 
 def _item(op: Put, version: int, created_at: int, now: int) -> Item:

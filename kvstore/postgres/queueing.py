@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,10 +21,11 @@ from kvstore.postgres.quick_jobs import quick_job
 from kvstore.postgres.wide import roots_of
 from kvstore.postgres.workspace import is_decided, is_light
 
-__all__ = ["Group", "Lines", "RootLine", "Unit", "is_quick"]
+__all__ = ["Group", "Lines", "RootLine", "Unit", "by_root", "is_quick"]
 
 BATCH_OPS = 2_000  # what one group commit may hold, so that it never holds the lock long
 BATCH_BYTES = 8 * 2**20
+BATCH_ROOTS = 500  # likewise: what others write under these waits meanwhile
 _MANY = 1_000  # operations of a unit, whose addresses are worth more than the collector's pause
 ALONE: Final[frozenset[Address]] = frozenset()
 _LEAST_LINES = 1_000  # of roots, before those that nobody waits for are forgotten
@@ -38,10 +39,13 @@ class Unit:
         is_plain: it is puts without conditions.
         is_decided: in memory; see there.
         is_once: what it carries can be read but once.
+        is_sociable: it is plain puts that may go with those of other roots, as they are few.
         size: roughly, in bytes.
     """
 
-    __slots__ = ("future", "is_decided", "is_once", "is_plain", "ops", "roots", "size")
+    __slots__ = (
+        "future", "is_decided", "is_once", "is_plain", "is_sociable", "ops", "roots", "size",
+    )  # fmt: skip
 
     def __init__(self, ops: Sequence[Operation], future: asyncio.Future[list[Any]]) -> None:
         self.ops = ops
@@ -49,7 +53,7 @@ class Unit:
         if isinstance(ops, PutColumns):
             self.roots: frozenset[str] | None = frozenset((root_of(ops.path),))
             self.is_plain = self.is_decided = True
-            self.is_once = False
+            self.is_once = self.is_sociable = False
             average = sum(map(len, ops.datas)) // len(ops.datas)  # of those that are encoded
             self.size = (256 + average) * len(ops)
             return
@@ -67,6 +71,7 @@ class Unit:
         self.roots = roots_of(ops)
         is_single = self.roots is not None and len(self.roots) == 1
         self.is_plain = plain and is_single
+        self.is_sociable = self.is_plain and len(ops) < BATCH_OPS
         self.is_decided = plain or is_decided(ops)
         self.is_once = once
         self.size = size
@@ -118,13 +123,17 @@ class RootLine:
         committing: what is on its way.
         index: the description of its index, at the last look; `None`: there was none.
         fields: of one that has words and no vectors; `None`: it is none of these.
+        is_lone: what is first goes by itself, as it was left out where it was to go with others.
         locked_turns: transactions to come that lock before they read, after one that did not and
             failed.
         long_turns: calls of queues, and puts into an index, to come that go the long way, after one
             that had to.
     """
 
-    __slots__ = ("committing", "fields", "index", "locked_turns", "long_turns", "root", "waiting")
+    __slots__ = (
+        "committing", "fields", "index", "is_lone", "locked_turns", "long_turns", "root",
+        "waiting",
+    )  # fmt: skip
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -132,7 +141,15 @@ class RootLine:
         self.committing: list[Group] = []
         self.index: str | None = None
         self.fields: tuple[str, ...] | None = None
+        self.is_lone = False
         self.locked_turns = self.long_turns = 0
+
+    @property
+    def is_sociable(self) -> bool:
+        """Whether what is first may go with that of other roots, by one call."""
+        if self.committing or self.is_lone or self.is_indexed or not self.waiting:
+            return False
+        return self.waiting[0].is_sociable
 
     @property
     def is_indexed(self) -> bool:
@@ -165,6 +182,15 @@ class RootLine:
         Args:
             share: into how many transactions what waits is to be cut.
         """
+        return self.take_some(-(-len(self.waiting) // share))
+
+    def take_some(self, puts: int) -> Group:
+        """As `take`, of so many plain puts at most, but for the first unit.
+
+        Args:
+            puts: at least one.
+        """
+        self.is_lone = False
         waiting = self.waiting
         first = waiting[0]
         if isinstance(first.ops, PutColumns) and not self.is_indexed:
@@ -172,7 +198,9 @@ class RootLine:
         if not first.is_decided or first.roots is None or len(first.roots) > 1:
             return Group([waiting.popleft()], None)
         is_plain = first.is_plain and not self.is_indexed
-        most = min(BATCH_OPS, -(-len(waiting) // share)) if is_plain else BATCH_OPS
+        if is_plain and len(waiting) == len(first.ops) == 1:
+            return Group([waiting.popleft()], set(first.addresses()))
+        most = min(BATCH_OPS, puts) if is_plain else BATCH_OPS
         addresses: set[Address] = set()
         taken: list[Unit] = []
         ops = size = 0
@@ -207,10 +235,33 @@ class Group:
     Attributes:
         addresses: what they write, of puts without conditions and of different items, or `ALONE`
             of so many of them that none of another group goes beside; `None`: it is something else.
+        parts: of plain puts under several roots, those of each; `None`: it is something else.
     """
 
     units: list[Unit]
     addresses: set[Address] | frozenset[Address] | None
+    parts: dict[str, list[Unit]] | None = None
+
+    @property
+    def roots(self) -> Collection[str]:
+        """Of them all; none of what finds out itself."""
+        return self.parts or self.units[0].roots or ()
+
+    def with_units(self, units: list[Unit]) -> Group:
+        """Return some of it."""
+        if self.parts is None or len(units) == len(self.units):
+            return Group(units, self.addresses, self.parts)
+        parts = by_root(units)
+        return Group(units, self.addresses, parts if len(parts) > 1 else None)
+
+
+def by_root(units: Iterable[Unit]) -> dict[str, list[Unit]]:
+    """Return units by the one root that each is of, in order."""
+    found: dict[str, list[Unit]] = {}
+    for unit in units:
+        for root in unit.roots or ():
+            found.setdefault(root, []).append(unit)
+    return found
 
 
 class Lines:
@@ -219,11 +270,16 @@ class Lines:
     A unit over several roots waits in each of their lines, and goes when it is the first of all.
     One that finds its roots itself waits for all that came before it, and all that comes later
     waits for it.
+
+    Args:
+        gathers: puts of different roots may go in one transaction.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, gathers: bool = False) -> None:
+        self._gathers = gathers
         self._lines: dict[str, RootLine] = {}
         self._ready: dict[str, None] = {}  # roots of which the first may go, in order
+        self._sociable: dict[str, None] = {}  # likewise, that are to be gathered
         self._later: deque[Unit] = deque()  # from a unit on that finds its roots itself
         self._waiting = 0  # in the lines
         self._committing = 0
@@ -239,13 +295,27 @@ class Lines:
     def _enter(self, unit: Unit, roots: frozenset[str]) -> None:
         self._waiting += 1
         for root in roots:
-            self.line(root).waiting.append(unit)
+            line = self.line(root)
+            line.waiting.append(unit)
+            self._make_ready(line)
+
+    def _make_ready(self, line: RootLine) -> None:
+        root = line.root
+        if self._gathers and line.is_sociable:
+            self._sociable[root] = None
+            self._ready.pop(root, None)
+        else:
             self._ready[root] = None
 
     @property
     def may_go(self) -> bool:
         """Whether something waits that may go now, most likely."""
-        return bool(self._ready or self._later)
+        return bool(self._ready or self._sociable or self._later)
+
+    @property
+    def may_gather(self) -> bool:
+        """Whether there is something for `gather`, most likely."""
+        return bool(self._sociable)
 
     def line(self, root: str) -> RootLine:
         """Return the line of a root."""
@@ -260,9 +330,57 @@ class Lines:
         self._lines = {
             root: line
             for root, line in self._lines.items()
-            if line.waiting or line.committing or root in self._ready
+            if line.waiting or line.committing or root in self._ready or root in self._sociable
         }
         self._most = max(_LEAST_LINES, 2 * len(self._lines))
+
+    def gather(self, share: int) -> Group | None:
+        """Take puts of as many roots as wait, which go by one call; `None`: there are none.
+
+        Args:
+            share: into how many transactions at once what waits is to be cut.
+        """
+        parts: dict[str, list[Unit]] = {}
+        addresses: set[Address] = set()
+        most = min(BATCH_OPS, -(-self._waiting // share))
+        size = 0
+        while self._sociable and len(parts) < BATCH_ROOTS and size < BATCH_BYTES and most > 0:
+            root = next(iter(self._sociable))
+            del self._sociable[root]
+            line = self._lines[root]
+            if not line.is_sociable:
+                self._ready[root] = None
+                continue
+            group = line.take_some(most)
+            if group.addresses is None:
+                if not parts:
+                    return self._send(group)
+                line.waiting.extendleft(reversed(group.units))
+                self._ready[root] = None
+                continue
+            if line.waiting:  # which another connection may carry
+                self._ready[root] = None
+            parts[root] = group.units
+            addresses.update(group.addresses)
+            most -= len(group.addresses)
+            size += sum([unit.size for unit in group.units])
+        if not parts:
+            return None
+        units = [unit for some in parts.values() for unit in some]
+        return self._send(Group(units, addresses, parts if len(parts) > 1 else None))
+
+    def give_back(self, units: Sequence[Unit]) -> None:
+        """Have units wait again, before all others, and each go by itself.
+
+        Args:
+            units: of a group that is not yet `done`.
+        """
+        self._waiting += len(units)
+        for unit in reversed(units):
+            for root in unit.roots or ():
+                line = self._lines[root]
+                line.waiting.appendleft(unit)
+                line.is_lone = True
 
     def next(self, share: Callable[[RootLine], int]) -> Group | None:
         """Take what goes next; `None`: nothing may go now.
@@ -337,15 +455,19 @@ class Lines:
         self._committing += 1
         if group.units[0].roots is not None:
             self._waiting -= len(group.units)
-            for root in group.units[0].roots:
+            for root in group.roots:
                 self._lines[root].committing.append(group)
         return group
 
     def done(self, group: Group) -> None:
         """Have those go who waited for a group."""
         self._committing -= 1
-        for root in group.units[0].roots or ():
+        self.leave(group, group.roots)
+
+    def leave(self, group: Group, roots: Collection[str]) -> None:
+        """Have those go who waited for a group under some of its roots."""
+        for root in roots:
             line = self._lines[root]
             line.committing.remove(group)
             if line.waiting:
-                self._ready[root] = None
+                self._make_ready(line)

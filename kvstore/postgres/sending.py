@@ -1,9 +1,9 @@
 """How units come to be one transaction: the ways there are, the quickest first.
 
-Puts without conditions are one call, and so are one put and its words, if it is indexed by these
-alone, and most calls of queues. What names its items is read and decided first, and written by one
-call, which takes effect if nobody has written in between. All else, and what has failed at that, is
-done under the root's lock.
+Puts without conditions are one call, also under many roots, and so are one put and its words, if it
+is indexed by these alone, and most calls of queues. What names its items is read and decided first,
+and written by one call, which takes effect if nobody has written in between. All else, and what has
+failed at that, is done under the root's lock.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from kvstore.postgres.connection import (
     is_lost,
 )
 from kvstore.postgres.copying import LEAST_COPIED, copy_plain
-from kvstore.postgres.puts import find_puts, put_one, put_plain, words_of
+from kvstore.postgres.puts import find_puts, put_one, put_plain, put_roots, words_of
 from kvstore.postgres.queueing import Group, Lines, RootLine, Unit
 from kvstore.postgres.quick_jobs import QuickJob
 from kvstore.postgres.wide import Transaction, UnreadableError, last_of
@@ -37,6 +37,7 @@ from kvstore.types import Item
 __all__ = ["UNSURE", "Sender", "unknown_outcome"]
 
 ROW_S = 10e-6  # what one more row takes the server, roughly
+ROOT_S = 15e-6  # likewise, where each is under another root
 OVERHEAD_S = 2e-3  # what a transaction is believed to take by itself, before one was seen
 LONG_TURNS = 16  # calls that read before they write, after one that was to be quick and had to
 LOCKED_TURNS = 64  # transactions that lock before they read, after one that did not and failed
@@ -95,6 +96,8 @@ class Sender:
         raw = channel.raw
         assert raw is not None
         units = group.units
+        if group.parts is not None:
+            return await self._send_parts(group.parts, channel, tries)
         roots = units[0].roots
         is_again = any(each.is_sent for each in tries)
         if is_again or roots is None or len(roots) != 1 or not units[0].is_decided:
@@ -159,10 +162,14 @@ class Sender:
             if raw.is_in_transaction():
                 await raw.execute("ROLLBACK")
             return None
-        taken = self._loop.time() - max(began, self.last_done)  # before, it waited for another
-        self.overhead += (max(0.0, taken - len(items) * ROW_S) - self.overhead) / 8
+        self._learn_overhead(began, len(items) * ROW_S)
         self._give_out(units, items, attempt)
         return attempt
+
+    def _learn_overhead(self, began: float, rows_s: float) -> None:
+        """Take note of how long a transaction took, of which some seconds were for its rows."""
+        taken = self._loop.time() - max(began, self.last_done)  # before, it waited for another
+        self.overhead += (max(0.0, taken - rows_s) - self.overhead) / 8
 
     async def _put_plain(
         self, line: RootLine, attempt: Try, stamp: Stamp, channel: Channel
@@ -186,6 +193,33 @@ class Sender:
         if self._target.is_pooler:
             await raw.execute(statements.BEGIN)
         return await put_plain(raw, root, list(puts), attempt.now, self.newest, stamp)
+
+    async def _send_parts(
+        self, parts: dict[str, list[Unit]], channel: Channel, tries: list[Try]
+    ) -> Try:
+        """Commit puts under several roots by one call, as far as that can be done at once."""
+        attempt, _ = channel.begin(self._clock(), tries, "")
+        puts: Any = {
+            root: units[0].ops if len(units) == 1 else [op for unit in units for op in unit.ops]
+            for root, units in parts.items()
+        }
+        began = self._loop.time()
+        call = put_roots(channel.fetch, puts, tries, self.newest, channel.writer)
+        items = await self._sent(attempt, call)
+        self._learn_overhead(began, sum(map(len, items.values())) * ROOT_S)
+        left: list[Unit] = []
+        for root, units in parts.items():
+            done = items.get(root)
+            if done is None:
+                left += units
+            elif len(units) == 1:
+                attempt.outcomes.append(done)
+            else:
+                rest = iter(done)
+                attempt.outcomes += [list(islice(rest, len(unit.ops))) for unit in units]
+        self.newest = max([self.newest, *[done[-1].version for done in items.values()]])
+        attempt.left = left
+        return attempt
 
     async def _send_job(
         self, job: QuickJob, channel: Channel, tries: list[Try], root: str

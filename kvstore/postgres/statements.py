@@ -203,7 +203,8 @@ NOTIFY = """SET LOCAL synchronous_commit = off; NOTIFY "{channel}", '{sender}'""
 
 # What writes: one call each, which locks the root first, and makes it if it is not there. See
 # migrations/postgres/0004_roots.sql, 0007_calls.sql, 0009_put_one.sql, 0011_by_key.sql and
-# 0012_put_words.sql.
+# 0012_put_words.sql; and 0014_put_roots.sql, which does so under those of several roots that nobody
+# has locked.
 SEPARATOR = "\x01"
 PUT_ONE = "SELECT kvstore_put_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 PUT_WORDS = """
@@ -212,6 +213,10 @@ SELECT kvstore_put_words($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
 PUT = "SELECT * FROM kvstore_put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
 PUT_SOON = """
 SELECT * FROM kvstore_put_soon($1, $14, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+"""
+PUT_ROOTS = """
+SELECT root, number, version, created_at, is_watched
+FROM kvstore_put_roots($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 """
 _WRITTEN = 44  # arguments of kvstore_write
 _KEPT = 13  # columns of what is kept of the past

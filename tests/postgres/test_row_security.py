@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from kvstore import IndexConfig, StoreAccessError
+from kvstore import IndexConfig, Item, StoreAccessError
 from kvstore.testing import ManualClock
 
 from .server import Database, reason_to_skip, schema_of
@@ -96,6 +96,21 @@ async def test_a_tenant_sees_and_writes_its_own_root_alone(
         await store.sweep()
         assert await stranger.count((other,), subtree=True) == 2
         assert (await stranger.check()).ok
+
+
+async def test_what_a_tenant_puts_at_once_reaches_its_own_root_alone(
+    tenants: dict[str, str],
+) -> None:
+    (mine, url), (other, other_url) = tenants.items()
+    async with PostgresStore(url) as store, PostgresStore(other_url) as stranger:
+        for number in range(3):
+            await stranger.put((other,), "k", number)
+            puts = [store.put((root,), "k", "mine") for root in (mine, other, "shared")]
+            outcomes = await asyncio.gather(*puts, return_exceptions=True)
+            assert [type(each) for each in outcomes] == [Item, StoreAccessError, StoreAccessError]
+            item = await stranger.get((other,), "k")
+            assert item is not None
+            assert item.value == number
 
 
 async def test_a_tenant_looks_after_its_root_once_nobody_watches_all(

@@ -56,7 +56,7 @@ OF_ALL_ROOTS = {
     *("sequence.MEASURE", "sequence.CHECK_SEQUENCES", "sequence.ITEMS_NO_JOBS"),
 }
 # For several roots at once; where rows are distributed, each root has one of its own instead
-ACROSS = {"GET_POINTS", "GET_BEFORE", "DELETE_PRESENT"}
+ACROSS = {"GET_POINTS", "GET_BEFORE", "DELETE_PRESENT", "PUT_ROOTS"}
 # Of one small table that every machine has a copy of; a root begins with what it says
 OF_THE_STORE = {
     *("GET_STATE", "LOCK_STATE", "SET_INDEX", "SET_WATCHED_UNTIL"),
@@ -82,7 +82,7 @@ NEVER_SPREAD = {
 }
 NEVER_CALLED_SPREAD = {
     *("kvstore_scalars_of", "kvstore_add_scalars", "kvstore_take_scalars"),
-    "kvstore_change_scalars",
+    *("kvstore_change_scalars", "kvstore_put_roots"),
 }
 # Functions of these modules that make pieces of what others make
 OF_PIECES = {
