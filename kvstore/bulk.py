@@ -203,9 +203,11 @@ class _Metered:
         self._meter = meter
 
     def __iter__(self) -> Iterator[Record]:
-        total = self._spool.count
-        for number, record in enumerate(self._spool):
-            if number % _SLICE == 0:
+        number, total = 0, self._spool.count
+        for piece in self._spool.pieces():
+            for begin in range(0, len(piece), _SLICE):
                 self._meter.show(number, total)
-            yield record
+                some = piece[begin : begin + _SLICE]
+                number += len(some)
+                yield from some
         self._meter.show(total, total)

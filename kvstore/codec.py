@@ -30,6 +30,7 @@ __all__ = [
     "encode_all",
     "is_any_long",
     "is_long",
+    "parse_all",
     "parse_json",
     "read_json",
     "untag",
@@ -171,6 +172,14 @@ def parse_json(text: bytes) -> Any:
         except RecursionError:
             raise ValueError("it nests too deep") from None
     return value
+
+
+def parse_all(texts: Sequence[bytes]) -> list[Any]:
+    """As `parse_json` of each, quicker."""
+    values = list(map(orjson.loads, texts))
+    if _LONG_INTEGER in b"\n".join(texts).translate(_AS_ZEROS):
+        return list(map(parse_json, texts))
+    return values
 
 
 def _parse_integer(digits: str) -> int:

@@ -359,14 +359,19 @@ class Record:
         return Record(self.path, self.key, self.data, version, *times, self.ttl, self.indexing)
 
 
-def take_piece(records: Iterator[Record]) -> list[Record]:
-    """Take the next records: as many as may be in hand at once, none at the end."""
+def take_piece(records: Iterator[Record], number: int = _PIECE_RECORDS) -> list[Record]:
+    """Take the next records: as many as may be in hand at once, none at the end.
+
+    Args:
+        records: from where.
+        number: how many at most.
+    """
     taken: list[Record] = []
     size = 0
     for record in records:
         taken.append(record)
         size += len(record.data)
-        if size > _PIECE_BYTES or len(taken) >= _PIECE_RECORDS:
+        if size > _PIECE_BYTES or len(taken) >= number:
             break
     return taken
 

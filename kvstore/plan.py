@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple, assert_never
 
 from kvstore.errors import ConflictError, InvalidArgumentError
@@ -76,6 +77,7 @@ Vectors = Mapping[str, bytes] | OwnVectors  # by their texts, or put with the it
 
 _MOST_VERSIONS = 2**62
 _NONE: Mapping[str, SequenceState] = {}
+_ADDRESS = attrgetter("path", "key")
 _NO_DATA: Mapping[Address, bytes] = {}
 
 
@@ -382,8 +384,8 @@ class Admission:
                 the position; or it lies in a queue, and is no job.
             InvalidArgumentError: the store has no more versions.
         """
-        taken: dict[Address, Record] = {}
-        notes = []
+        taken: set[Address] = set()
+        admitted = []
         for record in records:
             address = record.path, record.key
             if not record.is_live(self._now):
@@ -401,20 +403,45 @@ class Admission:
                 raise ConflictError(
                     f"{where} is another entry, and a position is given once; nothing was imported"
                 )
-            version = self._base + record.version if record.version else self.version + 1
+            admitted.append(record)
+            taken.add(address)
+        rows, notes = {}, []
+        for record, version in zip(admitted, self._give_versions(admitted), strict=True):
+            rows[record.path, record.key] = record.at_version(version)
+            if self._is_watched:
+                notes.append(Note(version, "put", record.path, record.key, self._now))
+        effects = Effects(self._now, self.version, self._is_watched, notes=sorted(notes))
+        effects.writes += ((row, None) for row in rows.values())
+        return effects
+
+    def take(self, records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[int]]:
+        """As `admit`, of items that replace what is there and have nothing beside them.
+
+        Returns them, and the versions that they get.
+        """
+        now = self._now
+        live = [it for it in records if it.expires_at is None or it.expires_at > now]
+        versions = self._give_versions(live)
+        last = dict(zip(map(_ADDRESS, live), zip(live, versions, strict=True), strict=True))
+        if len(last) < len(live):
+            live, versions = map(list, zip(*last.values(), strict=True))
+        return live, versions
+
+    def _give_versions(self, records: Sequence[Record]) -> list[int]:
+        versions = []
+        base, newest = self._base, self.version
+        for record in records:
+            version = base + record.version if record.version else newest + 1
             if version > _MOST_VERSIONS:
                 raise InvalidArgumentError(
                     f"the versions of the items go up to {record.version:,}, and the store has no "
                     "more of them; import the items without their header and versions"
                 )
-            self.version = max(self.version, version)
-            self.written += 1
-            taken[address] = record.at_version(version)
-            if self._is_watched:
-                notes.append(Note(version, "put", record.path, record.key, self._now))
-        effects = Effects(self._now, self.version, self._is_watched, notes=sorted(notes))
-        effects.writes += ((row, None) for row in taken.values())
-        return effects
+            newest = max(newest, version)
+            versions.append(version)
+        self.version = newest
+        self.written += len(versions)
+        return versions
 
 
 def _decide_one(

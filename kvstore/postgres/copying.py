@@ -160,13 +160,16 @@ async def _nothing(end: int) -> None:
     """Encode no more, as all is."""
 
 
-async def copy_rows(connection: Connection, root: str, rows: Sequence[Record]) -> None:
+async def copy_rows(
+    connection: Connection, root: str, rows: Sequence[Record], versions: Sequence[int]
+) -> None:
     """Write rows of different items, whatever is there of them.
 
     Args:
         connection: inside a transaction that has locked the root.
         root: of all of them.
-        rows: as they are to be.
+        rows: as they are to be, but for
+        versions: that they get.
     """
     if not rows:
         return
@@ -177,7 +180,7 @@ async def copy_rows(connection: Connection, root: str, rows: Sequence[Record]) -
         "root": Same(root),
         "path": paths,
         "key": keys,
-        "version": [row.version for row in rows],
+        "version": versions,
         "created_at": _folded([row.created_at for row in rows]),
         "updated_at": _folded([row.updated_at for row in rows]),
         "value": [row.data for row in rows],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
 from kvstore.backend import Span
@@ -30,15 +30,14 @@ from kvstore.postgres.copying import copy_rows
 from kvstore.postgres.keys import SURELY_SHORT, check_length, decode_key, root_of
 from kvstore.postgres.reading import item_of, matching_addresses
 from kvstore.postgres.workspace import MakeIndexer, Stamp, Workspace, is_light
-from kvstore.sequences import queues_among
+from kvstore.sequences import SequenceState, queues_among
 from kvstore.types import Item
 
 __all__ = ["Transaction", "UnreadableError", "roots_of"]
 
 _REMOVED_AT_ONCE = 5_000
 _REWOUND_AT_ONCE = 500
-_COPIED_AT_ONCE = 5_000  # rows of an import
-_COPIED_BYTES = 8 * 2**20
+_COPIED_AT_ONCE = 20_000  # rows of an import
 _INDEXED_BYTES = 2**18  # of those that are indexed
 
 
@@ -349,12 +348,10 @@ class Transaction:
         touched = {sequence.path for sequence in op.sequences}
         records = iter(op.records)
         admissions: dict[str, Admission] = {}
-        reading = begin_aside(lambda: _take_pieces(records))
+        reading = begin_aside(lambda: _take(records))
         while some := await heard(self._connection, reading):
-            reading = begin_aside(lambda: _take_pieces(records))  # while the server works
-            by_root: dict[str, list[Record]] = {}
-            for each in some:
-                by_root.setdefault(root_of(each.path), []).append(each)
+            reading = begin_aside(lambda: _take(records))  # while the server works
+            by_root = _by_root(some)
             for root in sorted(by_root):
                 space = await self.lock(root)
                 if root not in admissions:
@@ -387,25 +384,41 @@ class Transaction:
         self, space: Workspace, admission: Admission, records: Sequence[Record]
     ) -> set[str]:
         """Write records; return those of their namespaces that are logs or queues."""
-        live: dict[Address, Record] = {}
         inside = await space.ledger.find(self._connection, (each.path for each in records))
+        is_plain = space.is_plain and not inside
+        if is_plain and admission.replaces:
+            with uncollected():
+                rows, versions = admission.take(records)
+        else:
+            effects = await self._decide(space, admission, records, inside)
+            rows = [row for row, _ in effects.writes]
+            versions = [row.version for row in rows]
+        for row in rows:
+            if len(row.path) + len(row.key) > SURELY_SHORT:
+                check_length(decode_namespace(row.path), row.path, row.key)
+        if is_plain:
+            await copy_rows(self._connection, space.state.root, rows, versions)
+            space.skip(admission.version - space.version)
+        else:
+            await self._write(space, effects)
+        return set(inside)
+
+    async def _decide(
+        self,
+        space: Workspace,
+        admission: Admission,
+        records: Sequence[Record],
+        inside: Mapping[str, SequenceState],
+    ) -> Effects:
+        """Let in what may be, by what is there."""
+        live: dict[Address, Record] = {}
         if not admission.replaces or space.indexer is not None or inside:
             addresses = {(each.path, each.key): each.path in inside for each in records}
             await space.load(self._connection, addresses)
             live = space.live(addresses)
         entries = {at: row.data for at, row in live.items() if at[0] in inside}
         with uncollected():
-            effects = admission.admit(records, live, entries, queues_among(inside))
-        for row, _ in effects.writes:
-            if len(row.path) + len(row.key) > SURELY_SHORT:
-                check_length(decode_namespace(row.path), row.path, row.key)
-        if space.is_plain and not inside:
-            written = [row for row, _ in effects.writes]
-            await copy_rows(self._connection, space.state.root, written)
-            space.skip(effects.version - space.version)
-        else:
-            await self._write(space, effects)
-        return set(inside)
+            return admission.admit(records, live, entries, queues_among(inside))
 
     async def _write(self, space: Workspace, effects: Effects) -> None:
         if space.indexer is None:
@@ -425,21 +438,24 @@ def _pieces(records: Sequence[Record], *, is_indexed: bool) -> Iterator[Sequence
     yield records[begin:]
 
 
-def _take_pieces(records: Iterator[Record]) -> list[Record]:
+def _by_root(records: list[Record]) -> dict[str, list[Record]]:
+    roots = {path: root_of(path) for path in {record.path for record in records}}
+    by_root: dict[str, list[Record]] = {root: [] for root in roots.values()}
+    if len(by_root) == 1:
+        return dict.fromkeys(by_root, records)
+    for record in records:
+        by_root[roots[record.path]].append(record)
+    return by_root
+
+
+def _take(records: Iterator[Record]) -> list[Record]:
     """Take what is written at once.
 
     Raises:
         UnreadableError: they cannot be read on.
     """
     try:
-        taken = take_piece(records)
-        size = sum(len(record.data) for record in taken)
-        while taken and len(taken) < _COPIED_AT_ONCE and size < _COPIED_BYTES:
-            more = take_piece(records)
-            if not more:
-                break
-            taken += more
-            size += sum(len(record.data) for record in more)
+        with uncollected():
+            return take_piece(records, _COPIED_AT_ONCE)
     except Exception as exc:
         raise UnreadableError(exc) from exc
-    return taken

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -30,11 +31,13 @@ from kvstore import (
     SQLiteStore,
     Store,
     StoreAccessError,
+    StoreError,
     StoreFullError,
     ValueEncodingError,
     ValueTooLargeError,
 )
 from kvstore.backend import Backend
+from kvstore.exchange import Intake
 from kvstore.memory import InMemoryBackend
 from kvstore.testing import ManualClock
 from kvstore.types import Item
@@ -636,3 +639,41 @@ async def test_a_store_is_not_copied_onto_itself(factory: Factory, tmp_path: Pat
                 with pytest.raises(InvalidArgumentError, match="one store"):
                     await kvstore.copy(store, linked)
         assert await store.count(("n",)) == 1
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        '{"namespace":["a"],"key":"k","value":1,"ttl":true}',
+        '{"namespace":["a"],"key":"k","value":1,"index":[1]}',
+        '{"namespace":["a"],"key":"k","value":18446744073709551616}',
+        '{"namespace":["a"],"key":5,"value":1}',
+        '{"namespace":["a",""],"key":"k","value":1}',
+        '{"namespace":[["a"]],"key":"k","value":1}',
+        '{"namespace":null,"key":"k","value":1}',
+        '{"namespace":["a"],"key":"k"}',
+        '{"namespace":["a"],"key":"k","value":{"$bytes":"?"}}',
+        '{"namespace":["a"],"key":"k","value":1,"created_at":"soon"}',
+        '{"namespace":["a"],"key":"k","value":1},{"namespace":["a"],"key":"l","value":1}',
+        '{"kvstore":"end","items":700}',
+        "[]",
+        "{",
+        "",
+        '{"namespace":["a"],"key":"k","value":1,"kvstore":null,"expires_at":null}',
+    ],
+)
+def test_many_lines_at_once_are_as_one_by_one(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of many, the one that is refused is named."""
+    lines = [f'{{"namespace":["a"],"key":"k{at}","value":{{"n":{at}}}}}' for at in range(1_200)]
+    data = "\n".join([*lines[:700], odd, *lines[700:]]).encode()
+    outcomes: list[Any] = []
+    for number in (500, 1):
+        monkeypatch.setattr("kvstore.exchange._AT_ONCE", number)
+        with closing(Intake(io.BytesIO(data), 1, 1_000)) as intake:
+            try:
+                records = intake.read()
+                outcomes.append((records, intake.read()))
+            except StoreError as exc:
+                outcomes.append((type(exc), str(exc)))
+    assert outcomes[0] == outcomes[1]
+    assert isinstance(outcomes[0][0], list) or "line 701" in outcomes[0][1]
