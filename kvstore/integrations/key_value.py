@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, SupportsFloat
+from typing import Any, Final, SupportsFloat, TypeVar
 
 from kvstore.errors import (
     ConflictError,
@@ -23,7 +23,7 @@ from kvstore.errors import (
     ValueTooLargeError,
 )
 from kvstore.instants import FOREVER, Forever
-from kvstore.integrations.access import Access, Target
+from kvstore.integrations.access import Access, Target, Work
 from kvstore.integrations.requirements import needing
 from kvstore.recipe import Recipe
 from kvstore.store import Store
@@ -42,6 +42,8 @@ with needing("kvstore.integrations.key_value", "py-key-value-aio", "0.4.6", extr
     )
 
 __all__ = ["KVStoreBackend"]
+
+T = TypeVar("T")
 
 _ROOT: Final = "key_value"
 
@@ -104,24 +106,25 @@ class KVStoreBackend(
         await self.close()
         return result
 
+    async def _ask(self, work: Work[T]) -> T:
+        """Do what is to be done with the store; its errors are raised as py-key-value's."""
+        with _as_theirs():
+            return await self._access.run(work)
+
     # One entry
 
     async def _get_managed_entry(self, *, collection: str, key: str) -> ManagedEntry | None:
-        with _as_theirs():
-            item = await self._access.run(lambda store: store.get(_namespace(collection), key))
+        item = await self._ask(lambda store: store.get(_namespace(collection), key))
         return None if item is None else _entry(item)
 
     async def _put_managed_entry(
         self, *, collection: str, key: str, managed_entry: ManagedEntry
     ) -> None:
-        where, ttl = _namespace(collection), _ttl(managed_entry)
-        with _as_theirs():
-            value = _value(managed_entry)
-            await self._access.run(lambda store: store.put(where, key, value, ttl=ttl))
+        value, ttl = _value(managed_entry), _ttl(managed_entry)
+        await self._ask(lambda store: store.put(_namespace(collection), key, value, ttl=ttl))
 
     async def _delete_managed_entry(self, *, key: str, collection: str) -> bool:
-        with _as_theirs():
-            return await self._access.run(lambda store: store.delete(_namespace(collection), key))
+        return await self._ask(lambda store: store.delete(_namespace(collection), key))
 
     async def put_if_absent(
         self,
@@ -147,14 +150,11 @@ class KVStoreBackend(
         if ttl is not None and (isinstance(ttl, bool) or not float(ttl) > 0):
             raise errors.InvalidTTLError(ttl=ttl)
         where, seconds = _namespace(collection), FOREVER if ttl is None else float(ttl)
-        with _as_theirs():
-            plain = _value(ManagedEntry(value=value))
-            try:
-                await self._access.run(
-                    lambda store: store.put(where, key, plain, ttl=seconds, if_version=0)
-                )
-            except ConflictError:
-                return False
+        plain = _value(ManagedEntry(value=value))
+        try:
+            await self._ask(lambda store: store.put(where, key, plain, ttl=seconds, if_version=0))
+        except ConflictError:
+            return False
         return True
 
     # Many entries
@@ -162,9 +162,7 @@ class KVStoreBackend(
     async def _get_managed_entries(
         self, *, collection: str, keys: Sequence[str]
     ) -> list[ManagedEntry | None]:
-        with _as_theirs():
-            where = _namespace(collection)
-            found = await self._access.run(lambda store: store.get_many(where, keys))
+        found = await self._ask(lambda store: store.get_many(_namespace(collection), keys))
         return [_entry(found[key]) if key in found else None for key in keys]
 
     async def _put_managed_entries(
@@ -178,39 +176,32 @@ class KVStoreBackend(
         expires_at: datetime | None,
     ) -> None:
         entries = zip(keys, managed_entries, strict=True)
-        with _as_theirs():
-            where, values = _namespace(collection), {key: _value(entry) for key, entry in entries}
-            await self._access.run(lambda store: store.put_many(where, values, ttl=_lasting(ttl)))
+        where, values = _namespace(collection), {key: _value(entry) for key, entry in entries}
+        await self._ask(lambda store: store.put_many(where, values, ttl=_lasting(ttl)))
 
     async def _delete_managed_entries(self, *, keys: Sequence[str], collection: str) -> int:
-        with _as_theirs():
-            where = _namespace(collection)
-            return await self._access.run(lambda store: store.delete_many(where, keys))
+        return await self._ask(lambda store: store.delete_many(_namespace(collection), keys))
 
     # Whole collections
 
     async def _get_collection_keys(self, *, collection: str, limit: int | None = None) -> list[str]:
-        with _as_theirs():
-            where = _namespace(collection)
-            return await self._access.run(lambda store: store.keys(where, limit=limit))
+        return await self._ask(lambda store: store.keys(_namespace(collection), limit=limit))
 
     async def _get_collection_names(self, *, limit: int | None = None) -> list[str]:
-        found = await self._access.run(
+        found = await self._ask(
             lambda store: store.list_namespaces((_ROOT, ...), max_depth=2, limit=limit)
         )
         return [collection for _, collection in found]
 
     async def _delete_collection(self, *, collection: str) -> bool:
-        with _as_theirs():
-            where = _namespace(collection)
-            return await self._access.run(lambda store: store.remove(where, "*")) > 0
+        return await self._ask(lambda store: store.remove(_namespace(collection), "*")) > 0
 
     async def _delete_store(self) -> bool:
-        await self._access.run(lambda store: store.remove((_ROOT,), "*", subtree=True))
+        await self._ask(lambda store: store.remove((_ROOT,), "*", subtree=True))
         return True
 
     async def _cull(self) -> None:
-        await self._access.run(lambda store: store.sweep())
+        await self._ask(lambda store: store.sweep())
 
 
 def _namespace(collection: str) -> Namespace:
