@@ -14,6 +14,7 @@ from kvstore.plan import Address
 from kvstore.sqlite import driver
 from kvstore.sqlite import index_statements as sql
 from kvstore.sqlite.engine import InlineReader, NoInlineReader, Pace, Reader
+from kvstore.sqlite.engine.settling import settle
 from kvstore.sqlite.index_file import Setup, codes_held, described
 
 __all__ = ["Foresight"]
@@ -43,8 +44,8 @@ class Foresight:
         self._pace = pace
         self._setup = setup
         self._loop = asyncio.get_running_loop()
-        self._asking: list[Put] = []  # what the read is for that is about to begin
-        self._shared: asyncio.Task[_Held]  # that read
+        self._asking: list[tuple[Sequence[Put], asyncio.Future[_Held]]] = []
+        self._reading: asyncio.Task[None]  # for those of them that asked last
         self._lately = LatelyPut()
         self._alone = (-1, 0)  # turn and task of the last one that was answered at once
 
@@ -61,17 +62,26 @@ class Foresight:
         return () if description is None else unembedded(puts, held, description, self._setup)
 
     def _share(self, puts: Sequence[Put]) -> asyncio.Future[_Held]:
-        """Return what a read tells that others who ask before it begins have a share in."""
-        if not self._asking:
-            self._shared = self._loop.create_task(self._read())
-        self._asking += puts
-        return asyncio.shield(self._shared)
+        answer: asyncio.Future[_Held] = self._loop.create_future()
+        self._asking.append((puts, answer))
+        if len(self._asking) == 1:
+            self._reading = self._loop.create_task(self._read())
+        return answer
 
-    async def _read(self) -> _Held:
-        puts, self._asking = self._asking, []
-        keys = _keys_of(puts)
-        found = self._read_inline(keys)
-        return await self._points.submit(_held, keys) if found is None else found
+    async def _read(self) -> None:
+        """Read what all need who ask before this begins, and answer each."""
+        asking, self._asking = self._asking, []
+        keys = _keys_of([op for puts, _ in asking for op in puts])
+        found: _Held | None = None
+        error: Exception | None = None
+        try:
+            found = self._read_inline(keys)
+            if found is None:
+                found = await self._points.submit(_held, keys)
+        except Exception as exc:  # noqa: BLE001 - such as `StoreClosedError`: it is the callers'
+            error = exc
+        for _, answer in asking:
+            settle(answer, found, error)
 
     def _read_inline(self, keys: _Keys) -> _Held | None:
         path, some = next(iter(keys.items()))
