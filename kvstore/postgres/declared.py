@@ -17,6 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from struct import pack
 from typing import Any
 
+import asyncpg
+
 from kvstore.filters import And, Compare, Contains, Exists, Filter, In, Or
 from kvstore.ordering import Order
 from kvstore.paths import EACH, Path, parse_path
@@ -33,7 +35,6 @@ _LOG = logging.getLogger("kvstore")
 
 _AT_ONCE = 1_000  # items whose entries are made in a transaction, or while a store is opened
 _MOST_PARTS = 20  # of an $or that are looked up
-_MOST_FIELDS = 256
 
 # As kvstore_scalar writes them (migrations/postgres/0013_filters.sql)
 _NULL, _BOOL, _NUMBER, _STRING, _ORDERLESS, _TEXT = "0", "1", "2", "3", "4", "6"
@@ -59,8 +60,11 @@ async def prepare(connection: Connection, names: Sequence[str]) -> None:
     elif await connection.fetchval(sql.HAS_MORE, _AT_ONCE):
         how = "'await store.reindex()' has made them"
     else:
-        await build(connection, names)
-        return
+        try:
+            await build(connection, names, is_patient=False)
+            return
+        except asyncpg.LockNotAvailableError:  # somebody writes, and goes on doing so
+            how = "'await store.reindex()' has made them, as writers are at work"
     _LOG.warning(
         "there are no entries yet for the declared filters %s, which look at every item until %s",
         ", ".join(map(repr, lacking)),
@@ -90,16 +94,26 @@ async def built(connection: Connection) -> dict[Path, str]:
     return {parse_path(name): field for field, name in rows}
 
 
-async def build(connection: Connection, names: Iterable[str]) -> None:
+async def build(connection: Connection, names: Iterable[str], *, is_patient: bool = True) -> None:
     """Make the entries of those paths that have none, if this role may.
 
     From the first transaction on triggers make those of what is written; then the items that are
     there get theirs, root by root, in slices. What breaks off is gone on with by the next call.
+
+    Args:
+        connection: outside a transaction.
+        names: the paths that are declared.
+        is_patient: whether to wait for writers as long as a write does; all later ones wait, too.
+
+    Raises:
+        LockNotAvailableError: writers kept a lock for too long.
     """
     lacking = await _missing(connection, names)
     if not lacking or not await _may_build(connection):
         return
     async with connection.transaction():
+        if not is_patient:
+            await connection.execute(sql.WAIT_SHORTLY)
         await connection.execute(sql.LOCK_ITEMS)  # who writes has seen no new path yet
         for name in lacking:
             await connection.execute(sql.ADD_FILTER, name, *(_place_of(name) or ()))
@@ -124,8 +138,8 @@ def _place_of(name: str) -> tuple[str, bool] | None:
 
 
 async def find_problems(connection: Connection) -> list[str]:
-    """Hold the entries against the items."""
-    if connection.is_distributed:
+    """Hold the entries against the items, if this role sees the entries of all that it sees."""
+    if connection.is_distributed or not await connection.fetchval(sql.MAY_LOOK):
         return []
     return [
         f"filters: {number} entries of {name!r} are {'missing' if is_missing else 'of no item'}"
@@ -144,9 +158,9 @@ def candidates(node: Filter, declared: Mapping[Path, str], path: str) -> Sql | N
             known = [each for each in found if each is not None]
             if not 0 < len(known) == len(found) <= _MOST_PARTS:
                 return None
-            statement = known[0]
+            statement = Sql.of("(?)", known[0])
             for each in known[1:]:
-                statement += Sql("UNION") + each
+                statement += Sql.of("UNION (?)", each)
             return statement
         case And(parts):
             return _best(parts, declared, path)

@@ -24,10 +24,11 @@ SELECT pg_has_role(pg_class.relowner, 'USAGE')
 FROM pg_catalog.pg_class WHERE pg_class.oid = 'kvstore_items'::regclass
 """
 HAS_MORE = "SELECT EXISTS (SELECT 1 FROM kvstore_items AS items OFFSET $1)"
+WAIT_SHORTLY = "SET LOCAL lock_timeout = '500ms'"
 LOCK_ITEMS = "LOCK TABLE kvstore_items IN SHARE ROW EXCLUSIVE MODE"
 ADD_FILTER = """
 INSERT INTO kvstore_filters (field, name, place, is_list)
-SELECT lpad(to_hex(count(*)), 2, '0'), $1, $2::text::jsonpath, $3 FROM kvstore_filters
+SELECT lpad(to_hex(count(*)), 4, '0'), $1, $2::text::jsonpath, $3 FROM kvstore_filters
 ON CONFLICT (name) DO NOTHING
 """
 HAS_TRIGGERS = """
@@ -83,10 +84,10 @@ WITH wanted AS MATERIALIZED (
 held AS MATERIALIZED (SELECT root, path, key, scalar FROM kvstore_scalars)
 SELECT filters.name, wrong.number, wrong.is_missing
 FROM (
-    SELECT left(scalar, 2) AS field, count(*) AS number, true AS is_missing
+    SELECT left(scalar, 4) AS field, count(*) AS number, true AS is_missing
     FROM (SELECT * FROM wanted EXCEPT ALL SELECT * FROM held) AS missing GROUP BY 1
     UNION ALL
-    SELECT left(scalar, 2), count(*), false
+    SELECT left(scalar, 4), count(*), false
     FROM (SELECT * FROM held EXCEPT ALL SELECT * FROM wanted) AS more GROUP BY 1
 ) AS wrong
 JOIN kvstore_filters AS filters ON filters.field = wrong.field AND filters.is_built

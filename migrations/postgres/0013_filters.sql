@@ -2,7 +2,7 @@
 -- kvstore/postgres/declared.py, which makes the triggers once a path is declared.
 
 CREATE TABLE kvstore_filters (
-    field text COLLATE "C" PRIMARY KEY,         -- two hexadecimal digits
+    field text COLLATE "C" PRIMARY KEY,         -- four hexadecimal digits
     name text COLLATE "C" NOT NULL UNIQUE,      -- of the path, as it is declared
     place jsonpath NOT NULL,
     is_list boolean NOT NULL,                   -- it is the elements of a list that count
@@ -85,14 +85,20 @@ $$;
 
 CREATE FUNCTION kvstore_take_scalars() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET enable_seqscan = off AS $$
 BEGIN
-    DELETE FROM kvstore_scalars AS scalars
-    USING olds CROSS JOIN LATERAL unnest(kvstore_scalars_of(olds.value)) AS gone (scalar)
-    WHERE hashtextextended(scalars.path, 0) = hashtextextended(olds.path, 0)
-        AND scalars.scalar = gone.scalar
-        AND hashtextextended(scalars.key, 0) = hashtextextended(olds.key, 0)
-        AND scalars.path = olds.path AND scalars.key = olds.key;
+    DELETE FROM kvstore_scalars AS scalars WHERE scalars.ctid = ANY (ARRAY(
+        SELECT found.ctid
+        FROM olds CROSS JOIN LATERAL unnest(kvstore_scalars_of(olds.value)) AS gone (scalar)
+        CROSS JOIN LATERAL (
+            SELECT there.ctid FROM kvstore_scalars AS there
+            WHERE hashtextextended(there.path, 0) = hashtextextended(olds.path, 0)
+                AND there.scalar = gone.scalar
+                AND hashtextextended(there.key, 0) = hashtextextended(olds.key, 0)
+                AND there.path = olds.path AND there.key = olds.key
+            OFFSET 0  -- one by one: the entries of an item may be thousands
+        ) AS found
+    ));
     RETURN NULL;
 END
 $$;
@@ -106,14 +112,21 @@ DECLARE
     news text[] := kvstore_scalars_of(new.value);
 BEGIN
     IF olds <> news THEN
-        DELETE FROM kvstore_scalars AS scalars
-        WHERE hashtextextended(scalars.path, 0) = hashtextextended(old.path, 0)
-            AND scalars.scalar = ANY (olds) AND scalars.scalar <> ALL (news)
-            AND hashtextextended(scalars.key, 0) = hashtextextended(old.key, 0)
-            AND scalars.path = old.path AND scalars.key = old.key;
+        DELETE FROM kvstore_scalars AS scalars WHERE scalars.ctid = ANY (ARRAY(
+            SELECT found.ctid
+            FROM (SELECT unnest(olds) EXCEPT SELECT unnest(news)) AS gone (scalar)
+            CROSS JOIN LATERAL (
+                SELECT there.ctid FROM kvstore_scalars AS there
+                WHERE hashtextextended(there.path, 0) = hashtextextended(old.path, 0)
+                    AND there.scalar = gone.scalar
+                    AND hashtextextended(there.key, 0) = hashtextextended(old.key, 0)
+                    AND there.path = old.path AND there.key = old.key
+                OFFSET 0
+            ) AS found
+        ));
         INSERT INTO kvstore_scalars (root, path, key, scalar)
         SELECT new.root, new.path, new.key, added.scalar
-        FROM unnest(news) AS added (scalar) WHERE added.scalar <> ALL (olds);
+        FROM (SELECT unnest(news) EXCEPT SELECT unnest(olds)) AS added (scalar);
     END IF;
     RETURN NULL;
 END

@@ -221,8 +221,8 @@ async def test_entries_are_in_the_order_of_what_they_are_of(postgres_url: str) -
         await store.put_many(NS, {f"k{at:02}": {"status": one} for at, one in enumerate(scalars)})
         raw = await asyncpg.connect(postgres_url)
         rows = await raw.fetch(
-            "SELECT key, substr(scalar, 3) AS scalar FROM kvstore_scalars "
-            "JOIN kvstore_filters ON field = left(scalar, 2) "
+            "SELECT key, substr(scalar, 5) AS scalar FROM kvstore_scalars "
+            "JOIN kvstore_filters ON field = left(scalar, 4) "
             "WHERE name = 'status' ORDER BY kvstore_scalars.scalar, key"
         )
         await raw.close()
@@ -291,3 +291,90 @@ async def test_a_role_that_owns_nothing_makes_none_and_uses_what_there_is(
             assert (await store.check()).ok
     finally:
         postgres.execute(f"DROP OWNED BY {app} CASCADE; DROP ROLE {app}")
+
+
+async def test_a_role_that_may_not_look_at_them_checks_the_rest(
+    postgres: Database, postgres_url: str
+) -> None:
+    schema = schema_of(postgres_url)
+    app = f"{schema}_app"
+    async with PostgresStore(postgres_url, index=DECLARED) as store:
+        await store.put(NS, "k", {"status": 1})
+    postgres.execute(
+        f"CREATE ROLE {app} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {app};"
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {app};"
+        f"REVOKE ALL ON {schema}.kvstore_scalars, {schema}.kvstore_filters FROM {app}"
+    )
+    theirs = postgres_url.replace("postgres@", f"{app}@")
+    try:
+        async with PostgresStore(theirs) as store:
+            assert (await store.check()).ok
+        postgres.execute(
+            f"GRANT SELECT ON {schema}.kvstore_scalars, {schema}.kvstore_filters TO {app};"
+            f"ALTER TABLE {schema}.kvstore_items ENABLE ROW LEVEL SECURITY;"
+            f"CREATE POLICY others ON {schema}.kvstore_items TO {app} USING (root <> E'notes\\t')"
+        )
+        async with PostgresStore(theirs) as store:
+            assert (await store.check()).ok  # there are entries of items that it does not see
+    finally:
+        postgres.execute(f"DROP OWNED BY {app} CASCADE; DROP ROLE {app}")
+
+
+async def test_a_store_opens_beside_a_long_transaction(
+    postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with PostgresStore(postgres_url) as store:
+        await store.put(NS, "k", {"status": 1})
+    raw = await asyncpg.connect(postgres_url)
+    writing = raw.transaction()
+    await writing.start()
+    await raw.execute("DELETE FROM kvstore_items WHERE false")
+    with caplog.at_level(logging.WARNING, "kvstore"):
+        async with PostgresStore(postgres_url, index=DECLARED) as store:
+            assert "writers are at work" in caplog.text
+            assert [item.key for item in await store.search(NS, filter={"status": 1})] == ["k"]
+            await writing.rollback()
+            await store.reindex()
+            assert declared_by(store)
+            assert [item.key for item in await store.search(NS, filter={"status": 1})] == ["k"]
+    await raw.close()
+
+
+async def test_an_item_that_passes_parts_of_an_or_is_found_once(postgres_url: str) -> None:
+    async with PostgresStore(postgres_url, index=DECLARED) as store:
+        await store.put(NS, "nul", {"status": "a\0b", "user": {"id": "b"}})
+        await store.put(NS, "k", {"status": "open", "user": {"id": "b"}})
+        ranged = {"user.id": {"$gt": "a"}}
+        for parts in ([{"status": "open"}, ranged], [ranged, {"status": {"$gt": "a"}}]):
+            found = await store.search(NS, filter={"$or": parts})
+            assert [item.key for item in found] == ["k", "nul"]
+
+
+async def test_more_paths_are_declared_than_two_digits_count(postgres_url: str) -> None:
+    paths = [f"p{number}" for number in range(300)]
+    async with PostgresStore(postgres_url, index=IndexConfig(fields=(), filters=paths)) as store:
+        await store.put(NS, "k", {path: number for number, path in enumerate(paths)})
+        assert len(declared_by(store)) == 300
+        for number in (0, 16, 255, 256, 299):
+            assert len(await store.search(NS, filter={f"p{number}": number})) == 1
+        assert (await store.check()).ok
+
+
+async def test_a_change_of_a_long_list_costs_by_what_has_changed(postgres_url: str) -> None:
+    tags = [f"t{number}" for number in range(3000)]
+    async with PostgresStore(postgres_url, index=DECLARED) as store:
+        await store.put(NS, "k", {"tags": tags})
+    raw = await asyncpg.connect(postgres_url)
+    async with raw.transaction():
+        read = (
+            "SELECT idx_tup_fetch FROM pg_stat_xact_user_tables"
+            " WHERE relid = 'kvstore_scalars'::regclass"
+        )
+        before = await raw.fetchval(read)
+        await raw.execute("UPDATE kvstore_items SET value = replace(value, 't7\"', 'x7\"')")
+        changed = await raw.fetchval(read)
+        assert changed - before == 1
+        await raw.execute("DELETE FROM kvstore_items")
+        assert await raw.fetchval(read) - changed == 3000
+        assert await raw.fetchval("SELECT count(*) FROM kvstore_scalars") == 0
+    await raw.close()
