@@ -97,11 +97,12 @@ def light_page(span: Span, filter: Filter, limit: int | None, now: int) -> Weigh
 
 
 def light_listing(asked: NamespaceQuery, now: int) -> Weigh | None:
-    """Return what tells whether expired items hold up a list of namespaces; `None`: it is cut.
+    """Return what tells whether expired items hold up a list of namespaces.
 
-    How many they are only the list itself can tell.
+    How many they are only the list itself can tell. `None`: it is cut, or, as with the other looks,
+    SQLite is an older one.
     """
-    if asked.max_depth is not None:
+    if asked.max_depth is not None or not statements.READS_LENGTH_ALONE:
         return None
     expired = statements.has_expired(now, statements.FEW)
     return lambda connection: driver.run(connection, expired).fetchone() is None
