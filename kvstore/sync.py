@@ -7,6 +7,7 @@ and the same answer, and runs what it makes by a `Runner`. So nothing is written
 from __future__ import annotations
 
 import inspect
+import re
 import threading
 from collections.abc import (
     AsyncIterator,
@@ -60,6 +61,7 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 _AT_ONCE = 100  # items of a scan that are taken over together
+_AWAITED = re.compile(r"^(?:Async(Iterator\[.*)|Ready\[(.*)\])$")
 
 
 class _Over:
@@ -103,14 +105,26 @@ def blocking(
     return call  # type: ignore[return-value] # whatever is `Driven`
 
 
-def _calling(method: Callable[..., Any], answer: Callable[[Runner, Callable[[], Any]], Any]) -> Any:
-    """Return the method that gives what `answer` makes of a runner and of a call of `method`."""
-    name = method.__name__
+def _calling(
+    method: Callable[..., Any],
+    answer: Callable[[Runner, Callable[[], Any]], Any],
+    returns: type | None = None,
+) -> Any:
+    """Return the method that gives what `answer` makes of a runner and of a call of `method`.
+
+    `help` shows it with what it returns: with the type that is given, or with what is left of an
+    `AsyncIterator` or of a `Ready`.
+    """
+    name, signature = method.__name__, inspect.signature(method)
+    annotation = returns or _AWAITED.sub(r"\1\2", signature.return_annotation)
 
     @wraps(method)
     def call(self: Driven, *args: Any, **kwargs: Any) -> Any:
         return answer(self._runner, partial(getattr(self._awaited, name), *args, **kwargs))
 
+    call.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        return_annotation=annotation
+    )
     return call
 
 
@@ -119,7 +133,9 @@ def _iterating(
 ) -> Callable[Concatenate[Any, P], T]:
     """Return the method that delivers what an awaited one makes."""
     made: Callable[Concatenate[Any, P], T] = _calling(
-        method, lambda runner, make: deliver(runner, runner.run(_made(make)))
+        method,
+        lambda runner, make: deliver(runner, runner.run(_made(make))),
+        deliver if isinstance(deliver, type) else None,
     )
     return made
 
@@ -129,7 +145,9 @@ def viewing(
 ) -> Callable[Concatenate[Any, P], T]:
     """Return the method that gives a view of what one makes that is not awaited either."""
     made: Callable[Concatenate[Any, P], T] = _calling(
-        method, lambda runner, make: view(runner, make())
+        method,
+        lambda runner, make: view(runner, make()),
+        view if isinstance(view, type) else None,
     )
     return made
 
@@ -147,19 +165,20 @@ def applying(
 ) -> Callable[Concatenate[Any, P], T]:
     """As `blocking`, of a method that takes a function, `fn`, which is called on this thread."""
     name, signature = method.__name__, inspect.signature(method)
+    at = list(signature.parameters).index("fn") - 1  # among the arguments
 
     @wraps(method)
     def call(self: Driven, *args: P.args, **kwargs: P.kwargs) -> T:
-        given = signature.bind(self, *args, **kwargs)
-        fn = given.arguments["fn"]
+        if len(args) <= at and "fn" not in kwargs:
+            signature.bind(self, *args, **kwargs)  # which says what is missing
+        fn: Any = args[at] if len(args) > at else kwargs["fn"]
         check_function(fn, name)
 
         def start(ready: Callable[[Any], Any]) -> Coroutine[Any, Any, T]:
-            given.arguments["fn"] = ready
-            made: Coroutine[Any, Any, T] = getattr(self._awaited, name)(
-                *given.args[1:], **given.kwargs
-            )
-            return made
+            awaited: Callable[..., Coroutine[Any, Any, T]] = getattr(self._awaited, name)
+            if len(args) > at:
+                return awaited(*args[:at], ready, *args[at + 1 :], **kwargs)
+            return awaited(*args, **{**kwargs, "fn": ready})
 
         return self._runner.run_with(fn, start)
 

@@ -14,9 +14,17 @@ from typing import Any
 import pytest
 
 import kvstore
-from kvstore import IndexConfig, InMemoryStore, SQLiteStore, Store, SyncStore
+from kvstore import IndexConfig, InMemoryStore, KeyValueStore, SQLiteStore, Store, SyncStore
 from kvstore.sqlite import driver
-from kvstore.sync import SyncTransaction
+from kvstore.sync import (
+    SyncLog,
+    SyncPast,
+    SyncQueue,
+    SyncTransaction,
+    SyncTransactionLog,
+    SyncTransactionQueue,
+    SyncWatch,
+)
 
 NS = ("n", "a")
 Make = Callable[[], SyncStore]
@@ -254,3 +262,43 @@ def test_a_thread_that_began_after_the_end_is_not_taken_for_the_stores_own() -> 
         store.close()
         with ThreadPoolExecutor(1) as pool, pytest.raises(kvstore.StoreClosedError):
             pool.submit(store.get, NS, "k").result()
+
+
+@pytest.mark.parametrize(
+    ("method", "returns"),
+    [
+        (SyncStore.at, SyncPast),
+        (SyncStore.watch, SyncWatch),
+        (SyncStore.log, SyncLog),
+        (SyncStore.queue, SyncQueue),
+        (SyncStore.scan, "Iterator[Item]"),
+        (SyncStore.update, "Item"),
+        (SyncLog.read, "Iterator[Entry]"),
+        (SyncLog.follow, "Iterator[Entry]"),
+        (SyncTransaction.put, "Item"),
+        (SyncTransaction.delete, "None"),
+        (SyncTransaction.log, SyncTransactionLog),
+        (SyncTransactionQueue.put, "None"),
+        (KeyValueStore.log, SyncLog),
+        (KeyValueStore.update, "Any"),
+    ],
+    ids=lambda given: getattr(given, "__qualname__", given),
+)
+def test_help_shows_what_code_that_does_not_await_gets(method: Any, returns: Any) -> None:
+    assert inspect.signature(method).return_annotation == returns
+
+
+def test_update_takes_its_function_in_any_place(store: SyncStore) -> None:
+    update: Any = store.update
+    assert update(NS, "k", lambda value: [value], default=1).value == [1]
+    assert update(NS, "k", fn=lambda value: [value]).value == [[1]]
+    assert update(fn=lambda value: [value], key="k", namespace=NS).value == [[[1]]]
+    for args, options in (
+        ((NS,), {}),
+        ((NS, "k"), {}),
+        ((NS, "k", len), {"fn": len}),
+        ((NS, "k", len, 3), {}),
+        ((NS, "k", len), {"other": 3}),
+    ):
+        with pytest.raises(TypeError):
+            update(*args, **options)
