@@ -36,6 +36,7 @@ __all__ = [
     "Lease",
     "Mutate",
     "Named",
+    "OfItem",
     "OfJobs",
     "OfSequence",
     "OfUpkeep",

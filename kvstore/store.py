@@ -79,6 +79,7 @@ from kvstore.operations import (
     Forget,
     Keep,
     Mutate,
+    OfItem,
     Operation,
     Put,
     PutColumns,
@@ -1451,7 +1452,7 @@ class Store(WithAsync, Recipe):
         except UnavailableError:
             raise
         except EmbeddingError as exc:
-            named = [op for op in ops if isinstance(op, (Put, Mutate, Append, PutJob))]
+            named = [op for op in ops if isinstance(op, Embedded) and not isinstance(op, Reindex)]
             if len(named) > 1:
                 try:
                     _, refused = await embedder.accepted(texts)
@@ -1461,7 +1462,7 @@ class Store(WithAsync, Recipe):
             if not named:
                 raise
             where = ", ".join(
-                show(op.namespace, op.key) if isinstance(op, (Put, Mutate)) else show(op.namespace)
+                show(op.namespace, op.key) if isinstance(op, OfItem) else show(op.namespace)
                 for op in named[:_MOST_NAMED]
             )
             raise EmbeddingError(f"{exc}; the text is of {where}, and nothing was written") from exc

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, get_args
 
 import pytest
 
 from kvstore import ConflictError, IndexConfig, InMemoryStore, SQLiteStore, Store, codec
-from kvstore.operations import Check, Delete, Expire, Mutate, Named, Put, Record, Restore, Touch
+from kvstore.operations import (
+    Check,
+    Delete,
+    Embedded,
+    Expire,
+    Mutate,
+    Named,
+    Operation,
+    Put,
+    Record,
+    Restore,
+    Touch,
+)
 from kvstore.plan import Admission, Effects, decide, gone, named
 
 NS, PATH, KEY = ("ns",), "ns\t", "k"
@@ -19,6 +31,11 @@ ROW = Record(PATH, KEY, b"1", 7, 100, 200)
 def decided(op: Named, *rows: Record, is_watched: bool = True) -> Effects:
     there = {(row.path, row.key): row for row in rows}
     return decide([op], there, NOW, 10, is_watched=is_watched)
+
+
+def test_what_has_a_place_for_vectors_is_embedded() -> None:
+    kinds = {kind for kind in get_args(Operation) if "vectors" in {it.name for it in fields(kind)}}
+    assert kinds == set(get_args(Embedded))
 
 
 def test_a_put_over_nothing_begins_an_item() -> None:
