@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, Protocol, runtime_checkable
 
 from kvstore.errors import EmbeddingError, InvalidArgumentError, StoreError
@@ -224,11 +224,14 @@ class Embedder:
                 texts += len(shared[-1].texts)
             call = asyncio.create_task(self._serve(shared))
             self._calls.add(call)
-            call.add_done_callback(self._called)
+            call.add_done_callback(partial(self._called, shared))
 
-    def _called(self, call: asyncio.Task[None]) -> None:
+    def _called(self, requests: list[_Request], call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
-        if not call.cancelled():
+        if call.cancelled():  # perhaps before it began
+            why = "the store was closed, or its tasks cancelled, before the model had answered"
+            _fail(requests, EmbeddingError(why))
+        else:
             call.result()
         if not self._is_scheduled:
             self._flush()
@@ -236,9 +239,6 @@ class Embedder:
     async def _serve(self, requests: list[_Request]) -> None:
         try:
             await self._embed(requests)
-        except asyncio.CancelledError:
-            _fail(requests, EmbeddingError("the store was closed before the model had answered"))
-            raise
         except Exception as exc:  # noqa: BLE001 - it belongs to the callers
             if len(requests) == 1 or isinstance(exc, UnavailableError):
                 _fail(requests, exc)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import orjson
 
@@ -45,7 +46,6 @@ class Foresight:
         self._setup = setup
         self._loop = asyncio.get_running_loop()
         self._asking: list[tuple[Sequence[Put], asyncio.Future[_Held]]] = []
-        self._reading: asyncio.Task[None]  # for those of them that asked last
         self._lately = LatelyPut()
         self._alone = (-1, 0)  # turn and task of the last one that was answered at once
 
@@ -65,27 +65,43 @@ class Foresight:
         answer: asyncio.Future[_Held] = self._loop.create_future()
         self._asking.append((puts, answer))
         if len(self._asking) == 1:
-            self._reading = self._loop.create_task(self._read())
+            self._loop.call_soon(self._read)
         return answer
 
-    async def _read(self) -> None:
-        """Read what all need who ask before this begins, and answer each."""
+    def _read(self) -> None:
+        """Read what all need who have asked by now, and answer each.
+
+        In no task: a program that cancels all tasks but its own would have these wait for ever.
+        """
         asking, self._asking = self._asking, []
         keys = _keys_of([op for puts, _ in asking for op in puts])
+        answers = [answer for _, answer in asking]
         found: _Held | None = None
         error: Exception | None = None
         try:
             found = self._read_inline(keys)
             if found is None:
-                found = await self._points.submit(_held, keys)
+                self._points.submit(_held, keys).add_done_callback(partial(_pass_on, answers))
+                return
         except Exception as exc:  # noqa: BLE001 - such as `StoreClosedError`: it is the callers'
             error = exc
-        for _, answer in asking:
-            settle(answer, found, error)
+        _settle_all(answers, found, error)
 
     def _read_inline(self, keys: _Keys) -> _Held | None:
         path, some = next(iter(keys.items()))
         return self._inline.quickly(path, some, lambda raw: _held(raw, keys))
+
+
+def _pass_on(answers: Sequence[asyncio.Future[_Held]], read: asyncio.Future[_Held]) -> None:
+    error = read.exception()
+    _settle_all(answers, read.result() if error is None else None, error)
+
+
+def _settle_all(
+    answers: Sequence[asyncio.Future[_Held]], found: _Held | None, error: BaseException | None
+) -> None:
+    for answer in answers:
+        settle(answer, found, error)
 
 
 def _keys_of(puts: Sequence[Put]) -> _Keys:

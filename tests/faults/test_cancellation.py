@@ -105,6 +105,27 @@ async def test_a_waiting_producer_may_be_cancelled(
         await store.put(NAMESPACE, "later", 1)
 
 
+@pytest.mark.parametrize("target", ["file", "memory://"])
+async def test_puts_with_texts_end_when_all_other_tasks_are_cancelled(
+    tmp_path: Path, target: str
+) -> None:
+    async def embed(texts: list[str]) -> list[list[float]]:
+        return [[1.0, len(text)] for text in texts]
+
+    place = tmp_path / "store.db" if target == "file" else target
+    async with kvstore.open(place, index=kvstore.IndexConfig(embed)) as store:
+        mine = {asyncio.create_task(store.put(NAMESPACE, str(n), f"text {n}")) for n in range(5)}
+        here = asyncio.current_task()
+        for _ in range(10):
+            await asyncio.sleep(0)
+            for task in asyncio.all_tasks() - mine - {here}:
+                task.cancel()  # some of them before they have begun
+        async with asyncio.timeout(20):
+            found = await asyncio.gather(*mine, return_exceptions=True)
+            assert all(isinstance(it, (kvstore.Item, kvstore.EmbeddingError)) for it in found)
+            await asyncio.gather(*(store.put(NAMESPACE, f"{n}", f"later {n}") for n in range(5)))
+
+
 async def test_close_finishes_what_was_accepted(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     store = await kvstore.open(path).open()
