@@ -33,6 +33,20 @@ LEFT_OUT = ("os.path.", "os.stat", "os.listdir", "os.remove", "threading.Lock.ac
             "io.Buffered", "io.Text")
 
 
+async def use_plain() -> None:
+    async with kvstore.open("plain.db", history=60) as store:
+        items = await store.put_many(("a",), {str(number): number for number in range(20)})
+        for label in "bcde":
+            await store.put((label,), "k", 1)
+        for _ in range(3):
+            assert len(await store.get_many(("a",), ["1", "2", "none"])) == 2
+            assert len(await store.list_namespaces()) == 5
+            assert len(await store.keys(("a",), limit=5)) == 5
+            assert len(await store.search(("a",), limit=5)) == 5
+            assert await store.count(("a",)) == 20
+            assert (await store.at(items[-1].version).get(("a",), "1")).value == 1
+
+
 async def use_store() -> None:
     store = LangGraphStore(kvstore.open("store.db"))  # opened by the first call
     for number in range(20):
@@ -74,6 +88,7 @@ async def main() -> None:
             time.sleep(0.001)
         except BlockingError:
             print("it watches")
+        await use_plain()
         await use_store()
         await use_checkpointer()
     finally:

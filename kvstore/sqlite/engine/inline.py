@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from threading import get_ident
 from typing import TypeVar
 
-from kvstore.errors import StoreCorruptError
+from kvstore.errors import StoreCorruptError, StoreError
 from kvstore.instants import to_micros
 from kvstore.past import Moment
 from kvstore.sqlite import driver, reading
@@ -137,7 +137,9 @@ class InlineReader:
             if cache is not None:
                 cache.fill(before, (((path, key), entry),))
             return items
-        except driver.Error:  # the worker meets it again, and has the time to deal with it
+        except StoreError:
+            raise
+        except Exception:  # noqa: BLE001 - as in `_run`
             return None
         finally:
             self.is_running = False
@@ -201,7 +203,9 @@ class InlineReader:
         try:
             self.is_running = True
             answers = self._read([(namespace, path, key) for key in keys])
-        except driver.Error:  # the worker meets it again, and has the time to deal with it
+        except StoreError:
+            raise
+        except Exception:  # noqa: BLE001 - as in `_run`
             return None
         finally:
             self.is_running = False
@@ -275,9 +279,11 @@ class InlineReader:
             return read(self.raw)
         except BaseException as exc:
             release(exc)
-            if not isinstance(exc, driver.Error):
+            if isinstance(exc, StoreError) or not isinstance(exc, Exception):
                 raise
-            return None  # the thread meets it again, and has the time to deal with it
+            # The thread meets it again, and has the time to deal with it; unless it came from a
+            # watch over the loop, such as that of `langgraph dev`.
+            return None
         finally:
             self.raw.text_factory = bytes
             self.is_running = False
