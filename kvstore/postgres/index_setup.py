@@ -86,10 +86,9 @@ async def _prepare_root(connection: Connection, root: str, first: Description) -
         words = await connection.fetchval(sql.COUNT_WORDS, root)
         for statement in sql.FORGET_WORDS:
             await connection.execute(statement, root)
-    has_texts = bool(description.fields) or description.model is not None
-    if has_texts:
+    if description.fields or description.model is not None:
         await connection.execute(sql.MARK_ALL, root)
-    description.has_all_words = is_new or not has_texts
+    description.has_all_words = is_new
     description.words = WORDS_REVISION
     await connection.execute(sql.SET_ROOT_INDEX, root, description.text)
     await connection.execute(statements.ADVANCE, root, state.version, 0, -words)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kvstore import IndexConfig, InMemoryStore
+from kvstore import IndexConfig, IndexMismatchError, InMemoryStore
 from kvstore.filters import parse_filter
 from kvstore.ordering import parse_order
 from kvstore.paths import parse_path
@@ -378,3 +378,15 @@ async def test_a_change_of_a_long_list_costs_by_what_has_changed(postgres_url: s
         assert await raw.fetchval(read) - changed == 3000
         assert await raw.fetchval("SELECT count(*) FROM kvstore_scalars") == 0
     await raw.close()
+
+
+async def test_a_search_for_words_says_that_only_filters_were_indexed(postgres_url: str) -> None:
+    async with PostgresStore(postgres_url) as store:
+        await store.put(NS, "k", {"status": "open"})
+    async with PostgresStore(postgres_url, index=DECLARED) as store:
+        assert len(await store.search(NS, filter={"status": "open"})) == 1
+    async with PostgresStore(postgres_url, index=IndexConfig()) as store:
+        with pytest.raises(IndexMismatchError, match="does not hold all items"):
+            await store.search(NS, "open", mode="text")
+        await store.reindex()
+        assert len(await store.search(NS, "open", mode="text")) == 1
