@@ -116,6 +116,7 @@ from kvstore.types import (
     Recall,
     SearchQuery,
 )
+from kvstore.waiting import on_own_thread
 from kvstore.watching import Watch, trim_of
 
 __all__ = ["Store"]
@@ -640,7 +641,8 @@ class Store(WithAsync, Recipe):
             if begin:
                 await self.backend.pause(0)
             part = slice(begin, begin + _IN_A_TURN)
-            return await self._encode_some(values[part], namespace, keys[part])
+            some = values[part], namespace, keys[part]
+            return await self._encode_some(*some, aside=on_own_thread)
 
         if self.backend.encodes_late:
             datas = await encode(0)
@@ -1543,11 +1545,17 @@ class Store(WithAsync, Recipe):
         return encode_value(stored, namespace, key, self.settings.max_value_bytes)
 
     async def _encode_some(
-        self, values: Sequence[Any], namespace: Namespace, keys: Sequence[str]
+        self,
+        values: Sequence[Any],
+        namespace: Namespace,
+        keys: Sequence[str],
+        *,
+        aside: Callable[..., Awaitable[Any]] | None = None,
     ) -> list[bytes]:
         """Encode what is worked on in one turn of the loop, on a thread if that takes long."""
         if codec.is_any_long(values):
-            return await self.backend.aside(self._encode_values, values, namespace, keys)
+            aside = aside or self.backend.aside
+            return list(await aside(self._encode_values, values, namespace, keys))
         return self._encode_values(values, namespace, keys)
 
     def _encode_values(

@@ -1,4 +1,4 @@
-"""Those who wait: for room to write, for their turn, or for news.
+"""Those who wait: for room to write, for their turn, for news, or for what a thread does.
 
 Who writes faster than the disk waits, and does not fill the memory. Those who wait for the same
 thing are served first come, first served. Those who watch are woken by a bell.
@@ -10,12 +10,18 @@ import asyncio
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
-__all__ = ["POLL_S", "Backlog", "Bell", "Line", "ThreadBell", "ThreadLine"]
+__all__ = ["POLL_S", "Backlog", "Bell", "Line", "ThreadBell", "ThreadLine", "on_own_thread"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MOST_UNITS = 20_000  # of work; beyond these ...
 MOST_BYTES = 64 * 2**20  # ... or these, callers wait before they queue
@@ -212,3 +218,16 @@ class ThreadBell(Bell):
         with self._is_rung:
             self._times += 1
             self._is_rung.notify_all()
+
+
+async def on_own_thread(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """As `asyncio.to_thread`, which waits for as long as others keep all threads of the loop.
+
+    For what is done under a lock that others want, perhaps those others.
+    """
+    thread = ThreadPoolExecutor(1, "kvstore-aside")
+    try:
+        work = partial(copy_context().run, fn, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
+    finally:
+        thread.shutdown(wait=False)

@@ -28,6 +28,7 @@ with or_install("PostgresStore needs asyncpg, which is not installed", "postgres
 from kvstore.postgres import tls
 from kvstore.postgres.session import Session
 from kvstore.postgres.target import Target
+from kvstore.waiting import on_own_thread
 
 __all__ = [
     "Connection",
@@ -264,7 +265,7 @@ async def aside(connection: Connection, work: Callable[[], T]) -> T:
 
 def begin_aside(work: Callable[[], T]) -> asyncio.Task[T]:
     """Begin to do something on a thread; an error that nobody comes to ask for is forgotten."""
-    doing = asyncio.create_task(asyncio.to_thread(work))
+    doing = asyncio.create_task(on_own_thread(work))
     doing.add_done_callback(_forget)
     return doing
 

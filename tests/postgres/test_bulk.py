@@ -9,6 +9,7 @@ import random
 import threading
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -23,6 +24,7 @@ from kvstore import (
     StoreAccessError,
     ValueEncodingError,
     ValueTooLargeError,
+    codec,
 )
 from kvstore.testing import ManualClock
 
@@ -32,6 +34,7 @@ if reason_to_skip() is not None:
     pytest.skip(str(reason_to_skip()), allow_module_level=True)
 
 from kvstore.postgres import PostgresStore, wide
+from kvstore.postgres.connection import Target, aside, connect
 from kvstore.postgres.copying import LEAST_COPIED
 from kvstore.postgres.indexing import Indexer
 from kvstore.postgres.session import IDLE_S
@@ -305,6 +308,29 @@ async def test_what_cannot_be_encoded_while_others_are_stored_undoes_them(
         assert await store.count(NS) == 5_000
         assert outcomes[0][0].created_at == first.created_at
         assert (await store.put(NS, "next", 1)).version > outcomes[0][-1].version
+
+
+async def test_nobody_waits_under_a_lock_for_a_thread_of_the_loop(postgres_url: str) -> None:
+    """These may all be at work for long, or wait for what is put under that very root."""
+    is_over = threading.Event()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    many = {**values(), "k01000": "x" * 2 * codec.LONG}
+    async with PostgresStore(postgres_url) as store, PostgresStore(postgres_url) as other:
+        await asyncio.gather(store.put(NS, "first", 1), other.put(NS, "second", 1))
+        putting = asyncio.create_task(store.put_many(NS, many))
+        await asyncio.sleep(0)  # it takes its mapping apart on a thread, and locks nothing yet
+        blocking = asyncio.create_task(asyncio.to_thread(is_over.wait, 20))
+        raw = await connect(Target.parse(postgres_url))
+        try:
+            async with asyncio.timeout(10):
+                items = await putting
+                assert await aside(raw, lambda: "done") == "done"
+                await other.put(NS, "third", 1)
+        finally:
+            is_over.set()
+            await raw.close()
+        assert await blocking
+        assert await store.get_many(NS, list(many)) == {item.key: item for item in items}
 
 
 async def test_many_puts_take_little_memory(postgres_url: str) -> None:
