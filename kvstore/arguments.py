@@ -37,7 +37,7 @@ LabelPattern = Sequence[str | EllipsisType]
 Place = str | Item | tuple[Sequence[str], str]
 
 _LONGEST_S: Final = 9e9  # what a float holds, a datetime reaches and a thread can wait
-_MOST: Final = 2**62  # more than any store holds; two of them still fit 64 bits
+_MOST: Final = 2**62  # more than any store holds
 
 
 def check_keys(keys: Iterable[str]) -> list[str]:
@@ -83,7 +83,8 @@ def check_span(span: float | timedelta, name: str) -> int:
 
 def check_limit(limit: int | None) -> int | None:
     """Return a limit, or `None` for none."""
-    return None if limit is None else check_count(limit, "limit")
+    # One less than what a store can count to: with an offset, too, it fits 64 bits
+    return None if limit is None else min(check_count(limit, "limit"), _MOST - 1)
 
 
 def check_version(if_version: int | None) -> None:
