@@ -38,13 +38,13 @@ class Unit:
         roots: under which it writes; `None`: it finds out itself.
         is_plain: it is puts without conditions.
         is_decided: in memory; see there.
+        is_groupable: it is plain puts that may go with those of other roots, as they are few.
         is_once: what it carries can be read but once.
-        is_sociable: it is plain puts that may go with those of other roots, as they are few.
         size: roughly, in bytes.
     """
 
     __slots__ = (
-        "future", "is_decided", "is_once", "is_plain", "is_sociable", "ops", "roots", "size",
+        "future", "is_decided", "is_groupable", "is_once", "is_plain", "ops", "roots", "size",
     )  # fmt: skip
 
     def __init__(self, ops: Sequence[Operation], future: asyncio.Future[list[Any]]) -> None:
@@ -53,7 +53,7 @@ class Unit:
         if isinstance(ops, PutColumns):
             self.roots: frozenset[str] | None = frozenset((root_of(ops.path),))
             self.is_plain = self.is_decided = True
-            self.is_once = self.is_sociable = False
+            self.is_once = self.is_groupable = False
             average = sum(map(len, ops.datas)) // len(ops.datas)  # of those that are encoded
             self.size = (256 + average) * len(ops)
             return
@@ -71,7 +71,7 @@ class Unit:
         self.roots = roots_of(ops)
         is_single = self.roots is not None and len(self.roots) == 1
         self.is_plain = plain and is_single
-        self.is_sociable = self.is_plain and len(ops) < BATCH_OPS
+        self.is_groupable = self.is_plain and len(ops) < BATCH_OPS
         self.is_decided = plain or is_decided(ops)
         self.is_once = once
         self.size = size
@@ -145,11 +145,11 @@ class RootLine:
         self.locked_turns = self.long_turns = 0
 
     @property
-    def is_sociable(self) -> bool:
+    def is_groupable(self) -> bool:
         """Whether what is first may go with that of other roots, by one call."""
         if self.committing or self.is_lone or self.is_indexed or not self.waiting:
             return False
-        return self.waiting[0].is_sociable
+        return self.waiting[0].is_groupable
 
     @property
     def is_indexed(self) -> bool:
@@ -279,7 +279,7 @@ class Lines:
         self._gathers = gathers
         self._lines: dict[str, RootLine] = {}
         self._ready: dict[str, None] = {}  # roots of which the first may go, in order
-        self._sociable: dict[str, None] = {}  # likewise, that are to be gathered
+        self._groupable: dict[str, None] = {}  # likewise, that are to be gathered
         self._later: deque[Unit] = deque()  # from a unit on that finds its roots itself
         self._waiting = 0  # in the lines
         self._committing = 0
@@ -301,8 +301,8 @@ class Lines:
 
     def _make_ready(self, line: RootLine) -> None:
         root = line.root
-        if self._gathers and line.is_sociable:
-            self._sociable[root] = None
+        if self._gathers and line.is_groupable:
+            self._groupable[root] = None
             self._ready.pop(root, None)
         else:
             self._ready[root] = None
@@ -310,12 +310,12 @@ class Lines:
     @property
     def may_go(self) -> bool:
         """Whether something waits that may go now, most likely."""
-        return bool(self._ready or self._sociable or self._later)
+        return bool(self._ready or self._groupable or self._later)
 
     @property
     def may_gather(self) -> bool:
         """Whether there is something for `gather`, most likely."""
-        return bool(self._sociable)
+        return bool(self._groupable)
 
     def line(self, root: str) -> RootLine:
         """Return the line of a root."""
@@ -330,7 +330,7 @@ class Lines:
         self._lines = {
             root: line
             for root, line in self._lines.items()
-            if line.waiting or line.committing or root in self._ready or root in self._sociable
+            if line.waiting or line.committing or root in self._ready or root in self._groupable
         }
         self._most = max(_LEAST_LINES, 2 * len(self._lines))
 
@@ -344,11 +344,11 @@ class Lines:
         addresses: set[Address] = set()
         most = min(BATCH_OPS, -(-self._waiting // share))
         size = 0
-        while self._sociable and len(parts) < BATCH_ROOTS and size < BATCH_BYTES and most > 0:
-            root = next(iter(self._sociable))
-            del self._sociable[root]
+        while self._groupable and len(parts) < BATCH_ROOTS and size < BATCH_BYTES and most > 0:
+            root = next(iter(self._groupable))
+            del self._groupable[root]
             line = self._lines[root]
-            if not line.is_sociable:
+            if not line.is_groupable:
                 self._ready[root] = None
                 continue
             group = line.take_some(most)
