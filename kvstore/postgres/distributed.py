@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from kvstore.errors import MissingDependencyError
 from kvstore.postgres.connection import Connection
+from kvstore.postgres.filter_statements import FORGET_FILTERS
 from kvstore.postgres.session import literal, quoted
 from kvstore.postgres.statements import LOCK_TABLES
 
@@ -75,6 +76,8 @@ async def distribute(connection: Connection, name: str) -> None:
         await connection.execute(_SEQUENTIAL)
         await connection.execute(LOCK_TABLES)
         if not await connection.fetchval(_IS_DISTRIBUTED):
+            for statement in FORGET_FILTERS:  # a table with triggers cannot be spread
+                await connection.execute(statement)
             await connection.execute("SELECT create_reference_table('kvstore_state'::regclass)")
         for (table,) in await connection.fetch(_FIND_TABLES, connection.schema):
             await distribute_table(connection, table)

@@ -51,6 +51,13 @@ CREATE_TRIGGERS = (
     FOR EACH ROW WHEN (old.value <> new.value) EXECUTE FUNCTION kvstore_change_scalars()
     """,
 )
+FORGET_FILTERS = (
+    "DROP TRIGGER IF EXISTS scalars_put ON kvstore_items",
+    "DROP TRIGGER IF EXISTS scalars_drop ON kvstore_items",
+    "DROP TRIGGER IF EXISTS scalars_change ON kvstore_items",
+    "DELETE FROM kvstore_scalars",
+    "UPDATE kvstore_filters SET is_built = false",
+)
 # The next items of a root, from the one after an address on; those that have entries keep them
 BUILD = """
 WITH slice AS MATERIALIZED (

@@ -306,6 +306,7 @@ ORDER BY items.root
 GET_SIZE = """
 SELECT pg_total_relation_size('kvstore_items'::regclass)
     + pg_total_relation_size('kvstore_changes'::regclass)
+    + pg_total_relation_size('kvstore_scalars'::regclass)
 """
 COUNT_REST = f"""
 SELECT

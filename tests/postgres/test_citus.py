@@ -159,12 +159,16 @@ async def test_a_store_that_holds_items_is_spread(citus: Database) -> None:
     name = f"kvstore_citus_{os.getpid()}_moved"
     citus.execute(f"CREATE SCHEMA {name}")
     url = f"{citus.url}&search_path={name}"
+    index = IndexConfig(filters=("group",))  # which a table that is spread has no entries of
     try:
-        async with PostgresStore(url, index=IndexConfig()) as store:
-            before = await store.put(NS, "k", "some words")
-        async with PostgresStore(f"{url}&distributed=true", index=IndexConfig()) as store:
+        async with PostgresStore(url, index=index) as store:
+            before = await store.put(NS, "k", {"text": "some words", "group": 1})
+            assert await store.search(NS, filter={"group": 1}) == [before]
+        async with PostgresStore(f"{url}&distributed=true", index=index) as store:
             assert await store.get(NS, "k") == before
-            assert (await store.put(NS, "k", "other words")).version > before.version
+            after = await store.put(NS, "k", {"text": "other words", "group": 2})
+            assert after.version > before.version
+            assert await store.search(NS, filter={"group": 2}, order_by="group") == [after]
             assert [item.key for item in await store.search(NS, "other", mode="text")] == ["k"]
             assert (await store.check()).ok
     finally:

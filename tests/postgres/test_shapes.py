@@ -79,6 +79,7 @@ OF_THE_SERVER = {
 NEVER_SPREAD = {
     *("filter.HAS_MORE", "filter.LOCK_ITEMS", "filter.ADD_FILTER", "filter.SET_BUILT"),
     *("filter.HAS_TRIGGERS", "filter.CREATE_TRIGGERS", "filter.BUILD", "filter.COUNT_WRONG"),
+    "filter.FORGET_FILTERS",
 }
 NEVER_CALLED_SPREAD = {
     *("kvstore_scalars_of", "kvstore_add_scalars", "kvstore_take_scalars"),
