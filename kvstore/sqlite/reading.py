@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from itertools import islice
 from typing import Any
 from zlib import crc32
@@ -395,12 +395,27 @@ def list_namespaces(
 
 
 def list_few(
-    connection: driver.Connection, asked: NamespaceQuery, limit: int | None, offset: int, now: int
+    connection: driver.Connection,
+    longest: int,
+    asked: NamespaceQuery,
+    limit: int | None,
+    offset: int,
+    now: int,
 ) -> list[Namespace] | None:
-    """As `list_namespaces`, of a page or of few namespaces; `None`: there are more."""
+    """As `list_namespaces`, of a page or of few namespaces; `None`: there are more, or long ones.
+
+    Those that are read take no more characters together than `longest`, but for the last.
+    """
     most = _most(asked, limit, offset)
     is_page = most is not None and most <= statements.FEW
-    namespaces = _below(connection, asked.root, now, most if is_page else _FEW_NAMESPACES + 1)
+    wanted = most if is_page else _FEW_NAMESPACES + 1
+    namespaces = []
+    with closing(driver.run(connection, _paths(asked.root, now, wanted))) as paths:
+        for (path,) in paths:
+            longest -= len(path)
+            if longest < 0:
+                return None
+            namespaces.append(decode_namespace(path))
     if not is_page and len(namespaces) > _FEW_NAMESPACES:
         return None
     return asked.cut(namespaces)[offset:][:limit]
@@ -416,8 +431,12 @@ def _below(
     connection: driver.Connection, root: Namespace, now: int, limit: int | None
 ) -> list[Namespace]:
     """Return the first namespaces at and below a root that hold live items."""
-    paths = driver.run(connection, statements.list_paths(encode_namespace(root), now, limit))
+    paths = driver.run(connection, _paths(root, now, limit))
     return [decode_namespace(path) for (path,) in paths.fetchall()]
+
+
+def _paths(root: Namespace, now: int, limit: int | None) -> Sql:
+    return statements.list_paths(encode_namespace(root), now, limit)
 
 
 def _skip_below(

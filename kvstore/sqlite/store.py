@@ -353,7 +353,7 @@ class SQLiteBackend(FileBackend):
         now = self.now()
         found = await self._look_here(
             light_listing(asked, now),
-            lambda raw: reading.list_few(raw, asked, limit, offset, now),
+            lambda raw: reading.list_few(raw, INLINE_BYTES, asked, limit, offset, now),
         )
         few = found[0] if found else None
         return await super().list_namespaces(asked, limit, offset) if few is None else few

@@ -124,7 +124,10 @@ async def test_few_namespaces_and_a_page_of_many_are_listed_without_a_thread(
         assert await store.list_namespaces((), suffix=("003",), limit=1) == few[3:4]
         assert await store.list_namespaces(max_depth=1) == [("few",), ("many",)]
         assert await store.list_namespaces(limit=2**70, offset=2**70) == []
-        assert threads == ["list_namespaces"] * 4
+        long = [("long", f"{at}" * 40_000) for at in range(3)]
+        await asyncio.gather(*(store.put(each, "k", 1) for each in long))
+        assert await store.list_namespaces(("long",)) == long
+        assert threads == ["list_namespaces"] * 5
         threads.clear()
         await store.put_many(SMALL, dict.fromkeys(map(str, range(statements.FEW)), 1), ttl=5)
         now += 10  # so many may be passed over until one is found that is live
