@@ -152,7 +152,8 @@ def check_index(description: Description, setup: IndexSetup, asked: Search) -> N
             "the words of the index were made by another version of kvstore; 'await "
             "store.reindex()' makes them anew, and everything but searches by words works without"
         )
-    is_complete = description.has_all_words or not by_words
+    holds_words = description.has_all_words and bool(description.fields or not setup.fields)
+    is_complete = holds_words or not by_words
     if vector is not None:
         problem = setup.mismatch(description)
         if problem is None and setup.model is not None and setup.fields != description.fields:

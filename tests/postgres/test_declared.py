@@ -176,6 +176,17 @@ async def test_what_is_written_while_they_are_made_has_its_own(postgres_url: str
                 assert {item.key for item in found} == expected
 
 
+async def test_what_has_filters_alone_says_that_it_has_no_words(postgres_url: str) -> None:
+    async with PostgresStore(postgres_url, index=DECLARED) as store:
+        await store.put(NS, "k", {"status": "open words"})
+        assert await store.reindex() == 0
+    async with PostgresStore(postgres_url, index=IndexConfig()) as store:
+        with pytest.raises(IndexMismatchError, match="reindex"):
+            await store.search(NS, "open", mode="text")
+        assert await store.reindex() == 1
+        assert [item.key for item in await store.search(NS, "open", mode="text")] == ["k"]
+
+
 async def test_what_is_looked_up_is_a_range_of_the_entries(postgres_url: str) -> None:
     async with PostgresStore(postgres_url, index=DECLARED) as store:
         await store.put(NS, "k", {"status": 1})
