@@ -9,9 +9,9 @@ comparison of different types is false.
 from __future__ import annotations
 
 import operator
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import orjson
 
@@ -31,6 +31,7 @@ __all__ = [
     "Leaf",
     "Not",
     "Or",
+    "best_lookup",
     "comparisons",
     "json_mark",
     "json_type",
@@ -38,6 +39,8 @@ __all__ = [
     "parse_filter",
     "same_json",
 ]
+
+T = TypeVar("T")
 
 CompareOp = Literal["eq", "gt", "gte", "lt", "lte"]
 
@@ -121,6 +124,33 @@ def comparisons(filter: Filter) -> int:
         case Not(part=part):
             return comparisons(part)
     return 1
+
+
+def best_lookup(
+    parts: Sequence[Filter],
+    find: Callable[[Filter], T | None],
+    within: Callable[[Sequence[Compare]], T | None],
+) -> T | None:
+    """Choose how to look up what may pass all of some filters, where scalars are kept in order.
+
+    By an equality if there is one, else by all bounds of a path together, else by what exists.
+
+    Args:
+        parts: the filters.
+        find: how to look up what may pass one of them; `None`: that cannot be told.
+        within: as `find`, of what may lie within some bounds of one path.
+    """
+    ranges: dict[Path, list[Compare]] = {}
+    last = None
+    for part in parts:
+        if isinstance(part, Compare) and part.op != "eq":
+            ranges.setdefault(part.path, []).append(part)
+            continue
+        found = find(part)
+        if found is not None and not isinstance(part, Exists):
+            return found
+        last = last or found
+    return next(filter(None, map(within, ranges.values())), last)
 
 
 def parse_filter(spec: Mapping[str, Any] | None) -> Filter:

@@ -13,13 +13,13 @@ the tables are spread over machines, which know no triggers, every item is asked
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from struct import pack
 from typing import Any
 
 import asyncpg
 
-from kvstore.filters import And, Compare, Contains, Exists, Filter, In, Or
+from kvstore.filters import And, Compare, Contains, Exists, Filter, In, Or, best_lookup
 from kvstore.ordering import Order
 from kvstore.paths import EACH, Path, parse_path
 from kvstore.postgres import filter_statements as sql
@@ -45,24 +45,28 @@ _INVERTED = str.maketrans("0123456789abcdef", "fedcba9876543210")
 # Making them
 
 
-async def prepare(connection: Connection, names: Sequence[str]) -> None:
+async def prepare(connection: Connection, names: Sequence[str]) -> dict[Path, str]:
     """Make the entries that a small store lacks; of others say that they lack them.
 
     Args:
         connection: outside a transaction.
         names: the paths that are declared.
+
+    Returns:
+        What `built` does, afterwards.
     """
-    lacking = await _missing(connection, names)
+    there = await built(connection)
+    lacking = _lacking(connection, names, there)
     if not lacking:
-        return
-    if not await _may_build(connection):
+        return there
+    if not await connection.fetchval(sql.MAY_BUILD):
         how = "the owner of the tables opens the store or calls 'await store.reindex()'"
     elif await connection.fetchval(sql.HAS_MORE, _AT_ONCE):
         how = "'await store.reindex()' has made them"
     else:
         try:
-            await build(connection, names, is_patient=False)
-            return
+            await _build(connection, lacking, is_patient=False)
+            return await built(connection)
         except asyncpg.LockNotAvailableError:  # somebody writes, and goes on doing so
             how = "'await store.reindex()' has made them, as writers are at work"
     _LOG.warning(
@@ -70,23 +74,23 @@ async def prepare(connection: Connection, names: Sequence[str]) -> None:
         ", ".join(map(repr, lacking)),
         how,
     )
+    return there
 
 
-async def _may_build(connection: Connection) -> bool:
-    may: bool = await connection.fetchval(sql.MAY_BUILD)
-    return may
-
-
-async def _missing(connection: Connection, names: Iterable[str]) -> list[str]:
-    """Return those paths that should have entries, and have not."""
-    if connection.is_distributed:
-        return []
+async def build(connection: Connection, names: Sequence[str]) -> dict[Path, str]:
+    """Make the entries of those paths that have none, if this role may; else as `prepare`."""
     there = await built(connection)
-    return [name for name in names if _place_of(name) is not None and parse_path(name) not in there]
+    lacking = _lacking(connection, names, there)
+    if not lacking or not await connection.fetchval(sql.MAY_BUILD):
+        return there
+    await _build(connection, lacking)
+    return await built(connection)
 
 
 async def built(connection: Connection) -> dict[Path, str]:
     """Return the paths that have entries, and their fields, as far as this role may use them."""
+    if connection.is_distributed:
+        return {}
     async with connection.transaction():  # one server for both, behind a pooler
         if not await connection.fetchval(sql.MAY_LOOK):
             return {}
@@ -94,23 +98,29 @@ async def built(connection: Connection) -> dict[Path, str]:
     return {parse_path(name): field for field, name in rows}
 
 
-async def build(connection: Connection, names: Iterable[str], *, is_patient: bool = True) -> None:
-    """Make the entries of those paths that have none, if this role may.
+def _lacking(connection: Connection, names: Sequence[str], there: Mapping[Path, str]) -> list[str]:
+    """Return those paths that should have entries, and have not."""
+    if connection.is_distributed:
+        return []
+    return [name for name in names if _place_of(name) is not None and parse_path(name) not in there]
+
+
+async def _build(
+    connection: Connection, lacking: Sequence[str], *, is_patient: bool = True
+) -> None:
+    """Make the entries of some paths.
 
     From the first transaction on triggers make those of what is written; then the items that are
     there get theirs, root by root, in slices. What breaks off is gone on with by the next call.
 
     Args:
         connection: outside a transaction.
-        names: the paths that are declared.
+        lacking: the paths.
         is_patient: whether to wait for writers as long as a write does; all later ones wait, too.
 
     Raises:
         LockNotAvailableError: writers kept a lock for too long.
     """
-    lacking = await _missing(connection, names)
-    if not lacking or not await _may_build(connection):
-        return
     async with connection.transaction():
         if not is_patient:
             await connection.execute(sql.WAIT_SHORTLY)
@@ -163,9 +173,13 @@ def candidates(node: Filter, declared: Mapping[Path, str], path: str) -> Sql | N
                 statement += Sql.of("UNION (?)", each)
             return statement
         case And(parts):
-            return _best(parts, declared, path)
-        case Compare(at, op) if at in declared and op != "eq":
-            return _within(declared[at], path, [node])
+            return best_lookup(
+                parts,
+                lambda part: candidates(part, declared, path),
+                lambda compared: _within(compared, declared, path),
+            )
+        case Compare(_, op) if op != "eq":
+            return _within([node], declared, path)
         case Compare(at, _, operand) if at in declared:
             return _equal(declared[at], path, (operand,))
         case In(at, operands) if at in declared:
@@ -176,24 +190,6 @@ def candidates(node: Filter, declared: Mapping[Path, str], path: str) -> Sql | N
             others = (_TEXT,) if isinstance(operand, str) else ()
             return _equal(declared[(*at, EACH)], path, (operand,), others)
     return None
-
-
-def _best(parts: Sequence[Filter], declared: Mapping[Path, str], path: str) -> Sql | None:
-    """Look up by an equality if there is one, else by all bounds of a path together."""
-    ranges: dict[Path, list[Compare]] = {}
-    last: Sql | None = None
-    for part in parts:
-        if isinstance(part, Compare) and part.op != "eq":
-            ranges.setdefault(part.path, []).append(part)
-            continue
-        found = candidates(part, declared, path)
-        if found is not None and not isinstance(part, Exists):
-            return found
-        last = last or found
-    for at, compared in ranges.items():
-        if at in declared:
-            return _within(declared[at], path, compared) or last
-    return last
 
 
 def _equal(
@@ -207,8 +203,11 @@ def _equal(
     return sql.entries_that(path, Sql("scalars.scalar = ANY (?::text[])", (among,)))
 
 
-def _within(field: str, path: str, compared: Sequence[Compare]) -> Sql | None:
+def _within(compared: Sequence[Compare], declared: Mapping[Path, str], path: str) -> Sql | None:
     """Lie within bounds of the first one's type; the others are left to the filter itself."""
+    field = declared.get(compared[0].path)
+    if field is None:
+        return None
     texts = [text_of(each.operand) for each in compared]
     kind = (texts[0] or _ORDERLESS)[0]
     if kind not in (_BOOL, _NUMBER, _STRING):

@@ -312,18 +312,15 @@ class PostgresBackend(Backend):
             elif self._setup.model is not None:
                 async with connection.transaction():
                     await find_extension(connection, self._setup, may_create=False)
-            await self._prepare_filters(connection, self._setup)
+            if self.index is not None and self.index.filters:
+                self._setup.declared = await (
+                    declared.built(connection)
+                    if self.settings.read_only
+                    else declared.prepare(connection, self.index.filters)
+                )
         async with connection.transaction():
             newest: int = await connection.fetchval(statements.GET_NEWEST) or 0
         return newest
-
-    async def _prepare_filters(self, connection: Connection, setup: Setup) -> None:
-        """Have the entries of declared filters made, if that is quick; learn which there are."""
-        assert self.index is not None
-        if self.index.filters and not connection.is_distributed:
-            if not self.settings.read_only:
-                await declared.prepare(connection, self.index.filters)
-            setup.declared = await declared.built(connection)
 
     def _make_indexer(self, description: str) -> Indexer:
         return Indexer(description, self._setup)

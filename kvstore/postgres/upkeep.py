@@ -222,9 +222,8 @@ class Upkeep:
         """Make the index the store's own; return how many items are marked."""
         if self.setup is None:
             return 0
-        if op.filters and not connection.is_distributed:
-            await declared.build(connection, op.filters)
-            self.setup.declared = await declared.built(connection)
+        if op.filters:
+            self.setup.declared = await declared.build(connection, op.filters)
         async with connection.transaction():
             *_, text = await store_state(connection, statements.LOCK_STATE)
             if text is not None:

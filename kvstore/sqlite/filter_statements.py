@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from kvstore.filters import And, Compare, Contains, Exists, Filter, In, Or
+from kvstore.filters import And, Compare, Contains, Exists, Filter, In, Or, best_lookup
 from kvstore.paths import EACH, Path
 from kvstore.sql import Sql, all_of
 from kvstore.sqlite.filters import is_exact_number, json_path
@@ -225,7 +225,11 @@ def candidates(node: Filter, declared: dict[Path, int], within: Sql) -> Sql | No
                 statement += Sql("UNION") + each
             return statement
         case And(parts):
-            return _best(parts, declared, within)
+            return best_lookup(
+                parts,
+                lambda part: candidates(part, declared, within),
+                lambda compared: _ranged(compared, declared, within),
+            )
     scalars = _scalars(node, declared)
     if scalars is None:
         return None
@@ -243,24 +247,10 @@ def is_told(node: Filter, declared: dict[Path, int]) -> bool:
     return not isinstance(node, Contains) and _scalars(node, declared) is not None
 
 
-def _best(parts: Sequence[Filter], declared: dict[Path, int], within: Sql) -> Sql | None:
-    """Look up by an equality if there is one, else by all bounds of a path together."""
-    ranges: dict[int, list[Compare]] = {}
-    last: Sql | None = None
-    for part in parts:
-        if isinstance(part, Compare) and part.op != "eq":
-            if part.path in declared:
-                ranges.setdefault(declared[part.path], []).append(part)
-            continue
-        found = candidates(part, declared, within)
-        if found is not None and not isinstance(part, Exists):
-            return found
-        last = last or found
-    for number, compared in ranges.items():
-        bounds = _bounds(compared)
-        if bounds is not None:
-            return _entries_that(number, within, bounds)
-    return last
+def _ranged(compared: Sequence[Compare], declared: dict[Path, int], within: Sql) -> Sql | None:
+    number = declared.get(compared[0].path)
+    bounds = None if number is None else _bounds(compared)
+    return None if number is None or bounds is None else _entries_that(number, within, bounds)
 
 
 def _entries_that(number: int, within: Sql, condition: Sql) -> Sql:
